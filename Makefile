@@ -1,0 +1,72 @@
+# Everything runs in .venv; the system needs git, make and Python 3.11 to 3.13.
+PYTHON ?= python3
+PIP_ARGS ?=
+PYTEST_ARGS ?=
+PORT ?= 5000
+
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-dev repro summary ui test lint types check lock clean
+
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
+
+setup: .venv/.runtime ## create .venv and install the locked versions
+
+setup-dev: .venv/.dev ## the same, with what tests and checks need
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
+	  { echo "Python 3.11 to 3.13 is needed; name one: make setup PYTHON=python3.12" >&2; exit 2; }
+	$(PYTHON) -m venv .venv
+
+.venv/.runtime: requirements.lock pyproject.toml | .venv/bin/python
+	@echo "install the locked versions into .venv (a few minutes the first time)"
+	$(PIP) install --quiet --progress-bar on $(PIP_ARGS) --requirement requirements.lock
+	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.venv/.dev: requirements-dev.lock .venv/.runtime
+	$(PIP) install --quiet --progress-bar on $(PIP_ARGS) --requirement requirements-dev.lock
+	@touch $@
+
+repro: setup ## set up, run the pipeline, print the comparison
+	dvc repro
+	@lora-compare summary
+
+summary: setup ## print the comparison again
+	@lora-compare summary
+
+ui: setup ## open MLflow on http://127.0.0.1:5000 (PORT=5001 for another port)
+	lora-compare ui --port $(PORT)
+
+test: setup-dev ## set up, run the whole test suite
+	python -m pytest $(PYTEST_ARGS)
+
+lint: setup-dev ## ruff: rules and format
+	ruff check .
+	ruff format --check .
+
+types: setup-dev ## mypy, strict
+	mypy
+
+check: lint types test ## what CI runs
+
+lock: setup-dev ## resolve requirements*.lock anew from pyproject.toml
+	uv pip compile --universal --python-version 3.11 --no-annotate --quiet $(NO_CUDA) \
+	  --upgrade pyproject.toml --output-file requirements.lock
+	uv pip compile --universal --python-version 3.11 --no-annotate --quiet $(NO_CUDA) \
+	  --upgrade --extra dev pyproject.toml --output-file requirements-dev.lock
+
+# torch itself pins the CUDA packages of the build that the index offers; the lock leaves them
+# to it, so that the same lock installs a CPU build too.
+NO_CUDA := $(addprefix --no-emit-package ,triton cuda-bindings cuda-pathfinder cuda-toolkit \
+  nvidia-cublas nvidia-cuda-cupti nvidia-cuda-nvrtc nvidia-cuda-runtime nvidia-cudnn-cu13 \
+  nvidia-cufft nvidia-cufile nvidia-curand nvidia-cusolver nvidia-cusparse \
+  nvidia-cusparselt-cu13 nvidia-nccl-cu13 nvidia-nvjitlink nvidia-nvshmem-cu13 nvidia-nvtx)
+
+clean: ## remove .venv and everything that the pipeline wrote, but not DVC's cache
+	rm -rf .venv data models reports .tracking

@@ -1,0 +1,170 @@
+"""What a method trains, and the files that hold it: the trained tensors and nothing else."""
+
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from lora_compare import lora, weights
+from lora_compare.base import Base
+from lora_compare.errors import CheckpointError
+from lora_compare.evaluation import Padding, TextClassifier
+from lora_compare.files import read_json, write_json
+from lora_compare.gpt import GPT, Classifier
+from lora_compare.params import ClassifierParams, LoraParams, MethodParams
+from lora_compare.paths import require
+from lora_compare.seeding import seeded
+
+
+def untuned(
+    base: Base,
+    classes: list[str],
+    classifier: ClassifierParams,
+    seed: int,
+    max_length: int | None = None,
+    padded_length: int | None = None,
+) -> TextClassifier:
+    """Return the base model under a new head: where every method starts.
+
+    Args:
+        base: The network and its tokenizer; the network is used, not copied.
+        classes: Names of the classes.
+        classifier: Position and bias of the head.
+        seed: Seed of the head's initial weights.
+        max_length: Tokens after which a text is cut; None: the model's context length.
+        padded_length: Tokens of every padded text for position `last_position`; also the
+            length at which longer texts are cut.
+    """
+    limit = min(max_length or base.gpt.config.context_length, base.gpt.config.context_length)
+    with seeded(seed):
+        model = Classifier(base.gpt, len(classes), classifier.position, classifier.bias)
+    return TextClassifier(
+        model,
+        base.encoding,
+        classes,
+        padded_length or limit,
+        Padding(base.encoding.eot_token, padded_length),
+    )
+
+
+def longest(classifier: TextClassifier, texts: list[str]) -> int:
+    """Return the number of tokens of the longest of `texts`, after cutting."""
+    return int(classifier.examples(texts, [0] * len(texts))[0].lengths.max())
+
+
+def choose_trainable(model: Classifier, method: MethodParams, seed: int) -> None:
+    """Make the parameters that `method` trains, and no others, require a gradient, in place.
+
+    Args:
+        model: The classifier; for LoRA its targeted Linear layers are wrapped.
+        method: What to train.
+        seed: Seed of the adapters' initial weights.
+
+    Raises:
+        ParamsError: The adapter does not fit the model.
+    """
+    if method.trainable == "lora":
+        assert method.lora is not None
+        with seeded(seed):
+            lora.inject(model, **method.lora.model_dump())
+        return
+    model.requires_grad_(False)
+    for module in _trained_modules(model, method.trainable):
+        module.requires_grad_(True)
+
+
+def _trained_modules(model: Classifier, trainable: str) -> list[nn.Module]:
+    gpt: GPT = model.gpt
+    blocks = {"head": 0, "last_block": 1, "last_two_blocks": 2}
+    if trainable == "all":
+        return [model]
+    count = blocks[trainable]
+    if count == 0:
+        return [model.score]
+    # The book trains the final norm together with the last block.
+    return [model.score, gpt.ln_f, *list(gpt.h)[-count:]]
+
+
+def save_method(
+    folder: Path,
+    classifier: TextClassifier,
+    method: MethodParams,
+    seed: int,
+    base: Base,
+) -> int:
+    """Write what training changed to `folder`: model.safetensors and config.json.
+
+    Args:
+        folder: Where to write.
+        classifier: The trained classifier.
+        method: How it was trained.
+        seed: Seed of the head's and the adapters' initial weights.
+        base: The model that it started from.
+
+    Returns:
+        The size of model.safetensors in bytes.
+    """
+    trained = {n: p.detach() for n, p in classifier.model.named_parameters() if p.requires_grad}
+    path = folder / "model.safetensors"
+    weights.save_state(path, trained)
+    config = {
+        "base": {key: base.description[key] for key in ("name", "sha256")},
+        "trainable": method.trainable,
+        "lora": method.lora.model_dump() if method.lora else None,
+        "classes": classifier.classes,
+        "position": classifier.model.position,
+        "bias": classifier.model.bias,
+        "seed": seed,
+        "max_length": classifier.max_length,
+        "padded_length": classifier.padding.length,
+        "trainable_parameters": sum(tensor.numel() for tensor in trained.values()),
+        "total_parameters": sum(p.numel() for p in classifier.model.parameters()),
+    }
+    write_json(folder / "config.json", config)
+    return path.stat().st_size
+
+
+def load_method(folder: Path, base: Base, stage: str = "finetune") -> TextClassifier:
+    """Return the classifier that `save_method` wrote to `folder`, on the CPU.
+
+    Args:
+        folder: The method's folder.
+        base: The model that it was trained from; it becomes part of the result.
+        stage: The stage that writes the folder, for error messages.
+
+    Raises:
+        MissingArtifactError: A file is missing.
+        CheckpointError: The files belong to another base model or do not fit together.
+    """
+    config = read_json(require(folder / "config.json", stage))
+    path = require(folder / "model.safetensors", stage)
+    expected = {key: base.description[key] for key in ("name", "sha256")}
+    if config["base"] != expected:
+        raise CheckpointError(
+            "The method was trained from another base model.",
+            where=str(folder / "config.json"),
+            expected=_words(config["base"]),
+            actual=_words(expected),
+            next=f"dvc repro {stage}",
+        )
+    head = ClassifierParams(position=config["position"], bias=config["bias"])
+    classifier = untuned(
+        base, config["classes"], head, config["seed"], config["max_length"], config["padded_length"]
+    )
+    choose_trainable(classifier.model, _method_of(config), config["seed"])
+    trained = {n: p for n, p in classifier.model.named_parameters() if p.requires_grad}
+    state = weights.load_state(path, {name: tuple(p.shape) for name, p in trained.items()})
+    classifier.model.load_state_dict(state, strict=False)
+    return classifier
+
+
+def _method_of(config: dict[str, Any]) -> MethodParams:
+    # The optimizer's settings do not matter any more; what was trained does.
+    adapter = LoraParams(**config["lora"]) if config["lora"] else None
+    return MethodParams(
+        trainable=config["trainable"], learning_rate=1.0, weight_decay=0.0, lora=adapter
+    )
+
+
+def _words(base: dict[str, str]) -> str:
+    return f"{base['name']} with sha256 {base['sha256']}"

@@ -1,0 +1,91 @@
+"""The data file in a zip, read in memory and within bounds."""
+
+import io
+import stat
+import zipfile
+import zlib
+from pathlib import Path, PurePosixPath
+
+from lora_compare.errors import DataError
+from lora_compare.tables import MAX_BYTES, PARSERS, require_size
+
+REFERENCE_MEMBER = "SMSSpamCollection"
+"""A file of this name is a .tsv without a header."""
+
+PACKING = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+
+
+def file_suffix(name: str) -> str:
+    """Return the kind of a file by its name, in lower case, such as `.tsv`."""
+    return ".tsv" if PurePosixPath(name).name == REFERENCE_MEMBER else Path(name).suffix.lower()
+
+
+def read_member(content: bytes, name: str) -> tuple[str, bytes]:
+    """Return the name and the bytes of the one data file in a zip; nothing is unpacked to disk.
+
+    A member SMSSpamCollection is preferred; otherwise exactly one .tsv, .csv, .jsonl or
+    .parquet must be there, apart from hidden files.
+
+    Raises:
+        DataError: The zip is broken, encrypted, unpacks to too much, holds links or names that
+            lead out of a folder, or has no or several data files.
+    """
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            for info in archive.infolist():
+                _refuse_unsafe(info, name)
+            chosen = _choose(archive.infolist(), name)
+            require_size(f"{name}!{chosen.filename}", chosen.file_size)
+            with archive.open(chosen) as member:
+                # The declared size can be a lie: one byte more than allowed is read at most.
+                unpacked = member.read(MAX_BYTES + 1)
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+        raise DataError(
+            f"{name} is no readable zip file.",
+            where=name,
+            actual=str(error) or type(error).__name__,
+            next="fetch or make the file again",
+        ) from None
+    require_size(f"{name}!{chosen.filename}", len(unpacked))
+    return chosen.filename, unpacked
+
+
+def _refuse_unsafe(info: zipfile.ZipInfo, name: str) -> None:
+    path = PurePosixPath(info.filename.replace("\\", "/"))
+    drive = path.parts[:1] != () and path.parts[0].endswith(":")
+    outside = ".." in path.parts or path.is_absolute() or drive
+    dangers = {
+        "leads out of the folder": outside,
+        "is a symbolic link": stat.S_ISLNK(info.external_attr >> 16),
+        "is encrypted": bool(info.flag_bits & 0x1),
+        "is packed by a rare method": info.compress_type not in PACKING,
+    }
+    found = [danger for danger, holds in dangers.items() if holds]
+    if found:
+        raise DataError(
+            f"{name} is not read: a member {found[0]}.",
+            where=f"{name}!{info.filename}",
+            expected="plain, unencrypted files below one folder",
+            kept="nothing was unpacked",
+            next="make a zip of the data file alone",
+        )
+
+
+def _choose(infos: list[zipfile.ZipInfo], name: str) -> zipfile.ZipInfo:
+    plain = [info for info in infos if not info.is_dir() and not _is_hidden(info.filename)]
+    usable = [info for info in plain if file_suffix(info.filename) in PARSERS]
+    reference = [i for i in usable if PurePosixPath(i.filename).name == REFERENCE_MEMBER]
+    candidates = reference or usable
+    if len(candidates) != 1:
+        raise DataError(
+            f"{name} holds {len(candidates) or 'no'} data files.",
+            where=name,
+            expected=f"exactly one {', '.join(PARSERS)} or {REFERENCE_MEMBER}",
+            actual="\n".join(info.filename for info in infos[:20]) or "an empty archive",
+            next="unpack it and set data.source to the data file",
+        )
+    return candidates[0]
+
+
+def _is_hidden(name: str) -> bool:
+    return any(part.startswith((".", "__MACOSX")) for part in PurePosixPath(name).parts)

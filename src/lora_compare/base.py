@@ -1,0 +1,140 @@
+"""The model before any fine-tuning: made or fetched once, then read by every method."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import tiktoken
+import torch
+
+from lora_compare import weights
+from lora_compare.checkpoints import fetch_checkpoint
+from lora_compare.errors import CheckpointError
+from lora_compare.files import read_json, sha256, write_json
+from lora_compare.gpt import CONFIGS, GPT, GPTConfig, initialise
+from lora_compare.params import ModelParams
+from lora_compare.paths import require
+from lora_compare.pretraining import pretrain, random_nano, token_stream
+from lora_compare.progress import SILENT, Progress
+from lora_compare.seeding import seeded
+from lora_compare.tokenizer import gpt2_encoding, load_encoding, save_encoding, train_encoding
+
+
+@dataclass(frozen=True)
+class Base:
+    """A GPT with its tokenizer.
+
+    Attributes:
+        gpt: The network.
+        encoding: Its tokenizer.
+        description: What config.json holds: name, weights, shape, parameters, source, sha256.
+    """
+
+    gpt: GPT
+    encoding: tiktoken.Encoding
+    description: dict[str, Any]
+
+
+def make_base(
+    model: ModelParams, texts: Sequence[str], device: torch.device, progress: Progress = SILENT
+) -> Base:
+    """Return the model that params.yaml asks for, on the CPU.
+
+    Args:
+        model: Name, weights and settings.
+        texts: What `gpt2-nano` learns its tokens and its language from; the other models
+            do not look at them.
+        device: Where `gpt2-nano` is pre-trained.
+        progress: Where to report.
+
+    Raises:
+        DownloadError: A checkpoint or tokenizer can neither be found nor fetched.
+        CheckpointError: The checkpoint is not the one that was asked for.
+        DataError: There is too little text to pre-train on.
+    """
+    if model.name == "gpt2-nano":
+        return _make_nano(model, texts, device, progress)
+    encoding = gpt2_encoding()
+    config = CONFIGS[model.name]
+    if model.weights == "random":
+        with seeded(model.seed):
+            return _describe(initialise(GPT(config)), encoding, model, {"kind": "random"})
+    checkpoint = fetch_checkpoint(model.name, progress)
+    gpt = _empty(config)
+    gpt.load_state_dict(weights.load_gpt2_state(checkpoint.path, config), assign=True)
+    return _describe(gpt, encoding, model, {"kind": "checkpoint", **checkpoint.provenance})
+
+
+def _make_nano(
+    model: ModelParams, texts: Sequence[str], device: torch.device, progress: Progress
+) -> Base:
+    progress.say(f"train the tokenizer on {len(texts)} messages")
+    encoding = train_encoding(texts, model.pretraining.vocabulary_size)
+    if model.weights == "random":
+        gpt = random_nano(encoding.n_vocab, model.seed)
+        return _describe(gpt, encoding, model, {"kind": "random"})
+    stream = token_stream(texts, encoding)
+    gpt, loss = pretrain(stream, encoding.n_vocab, model.pretraining, device, progress)
+    source = {
+        "kind": "pretrained here",
+        "texts": len(texts),
+        "tokens": len(stream),
+        "final_loss": loss,
+    }
+    return _describe(gpt.cpu(), encoding, model, source)
+
+
+def _describe(
+    gpt: GPT, encoding: tiktoken.Encoding, model: ModelParams, source: dict[str, Any]
+) -> Base:
+    description = {
+        "name": model.name,
+        "weights": model.weights,
+        "shape": gpt.config.to_dict(),
+        "parameters": sum(p.numel() for p in gpt.parameters()),
+        "source": source,
+    }
+    return Base(gpt, encoding, description)
+
+
+def _empty(config: GPTConfig) -> GPT:
+    with torch.device("meta"):
+        return GPT(config)
+
+
+def save_base(base: Base, folder: Path) -> Base:
+    """Write `base` to `folder` as config.json, model.safetensors and tokenizer.json.
+
+    Returns:
+        `base` with the weights' sha256 in its description.
+    """
+    weights.save_state(folder / "model.safetensors", base.gpt.state_dict())
+    save_encoding(base.encoding, folder / "tokenizer.json")
+    description = {**base.description, "sha256": sha256(folder / "model.safetensors")}
+    write_json(folder / "config.json", description)
+    return replace(base, description=description)
+
+
+def load_base(folder: Path) -> Base:
+    """Return the model that `save_base` wrote to `folder`, on the CPU.
+
+    Raises:
+        MissingArtifactError: The folder or a file in it is missing.
+        CheckpointError: The weights are not those that config.json describes.
+    """
+    description = read_json(require(folder / "config.json", "base_model"))
+    path = require(folder / "model.safetensors", "base_model")
+    if (actual := sha256(path)) != description["sha256"]:
+        raise CheckpointError(
+            "The base model's weights have changed since they were written.",
+            where=str(path),
+            expected=f"sha256 {description['sha256']}",
+            actual=f"sha256 {actual}",
+            next="dvc repro --force base_model",
+        )
+    gpt = _empty(GPTConfig(**description["shape"]))
+    shapes = {name: tuple(tensor.shape) for name, tensor in gpt.state_dict().items()}
+    gpt.load_state_dict(weights.load_state(path, shapes), assign=True)
+    encoding = load_encoding(require(folder / "tokenizer.json", "base_model"))
+    return Base(gpt, encoding, description)

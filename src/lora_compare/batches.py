@@ -1,0 +1,132 @@
+"""Token sequences into batches: order, padding, and groups of similar length."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+IntArray = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Texts as tokens, with their classes.
+
+    Attributes:
+        tokens: One array of token ids a text, none of them empty.
+        labels: Class indices, shape (n,).
+    """
+
+    tokens: Sequence[IntArray]
+    labels: IntArray
+
+    def __post_init__(self) -> None:
+        """Check what every later step relies on."""
+        assert len(self.tokens) == len(self.labels)
+        assert all(len(sequence) for sequence in self.tokens)
+
+    def __len__(self) -> int:
+        """Return the number of texts."""
+        return len(self.labels)
+
+    def take(self, indices: Sequence[int] | IntArray) -> "Examples":
+        """Return the texts at `indices`, in that order."""
+        return Examples([self.tokens[i] for i in indices], self.labels[np.asarray(indices, int)])
+
+    @property
+    def lengths(self) -> IntArray:
+        """Tokens of every text, shape (n,)."""
+        return np.array([len(sequence) for sequence in self.tokens], dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some texts as tensors.
+
+    Attributes:
+        tokens: Token ids padded on the right, shape (b, t).
+        lengths: Real tokens of each text, shape (b,).
+        labels: Class indices, shape (b,).
+    """
+
+    tokens: Tensor
+    lengths: Tensor
+    labels: Tensor
+
+    def to(self, device: torch.device) -> "Batch":
+        """Return the batch on `device`."""
+        move = {"device": device, "non_blocking": True}
+        return Batch(
+            self.tokens.to(**move),  # type: ignore[call-overload]
+            self.lengths.to(**move),  # type: ignore[call-overload]
+            self.labels.to(**move),  # type: ignore[call-overload]
+        )
+
+
+def collate(examples: Examples, pad_token: int, padded_length: int | None = None) -> Batch:
+    """Return `examples` as one batch.
+
+    Args:
+        examples: The texts, b of them.
+        pad_token: Token id that fills the right side.
+        padded_length: Tokens to pad every text to; None: the longest text of the batch.
+
+    Returns:
+        A batch with t = `padded_length` or the longest text's tokens.
+    """
+    lengths = examples.lengths
+    width = padded_length or int(lengths.max())
+    assert lengths.max() <= width
+    tokens = np.full((len(examples), width), pad_token, dtype=np.int64)
+    for row, sequence in zip(tokens, examples.tokens, strict=True):
+        row[: len(sequence)] = sequence
+    return Batch(*(torch.from_numpy(array) for array in (tokens, lengths, examples.labels)))
+
+
+def epoch_order(n: int, seed: int, epoch: int) -> IntArray:
+    """Return the order of `n` texts in one epoch: a permutation, shape (n,).
+
+    Args:
+        n: Number of texts.
+        seed: The training's seed.
+        epoch: Which epoch, from 0; every epoch has its own order.
+    """
+    return np.random.default_rng([seed, epoch]).permutation(n)
+
+
+def consecutive(order: IntArray, batch_size: int, drop_last: bool = False) -> list[IntArray]:
+    """Return `order` cut into runs of `batch_size` indices.
+
+    Args:
+        order: Indices, shape (n,).
+        batch_size: Indices a run.
+        drop_last: Leave out a last run that is shorter than the others.
+    """
+    runs = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+    if drop_last and len(runs) > 1 and len(runs[-1]) < batch_size:
+        runs.pop()
+    return runs
+
+
+def by_length(lengths: IntArray, token_budget: int) -> Iterator[IntArray]:
+    """Yield groups of texts of similar length, so that padding wastes little.
+
+    Args:
+        lengths: Tokens of every text, shape (n,).
+        token_budget: Most positions of a group's padded batch; a single longer text is a
+            group of its own.
+
+    Yields:
+        Indices into `lengths`; together they are every index once.
+    """
+    group: list[int] = []
+    for index in np.argsort(lengths, kind="stable"):
+        if group and (len(group) + 1) * lengths[index] > token_budget:
+            yield np.array(group)
+            group = []
+        group.append(int(index))
+    if group:
+        yield np.array(group)

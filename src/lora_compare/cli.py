@@ -1,0 +1,163 @@
+"""The command `lora-compare`: what people do beside running the pipeline."""
+
+import json
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from lora_compare import __version__
+from lora_compare.console import report_user_errors
+from lora_compare.errors import DataError, ParamsError
+from lora_compare.params import Params, load_params
+from lora_compare.paths import Paths
+from lora_compare.progress import Progress
+
+CHUNK = 256
+"""Texts that are classified at a time, so that a long file streams through."""
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="lora-compare")
+def main() -> None:
+    """Is LoRA as good as full fine-tuning on your own labelled text, and what does it save?
+
+    Run the commands in the project's folder, after `make repro` or `dvc repro`.
+    """
+
+
+@main.command()
+@click.argument("texts", nargs=-1, metavar="[TEXT]...")
+@click.option("--method", help="The method to use; `lora` if there is one.")
+@click.option(
+    "--file",
+    "source",
+    type=click.Path(dir_okay=False, path_type=Path, allow_dash=True),
+    help="Classify each line of this file; - is standard input.",
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@report_user_errors
+def classify(
+    texts: tuple[str, ...], method: str | None, source: Path | None, as_json: bool
+) -> None:
+    """Print the class and its probability for each TEXT, or for each line of a file.
+
+    Without TEXT and --file, lines are read from standard input; empty lines are left out.
+
+    \b
+    lora-compare classify "You have won a prize, call now"
+    lora-compare classify --method full --file messages.txt
+    cat messages.txt | lora-compare classify --json
+    """
+    from lora_compare.adapters import load_method
+    from lora_compare.base import load_base
+    from lora_compare.seeding import choose_device
+
+    if texts and source:
+        raise click.UsageError("give texts or --file, not both")
+    paths = Paths.here()
+    params = load_params(paths.params)
+    name = method or ("lora" if "lora" in params.methods else next(iter(params.methods)))
+    params.method(name)
+    classifier = load_method(paths.model(name), load_base(paths.base), f"finetune@{name}")
+    classifier.model.to(choose_device(params.training.device))
+    for chunk in _chunks(texts or _lines(source)):
+        for text, row in zip(chunk, classifier.probabilities(chunk), strict=True):
+            best = int(row.argmax())
+            label, probability = classifier.classes[best], float(row[best])
+            if as_json:
+                chances = dict(zip(classifier.classes, map(float, row), strict=True))
+                record = {"text": text, "label": label, "probability": probability}
+                click.echo(json.dumps({**record, "probabilities": chances}, ensure_ascii=False))
+            else:
+                click.echo(f"{label}\t{probability:.4f}\t{text}")
+
+
+def _lines(source: Path | None) -> Iterator[str]:
+    name = "standard input" if source in (None, Path("-")) else str(source)
+    try:
+        file = sys.stdin.buffer if source in (None, Path("-")) else Path(str(source)).open("rb")
+    except OSError as error:
+        raise DataError("The file cannot be read.", where=name, actual=error.strerror) from None
+    with file:
+        for number, line in enumerate(file, start=1):
+            try:
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
+            except UnicodeDecodeError:
+                raise DataError(
+                    "A line is not UTF-8.",
+                    where=f"{name}:{number}",
+                    next=f"iconv -f WINDOWS-1252 -t UTF-8 {name}",
+                ) from None
+            if text.strip():
+                yield text
+
+
+def _chunks(texts: Iterable[str]) -> Iterator[list[str]]:
+    chunk: list[str] = []
+    for text in texts:
+        if not text.strip():
+            raise DataError("There is nothing to classify in an empty text.", where="TEXT")
+        chunk.append(text)
+        if len(chunk) == CHUNK:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
+
+
+@main.command()
+@report_user_errors
+def summary() -> None:
+    """Print the comparison: accuracy, price and verdict, and what to type next."""
+    from lora_compare.summary import print_summary
+
+    print_summary(Paths.here(), Console())
+
+
+@main.command()
+@click.option("--quiet", is_flag=True, help="Print errors only.")
+@report_user_errors
+def sync(quiet: bool) -> None:
+    """Show everything on disk in MLflow, whatever of it is not there yet.
+
+    Use it after a tracking server was away, after `dvc pull`, or after deleting mlflow.db; a
+    second call changes nothing. The server is $MLFLOW_TRACKING_URI, or mlflow.db here.
+    """
+    from lora_compare import tracking
+
+    paths, params = _project()
+    progress = Progress(quiet)
+    result = tracking.sync(paths, params, progress)
+    progress.say(f"published {len(result.published)}, already there {len(result.already_there)}")
+    if result.stale:
+        progress.say(f"left out, out of date (dvc repro): {', '.join(result.stale)}")
+
+
+@main.command()
+@click.option("--port", default=5000, show_default=True, type=click.IntRange(1, 65535))
+@report_user_errors
+def ui(port: int) -> None:
+    """Open MLflow on http://127.0.0.1:PORT, on the runs of this project."""
+    from lora_compare.server import Server, set_patience
+
+    paths, _ = _project()
+    server = Server.configured(paths)
+    if server is None:
+        raise ParamsError("Tracking is off.", where="LORA_COMPARE_TRACKING", next="unset it")
+    if server.is_remote:
+        click.echo(f"The runs are at {server.shown}")
+        return
+    set_patience()
+    click.echo(f"MLflow is starting at http://127.0.0.1:{port} (stop it with Ctrl-C)")
+    arguments = ["mlflow", "ui", "--backend-store-uri", server.uri]
+    arguments += ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    os.execvp(sys.executable, [sys.executable, "-m", *arguments])  # noqa: S606: no shell wanted
+
+
+def _project() -> tuple[Paths, Params]:
+    paths = Paths.here()
+    return paths, load_params(paths.params)

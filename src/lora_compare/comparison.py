@@ -1,0 +1,240 @@
+"""Every method beside every other: records, paired tests, ratios, and a verdict in words."""
+
+from collections.abc import Iterable, Mapping
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lora_compare.evidence import Evidence, Outcome
+from lora_compare.formats import p_value, percent, points
+from lora_compare.params import Params
+from lora_compare.paths import SPLITS
+from lora_compare.statistics import CONFIDENCE, difference_interval, holm, mcnemar_p
+
+TESTED_BASELINE = "tfidf"
+"""The baseline that is worth a test; beating the untuned model is no finding."""
+
+LEVEL = 0.05
+"""Largest Holm-adjusted p-value that counts as evidence of a difference."""
+
+A_BETTER, B_BETTER, NO_EVIDENCE = "A better", "B better", "no evidence of a difference"
+
+SPLIT_FIGURES = (
+    "n",
+    "f1",
+    "precision",
+    "recall",
+    "auroc",
+    "average_precision",
+    "log_loss",
+    "brier",
+    "ece",
+)
+SIZE_FIGURES = ("trainable_parameters", "total_parameters", "trainable_percent", "artifact_bytes")
+COST_FIGURES = (
+    "train_seconds",
+    "examples_per_second",
+    "tokens_per_second",
+    "peak_memory_bytes",
+    "device",
+    "dtype",
+    "threads",
+)
+
+
+def compare(evidence: Evidence, groups: npt.NDArray[np.integer[Any]], seed: int) -> dict[str, Any]:
+    """Return the content of metrics/comparison.json.
+
+    `methods` and `baselines` hold one flat record each, `pairs` every pair of methods and then
+    every method with TF-IDF (`baseline: true`). The p-values of all pairs are adjusted as one
+    family. Differences are A minus B. `reference` divides the LoRA method's parameters, time,
+    memory and artifact by those of the full one (its `accuracy_difference` is LoRA minus full)
+    and is None without both.
+
+    Args:
+        evidence: What the methods and baselines did.
+        groups: Number of each test message's near-duplicate group, shape (n,).
+        seed: Seed of the bootstrap.
+    """
+    pairs = [
+        _pair(a, b, groups, seed, baseline)
+        for a, b, baseline in _pairs_to_test(evidence.methods, evidence.baselines)
+    ]
+    for pair, adjusted in zip(pairs, holm([pair["mcnemar_p"] for pair in pairs]), strict=True):
+        pair["holm_p"] = adjusted
+        pair["verdict"] = verdict(pair["accuracy_difference_ci95"], adjusted)
+        pair["sentence"] = _sentence(pair)
+    methods = [flat_record(outcome) for outcome in evidence.methods]
+    full = _find(methods, "full", "all")
+    for record in methods:
+        record["parameters_of_full"] = _ratio(record, full, "trainable_parameters")
+    reference = _reference(methods, pairs)
+    return {
+        "verdict": _headline(methods, pairs, reference),
+        "test_messages": len(groups),
+        "near_duplicate_groups": len(np.unique(groups)),
+        "confidence": CONFIDENCE,
+        "level": LEVEL,
+        "methods": methods,
+        "baselines": [flat_record(outcome) for outcome in evidence.baselines],
+        "pairs": pairs,
+        "reference": reference,
+    }
+
+
+def flat_record(outcome: Outcome) -> dict[str, Any]:
+    """Return one method's figures under one level of keys, such as `test_accuracy`.
+
+    The ends of an accuracy's interval are `test_accuracy_low` and `test_accuracy_high`;
+    figures of time and memory are None for a baseline.
+    """
+    record: dict[str, Any] = {"method": outcome.name, "trainable": outcome.trainable}
+    for split in SPLITS:
+        figures = outcome.metrics[split]
+        low, high = figures["accuracy_ci95"]
+        record[f"{split}_accuracy"] = figures["accuracy"]
+        record[f"{split}_accuracy_low"] = low
+        record[f"{split}_accuracy_high"] = high
+        record |= {f"{split}_{name}": figures[name] for name in SPLIT_FIGURES}
+    record |= {name: outcome.metrics.get(name) for name in SIZE_FIGURES}
+    cost = outcome.cost or {}
+    return record | {name: cost.get(name) for name in COST_FIGURES}
+
+
+def verdict(interval: tuple[float, float] | list[float], adjusted_p: float) -> str:
+    """Return "A better", "B better" or "no evidence of a difference".
+
+    A difference is claimed only if two witnesses agree: the Holm-adjusted exact McNemar p is
+    below 0.05, and the 95 % interval, which also allows for near-duplicates, excludes 0.
+
+    Args:
+        interval: Of accuracy A minus accuracy B, as fractions.
+        adjusted_p: Holm-adjusted p-value of the pair.
+    """
+    low, high = interval
+    if adjusted_p < LEVEL and low > 0:
+        return A_BETTER
+    if adjusted_p < LEVEL and high < 0:
+        return B_BETTER
+    return NO_EVIDENCE
+
+
+def differing_settings(params: Params, methods: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Return every setting in which two of `methods` differ: its key, then each one's value.
+
+    A nested key is joined with dots (`lora.r`). A method that has no such setting is missing
+    from the inner mapping.
+    """
+    names = list(methods)
+    flat = {name: flatten(params.method(name).model_dump()) for name in names}
+    keys = dict.fromkeys(key for settings in flat.values() for key in settings)
+    differing = {}
+    for key in keys:
+        values = {name: flat[name][key] for name in names if key in flat[name]}
+        is_section = any(other.startswith(f"{key}.") for other in keys)
+        same = len(values) == len(names) and all(v == values[names[0]] for v in values.values())
+        if not same and not is_section:
+            differing[key] = values
+    return differing
+
+
+def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested `settings` under one level of keys, joined with dots."""
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        if isinstance(value, Mapping) and value:
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _pairs_to_test(
+    methods: tuple[Outcome, ...], baselines: tuple[Outcome, ...]
+) -> list[tuple[Outcome, Outcome, bool]]:
+    tested = [baseline for baseline in baselines if baseline.name == TESTED_BASELINE]
+    return [(a, b, False) for a, b in combinations(methods, 2)] + [
+        (method, baseline, True) for baseline in tested for method in methods
+    ]
+
+
+def _pair(
+    a: Outcome, b: Outcome, groups: npt.NDArray[np.integer[Any]], seed: int, baseline: bool
+) -> dict[str, Any]:
+    right_a, right_b = a.correct, b.correct
+    return {
+        "a": a.name,
+        "b": b.name,
+        "baseline": baseline,
+        "n": len(right_a),
+        "accuracy_a": float(right_a.mean()),
+        "accuracy_b": float(right_b.mean()),
+        "only_a_right": int((right_a & ~right_b).sum()),
+        "only_b_right": int((~right_a & right_b).sum()),
+        "accuracy_difference": (int(right_a.sum()) - int(right_b.sum())) / len(right_a),
+        "accuracy_difference_ci95": list(difference_interval(right_a, right_b, groups, seed)),
+        "mcnemar_p": mcnemar_p(right_a, right_b),
+    }
+
+
+def _sentence(pair: Mapping[str, Any]) -> str:
+    a, b, n = pair["a"], pair["b"], pair["n"]
+    if not pair["only_a_right"] and not pair["only_b_right"]:
+        return f"{a} and {b} are right on exactly the same of the {n} test messages."
+    scores = {a: percent(pair["accuracy_a"]), b: percent(pair["accuracy_b"])}
+    low, high = pair["accuracy_difference_ci95"]
+    p = p_value(pair["holm_p"])
+    numbers = (
+        f"{a} {scores[a]}, {b} {scores[b]} of {n} test messages; difference "
+        f"{points(pair['accuracy_difference'])} points (95 % interval {points(low)} to "
+        f"{points(high)}), Holm-adjusted exact McNemar p {p if p.startswith('<') else f'= {p}'}."
+    )
+    if pair["verdict"] == NO_EVIDENCE:
+        return f"No evidence of a difference between {a} and {b}: {numbers}"
+    winner, loser = (a, b) if pair["verdict"] == A_BETTER else (b, a)
+    return f"{winner} is better than {loser}: {numbers}"
+
+
+def _reference(methods: list[dict[str, Any]], pairs: list[dict[str, Any]]) -> dict[str, Any] | None:
+    full, lora = _find(methods, "full", "all"), _find(methods, "lora", "lora")
+    if full is None or lora is None:
+        return None
+    pair = _between(pairs, full["method"], lora["method"])
+    lora_minus_full = 1 if pair["a"] == lora["method"] else -1
+    return {
+        "full": full["method"],
+        "lora": lora["method"],
+        "accuracy_difference": lora_minus_full * pair["accuracy_difference"],
+        "parameter_ratio": _ratio(lora, full, "trainable_parameters"),
+        "time_ratio": _ratio(lora, full, "train_seconds"),
+        "memory_ratio": _ratio(lora, full, "peak_memory_bytes"),
+        "artifact_ratio": _ratio(lora, full, "artifact_bytes"),
+    }
+
+
+def _find(methods: list[dict[str, Any]], name: str, trainable: str) -> dict[str, Any] | None:
+    """Return the method of that kind: the one of that name if there is one, else the first."""
+    fitting = [record for record in methods if record["trainable"] == trainable]
+    return next((r for r in fitting if r["method"] == name), fitting[0] if fitting else None)
+
+
+def _between(pairs: list[dict[str, Any]], one: str, other: str) -> dict[str, Any]:
+    return next(pair for pair in pairs if {pair["a"], pair["b"]} == {one, other})
+
+
+def _ratio(part: Mapping[str, Any], whole: Mapping[str, Any] | None, key: str) -> float | None:
+    if whole is None or part[key] is None or not whole[key]:
+        return None
+    return float(part[key] / whole[key])
+
+
+def _headline(
+    methods: list[dict[str, Any]], pairs: list[dict[str, Any]], reference: dict[str, Any] | None
+) -> str:
+    if len(methods) == 1:
+        name = methods[0]["method"]
+        return f"{name} is the only method: add another under methods in params.yaml to compare."
+    pair = _between(pairs, reference["full"], reference["lora"]) if reference else pairs[0]
+    return str(pair["sentence"])

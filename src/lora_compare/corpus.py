@@ -1,0 +1,148 @@
+"""The labelled text between the stages: the canonical corpus and the files of the splits.
+
+A corpus is a frame with the columns `label` and `text`, both strings. A split is a frame with
+the columns `Label`, the class as an index into the sorted class names, and `Text`.
+"""
+
+import re
+from pathlib import Path
+from typing import Any, cast
+
+import pandas as pd
+
+from lora_compare import files
+from lora_compare.errors import DataError
+from lora_compare.paths import require
+
+HEADER = "label\ttext"
+"""First line of messages.tsv."""
+
+_ESCAPES = {"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"}
+_ORIGINALS = {escape: original for original, escape in _ESCAPES.items()}
+
+
+def make_corpus(labels: list[str], texts: list[str]) -> pd.DataFrame:
+    """Return the corpus of these messages, one label and one text each."""
+    assert len(labels) == len(texts)
+    return pd.DataFrame({"label": labels, "text": texts}, dtype="str")
+
+
+def make_split(labels: list[int], texts: list[str]) -> pd.DataFrame:
+    """Return the split of these messages, one class index and one text each."""
+    assert len(labels) == len(texts)
+    return pd.DataFrame(
+        {"Label": pd.Series(labels, dtype="int64"), "Text": pd.Series(texts, dtype="str")}
+    )
+
+
+def count_classes(corpus: pd.DataFrame) -> dict[str, int]:
+    """Return the number of messages of each class, classes sorted by name."""
+    counts = corpus["label"].value_counts()
+    return {str(name): int(counts[name]) for name in sorted(counts.index)}
+
+
+def write_messages(path: Path, corpus: pd.DataFrame) -> None:
+    """Write the canonical corpus: a header, then one line a message, label and text.
+
+    UTF-8, LF, no quoting. A backslash escapes a tab, a line break and itself inside a text,
+    so that any text comes back as it was.
+    Checked by tests/unit/test_corpus.py::test_messages_come_back_as_they_were.
+    """
+    rows = zip(corpus["label"], corpus["text"], strict=True)
+    lines = [HEADER, *(f"{_escape(label)}\t{_escape(text)}" for label, text in rows)]
+    files.write_text(path, "\n".join(lines) + "\n")
+
+
+def read_messages(path: Path) -> pd.DataFrame:
+    """Return the canonical corpus that `path` holds; row i is message i.
+
+    Raises:
+        MissingArtifactError: The stage download has not run.
+        DataError: The file is not what the stage download writes.
+    """
+    try:
+        lines = require(path, "download").read_bytes().decode().split("\n")
+    except UnicodeDecodeError as error:
+        raise _damaged(path, f"not UTF-8 at byte {error.start}", "download") from None
+    if lines[0] != HEADER or lines[-1] != "":
+        raise _damaged(path, "its first or last line is missing", "download")
+    rows = [line.split("\t") for line in lines[1:-1]]
+    for number, row in enumerate(rows, start=2):
+        if len(row) != 2:
+            raise _damaged(path, f"line {number} has {len(row) - 1} tabs instead of 1", "download")
+    return make_corpus([_unescape(row[0]) for row in rows], [_unescape(row[1]) for row in rows])
+
+
+def _escape(text: str) -> str:
+    return re.sub(r"[\\\t\n\r]", lambda match: _ESCAPES[match.group()], text)
+
+
+def _unescape(text: str) -> str:
+    # An unknown escape is kept as it stands: only another program can have written it.
+    return re.sub(r"\\.", lambda match: _ORIGINALS.get(match.group(), match.group()), text)
+
+
+def write_split(path: Path, split: pd.DataFrame) -> None:
+    """Write a split as CSV with the header Label,Text, in the bytes of pandas' `to_csv`.
+
+    The bytes are made here because Python's csv module, which pandas calls, quotes a carriage
+    return from 3.13 on and leaves it bare before: the same split would differ between
+    versions, and be torn apart when it is read again.
+    Checked by tests/unit/test_corpus.py::test_split_files_are_those_of_pandas.
+    """
+    rows = zip(split["Label"], split["Text"], strict=True)
+    lines = ["Label,Text", *(f"{label},{_quote(text)}" for label, text in rows)]
+    files.write_text(path, "\n".join(lines) + "\n")
+
+
+def read_split(path: Path) -> pd.DataFrame:
+    """Return the split that `path` holds; texts such as `NA` or `null` stay texts.
+
+    Raises:
+        MissingArtifactError: The stage split has not run.
+        DataError: The file is not what the stage split writes.
+    """
+    try:
+        frame = pd.read_csv(
+            require(path, "split"),
+            dtype={"Label": "int64", "Text": "str"},
+            keep_default_na=False,
+            encoding="utf-8",
+        )
+    except ValueError as error:  # pandas' parser and Unicode errors are ValueErrors
+        raise _damaged(path, str(error), "split") from None
+    if list(frame.columns) != ["Label", "Text"]:
+        raise _damaged(path, f"its columns are {', '.join(map(str, frame.columns))}", "split")
+    return frame
+
+
+def read_classes(path: Path) -> list[str]:
+    """Return the class names that the labels of the splits are indices into.
+
+    Raises:
+        MissingArtifactError: The stage split has not run.
+        DataError: The file is not what the stage split writes.
+    """
+    try:
+        classes: Any = files.read_json(require(path, "split"))
+    except ValueError as error:
+        raise _damaged(path, str(error), "split") from None
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        raise _damaged(path, "it is no list of names", "split")
+    return cast("list[str]", classes)
+
+
+def _quote(text: str) -> str:
+    if not re.search(r'[,"\r\n]', text):
+        return text
+    return '"' + text.replace('"', '""') + '"'
+
+
+def _damaged(path: Path, actual: str, stage: str) -> DataError:
+    return DataError(
+        f"{path.name} is damaged.",
+        where=str(path),
+        expected=f"the file that the stage {stage} wrote",
+        actual=actual,
+        next=f"dvc repro --force {stage}",
+    )

@@ -1,0 +1,65 @@
+"""The errors that a user can cause, each saying what to do next."""
+
+from dataclasses import dataclass
+
+
+@dataclass
+class UserError(Exception):
+    """A mistake outside the program: what happened, where, and the way out.
+
+    Attributes:
+        what: One sentence that names the mistake.
+        where: ``file:line``, a params key, a path or a URL.
+        expected: What would have been accepted.
+        actual: What was found instead.
+        kept: What was left untouched or saved, where that is in doubt.
+        next: The command or edit that resolves it.
+    """
+
+    what: str
+    where: str = ""
+    expected: str = ""
+    actual: str = ""
+    kept: str = ""
+    next: str = ""
+
+    def __str__(self) -> str:
+        """Return the message as printed: one labelled line per known fact."""
+        facts = {
+            "where": self.where,
+            "expected": self.expected,
+            "actual": self.actual,
+            "kept": self.kept,
+            "next": self.next,
+        }
+        lines = [self.what]
+        for name, value in facts.items():
+            if value:
+                head, *rest = value.splitlines()
+                lines.append(f"  {name + ':':<10}{head}")
+                lines.extend(" " * 12 + line for line in rest)
+        return "\n".join(lines)
+
+
+class ParamsError(UserError):
+    """params.yaml holds something that the pipeline does not accept."""
+
+
+class DataError(UserError):
+    """The labelled text cannot be used as it is."""
+
+
+class DownloadError(UserError):
+    """A file could not be fetched, or is not the file that was asked for."""
+
+
+class CheckpointError(UserError):
+    """Stored weights do not fit the model that should read them."""
+
+
+class TrainingError(UserError):
+    """Training had to stop: the loss or a gradient is not finite."""
+
+
+class MissingArtifactError(UserError):
+    """A file that an earlier stage writes is not there."""

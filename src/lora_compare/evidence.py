@@ -1,0 +1,152 @@
+"""What earlier stages measured about every method and baseline, read back and checked."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from lora_compare.errors import DataError
+from lora_compare.files import read_json
+from lora_compare.params import Params
+from lora_compare.paths import Paths, require
+
+BASELINES = ("tfidf", "untuned")
+"""What every method is shown beside: a linear model on TF-IDF, and no fine-tuning at all."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the pipeline measured about one method or baseline.
+
+    Attributes:
+        name: The method's name in params.yaml, or the baseline's.
+        trainable: What it trains, as in params.yaml; `baseline` for a baseline.
+        metrics: Its metrics/M.json.
+        cost: Its M_cost.json; None for a baseline.
+        predictions: One row per test message: text, label, predicted, p_<class>...
+        history: Losses and accuracies by step; None for a baseline.
+    """
+
+    name: str
+    trainable: str
+    metrics: Mapping[str, Any]
+    predictions: pd.DataFrame
+    cost: Mapping[str, Any] | None = None
+    history: pd.DataFrame | None = None
+
+    @property
+    def correct(self) -> npt.NDArray[np.bool_]:
+        """Whether each test message was classified rightly, shape (n,)."""
+        return np.asarray(self.predictions["label"] == self.predictions["predicted"], dtype=bool)
+
+    @property
+    def classes(self) -> list[str]:
+        """The names of the classes, in order."""
+        return [name[2:] for name in self.predictions.columns if name.startswith("p_")]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """All that a comparison is made of.
+
+    Attributes:
+        methods: The methods of params.yaml in its order.
+        baselines: TF-IDF and the untuned model.
+        split: metrics/split.json.
+    """
+
+    methods: tuple[Outcome, ...]
+    baselines: tuple[Outcome, ...]
+    split: Mapping[str, Any]
+
+    @property
+    def outcomes(self) -> tuple[Outcome, ...]:
+        """Methods, then baselines."""
+        return self.methods + self.baselines
+
+    @property
+    def texts(self) -> list[str]:
+        """The test messages, in the order of every prediction."""
+        return [str(text) for text in self.methods[0].predictions["text"]]
+
+
+def load_evidence(paths: Paths, params: Params) -> Evidence:
+    """Return what earlier stages wrote about exactly the methods of `params`.
+
+    Raises:
+        MissingArtifactError: A file is missing; the message names the stage that writes it.
+        DataError: Two files of predictions are not about the same messages.
+    """
+    methods = tuple(
+        _load_method(paths, name, settings.trainable) for name, settings in params.methods.items()
+    )
+    metrics = read_json(require(paths.metrics("baseline"), "baseline"))
+    baselines = tuple(
+        Outcome(
+            name,
+            "baseline",
+            metrics[name],
+            _read_predictions(paths, name, "baseline"),
+        )
+        for name in BASELINES
+    )
+    evidence = Evidence(methods, baselines, read_json(require(paths.metrics("split"), "split")))
+    _check_same_messages(paths, evidence)
+    return evidence
+
+
+def _load_method(paths: Paths, name: str, trainable: str) -> Outcome:
+    finetune, evaluate = f"finetune@{name}", f"evaluate@{name}"
+    return Outcome(
+        name,
+        trainable,
+        read_json(require(paths.evaluation(name), evaluate)),
+        _read_predictions(paths, name, evaluate),
+        read_json(require(paths.cost_copy(name), finetune)),
+        pd.read_csv(require(paths.history(name), finetune)),
+    )
+
+
+def _read_predictions(paths: Paths, name: str, stage: str) -> pd.DataFrame:
+    return pd.read_csv(
+        require(paths.predictions(name), stage),
+        dtype={"text": str, "label": str, "predicted": str},
+        # A message that reads "NA" or "null", or is empty, is a message.
+        keep_default_na=False,
+    )
+
+
+def _check_same_messages(paths: Paths, evidence: Evidence) -> None:
+    first, *others = evidence.outcomes
+    for other in others:
+        if not first.predictions[["text", "label"]].equals(other.predictions[["text", "label"]]):
+            raise DataError(
+                f"{first.name} and {other.name} did not classify the same test messages.",
+                where=str(paths.predictions(other.name)),
+                expected=f"the {len(first.predictions)} messages of {first.name}.csv, in order",
+                actual=f"{len(other.predictions)} messages",
+                next="dvc repro",
+            )
+
+
+def curves(evidence: Evidence) -> pd.DataFrame:
+    """Return all histories as one long table: method, split, step, epoch, loss, accuracy."""
+    parts = [
+        pd.DataFrame(
+            {
+                "method": outcome.name,
+                "split": split,
+                "step": outcome.history["step"],
+                "epoch": outcome.history["epoch"],
+                "loss": outcome.history[f"{split}_loss"],
+                "accuracy": outcome.history[f"{split}_accuracy"],
+            }
+        )
+        for outcome in evidence.methods
+        if outcome.history is not None
+        for split in ("train", "validation")
+    ]
+    return pd.concat(parts, ignore_index=True)

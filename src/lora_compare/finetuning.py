@@ -1,0 +1,91 @@
+"""One method from the base model to a trained classifier."""
+
+from collections.abc import Callable
+
+import pandas as pd
+import torch
+
+from lora_compare.adapters import choose_trainable, longest, untuned
+from lora_compare.base import Base
+from lora_compare.evaluation import TextClassifier
+from lora_compare.params import ClassifierParams, MethodParams, TrainingParams
+from lora_compare.progress import SILENT, Progress
+from lora_compare.training import Evaluation, TrainingResult, train
+
+
+def start(
+    base: Base,
+    classes: list[str],
+    train_texts: list[str],
+    classifier: ClassifierParams,
+    training: TrainingParams,
+) -> TextClassifier:
+    """Return the untuned classifier: the base model under a new head.
+
+    Args:
+        base: The network and its tokenizer; the network becomes part of the result.
+        classes: Names of the classes.
+        train_texts: The training split; position `last_position` pads to its longest text.
+        classifier: The head.
+        training: Seed and longest text.
+    """
+    arguments = (base, classes, classifier, training.seed, training.max_length)
+    unpadded = untuned(*arguments)
+    if classifier.position != "last_position":
+        return unpadded
+    return untuned(*arguments, padded_length=longest(unpadded, train_texts))
+
+
+def finetune(
+    base: Base,
+    classes: list[str],
+    splits: dict[str, pd.DataFrame],
+    classifier: ClassifierParams,
+    training: TrainingParams,
+    method: MethodParams,
+    device: torch.device,
+    on_evaluation: Callable[[Evaluation], None] = lambda row: None,
+    progress: Progress = SILENT,
+    description: str = "finetune",
+) -> tuple[TextClassifier, TrainingResult]:
+    """Return a classifier trained by one method, and how the training went.
+
+    Args:
+        base: The model to start from; its network is trained in place.
+        classes: Names of the classes.
+        splits: Frames `train` and `validation` with the columns Label and Text.
+        classifier: The head.
+        training: What all methods share.
+        method: What is trained, and how fast.
+        device: Where to train; the result stays there.
+        on_evaluation: Called with every row of the history.
+        progress: Where to report.
+        description: What the progress says is being done.
+
+    Raises:
+        ParamsError: The method does not fit the model.
+        TrainingError: The loss is not finite.
+    """
+    texts = {name: frame["Text"].tolist() for name, frame in splits.items()}
+    start_point = start(base, classes, texts["train"], classifier, training)
+    choose_trainable(start_point.model, method, training.seed)
+    start_point.model.to(device)
+    (train_examples, train_cut), (validation_examples, validation_cut) = (
+        start_point.examples(texts[name], splits[name]["Label"].tolist())
+        for name in ("train", "validation")
+    )
+    if cut := train_cut + validation_cut:
+        progress.say(f"{cut} messages were cut at {start_point.max_length} tokens")
+    result = train(
+        start_point.model,
+        train_examples,
+        validation_examples,
+        training,
+        method.learning_rate,
+        method.weight_decay,
+        start_point.padding,
+        on_evaluation,
+        progress,
+        description,
+    )
+    return start_point, result

@@ -1,0 +1,77 @@
+"""Numbers as people read them: percentages, intervals, sizes, durations, ratios."""
+
+from collections.abc import Sequence
+
+UNKNOWN = "n/a"
+"""What stands where a number was not measured."""
+
+MINUS = "\N{MINUS SIGN}"
+DASH = "\N{EN DASH}"
+
+
+def percent(fraction: float | None, digits: int = 1) -> str:
+    """Return a fraction in 0..1 as a percentage, such as `97.6 %`."""
+    return UNKNOWN if fraction is None else f"{100 * fraction:.{digits}f} %"
+
+
+def percent_interval(interval: Sequence[float]) -> str:
+    """Return an interval of fractions in 0..1 as percentages, such as `95.2-98.9`."""
+    low, high = interval
+    return f"{100 * low:.1f}{DASH}{100 * high:.1f}"
+
+
+def points(difference: float) -> str:
+    """Return a difference of fractions in percentage points with its sign, such as `+1.4`."""
+    shown = f"{100 * difference:+.1f}"
+    return shown[1:] if shown[1:] == "0.0" else shown.replace("-", MINUS)
+
+
+def decimal(value: float | None, digits: int = 3) -> str:
+    """Return a unitless number with a fixed number of decimals."""
+    return UNKNOWN if value is None else f"{value:.{digits}f}".replace("-", MINUS)
+
+
+def p_value(p: float) -> str:
+    """Return a p-value, such as `0.034` or `< 0.001`."""
+    if p < 0.001:
+        return "< 0.001"
+    return f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
+
+
+def count(value: float | None) -> str:
+    """Return a whole number with commas between thousands."""
+    return UNKNOWN if value is None else f"{value:,.0f}"
+
+
+def size(n_bytes: float | None) -> str:
+    """Return a number of bytes in the decimal unit that suits it, such as `297 kB`."""
+    if n_bytes is None:
+        return UNKNOWN
+    value, unit = float(n_bytes), "B"
+    for larger in ("kB", "MB", "GB", "TB"):
+        if value < 999.5:
+            break
+        value, unit = value / 1000, larger
+    return f"{value:.0f} {unit}" if unit == "B" or value >= 99.95 else f"{_short(value)} {unit}"
+
+
+def duration(seconds: float | None) -> str:
+    """Return a time in seconds as hours, minutes and seconds, such as `2 min 05 s`."""
+    if seconds is None:
+        return UNKNOWN
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
+
+
+def share(ratio: float | None) -> str:
+    """Return a ratio to a reference as a percentage of it, such as `7.1 %`."""
+    if ratio is None:
+        return UNKNOWN
+    return f"{100 * ratio:.2g} %" if ratio < 0.0995 else f"{100 * ratio:.0f} %"
+
+
+def _short(value: float) -> str:
+    return f"{value:.1f}" if value < 9.95 else f"{value:,.0f}"

@@ -1,0 +1,230 @@
+"""GPT-2's network and its classification head, with separate query, key and value layers."""
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+Position = Literal["last_token", "last_position", "first", "mean"]
+
+
+@dataclass(frozen=True)
+class GPTConfig:
+    """The shape of a GPT.
+
+    Attributes:
+        vocab_size: Tokens that the embedding knows.
+        context_length: Longest sequence in tokens.
+        n_layer: Transformer blocks.
+        n_head: Attention heads a block; divides n_embd.
+        n_embd: Width of the residual stream.
+    """
+
+    vocab_size: int
+    context_length: int
+    n_layer: int
+    n_head: int
+    n_embd: int
+
+    def to_dict(self) -> dict[str, int]:
+        """Return the fields by name, for config.json."""
+        return asdict(self)
+
+
+CONFIGS = {
+    "gpt2-nano": GPTConfig(2048, 256, 4, 4, 128),
+    "gpt2-small": GPTConfig(50_257, 1024, 12, 12, 768),
+    "gpt2-medium": GPTConfig(50_257, 1024, 24, 16, 1024),
+    "gpt2-large": GPTConfig(50_257, 1024, 36, 20, 1280),
+    "gpt2-xl": GPTConfig(50_257, 1024, 48, 25, 1600),
+}
+"""The sizes by name; the vocabulary of `gpt2-nano` may be set smaller or larger.
+
+Source: Radford et al. 2019, "Language Models are Unsupervised Multitask Learners", table 2;
+`gpt2-nano` is this project's own.
+"""
+
+
+class CausalSelfAttention(nn.Module):
+    """Multi-head attention in which a position sees itself and the positions before it.
+
+    Args:
+        config: The network's shape.
+    """
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        self.n_head = config.n_head
+        self.q_proj = nn.Linear(config.n_embd, config.n_embd)
+        self.k_proj = nn.Linear(config.n_embd, config.n_embd)
+        self.v_proj = nn.Linear(config.n_embd, config.n_embd)
+        self.c_proj = nn.Linear(config.n_embd, config.n_embd)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the attended values.
+
+        Args:
+            x: Normalised residual stream, shape (b, t, d).
+
+        Returns:
+            What the block adds to the residual stream, shape (b, t, d).
+
+        Source: Vaswani et al. 2017, arXiv:1706.03762, section 3.2.
+        """
+        q, k, v = (
+            projection(x).unflatten(-1, (self.n_head, -1)).transpose(1, 2)  # (b, h, t, d/h)
+            for projection in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        attended = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        y: Tensor = self.c_proj(attended.transpose(1, 2).flatten(-2))
+        return y
+
+
+class MLP(nn.Module):
+    """The feed-forward part of a block: four times as wide inside, GELU between.
+
+    Args:
+        config: The network's shape.
+    """
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        self.c_fc = nn.Linear(config.n_embd, 4 * config.n_embd)
+        self.c_proj = nn.Linear(4 * config.n_embd, config.n_embd)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return what the block adds to the residual stream.
+
+        Args:
+            x: Normalised residual stream, shape (b, t, d); so is the result.
+        """
+        # GPT-2 was trained with the tanh form; the exact GELU would shift every activation.
+        y: Tensor = self.c_proj(F.gelu(self.c_fc(x), approximate="tanh"))
+        return y
+
+
+class Block(nn.Module):
+    """One transformer block with the norms in front (pre-norm).
+
+    Args:
+        config: The network's shape.
+    """
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        self.ln_1 = nn.LayerNorm(config.n_embd)
+        self.attn = CausalSelfAttention(config)
+        self.ln_2 = nn.LayerNorm(config.n_embd)
+        self.mlp = MLP(config)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the residual stream after the block, shape (b, t, d) as `x`."""
+        x = x + self.attn(self.ln_1(x))
+        return x + self.mlp(self.ln_2(x))
+
+
+class GPT(nn.Module):
+    """A GPT-2 language model whose output layer is the token embedding, transposed.
+
+    The names of its parameters are GPT-2's own, but for `c_attn`, which is split into
+    `q_proj`, `k_proj` and `v_proj`.
+
+    Args:
+        config: The network's shape.
+    """
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.wte = nn.Embedding(config.vocab_size, config.n_embd)
+        self.wpe = nn.Embedding(config.context_length, config.n_embd)
+        self.h = nn.ModuleList(Block(config) for _ in range(config.n_layer))
+        self.ln_f = nn.LayerNorm(config.n_embd)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Return the final hidden states.
+
+        Args:
+            tokens: Token ids, shape (b, t) with t at most the context length. Padding goes
+                to the right: attention is causal, so no real token ever sees it.
+
+        Returns:
+            Normalised hidden states, shape (b, t, d).
+        """
+        positions = torch.arange(tokens.shape[1], device=tokens.device)
+        x = self.wte(tokens) + self.wpe(positions)
+        for block in self.h:
+            x = block(x)
+        y: Tensor = self.ln_f(x)
+        return y
+
+    def next_token_logits(self, hidden: Tensor) -> Tensor:
+        """Return the logits of the next token, shape (..., vocab_size) for (..., d)."""
+        return F.linear(hidden, self.wte.weight)
+
+
+class Classifier(nn.Module):
+    """A GPT that classifies a text by the hidden state at one position.
+
+    Args:
+        gpt: The network below the head.
+        n_classes: Classes to tell apart.
+        position: Whose hidden state is classified: the text's `last_token`, the batch's
+            `last_position` (padding included, as in the book), the `first` token, or the
+            `mean` over the text's tokens.
+        bias: Whether the head has a bias.
+    """
+
+    def __init__(self, gpt: GPT, n_classes: int, position: Position, bias: bool = True) -> None:
+        super().__init__()
+        self.gpt = gpt
+        self.position = position
+        self.n_classes = n_classes
+        self.bias = bias
+        self.score = nn.Linear(gpt.config.n_embd, n_classes, bias=bias)
+
+    def forward(self, tokens: Tensor, lengths: Tensor) -> Tensor:
+        """Return the logits of the classes.
+
+        Args:
+            tokens: Token ids padded on the right, shape (b, t).
+            lengths: Real tokens of each text, shape (b,), each from 1 to t.
+
+        Returns:
+            Logits, shape (b, n_classes).
+        """
+        logits: Tensor = self.score(self._pool(self.gpt(tokens), lengths))
+        return logits
+
+    def _pool(self, hidden: Tensor, lengths: Tensor) -> Tensor:
+        if self.position == "last_token":
+            return hidden[torch.arange(len(hidden), device=hidden.device), lengths - 1]
+        if self.position == "last_position":
+            return hidden[:, -1]
+        if self.position == "first":
+            return hidden[:, 0]
+        real = torch.arange(hidden.shape[1], device=hidden.device) < lengths[:, None]  # (b, t)
+        return (hidden * real[..., None]).sum(dim=1) / lengths[:, None]
+
+
+def initialise(gpt: GPT) -> GPT:
+    """Give `gpt` GPT-2's random initial weights, in place, and return it.
+
+    Weights are normal with standard deviation 0.02, biases zero; the layers that write to
+    the residual stream are smaller by the root of their number.
+
+    Source: Radford et al. 2019, section 2.3.
+    """
+    for name, parameter in gpt.named_parameters():
+        if ".ln_" in name or name.startswith("ln_f"):
+            continue
+        if name.endswith("bias"):
+            nn.init.zeros_(parameter)
+        else:
+            residual = name.endswith("c_proj.weight")
+            scale = 1 / math.sqrt(2 * gpt.config.n_layer) if residual else 1.0
+            nn.init.normal_(parameter, std=0.02 * scale)
+    return gpt

@@ -1,0 +1,125 @@
+"""Every path that the pipeline reads or writes, named once."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from lora_compare.errors import MissingArtifactError
+
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Paths:
+    """The artefacts of one project folder; all paths are absolute.
+
+    Attributes:
+        root: The folder that holds params.yaml and dvc.yaml.
+    """
+
+    root: Path
+
+    @classmethod
+    def here(cls) -> "Paths":
+        """Return the paths of the current folder, where DVC runs every stage."""
+        return cls(Path.cwd().resolve())
+
+    @property
+    def params(self) -> Path:
+        """The experiment's parameters."""
+        return self.root / "params.yaml"
+
+    @property
+    def lock(self) -> Path:
+        """DVC's record of what every stage read and wrote."""
+        return self.root / "dvc.lock"
+
+    @property
+    def downloads(self) -> Path:
+        """The folder of fetched source files, whole or to be resumed; no output of a stage."""
+        return self.root / ".downloads"
+
+    @property
+    def messages(self) -> Path:
+        """The whole corpus in the canonical format."""
+        return self.root / "data" / "raw" / "messages.tsv"
+
+    @property
+    def provenance(self) -> Path:
+        """Where the corpus came from, with checksums."""
+        return self.root / "data" / "raw" / "provenance.json"
+
+    def split(self, name: str) -> Path:
+        """Return the CSV of one split: train, validation, test or unused."""
+        return self.root / "data" / "splits" / f"{name}.csv"
+
+    @property
+    def classes(self) -> Path:
+        """The names of the classes; a label in a split is an index into them."""
+        return self.root / "data" / "splits" / "classes.json"
+
+    @property
+    def base(self) -> Path:
+        """The folder of the model before any fine-tuning."""
+        return self.root / "models" / "base"
+
+    def model(self, method: str) -> Path:
+        """Return the folder of what one method's fine-tuning changed."""
+        return self.root / "models" / method
+
+    def metrics(self, name: str) -> Path:
+        """Return a repeatable metrics file: a method, split, baseline or comparison."""
+        return self.root / "metrics" / f"{name}.json"
+
+    def cost(self, method: str) -> Path:
+        """Return the metrics file of one method's time and memory."""
+        return self.root / "metrics" / f"{method}_cost.json"
+
+    def cost_copy(self, method: str) -> Path:
+        """Return the copy of a cost file in a folder that `compare` can depend on."""
+        return self.root / "reports" / "costs" / f"{method}_cost.json"
+
+    def evaluation(self, method: str) -> Path:
+        """Return the full evaluation of one method: its metrics and calibration."""
+        return self.root / "reports" / "evaluations" / f"{method}.json"
+
+    def history(self, method: str) -> Path:
+        """Return the CSV of one method's losses and accuracies by step."""
+        return self.root / "reports" / "history" / f"{method}.csv"
+
+    def predictions(self, name: str) -> Path:
+        """Return the CSV of test predictions of a method, `untuned` or `tfidf`."""
+        return self.root / "reports" / "predictions" / f"{name}.csv"
+
+    def report(self, suffix: str) -> Path:
+        """Return the comparison report as `md` or `html`."""
+        return self.root / "reports" / f"comparison.{suffix}"
+
+    @property
+    def curves(self) -> Path:
+        """The CSV of all methods' histories in one table, for `dvc plots`."""
+        return self.root / "reports" / "curves.csv"
+
+    @property
+    def plots(self) -> Path:
+        """The folder of the report's figures."""
+        return self.root / "reports" / "plots"
+
+
+def require(path: Path, stage: str) -> Path:
+    """Return `path` if it exists.
+
+    Args:
+        path: A file or folder that an earlier stage writes.
+        stage: The DVC stage that writes it, for the message.
+
+    Raises:
+        MissingArtifactError: It is not there; the message names the stage to run.
+    """
+    if not path.exists():
+        raise MissingArtifactError(
+            f"{path.name} is missing.",
+            where=str(path),
+            expected=f"the output of the stage {stage}",
+            next=f"dvc repro {stage}",
+        )
+    return path

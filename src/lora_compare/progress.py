@@ -1,0 +1,88 @@
+"""Progress of long work: a bar on a terminal, plain lines when piped, or nothing."""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import Progress as RichProgress
+
+PLAIN_INTERVAL = 10.0
+"""Seconds between two lines of one task where there is no terminal."""
+
+Advance = Callable[..., None]
+"""`advance(amount=1, note="")`: report work done and, shown beside it, a short note."""
+
+
+class Progress:
+    """Where long work reports how far it is; all output goes to standard error.
+
+    Args:
+        quiet: Print nothing at all; `LORA_COMPARE_QUIET=1` has the same effect.
+        console: Where to print; standard error if not given.
+    """
+
+    def __init__(self, quiet: bool = False, console: Console | None = None) -> None:
+        self.quiet = quiet or os.environ.get("LORA_COMPARE_QUIET") == "1"
+        self.console = console or Console(stderr=True)
+
+    def say(self, text: str) -> None:
+        """Print one line of `text` as it is."""
+        if not self.quiet:
+            self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    @contextmanager
+    def task(self, description: str, total: float) -> Iterator[Advance]:
+        """Yield the function that a long piece of work calls to report its advance.
+
+        Args:
+            description: What is being done, in a few words.
+            total: The amount of work, in the unit of the calls' `amount`.
+        """
+        if self.quiet:
+            yield lambda amount=1, note="": None
+        elif self.console.is_terminal:
+            with self._bar() as bar:
+                task = bar.add_task(description, total=total, note="")
+                yield lambda amount=1, note="": bar.update(task, advance=amount, note=note)
+        else:
+            yield self._lines(description, total)
+
+    def _bar(self) -> RichProgress:
+        return RichProgress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=self.console,
+        )
+
+    def _lines(self, description: str, total: float) -> Advance:
+        start = last = time.monotonic()
+        done = 0.0
+
+        def advance(amount: float = 1, note: str = "") -> None:
+            nonlocal done, last
+            done += amount
+            now = time.monotonic()
+            if done >= total or now - last >= PLAIN_INTERVAL:
+                last = now
+                self.say(
+                    f"{description}: {done:g}/{total:g} in {now - start:.0f} s {note}".rstrip()
+                )
+
+        return advance
+
+
+SILENT = Progress(quiet=True)
+"""The progress of callers that want none."""

@@ -1,0 +1,72 @@
+"""A classifier's figures on every split, and its answers on the test split."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from lora_compare.metrics import calibration_bins, evaluate_predictions, predicted_classes
+from lora_compare.paths import SPLITS
+
+
+@dataclass(frozen=True)
+class Results:
+    """What is known of one classifier.
+
+    Attributes:
+        figures: For each split every figure of `evaluate_predictions`.
+        calibration: For each split its calibration bins.
+        predictions: One row a test message: text, label, predicted and p_<class>.
+    """
+
+    figures: dict[str, dict[str, Any]]
+    calibration: dict[str, list[dict[str, Any]]]
+    predictions: pd.DataFrame
+
+
+def measure(
+    predict: Callable[[list[str]], np.typing.NDArray[np.float64]],
+    splits: Mapping[str, pd.DataFrame],
+    classes: Sequence[str],
+) -> Results:
+    """Return the results of a classifier on train, validation and test.
+
+    Args:
+        predict: Returns the probabilities, shape (n, n_classes), of n texts.
+        splits: For each split a frame with the columns Label (class index) and Text.
+        classes: Names of the classes.
+    """
+    labels = {name: splits[name]["Label"].to_numpy(dtype=np.int64) for name in SPLITS}
+    chances = {name: predict(splits[name]["Text"].tolist()) for name in SPLITS}
+    names = np.asarray(classes, dtype=object)
+    predictions = pd.DataFrame(
+        {
+            "text": splits["test"]["Text"].to_numpy(),
+            "label": names[labels["test"]],
+            "predicted": names[predicted_classes(chances["test"])],
+            **{f"p_{c}": chances["test"][:, i] for i, c in enumerate(classes)},
+        }
+    )
+    return Results(
+        {n: evaluate_predictions(labels[n], chances[n], classes) for n in SPLITS},
+        {n: calibration_bins(labels[n], chances[n]) for n in SPLITS},
+        predictions,
+    )
+
+
+def size_figures(trainable: int, total: int, artifact_bytes: int) -> dict[str, Any]:
+    """Return the figures of a classifier's size, as they stand in every metrics file.
+
+    Args:
+        trainable: Parameters that its training changed.
+        total: All its parameters.
+        artifact_bytes: Bytes of the file that holds what training changed.
+    """
+    return {
+        "trainable_parameters": trainable,
+        "total_parameters": total,
+        "trainable_percent": 100.0 * trainable / total,
+        "artifact_bytes": artifact_bytes,
+    }

@@ -1,0 +1,63 @@
+"""Seeds, thread counts and the deterministic flags that make runs repeat bit for bit."""
+
+import os
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+
+from lora_compare.errors import ParamsError
+
+
+def make_deterministic(seed: int, threads: int | None = None) -> None:
+    """Seed every generator and make torch choose repeatable algorithms.
+
+    Args:
+        seed: The seed of Python's, NumPy's and torch's generators.
+        threads: CPU threads for torch; sums are split among them, so the last bits of a
+            result depend on their number. None keeps torch's default.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+    torch.use_deterministic_algorithms(True)
+    if threads is not None:
+        torch.set_num_threads(threads)
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Run the block with torch's CPU generator at `seed`, then put its state back."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device of that name, or for `auto` the best that works here.
+
+    `auto` takes cuda, else mps with torch 2.9 or newer (older ones give wrong results), else
+    cpu.
+
+    Raises:
+        ParamsError: The named device is not available.
+    """
+    torch_version = tuple(int(part) for part in torch.__version__.split(".")[:2])
+    available = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available() and torch_version >= (2, 9),
+        "cpu": True,
+    }
+    if name == "auto":
+        name = next(kind for kind, there in available.items() if there)
+    if not available[name]:
+        raise ParamsError(
+            f"The device {name} is not available.",
+            where="params.yaml: training.device",
+            expected="auto, or " + " or ".join(kind for kind, there in available.items() if there),
+            actual=name,
+        )
+    return torch.device(name)

@@ -1,0 +1,228 @@
+"""Where labelled text comes from: the bundled corpus, UCI, a file or an address."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import pandas as pd
+
+from lora_compare import files
+from lora_compare.archives import file_suffix, read_member
+from lora_compare.corpus import count_classes
+from lora_compare.downloads import Patience, Remote, fetch, without_credentials
+from lora_compare.errors import DataError
+from lora_compare.messages import make_messages
+from lora_compare.params import DataParams
+from lora_compare.paths import Paths
+from lora_compare.progress import SILENT, Progress
+from lora_compare.tables import MAX_BYTES, PARSERS, Columns, read_table, require_size
+
+SUFFIXES = (".zip", *PARSERS)
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A published zip whose bytes are known.
+
+    Attributes:
+        urls: The primary address, then mirrors.
+        sha256: Of the zip.
+        member_sha256: Of its data file.
+    """
+
+    urls: tuple[str, ...]
+    sha256: str
+    member_sha256: str
+
+
+UCI = Archive(
+    urls=(
+        "https://archive.ics.uci.edu/static/public/228/sms+spam+collection.zip",
+        "https://f001.backblazeb2.com/file/LLMs-from-scratch/sms%2Bspam%2Bcollection.zip",
+    ),
+    sha256="1587ea43e58e82b14ff1f5425c88e17f8496bfcdb67a583dbff9eefaf9963ce3",
+    member_sha256="7d039a24a6083ed9ef0f806ebad56bbb976e3aeb8de05669173bfdc4996c239d",
+)
+"""The SMS Spam Collection (Almeida and Hidalgo 2011, doi 10.24432/C5CC84, CC BY 4.0)."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A source file in memory.
+
+    Attributes:
+        name: What messages call it.
+        suffix: One of SUFFIXES.
+        content: The whole file.
+        facts: What provenance.json says of where it came from.
+        member_sha256: Of the member that is read, where that is known beforehand.
+    """
+
+    name: str
+    suffix: str
+    content: bytes
+    facts: dict[str, Any]
+    member_sha256: str | None = None
+
+
+def load_corpus(
+    data: DataParams, paths: Paths, progress: Progress = SILENT
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Return the corpus of a source, and where it came from for provenance.json.
+
+    Nothing in the result depends on when, where and from which mirror the file was fetched.
+
+    Args:
+        data: The source, its columns and perhaps its checksum.
+        paths: The project; a relative source starts at its root.
+        progress: Where a download reports.
+
+    Raises:
+        DataError: The file is missing, is not the expected one, or cannot be used as it is.
+        DownloadError: It could not be fetched.
+    """
+    source = open_source(data, paths, progress)
+    facts = {**source.facts, "sha256": _sha256(source.content), "bytes": len(source.content)}
+    name, suffix, content = source.name, source.suffix, source.content
+    if suffix == ".zip":
+        member, content = read_member(content, name)
+        facts |= {"member": member, "member_sha256": _sha256(content)}
+        if source.member_sha256 not in (None, facts["member_sha256"]):
+            raise _other_file(f"{name}!{member}", source.member_sha256, facts["member_sha256"])
+        name, suffix = f"{name}!{member}", file_suffix(member)
+    table = read_table(content, suffix, name, Columns(data.text_column, data.label_column))
+    corpus = make_messages(table)
+    return corpus, {
+        **facts,
+        "rows": len(corpus),
+        "classes": count_classes(corpus),
+        "normalized": table.normalized,
+    }
+
+
+def open_source(
+    data: DataParams,
+    paths: Paths,
+    progress: Progress = SILENT,
+    uci: Archive = UCI,
+    patience: Patience | None = None,
+) -> Source:
+    """Return the source file, its SHA-256 checked against data.sha256 if that is set.
+
+    Raises:
+        DataError: As `load_corpus`.
+        DownloadError: As `load_corpus`.
+    """
+    if data.source == "bundled":
+        source = _open_bundled()
+    elif data.source == "uci":
+        source = _open_uci(data, paths, progress, uci, patience)
+    elif "://" in data.source:
+        source = _open_url(data, paths, progress, patience)
+    else:
+        source = _open_path(data, paths.root)
+    actual = _sha256(source.content)
+    if data.sha256 not in (None, actual):
+        raise _other_file(source.name, data.sha256, actual)
+    return source
+
+
+def _open_bundled() -> Source:
+    from lora_compare import bundled
+
+    content = bundled.archive()
+    return Source("the bundled corpus", ".zip", content, {"source": "bundled"})
+
+
+def _open_uci(
+    data: DataParams, paths: Paths, progress: Progress, uci: Archive, patience: Patience | None
+) -> Source:
+    name = "sms+spam+collection.zip"
+    if data.sha256 not in (None, uci.sha256):
+        raise _other_file(name, data.sha256, uci.sha256)
+    by_hand = (
+        f"download {name} with a browser from {uci.urls[0]}, save it as inputs/{name} "
+        f"and set data.source: inputs/{name} in params.yaml"
+    )
+    remote = Remote(uci.urls, uci.sha256, MAX_BYTES, by_hand)
+    content = _download(remote, paths.downloads / name, progress, patience)
+    # Which address answered must not show: the same file is the same corpus everywhere.
+    facts = {"source": "uci", "url": uci.urls[0]}
+    return Source(name, ".zip", content, facts, uci.member_sha256)
+
+
+def _open_url(
+    data: DataParams, paths: Paths, progress: Progress, patience: Patience | None
+) -> Source:
+    url, shown = data.source, without_credentials(data.source)
+    if urlsplit(url).scheme not in ("http", "https"):
+        raise _unknown_source(shown, "an address that begins with http:// or https://")
+    name = PurePosixPath(unquote(urlsplit(url).path)).name
+    suffix = _require_suffix(name, shown)
+    by_hand = (
+        f"download it with a browser, save it as inputs/{name} "
+        f"and set data.source: inputs/{name} in params.yaml"
+    )
+    remote = Remote([url], data.sha256, MAX_BYTES, by_hand)
+    folder = paths.downloads / hashlib.sha256(url.encode()).hexdigest()[:16]
+    content = _download(remote, folder / f"file{suffix}", progress, patience)
+    return Source(name, suffix, content, {"source": shown, "url": shown})
+
+
+def _download(
+    remote: Remote, destination: Path, progress: Progress, patience: Patience | None
+) -> bytes:
+    """Return the file, the one on disk if that is known to be the right one."""
+    known = remote.sha256 is not None and destination.is_file()
+    if not known or files.sha256(destination) != remote.sha256:
+        url = fetch(remote, destination, progress, patience)
+        progress.say(f"downloaded {without_credentials(url)}")
+    return destination.read_bytes()
+
+
+def _open_path(data: DataParams, root: Path) -> Source:
+    path = root / Path(data.source).expanduser()
+    if not path.is_file():
+        raise _unknown_source(
+            data.source,
+            "bundled, uci, an address, or a file",
+            "no such file, seen from " + str(root),
+        )
+    suffix = _require_suffix(path.name, data.source)
+    require_size(data.source, path.stat().st_size)
+    facts = {"source": data.source, "path": data.source}
+    return Source(data.source, suffix, path.read_bytes(), facts)
+
+
+def _require_suffix(name: str, shown: str) -> str:
+    suffix = file_suffix(name)
+    if suffix not in SUFFIXES:
+        raise _unknown_source(shown, f"a name that ends in {', '.join(SUFFIXES)}")
+    return suffix
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _other_file(name: str, expected: str | None, actual: str) -> DataError:
+    return DataError(
+        f"{name} is another file than was asked for.",
+        where=name,
+        expected=f"sha256 {expected}",
+        actual=f"sha256 {actual}",
+        kept="the file was not changed, and nothing was read from it",
+        next="get the right file, or correct data.sha256 in params.yaml (null accepts any)",
+    )
+
+
+def _unknown_source(source: str, expected: str, actual: str = "") -> DataError:
+    return DataError(
+        f"The source {source} cannot be read.",
+        where="params.yaml: data.source",
+        expected=expected,
+        actual=actual or source,
+        next="correct data.source in params.yaml",
+    )

@@ -1,0 +1,191 @@
+"""Publishing records so that nothing is ever there twice."""
+
+import math
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from lora_compare.files import sha256_of
+from lora_compare.tracking.figures import Point
+from lora_compare.tracking.lineage import git_tags
+from lora_compare.tracking.runs import Artifact, RunRecord
+from lora_compare.tracking.store import KEY, Store
+
+COMPLETE = "lora_compare.complete"
+CONTENT = "lora_compare.content"
+FILES = "lora_compare.files"
+
+
+class Diary:
+    """What makes the runs of an experiment equal to their records.
+
+    Args:
+        store: The experiment.
+        root: The project folder, for its commit.
+    """
+
+    def __init__(self, store: Store, root: Path) -> None:
+        self._store = store
+        self._git = git_tags(root)
+        self._ids: dict[str, str] = {}
+
+    def publish_all(self, records: list[RunRecord]) -> list[tuple[str, bool]]:
+        """Publish records; return each one's name and whether the store changed.
+
+        A parent run exists before its children, and is completed after them: it links them.
+        """
+        children = [record for record in records if record.parent]
+        parents = [record for record in records if not record.parent]
+        for parent in parents:
+            if self.id_of(parent.key) is None:
+                self.start(parent, now())
+        return [(record.name, self.publish(record)) for record in children + parents]
+
+    def id_of(self, key: str) -> str | None:
+        """Return the id of the run of that key, if there is one."""
+        if key not in self._ids and (runs := self._store.find(key)):
+            self._ids[key] = str(runs[0].info.run_id)
+        return self._ids.get(key)
+
+    def start(self, record: RunRecord, at: int) -> Any:
+        """Return a new run without content that started at `at` (ms since 1970)."""
+        tags = {
+            KEY: record.key,
+            "lora_compare.stage": record.stage,
+            "mlflow.source.type": "LOCAL",
+            "mlflow.source.name": "dvc repro",
+            **self._git,
+        }
+        for tag, variable in (("mlflow.user", "USER"), ("dvc.experiment", "DVC_EXP_NAME")):
+            if value := os.environ.get(variable):
+                tags[tag] = value
+        if record.parent and (parent := self.id_of(record.parent)):
+            tags["mlflow.parentRunId"] = parent
+        run = self._store.create(record.name, at, tags)
+        self._ids[record.key] = str(run.info.run_id)
+        return run
+
+    def restart(self, record: RunRecord) -> str | None:
+        """Return the id of a new run to fill while it trains; None if it was done before.
+
+        What a killed training of the same key left is deleted.
+        """
+        for run in self._store.find(record.key):
+            if _is_complete(run):
+                return None
+            self._store.delete(run.info.run_id)
+        run_id = str(self.start(record, now()).info.run_id)
+        self._store.log_pairs(run_id, record.params, record.tags)
+        return run_id
+
+    def log(self, run_id: str, points: Iterable[Point]) -> None:
+        """Add points, measured now, to a run."""
+        self._store.log_points(run_id, [(point, now()) for point in points])
+
+    def end(self, run_id: str, status: str) -> None:
+        """End a run that stays incomplete."""
+        self._store.finish(run_id, status, now())
+
+    def publish(self, record: RunRecord) -> bool:
+        """Make or complete the run of `record`; return whether the store changed.
+
+        A run whose curves are those of another training is replaced. What was measured once,
+        such as the time, gets its new value.
+        """
+        note = self._note(record)
+        content = sha256_of([record.content, note])
+        run, *doubles = self._store.find(record.key) or [None]
+        for double in doubles:
+            self._store.delete(double.info.run_id)
+        same = run is not None and (record.provisional or run.data.tags.get(CONTENT) == content)
+        if same and _is_complete(run):
+            return False
+        missing = self._missing(run, record)
+        if missing is None:
+            self._store.delete(run.info.run_id)
+            run, missing = None, list(record.points)
+        if run is None:
+            run = self.start(record, now() - round(1000 * record.seconds))
+        self._fill(run, record, missing)
+        tags = {**record.tags, CONTENT: content, COMPLETE: "true"}
+        if note:
+            tags["mlflow.note.content"] = note
+        self._store.log_pairs(run.info.run_id, {}, tags)
+        if run.info.status != "FINISHED":
+            self._store.finish(run.info.run_id, "FINISHED", now())
+        return True
+
+    def _missing(self, run: Any, record: RunRecord) -> list[Point] | None:
+        """Return the points that `run` lacks; None if its curves are of another training."""
+        if run is None:
+            return list(record.points)
+        curves = {point.key for point in record.points if point.step}
+        there = run.data.metrics
+        known = {(key, 0): value for key, value in there.items() if key not in curves}
+        for key in curves & set(there):
+            known |= self._store.history(run.info.run_id, key)
+        missing = [p for p in record.points if not _same(known.get((p.key, p.step)), p.value)]
+        if any(p.key in curves and (p.key, p.step) in known for p in missing):
+            return None
+        return missing
+
+    def _fill(self, run: Any, record: RunRecord, missing: list[Point]) -> None:
+        run_id, start, end = run.info.run_id, run.info.start_time, now()
+        params = {k: v for k, v in record.params.items() if k not in run.data.params}
+        self._store.log_pairs(run_id, params, {})
+        self._store.log_points(run_id, _spread(missing, start, end))
+        there = {(i.dataset.name, i.dataset.digest) for i in run.inputs.dataset_inputs}
+        if new := [data for data in record.datasets if (data.name, data.digest) not in there]:
+            self._store.log_datasets(run_id, new)
+        self._upload(run_id, record.artifacts, run.data.tags.get(FILES, "").splitlines())
+
+    def _upload(self, run_id: str, artifacts: tuple[Artifact, ...], there: list[str]) -> None:
+        """Upload what is not `there` yet and note it in a tag."""
+        listed = {a.target: f"{a.sha256[:16]} {a.target}" for a in artifacts}
+        new = [artifact for artifact in artifacts if listed[artifact.target] not in there]
+        if not new:
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            for file in new:
+                copy = Path(folder, file.target)
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                # A copy, not a link: DVC may have made the file read-only.
+                shutil.copyfile(file.source, copy)
+            self._store.upload(run_id, Path(folder))
+        kept = [line for line in there if line.split(" ", 1)[1] not in listed]
+        self._store.log_pairs(run_id, {}, {FILES: "\n".join([*kept, *listed.values()])})
+
+    def _note(self, record: RunRecord) -> str:
+        links = [
+            f"- [{label}](#/experiments/{self._store.experiment}/runs/{run})"
+            for label, key in record.runs
+            if (run := self.id_of(key))
+        ]
+        return "\n".join([record.description, "", *links]) if links else record.description
+
+
+def now() -> int:
+    """Return the time in ms since 1970."""
+    return round(1000 * time.time())
+
+
+def _spread(points: list[Point], start: int, end: int) -> list[tuple[Point, int]]:
+    """Return points with times: curves from `start` to `end`, what was measured once at `end`."""
+    last = max((point.step for point in points), default=0) or 1
+    curves = {point.key for point in points if point.step}
+    return [
+        (p, start + round((end - start) * p.step / last) if p.key in curves else end)
+        for p in points
+    ]
+
+
+def _same(known: float | None, value: float) -> bool:
+    return known is not None and math.isclose(known, value)
+
+
+def _is_complete(run: Any) -> bool:
+    return bool(run.info.status == "FINISHED" and run.data.tags.get(COMPLETE) == "true")

@@ -1,0 +1,139 @@
+"""The numbers that MLflow shows, taken from history, metrics and config files."""
+
+import csv
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lora_compare.files import read_json
+from lora_compare.paths import SPLITS
+
+CURVES = {
+    "train_loss": "train/loss",
+    "train_accuracy": "train/accuracy",
+    "validation_loss": "validation/loss",
+    "validation_accuracy": "validation/accuracy",
+    "learning_rate": "learning_rate",
+}
+"""Columns of a history and the metrics they become, by optimizer step."""
+
+FINAL = ("accuracy", "accuracy_low", "accuracy_high", "f1", "log_loss")
+"""What is shown of the final evaluation on train and validation; of test, everything."""
+
+MOST_KEYS = 60
+"""A table with more entries, such as one per class of many, is no metric to look at."""
+
+PER_CLASS = "per_class"
+"""Where metrics hold a value per class."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """One value of a metric.
+
+    Attributes:
+        key: The metric.
+        value: Its value.
+        step: Optimizer steps done; 0 for what was measured once, which MLflow draws as a bar.
+    """
+
+    key: str
+    value: float
+    step: int = 0
+
+
+def numbers(value: Any, prefix: str = "") -> Iterator[Point]:
+    """Yield the numbers of a metrics file under keys joined with slashes.
+
+    An interval `x_ci95` becomes `x_low` and `x_high`, a list of records goes by their names
+    (`method`, or `a` and `b` of a pair); other lists and tables of many entries are left out.
+    """
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        yield Point(prefix, float(value))
+    elif isinstance(value, Mapping) and len(value) <= MOST_KEYS:
+        for key, inner in value.items():
+            if key != PER_CLASS:
+                yield from numbers(inner, f"{prefix}/{segment(key)}".lstrip("/"))
+    elif isinstance(value, list):
+        yield from _numbers_of_list(value, prefix)
+
+
+def _numbers_of_list(values: list[Any], prefix: str) -> Iterator[Point]:
+    if prefix.endswith("_ci95"):
+        stem = prefix.removesuffix("_ci95")
+        for end, value in zip(("low", "high"), values, strict=True):
+            yield Point(f"{stem}_{end}", float(value))
+        return
+    for value in (v for v in values if isinstance(v, Mapping)):
+        if name := value.get("method") or "-".join(str(value[k]) for k in "ab" if k in value):
+            yield from numbers(value, f"{prefix}/{segment(name)}")
+
+
+def curves(path: Path) -> Iterator[Point]:
+    """Yield the points of a history file."""
+    with path.open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            yield from curve_points(row)
+
+
+def curve_points(row: Mapping[str, Any]) -> list[Point]:
+    """Return the points of one row of a history."""
+    step = int(row["step"])
+    return [Point(key, float(row[column]), step) for column, key in CURVES.items()]
+
+
+def sizes(folder: Path) -> Iterator[Point]:
+    """Yield the parameters and bytes of a method's or the base model's folder."""
+    config = read_json(folder / "config.json")
+    total = config.get("total_parameters", config.get("parameters"))
+    trainable = config.get("trainable_parameters")
+    if total is not None:
+        yield Point("params/total", float(total))
+    if total and trainable is not None:
+        yield Point("params/trainable", float(trainable))
+        yield Point("params/trainable_percent", 100 * trainable / total)
+    yield Point("artifact/bytes", float((folder / "model.safetensors").stat().st_size))
+
+
+def evaluation(metrics: Mapping[str, Any]) -> Iterator[Point]:
+    """Yield the final evaluation: all of test, the essence of train and validation."""
+    for split in SPLITS:
+        if split == "test":
+            yield from numbers(metrics[split], "test")
+        else:
+            wanted = {f"final/{split}/{name}" for name in FINAL}
+            yield from (p for p in numbers(metrics[split], f"final/{split}") if p.key in wanted)
+
+
+def headline(comparison: Mapping[str, Any]) -> Iterator[Point]:
+    """Yield what matters most of a comparison: per method, and LoRA against full."""
+    for record in comparison.get("methods", ()):
+        wanted = ("test_accuracy", "trainable_parameters", "train_seconds")
+        figures = {name: record.get(name) for name in wanted}
+        yield from numbers(figures, segment(record["method"]))
+    yield from numbers(comparison.get("reference"), "lora_to_full")
+
+
+def describe(comparison: Mapping[str, Any]) -> str:
+    """Return verdict and table as Markdown."""
+    lines = [f"**{comparison.get('verdict', '')}**", ""]
+    lines += [
+        "| method | test accuracy | trainable parameters | training |",
+        "|---|---:|---:|---:|",
+    ]
+    for record in [*comparison.get("methods", ()), *comparison.get("baselines", ())]:
+        seconds = record.get("train_seconds")
+        interval = (
+            f"{100 * record['test_accuracy_low']:.1f} to {100 * record['test_accuracy_high']:.1f}"
+        )
+        lines.append(
+            f"| {record['method']} | {100 * record['test_accuracy']:.2f} % ({interval}) "
+            f"| {record['trainable_parameters']:,} | {f'{seconds:.0f} s' if seconds else ''} |"
+        )
+    return "\n".join(lines)
+
+
+def segment(name: object) -> str:
+    """Return a name as a part of a metric's key, which holds no slash and no leading dot."""
+    return "".join(c if c.isalnum() or c in "_-" else "_" for c in str(name)) or "_"

@@ -1,0 +1,184 @@
+"""What every stage read and wrote, in DVC's own terms, and the commit it ran from."""
+
+import hashlib
+import json
+import os
+import subprocess
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lora_compare.params import Params, read_yaml
+from lora_compare.paths import Paths
+
+GIT_SECONDS = 5
+"""How long git may take to describe the working tree."""
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """One stage's inputs and outputs.
+
+    Attributes:
+        settings: Its parameters, defaults filled in, by dotted key.
+        deps: The MD5 of every file and folder it reads, by path; None where one is missing.
+        outs: The same of what it writes.
+    """
+
+    settings: Mapping[str, Any]
+    deps: Mapping[str, str | None]
+    outs: Mapping[str, str | None]
+
+
+class Pipeline:
+    """The stages of dvc.yaml beside the files on disk and the record in dvc.lock.
+
+    A file is read once for its checksum, so an instance is for one moment.
+
+    Args:
+        paths: The project.
+        params: Its parameters.
+    """
+
+    def __init__(self, paths: Paths, params: Params) -> None:
+        self.paths = paths
+        self.params = params
+        self._settings = params.model_dump(mode="json")
+        self._declared = read_yaml(paths.root / "dvc.yaml").get("stages", {})
+        self._locked = read_yaml(paths.lock).get("stages", {})
+        self._checksums: dict[str, str | None] = {}
+
+    def lineage(self, stage: str, method: str | None = None) -> Lineage:
+        """Return what a stage reads and writes; without dvc.yaml, only all parameters."""
+        declared = self._declared.get(stage)
+        if declared is None:
+            settings = {k: v for k, v in self._settings.items() if k != "tracking"}
+            return Lineage(settings, {}, {})
+        declared = declared.get("do", declared)
+        outs = [
+            name for kind in ("outs", "metrics", "plots") for name in _names(declared, kind, method)
+        ]
+        keys = _names(declared, "params", method)
+        return Lineage(
+            {key: _look_up(self._settings, key) for key in keys},
+            self._md5s(_names(declared, "deps", method)),
+            self._md5s(outs),
+        )
+
+    def sources(self) -> dict[str, str | None]:
+        """Return the MD5 of every source file that a stage of dvc.yaml depends on."""
+        stages = [stage.get("do", stage) for stage in self._declared.values()]
+        names = {name for stage in stages for name in _names(stage, "deps", None)}
+        return self._md5s(sorted(name for name in names if name.endswith(".py")))
+
+    def is_current(self, stage: str, method: str | None = None) -> bool:
+        """Return whether what lies on disk is what the stage made of what lies on disk.
+
+        dvc.lock says so. A stage that it does not know is believed: it ran without DVC, or DVC
+        has not written its entry yet.
+        """
+        entry = self._locked.get(f"{stage}@{method}" if method else stage)
+        if entry is None:
+            return True
+        files = [*entry.get("deps", ()), *entry.get("outs", ())]
+        raw = read_yaml(self.paths.params)
+        return all(self.md5(file["path"]) == file.get("md5") for file in files) and all(
+            _as_numbers(_look_up(raw, key)) == _as_numbers(value)
+            for key, value in entry.get("params", {}).get("params.yaml", {}).items()
+        )
+
+    def md5(self, name: str) -> str | None:
+        """Return the MD5 that DVC gives a file or folder of the project; None if it is missing."""
+        if name not in self._checksums:
+            self._checksums[name] = dvc_md5(self.paths.root / name)
+        return self._checksums[name]
+
+    def _md5s(self, names: Iterable[str]) -> dict[str, str | None]:
+        return {name: self.md5(name) for name in names}
+
+
+def dvc_md5(path: Path) -> str | None:
+    """Return what dvc.lock holds as `md5` for a file or folder; None if it does not exist.
+
+    A folder's is the MD5 of the JSON list of its files and theirs, with `.dir` behind it.
+
+    Checked by tests/unit/test_lineage.py::test_checksums_are_those_that_dvc_writes.
+    """
+    if path.is_dir():
+        files = sorted((p.relative_to(path).as_posix(), p) for p in path.rglob("*") if p.is_file())
+        listing = [{"md5": dvc_md5(file), "relpath": name} for name, file in files]
+        text = json.dumps(listing, sort_keys=True)
+        return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest() + ".dir"
+    if not path.is_file():
+        return None
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "md5").hexdigest()
+
+
+def git_tags(root: Path) -> dict[str, str]:
+    """Return commit, branch and whether inputs were edited; empty without git or a commit.
+
+    dvc.lock and metrics/ are left out: the pipeline itself writes them.
+    """
+    command = ["git", "status", "--porcelain=v2", "--branch", "--untracked-files=no"]
+    scope = ["--", ".", ":(exclude)dvc.lock", ":(exclude)metrics"]
+    # Reading must not take the lock under which the user may be committing.
+    environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}
+    try:
+        result = subprocess.run(
+            command + scope,
+            cwd=root,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=GIT_SECONDS,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return {}
+    lines = result.stdout.splitlines()
+    heads = dict(line[2:].split(" ", 1) for line in lines if line.startswith("# branch."))
+    if heads.get("branch.oid", "(initial)") == "(initial)":
+        return {}
+    return {
+        "mlflow.source.git.commit": heads["branch.oid"],
+        "mlflow.source.git.branch": heads["branch.head"],
+        "git.dirty": str(any(not line.startswith("#") for line in lines)).lower(),
+    }
+
+
+def _names(declared: Mapping[str, Any], kind: str, method: str | None) -> list[str]:
+    """Return the paths or keys under `kind`, options dropped, the method's name put in."""
+    names: list[str] = []
+    for entry in declared.get(kind, ()):
+        if isinstance(entry, str):
+            names.append(entry)
+        elif kind == "params":
+            names.extend(key for keys in entry.values() for key in keys or ())
+        else:
+            names.extend(entry)
+    if method is None:
+        return names
+    return [name.replace("${key}", method).replace("${item}", method) for name in names]
+
+
+def _look_up(settings: Mapping[str, Any], key: str) -> Any:
+    value: Any = settings
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value
+
+
+def _as_numbers(value: Any) -> Any:
+    """Return `value` with text that is a number as that number: DVC writes 5e-05 unquoted."""
+    if isinstance(value, Mapping):
+        return {key: _as_numbers(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_as_numbers(inner) for inner in value]
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value

@@ -1,0 +1,289 @@
+"""The record of every run, built from files on disk alone; MLflow is where it is shown."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from lora_compare.files import read_json, sha256, sha256_of
+from lora_compare.params import LoraParams, Params
+from lora_compare.paths import SPLITS, Paths
+from lora_compare.tracking.figures import curves, describe, evaluation, headline, numbers, sizes
+from lora_compare.tracking.lineage import Lineage, Pipeline
+from lora_compare.tracking.runs import PIPELINE, Artifact, Data, RunRecord
+
+STAGES = ("download", "split", "base_model", "baseline", "compare")
+"""The stages with a run of their own; `finetune` and `evaluate` of a method share one."""
+
+SECTIONS: dict[str, tuple[str, ...]] = {
+    "download": ("data",),
+    "split": ("data", "split"),
+    "base_model": ("data", "split", "model"),
+}
+EVERY_SECTION = ("data", "split", "model", "classifier", "training")
+
+UPLOAD_LIMIT = 100_000_000
+"""Bytes above which a model file is named by its checksum and not copied."""
+
+
+def method_key(pipeline: Pipeline, method: str) -> str:
+    """Return the key of a method's run, known before its training starts.
+
+    It covers parameters, data, base model and code of `finetune` and `evaluate`. What one
+    hands to the other is left out: it follows from the rest.
+    """
+    tuned, evaluated = pipeline.lineage("finetune", method), pipeline.lineage("evaluate", method)
+    made = tuple(f"{out}/" for out in tuned.outs)
+    deps = {
+        k: v for k, v in {**evaluated.deps, **tuned.deps}.items() if not f"{k}/".startswith(made)
+    }
+    settings = {**evaluated.settings, **tuned.settings}
+    return sha256_of({"method": method, "settings": settings, "deps": deps})
+
+
+def stage_key(pipeline: Pipeline, stage: str) -> str:
+    """Return the key of a stage's run; measured times, which never repeat, have no part in it."""
+    lineage = pipeline.lineage(stage)
+    deps = {k: v for k, v in lineage.deps.items() if not _holds_times(k)}
+    source = sha256(pipeline.paths.provenance) if stage == "download" else ""
+    return sha256_of({"stage": stage, "settings": lineage.settings, "deps": deps, "source": source})
+
+
+def pipeline_key(pipeline: Pipeline) -> str:
+    """Return the key of the parent run: all parameters but `tracking`, and all code."""
+    settings = pipeline.params.model_dump(mode="json", exclude={"tracking"})
+    return sha256_of({"settings": settings, "sources": pipeline.sources()})
+
+
+def method_record(pipeline: Pipeline, method: str, evaluated: bool, plots: bool) -> RunRecord:
+    """Return the record of one method's run.
+
+    Args:
+        pipeline: The state on disk.
+        method: The method's name.
+        evaluated: Whether the evaluation on disk is of the model on disk.
+        plots: Whether the same holds for the report's plots.
+    """
+    paths = pipeline.paths
+    cost = read_json(paths.cost(method))
+    stages = {f"finetune@{method}": pipeline.lineage("finetune", method)}
+    points = [*curves(paths.history(method)), *numbers(cost, "cost"), *sizes(paths.model(method))]
+    if evaluated:
+        points.extend(evaluation(read_json(paths.metrics(method))))
+        stages[f"evaluate@{method}"] = pipeline.lineage("evaluate", method)
+    weights = paths.model(method) / "model.safetensors"
+    tags = {"lora_compare.method": method, "lora_compare.model": f"models/{method}"}
+    tags["lora_compare.model.sha256"] = sha256(weights)
+    tags |= {f"cost.{name}": str(cost[name]) for name in ("device", "dtype") if name in cost}
+    return replace(
+        starting_record(pipeline, method),
+        points=tuple(points),
+        tags=tags | lineage_tags(stages),
+        artifacts=tuple(_method_files(paths, pipeline.params, method, evaluated, plots)),
+        datasets=datasets(pipeline, SPLITS if evaluated else SPLITS[:2]),
+        seconds=float(cost.get("train_seconds", 0.0)),
+    )
+
+
+def starting_record(pipeline: Pipeline, method: str) -> RunRecord:
+    """Return what is known of a method's run when its training starts."""
+    return RunRecord(
+        key=method_key(pipeline, method),
+        name=method,
+        stage="method",
+        parent=pipeline_key(pipeline),
+        params=method_params(pipeline.params, method),
+        tags={"lora_compare.method": method, "dvc.stage": f"finetune@{method}"},
+    )
+
+
+def stage_record(pipeline: Pipeline, stage: str) -> RunRecord:
+    """Return the record of a stage that is not about one method."""
+    paths, params = pipeline.paths, pipeline.params
+    files = {
+        "download": [paths.provenance],
+        "split": [paths.metrics("split"), paths.classes],
+        "base_model": [paths.base / "config.json", paths.base / "tokenizer.json"],
+        "baseline": [paths.metrics("baseline"), *map(paths.predictions, ("untuned", "tfidf"))],
+        "compare": [paths.metrics("comparison"), *map(paths.report, ("md", "html"))],
+    }[stage]
+    artifacts = [artifact(file, file.name) for file in files if file.is_file()]
+    if stage == "compare":
+        artifacts += [artifact(p, f"plots/{p.name}") for p in _plots(paths)]
+    points = sizes(paths.base) if stage == "base_model" else numbers(read_json(files[0]))
+    return RunRecord(
+        key=stage_key(pipeline, stage),
+        name=stage,
+        stage=stage,
+        parent=pipeline_key(pipeline),
+        params=section_params(params, SECTIONS.get(stage, EVERY_SECTION)),
+        points=tuple(points),
+        tags=lineage_tags({stage: pipeline.lineage(stage)}),
+        artifacts=tuple(artifacts),
+        datasets=datasets(pipeline, SPLITS) if stage in ("split", "baseline", "compare") else (),
+    )
+
+
+def pipeline_record(pipeline: Pipeline, runs: tuple[tuple[str, str], ...] = ()) -> RunRecord:
+    """Return the record of the parent run.
+
+    Args:
+        pipeline: The state on disk.
+        runs: Label and key of the runs of this state; with them comes the comparison, without
+            them the record is provisional.
+    """
+    params, paths = pipeline.params, pipeline.paths
+    key = pipeline_key(pipeline)
+    settings = section_params(params, EVERY_SECTION)
+    methods = params.model_dump(mode="json")["methods"]
+    comparison = read_json(paths.metrics("comparison")) if runs else {}
+    page = paths.report("html")
+    return RunRecord(
+        key=key,
+        name=f"{PIPELINE} {key[:8]}",
+        stage=PIPELINE,
+        parent="",
+        params=settings | flatten({"methods": methods}),
+        points=tuple(headline(comparison)),
+        artifacts=(artifact(page, page.name),) if runs and page.is_file() else (),
+        description=describe(comparison) if runs else "",
+        runs=runs,
+    )
+
+
+class _Usable:
+    """Which outputs exist and belong to what is on disk; collects those that do not."""
+
+    def __init__(self, pipeline: Pipeline, just_ran: str) -> None:
+        self._pipeline = pipeline
+        self._just_ran = just_ran
+        self.stale: list[str] = []
+
+    def __call__(self, output: Path, stage: str, method: str | None = None) -> bool:
+        if not output.exists():
+            return False
+        if stage == self._just_ran or self._pipeline.is_current(stage, method):
+            return True
+        self.stale.append(f"{stage}@{method}" if method else stage)
+        return False
+
+
+def current_records(pipeline: Pipeline, just_ran: str = "") -> tuple[list[RunRecord], list[str]]:
+    """Return the records of all that is on disk, the pipeline's first, and what is out of date.
+
+    Args:
+        pipeline: The state on disk.
+        just_ran: The stage that has just written its files, of which dvc.lock cannot know.
+    """
+    paths, records = pipeline.paths, []
+    usable = _Usable(pipeline, just_ran)
+    compared = usable(paths.metrics("comparison"), "compare")
+    outputs = (paths.provenance, paths.metrics("split"), paths.base, paths.metrics("baseline"))
+    for stage, output in zip(STAGES, outputs, strict=False):
+        if usable(output, stage):
+            records.append(stage_record(pipeline, stage))
+    for method in pipeline.params.methods:
+        if usable(paths.cost(method), "finetune", method):
+            evaluated = usable(paths.metrics(method), "evaluate", method)
+            records.append(method_record(pipeline, method, evaluated, compared))
+    if compared:
+        records.append(stage_record(pipeline, "compare"))
+    if not records:
+        return [], usable.stale
+    runs = tuple((record.name, record.key) for record in records) if compared else ()
+    return [pipeline_record(pipeline, runs), *records], usable.stale
+
+
+def _holds_times(path: str) -> bool:
+    return path.startswith("reports/costs") or path.endswith("_cost.json")
+
+
+def method_params(params: Params, method: str) -> dict[str, str]:
+    """Return every parameter that shapes a method, under the same keys for every method."""
+    settings = params.method(method).model_dump(mode="json")
+    settings["lora"] = settings["lora"] or dict.fromkeys(LoraParams.model_fields)
+    return section_params(params, EVERY_SECTION) | flatten({"method": settings})
+
+
+def section_params(params: Params, sections: tuple[str, ...]) -> dict[str, str]:
+    """Return the parameters of `sections` under dotted keys."""
+    settings = params.model_dump(mode="json")
+    return flatten({section: settings[section] for section in sections})
+
+
+def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Return nested settings as text under dotted keys."""
+    flat: dict[str, str] = {}
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value if isinstance(value, str) else json.dumps(value)
+    return flat
+
+
+def artifact(source: Path, target: str) -> Artifact:
+    """Return a file as an artifact."""
+    return Artifact(source, target, sha256(source))
+
+
+def datasets(pipeline: Pipeline, splits: tuple[str, ...]) -> tuple[Data, ...]:
+    """Return the splits with their digests."""
+    source = Path(pipeline.params.data.source).stem
+    files = {name: pipeline.paths.split(name) for name in splits}
+    return tuple(
+        Data(f"{source}-{name}", sha256(file)[:16], f"data/splits/{name}.csv", name)
+        for name, file in files.items()
+        if file.is_file()
+    )
+
+
+def lineage_tags(stages: Mapping[str, Lineage]) -> dict[str, str]:
+    """Return DVC's stages, inputs and outputs with their MD5s, and a hash of the parameters."""
+    outs = {k: v for lineage in stages.values() for k, v in lineage.outs.items()}
+    deps = {k: v for lineage in stages.values() for k, v in lineage.deps.items() if k not in outs}
+    settings = {k: v for lineage in stages.values() for k, v in lineage.settings.items()}
+    return {
+        "dvc.stage": " ".join(stages),
+        "dvc.deps": _listing(deps),
+        "dvc.outs": _listing(outs),
+        "lora_compare.params": sha256_of(settings),
+    }
+
+
+def _listing(checksums: Mapping[str, str | None]) -> str:
+    return "\n".join(f"{checksum} {path}" for path, checksum in checksums.items() if checksum)
+
+
+def _method_files(
+    paths: Paths, params: Params, method: str, evaluated: bool, plots: bool
+) -> Iterator[Artifact]:
+    yield artifact(paths.history(method), "history.csv")
+    yield artifact(paths.cost(method), "cost.json")
+    for file in sorted(paths.model(method).iterdir()):
+        if file.is_file() and file.stat().st_size <= UPLOAD_LIMIT:
+            yield artifact(file, f"model/{file.name}")
+    if evaluated:
+        yield artifact(paths.metrics(method), "metrics.json")
+        if paths.predictions(method).is_file():
+            yield artifact(paths.predictions(method), "predictions.csv")
+    for plot in _plots(paths) if plots else ():
+        if _owner(plot.stem, params) == method:
+            yield artifact(plot, f"plots/{plot.name}")
+
+
+def _plots(paths: Paths) -> list[Path]:
+    return sorted(p for p in paths.plots.rglob("*") if p.is_file())
+
+
+def _owner(stem: str, params: Params) -> str | None:
+    """Return the method that a plot's name starts or ends with, the longest name first."""
+    for method in sorted(params.methods, key=len, reverse=True):
+        edges = (
+            tuple(f"{method}{mark}" for mark in "_-."),
+            tuple(f"{mark}{method}" for mark in "_-."),
+        )
+        if stem == method or stem.startswith(edges[0]) or stem.endswith(edges[1]):
+            return method
+    return None

@@ -1,0 +1,113 @@
+"""What a run shows, independent of where it is shown, and as JSON to keep for later."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lora_compare.files import sha256_of
+from lora_compare.tracking.figures import Point
+
+PIPELINE = "pipeline"
+"""The stage of the parent run, which stands for one state of the whole pipeline."""
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A file shown with a run.
+
+    Attributes:
+        source: Where it lies.
+        target: Its path within the run's artifacts.
+        sha256: Its checksum.
+    """
+
+    source: Path
+    target: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Data:
+    """A split that a run used.
+
+    Attributes:
+        name: Source and split.
+        digest: The first 16 digits of the file's SHA-256.
+        path: The file, relative to the project.
+        context: train, validation or test.
+    """
+
+    name: str
+    digest: str
+    path: str
+    context: str
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """All that a run in MLflow shows.
+
+    Attributes:
+        key: Names the content that was computed: the same for the same inputs and code.
+        name: What people see.
+        stage: `method`, a stage, or `pipeline`.
+        parent: Key of the pipeline's run; empty for that one.
+        params: Flattened parameters.
+        points: Metrics.
+        tags: Where the content comes from.
+        artifacts: Files.
+        datasets: Splits.
+        seconds: How long the work took, where known.
+        description: Markdown.
+        runs: For the pipeline: label and key of every run of this state.
+    """
+
+    key: str
+    name: str
+    stage: str
+    parent: str
+    params: Mapping[str, str]
+    points: tuple[Point, ...] = ()
+    tags: Mapping[str, str] = field(default_factory=dict)
+    artifacts: tuple[Artifact, ...] = ()
+    datasets: tuple[Data, ...] = ()
+    seconds: float = 0.0
+    description: str = ""
+    runs: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def content(self) -> str:
+        """The SHA-256 of what the run shows."""
+        points = [(p.key, p.step, p.value) for p in self.points]
+        files = {a.target: a.sha256 for a in self.artifacts}
+        data = [(d.name, d.digest, d.context) for d in self.datasets]
+        return sha256_of([dict(self.params), points, files, data, self.description])
+
+    @property
+    def provisional(self) -> bool:
+        """Whether it is a pipeline's record made before there was a comparison."""
+        return self.stage == PIPELINE and not self.points
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the record as a JSON value; the sources of artifacts are file names alone."""
+        value = asdict(self)
+        for number, entry in enumerate(value["artifacts"]):
+            entry["source"] = str(number)
+        return value
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any], folder: Path) -> "RunRecord":
+        """Return the record that `to_dict` made, with its artifacts in `folder`."""
+        return cls(
+            **{
+                **value,
+                "points": tuple(Point(**point) for point in value["points"]),
+                "artifacts": tuple(
+                    Artifact(**{**entry, "source": folder / entry["source"]})
+                    for entry in value["artifacts"]
+                ),
+                "datasets": tuple(Data(**entry) for entry in value["datasets"]),
+                "runs": tuple((label, key) for label, key in value["runs"]),
+            }
+        )

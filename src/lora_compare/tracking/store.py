@@ -1,0 +1,186 @@
+"""MLflow's client for one experiment, patient for a while and silent; the only user of MLflow."""
+
+import json
+import logging
+import math
+import time
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from lora_compare.tracking.figures import Point
+from lora_compare.tracking.runs import Data
+from lora_compare.tracking.server import Server, set_patience
+
+KEY = "lora_compare.key"
+"""The tag by which a run is found."""
+
+BUDGET = 10.0
+"""Seconds that a stage may spend waiting for a remote server before it gives up."""
+
+LOCK_SECONDS = 30.0
+"""How long a stage waits for another one that is writing to the store."""
+
+POINTS_PER_BATCH, PAIRS_PER_BATCH = 800, 90
+"""Below MLflow's limits of 1,000 values, 100 parameters and 100 tags in one request."""
+
+
+class Store:
+    """One experiment in a tracking store.
+
+    Args:
+        client: MLflow's client.
+        experiment: Id of the experiment.
+    """
+
+    def __init__(self, client: Any, experiment: str) -> None:
+        self._client = client
+        self.experiment = experiment
+
+    def find(self, key: str) -> list[Any]:
+        """Return the runs of that key, the oldest first."""
+        return list(
+            self._client.search_runs(
+                [self.experiment],
+                filter_string=f"tags.`{KEY}` = '{key}'",
+                order_by=["attributes.start_time ASC"],
+            )
+        )
+
+    def create(self, name: str, start: int, tags: Mapping[str, str]) -> Any:
+        """Return a new run that started at `start` (ms since 1970)."""
+        return self._client.create_run(
+            self.experiment, start_time=start, tags=dict(tags), run_name=name
+        )
+
+    def delete(self, run_id: str) -> None:
+        """Move a run to MLflow's trash."""
+        self._client.delete_run(run_id)
+
+    def finish(self, run_id: str, status: str, end: int) -> None:
+        """End a run at `end` (ms since 1970)."""
+        self._client.set_terminated(run_id, status, end)
+
+    def history(self, run_id: str, key: str) -> dict[tuple[str, int], float]:
+        """Return the latest value of a metric at every step, by (key, step)."""
+        metrics = self._client.get_metric_history(run_id, key)
+        ordered = sorted(metrics, key=lambda metric: int(metric.timestamp))
+        return {(key, metric.step): metric.value for metric in ordered}
+
+    def log_points(self, run_id: str, points: Iterable[tuple[Point, int]]) -> None:
+        """Log points with their times (ms since 1970)."""
+        from mlflow.entities import Metric
+
+        metrics = [Metric(p.key, p.value, at, p.step) for p, at in points]
+        for first in range(0, len(metrics), POINTS_PER_BATCH):
+            self._client.log_batch(run_id, metrics=metrics[first : first + POINTS_PER_BATCH])
+
+    def log_pairs(self, run_id: str, params: Mapping[str, str], tags: Mapping[str, str]) -> None:
+        """Log parameters, which MLflow never changes again, and tags, which replace others."""
+        from mlflow.entities import Param, RunTag
+
+        every_param = [Param(key, value) for key, value in params.items()]
+        every_tag = [RunTag(key, value) for key, value in tags.items()]
+        for first in range(0, max(len(every_param), len(every_tag)), PAIRS_PER_BATCH):
+            part = slice(first, first + PAIRS_PER_BATCH)
+            self._client.log_batch(run_id, params=every_param[part], tags=every_tag[part])
+
+    def log_datasets(self, run_id: str, datasets: Iterable[Data]) -> None:
+        """Log the splits that a run used."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        inputs = [
+            DatasetInput(
+                Dataset(data.name, data.digest, "local", json.dumps({"uri": data.path})),
+                [InputTag("mlflow.data.context", data.context)],
+            )
+            for data in datasets
+        ]
+        self._client.log_inputs(run_id, datasets=inputs)
+
+    def upload(self, run_id: str, folder: Path) -> None:
+        """Add the files in `folder` to a run's artifacts."""
+        self._client.log_artifacts(run_id, str(folder))
+
+
+class _Patient:
+    """MLflow's client with a limit on the time that all its calls may take together."""
+
+    def __init__(self, client: Any, seconds: float) -> None:
+        self._client = client
+        self._left = seconds
+
+    def __getattr__(self, name: str) -> Any:
+        call = getattr(self._client, name)
+
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            if self._left <= 0:
+                raise TimeoutError("it takes too long to answer")
+            start = time.monotonic()
+            try:
+                return call(*args, **kwargs)
+            finally:
+                self._left -= time.monotonic() - start
+
+        return timed
+
+
+@contextmanager
+def connect(server: Server, experiment: str, budget: float = BUDGET) -> Iterator[Store]:
+    """Yield an experiment, made where it is missing, with the store locked on this machine.
+
+    Two first starts of a fresh SQLite store crash each other in MLflow 3.17; the lock also
+    keeps two stages from making the same run.
+
+    Args:
+        server: The tracking server.
+        experiment: Name of the experiment.
+        budget: Seconds to spend on a remote server in all.
+    """
+    from filelock import FileLock
+
+    set_patience()
+    with quietly():
+        server.probe()
+        server.lock.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(server.lock, timeout=LOCK_SECONDS):
+            from mlflow.tracking import MlflowClient
+
+            limit = budget if server.is_remote else math.inf
+            client = _Patient(MlflowClient(server.uri), limit)
+            yield Store(client, _experiment(client, experiment, server))
+
+
+def _experiment(client: Any, name: str, server: Server) -> str:
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
+        location = server.artifact_location(name)
+        return str(client.create_experiment(name, artifact_location=location))
+    if experiment.lifecycle_stage == "deleted":
+        client.restore_experiment(experiment.experiment_id)
+    return str(experiment.experiment_id)
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Keep MLflow's and urllib3's words from the user, who gets one warning of ours."""
+    logger = logging.getLogger("urllib3.connectionpool")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def troubles() -> tuple[type[Exception], ...]:
+    """Return what a store, a server or a full disk can raise."""
+    from mlflow.exceptions import MlflowException
+    from requests import RequestException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    return (MlflowException, RequestException, SQLAlchemyError, json.JSONDecodeError, OSError)

@@ -1,0 +1,147 @@
+"""Messages that stand twice: word for word, but for digits and punctuation, or nearly."""
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.sparse import coo_array, csr_array
+from scipy.sparse.csgraph import connected_components
+
+NEAR = 0.9
+"""Two messages are nearly the same above this cosine of their n-gram vectors."""
+
+NGRAMS: dict[str, Any] = {
+    "analyzer": "char_wb",
+    "ngram_range": (3, 5),
+    "lowercase": False,
+    "dtype": np.float64,
+}
+"""Settings of scikit-learn's TfidfVectorizer: n-grams of 3 to 5 characters inside words of
+the normalised texts, all else as scikit-learn has it; the inverse document frequencies are
+those of all texts that are compared. On the split of the book these give 63 near twins of
+300, 59 of them spam (tests/unit/test_golden_split.py)."""
+
+COMMON = 0.8
+"""Norm of the part of a vector, its commonest n-grams, that the first look leaves out."""
+
+_MARGIN = 1e-6
+"""Keeps pairs that rounding would lose in the first look; exact cosines decide on them."""
+
+_CELLS = 2**24
+"""Most entries of one intermediate product, about 200 MB."""
+
+_PAIRS = 2**14
+"""Pairs whose exact cosine is computed at once."""
+
+Mask = npt.NDArray[np.bool_]
+Indices = npt.NDArray[np.intp]
+
+
+def normalize(text: str) -> str:
+    """Return `text` without what spammers vary: case, numbers, punctuation and spacing.
+
+    Case is folded, a run of digits becomes one 0, and a run of anything but letters, digits
+    and underscores becomes one space. A text with nothing else, such as a smiley, is only
+    case-folded and stripped.
+    """
+    folded = text.casefold()
+    return re.sub(r"\W+", " ", re.sub(r"\d+", "0", folded)).strip() or folded.strip()
+
+
+def find_twins(texts: Sequence[str], others: Sequence[str]) -> dict[str, Mask]:
+    """Return which of `texts` have a twin among `others`, by three ever wider meanings.
+
+    Returns:
+        `exact`: the same text; `normalized`: the same by `normalize`; `near`: a cosine above
+        NEAR by NGRAMS. Each a mask of shape (len(texts),).
+    """
+    normalized, other_normalized = [[normalize(t) for t in side] for side in (texts, others)]
+    near = np.zeros(len(texts), dtype=bool)
+    if normalized and other_normalized:
+        vectors = _vectorize(normalized + other_normalized)
+        for rows, _ in _near_pairs(vectors[: len(texts)], vectors[len(texts) :]):
+            near[rows] = True
+    return {
+        "exact": _contained(texts, others),
+        "normalized": _contained(normalized, other_normalized),
+        "near": near,
+    }
+
+
+def near_duplicate_groups(texts: Sequence[str]) -> npt.NDArray[np.int64]:
+    """Return the group of each text, shape (len(texts),), numbered by first appearance.
+
+    Texts are in one group where a chain of near twins (a cosine above NEAR) leads from one
+    to the other; most groups have one member.
+    """
+    if not texts:
+        return np.zeros(0, dtype=np.int64)
+    vectors = _vectorize([normalize(text) for text in texts])
+    pairs = list(_near_pairs(vectors, vectors))
+    rows = np.concatenate([row for row, _ in pairs])
+    columns = np.concatenate([column for _, column in pairs])
+    shape = (len(texts), len(texts))
+    graph = coo_array((np.ones(len(rows), dtype=np.int8), (rows, columns)), shape=shape)
+    _, component = connected_components(graph, directed=False)
+    _, first, inverse = np.unique(component, return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(first))[inverse].astype(np.int64)
+
+
+def _contained(texts: Sequence[str], others: Sequence[str]) -> Mask:
+    known = set(others)
+    return np.array([text in known for text in texts], dtype=bool)
+
+
+def _vectorize(normalized: list[str]) -> csr_array:
+    """Return unit vectors, columns ordered from the rarest n-gram to the commonest."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    vectorizer = TfidfVectorizer(**NGRAMS)
+    vectors = csr_array(vectorizer.fit_transform(normalized))
+    vectors = vectors[:, np.argsort(-vectorizer.idf_, kind="stable")].tocsr()
+    vectors.sort_indices()
+    return vectors
+
+
+def _near_pairs(left: csr_array, right: csr_array) -> Iterator[tuple[Indices, Indices]]:
+    """Yield row numbers of `left` and `right` whose cosine is above NEAR, in bounded memory.
+
+    The rare n-grams of x decide which pairs are worth a whole product: the others have the
+    norm COMMON at most, so x . y <= x_rare . y + COMMON. Rare n-grams stand in few messages,
+    which makes this 10 to 18 times as fast as all products at 10,000 messages.
+
+    Source: Bayardo et al. 2007, doi 10.1145/1242572.1242591 (bounds on partial products).
+    """
+    rare, transposed = _rare_part(left), right.T.tocsr()
+    step = max(1, _CELLS // max(1, right.shape[0]))
+    for start in range(0, left.shape[0], step):
+        partial = (rare[start : start + step] @ transposed).tocoo()
+        possible = partial.data > NEAR - COMMON - _MARGIN
+        rows, columns = partial.row[possible] + start, partial.col[possible]
+        near = _cosines(left, right, rows, columns) > NEAR
+        yield rows[near], columns[near]
+
+
+def _rare_part(vectors: csr_array) -> csr_array:
+    """Return unit vectors without their commonest n-grams, whose norm is at most COMMON."""
+    squares = vectors.data**2
+    before = np.cumsum(squares) - squares
+    starts = np.append(before, 0.0)[vectors.indptr[:-1]]
+    lengths = np.diff(vectors.indptr)
+    remaining = 1.0 - (before - np.repeat(starts, lengths))
+    kept = remaining > COMMON**2 - _MARGIN
+    rows = np.repeat(np.arange(vectors.shape[0]), lengths)[kept]
+    return csr_array((vectors.data[kept], (rows, vectors.indices[kept])), shape=vectors.shape)
+
+
+def _cosines(
+    left: csr_array, right: csr_array, rows: Indices, columns: Indices
+) -> npt.NDArray[np.float64]:
+    cosines = np.zeros(len(rows))
+    for start in range(0, len(rows), _PAIRS):
+        part = slice(start, start + _PAIRS)
+        products = left[rows[part]].multiply(right[columns[part]])
+        cosines[part] = np.asarray(products.sum(axis=1)).ravel()
+    return cosines

@@ -1,0 +1,243 @@
+"""GPT-2's checkpoints, and this project's own weights, in and out: safetensors only."""
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from lora_compare import files
+from lora_compare.errors import CheckpointError
+from lora_compare.gpt import GPTConfig
+
+SHOWN_DIFFERENCES = 10
+"""Differences between a file and the model that an error lists before it only counts."""
+
+
+def load_gpt2_state(path: Path, config: GPTConfig) -> dict[str, Tensor]:
+    """Return the weights of a GPT-2 checkpoint under the names of `gpt.GPT`, in float32.
+
+    GPT-2 stores its linear weights as (d_in, d_out) and query, key and value as one layer.
+    A prefix `transformer.` is dropped, stored attention masks are ignored, and an output
+    layer must equal the token embedding to which it is tied.
+
+    Args:
+        path: A safetensors file in the format of the hub's `openai-community/gpt2`.
+        config: The network's shape.
+
+    Raises:
+        CheckpointError: The file is no safetensors file, or does not fit; every difference
+            is named by its key.
+
+    Checked by tests/parity/test_gpt2_weights.py.
+    """
+    shapes = _gpt2_shapes(config)
+    head = {"lm_head.weight": shapes["wte.weight"]}
+    tensors = _read(path, shapes, optional=head, canonical=_gpt2_name)
+    output = tensors.pop("lm_head.weight", None)
+    if output is not None and not torch.equal(output, tensors["wte.weight"]):
+        raise _refusal(path, ["lm_head.weight: differs from wte.weight, to which it is tied"])
+    state: dict[str, Tensor] = {}
+    for name in list(tensors):
+        state |= _from_gpt2(name, tensors.pop(name))
+    return state
+
+
+def gpt2_state_dict(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the weights of a `gpt.GPT` under GPT-2's names and in its layout.
+
+    Args:
+        state: All weights of a `gpt.GPT`, as from `state_dict()` or `load_gpt2_state`.
+    """
+    stored: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        if ".k_proj." in name or ".v_proj." in name:
+            continue
+        parts = [tensor]
+        if ".q_proj." in name:
+            parts += [state[name.replace("q_proj", other)] for other in ("k_proj", "v_proj")]
+            name = name.replace("q_proj", "c_attn")
+        whole = torch.cat(parts)
+        stored[name] = whole.T.contiguous() if _is_transposed(name) else whole
+    return stored
+
+
+def _gpt2_shapes(config: GPTConfig) -> dict[str, tuple[int, ...]]:
+    """Return the shape of every tensor of a GPT-2 checkpoint by its name."""
+    d = config.n_embd
+    block = {"ln_1": (d,), "attn.c_attn": (d, 3 * d), "attn.c_proj": (d, d)}
+    block |= {"ln_2": (d,), "mlp.c_fc": (d, 4 * d), "mlp.c_proj": (4 * d, d)}
+    shapes = {"wte.weight": (config.vocab_size, d), "wpe.weight": (config.context_length, d)}
+    result: dict[str, tuple[int, ...]] = dict(shapes)
+    for index in range(config.n_layer):
+        for layer, shape in block.items():
+            result[f"h.{index}.{layer}.weight"] = shape
+            result[f"h.{index}.{layer}.bias"] = shape[-1:]
+    return result | {"ln_f.weight": (d,), "ln_f.bias": (d,)}
+
+
+def _gpt2_name(key: str) -> str | None:
+    """Return the name without its prefix of a stored tensor, or None for a mask."""
+    name = key.removeprefix("transformer.")
+    return None if re.fullmatch(r"h\.\d+\.attn\.(masked_)?bias", name) else name
+
+
+def _from_gpt2(name: str, tensor: Tensor) -> dict[str, Tensor]:
+    """Return the one or three tensors of `gpt.GPT` that one of GPT-2's becomes."""
+    if _is_transposed(name):
+        tensor = tensor.T
+    if ".c_attn." not in name:
+        return {name: tensor.contiguous()}
+    parts = zip(("q_proj", "k_proj", "v_proj"), tensor.chunk(3), strict=True)
+    return {name.replace("c_attn", part): piece.clone() for part, piece in parts}
+
+
+def _is_transposed(name: str) -> bool:
+    """Whether GPT-2 stores a tensor of this name as (d_in, d_out)."""
+    return name.endswith((".c_attn.weight", ".c_proj.weight", ".c_fc.weight"))
+
+
+def save_state(
+    path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write `tensors` to `path` atomically; equal tensors give equal bytes.
+
+    Args:
+        path: The safetensors file.
+        tensors: Tensors by name, on any device; no two may share memory.
+        metadata: At most one entry, because more are written in random order.
+    """
+    assert len(metadata or {}) <= 1
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    with files.replacing(path) as temporary:
+        temporary.touch()
+        mode = temporary.stat().st_mode
+        save_file(contiguous, temporary, dict(metadata) if metadata else None)
+        temporary.chmod(mode)  # the library makes the file unreadable for everyone else
+
+
+def load_state(path: Path, shapes: Mapping[str, Sequence[int]]) -> dict[str, Tensor]:
+    """Return the tensors that `save_state` wrote, in float32.
+
+    Args:
+        path: The safetensors file.
+        shapes: The shape of every tensor that the file must hold, by name.
+
+    Raises:
+        CheckpointError: As `load_gpt2_state`.
+    """
+    return _read(path, {name: tuple(shape) for name, shape in shapes.items()})
+
+
+def _read(
+    path: Path,
+    shapes: Mapping[str, tuple[int, ...]],
+    optional: Mapping[str, tuple[int, ...]] | None = None,
+    canonical: Callable[[str], str | None] = str,
+) -> dict[str, Tensor]:
+    """Return the tensors of a safetensors file if they are exactly those of `shapes`."""
+    with _opened(path) as file:
+        keys, problems = _by_name(file.keys(), canonical)
+        known = {**shapes, **(optional or {})}
+        problems += [f"{name}: missing" for name in shapes if name not in keys]
+        problems += [f"{name}: not part of the model" for name in keys if name not in known]
+        for name, shape in known.items():
+            if name in keys:
+                problems += _layout_problems(name, shape, file.get_slice(keys[name]))
+        if problems:
+            raise _refusal(path, problems)
+        # A copy, because the opened file's tensors are views of the file on the disk.
+        tensors = {
+            name: file.get_tensor(keys[name]).to(torch.float32, copy=True)
+            for name in known
+            if name in keys
+        }
+    problems = []
+    for name, tensor in tensors.items():
+        if count := int((~tensor.isfinite()).sum()):
+            problems.append(f"{name}: {count} of {tensor.numel()} numbers NaN or infinite")
+    if problems:
+        raise _refusal(path, problems)
+    return tensors
+
+
+def _by_name(
+    keys: Sequence[str], canonical: Callable[[str], str | None]
+) -> tuple[dict[str, str], list[str]]:
+    """Return the stored key of each name, and a problem for each name that is stored twice."""
+    found: dict[str, str] = {}
+    problems = []
+    for key in sorted(keys):
+        name = canonical(key)
+        if name in found:
+            problems.append(f"{name}: stored twice, as {found[name]} and as {key}")
+        elif name is not None:
+            found[name] = key
+    return found, problems
+
+
+def _layout_problems(name: str, shape: tuple[int, ...], stored: Any) -> list[str]:
+    """Return how a stored tensor's shape and type differ from the model's."""
+    problems = []
+    if tuple(stored.get_shape()) != shape:
+        problems.append(f"{name}: shape {tuple(stored.get_shape())}, the model's is {shape}")
+    if stored.get_dtype() not in ("F32", "F16", "BF16"):
+        problems.append(f"{name}: type {stored.get_dtype()}, allowed are F32, F16 and BF16")
+    return problems
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """Yield the opened safetensors file; nothing else is ever parsed."""
+    if not path.is_file():
+        raise CheckpointError("The weights are not there.", where=str(path))
+    with path.open("rb") as file:
+        start = file.read(9)
+    if start[8:9] != b"{":
+        raise _not_safetensors(path, _kind(start))
+    try:
+        with safe_open(path, framework="pt") as opened:
+            yield opened
+    except SafetensorError as error:
+        raise _not_safetensors(path, str(error)) from error
+
+
+def _kind(start: bytes) -> str:
+    """Return what a file that is no safetensors file seems to be, by its first bytes."""
+    kinds = {
+        b"PK": "a zip archive, as torch.save writes it (a pickle, which is never opened here)",
+        b"\x80": "a pickle, which is never opened here",
+        b"<": "a web page",
+        b"version": "a git-lfs pointer, not the file itself",
+    }
+    matches = (kind for magic, kind in kinds.items() if start.startswith(magic))
+    return next(matches, f"a file that starts with {start!r}" if start else "an empty file")
+
+
+def _not_safetensors(path: Path, actual: str) -> CheckpointError:
+    return CheckpointError(
+        "The weights are not a whole safetensors file.",
+        where=str(path),
+        expected="a file in the safetensors format",
+        actual=actual,
+        next=f"rm {path}\nand make or fetch it again",
+    )
+
+
+def _refusal(path: Path, problems: Sequence[str]) -> CheckpointError:
+    shown = list(problems[:SHOWN_DIFFERENCES])
+    if len(problems) > len(shown):
+        shown.append(f"... and {len(problems) - len(shown)} more")
+    return CheckpointError(
+        f"The weights do not fit the model: {len(problems)} difference"
+        f"{'s' if len(problems) > 1 else ''}.",
+        where=str(path),
+        actual="\n".join(shown),
+        next="check that model.name in params.yaml is the model that this file holds,\n"
+        f"or rm {path}\nand make or fetch it again",
+    )

@@ -1,0 +1,57 @@
+"""Measure what fine-tuning has to beat: the untuned classifier and TF-IDF."""
+
+import pickle
+from functools import partial
+
+from lora_compare.base import load_base
+from lora_compare.baselines import count_parameters, fit_tfidf
+from lora_compare.console import stage
+from lora_compare.corpus import read_classes, read_split
+from lora_compare.files import write_json, write_text
+from lora_compare.finetuning import start
+from lora_compare.params import Params
+from lora_compare.paths import SPLITS, Paths, require
+from lora_compare.progress import Progress
+from lora_compare.results import measure, size_figures
+from lora_compare.seeding import choose_device, make_deterministic
+
+
+@stage("baseline")
+def main(paths: Paths, params: Params, progress: Progress) -> None:
+    """Write metrics/baseline.json and both baselines' test predictions."""
+    make_deterministic(params.training.seed, params.training.threads)
+    base = load_base(paths.base)
+    classes = read_classes(require(paths.classes, "split"))
+    splits = {name: read_split(require(paths.split(name), "split")) for name in SPLITS}
+    texts = {name: frame["Text"].tolist() for name, frame in splits.items()}
+    labels = {name: frame["Label"].tolist() for name, frame in splits.items()}
+
+    untuned = start(base, classes, texts["train"], params.classifier, params.training)
+    untuned.model.to(choose_device(params.training.device))
+    total = sum(p.numel() for p in untuned.model.parameters())
+    untuned_results = measure(partial(untuned.probabilities, progress=progress), splits, classes)
+
+    progress.say("fit TF-IDF and logistic regression")
+    name, tfidf = fit_tfidf(
+        texts["train"], labels["train"], texts["validation"], labels["validation"]
+    )
+    tfidf_results = measure(tfidf.predict_proba, splits, classes)
+    coefficients = count_parameters(tfidf)
+
+    metrics = {
+        "untuned": {**untuned_results.figures, **size_figures(0, total, 0)},
+        "tfidf": {
+            "features": name,
+            **tfidf_results.figures,
+            **size_figures(coefficients, coefficients, len(pickle.dumps(tfidf))),
+        },
+    }
+    write_json(paths.metrics("baseline"), metrics)
+    for kind, results in {"untuned": untuned_results, "tfidf": tfidf_results}.items():
+        csv = results.predictions.to_csv(index=False, lineterminator="\n")
+        write_text(paths.predictions(kind), csv)
+        progress.say(f"{kind}: test accuracy {results.figures['test']['accuracy']:.2%}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,45 @@
+"""Evaluate one fine-tuned method on every split."""
+
+from functools import partial
+
+from lora_compare.adapters import load_method
+from lora_compare.base import load_base
+from lora_compare.console import stage
+from lora_compare.corpus import read_split
+from lora_compare.files import read_json, write_json, write_text
+from lora_compare.params import Params
+from lora_compare.paths import SPLITS, Paths, require
+from lora_compare.progress import Progress
+from lora_compare.results import measure, size_figures
+from lora_compare.seeding import choose_device, make_deterministic
+
+
+@stage("evaluate", per_method=True)
+def main(paths: Paths, params: Params, progress: Progress, method: str) -> None:
+    """Write the method's metrics, its calibration and its test predictions."""
+    params.method(method)
+    make_deterministic(params.training.seed, params.training.threads)
+    folder = paths.model(method)
+    classifier = load_method(folder, load_base(paths.base), f"finetune@{method}")
+    classifier.model.to(choose_device(params.training.device))
+    splits = {name: read_split(require(paths.split(name), "split")) for name in SPLITS}
+
+    predict = partial(classifier.probabilities, progress=progress)
+    results = measure(predict, splits, classifier.classes)
+
+    config = read_json(folder / "config.json")
+    sizes = size_figures(
+        config["trainable_parameters"],
+        config["total_parameters"],
+        (folder / "model.safetensors").stat().st_size,
+    )
+    metrics = {**results.figures, **sizes}
+    write_json(paths.metrics(method), metrics)
+    write_json(paths.evaluation(method), {**metrics, "calibration": results.calibration})
+    csv = results.predictions.to_csv(index=False, lineterminator="\n")
+    write_text(paths.predictions(method), csv)
+    progress.say(f"{method}: test accuracy {metrics['test']['accuracy']:.2%}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,54 @@
+"""Fine-tune the base model by one method of params.yaml."""
+
+import pandas as pd
+
+from lora_compare import tracking
+from lora_compare.adapters import save_method
+from lora_compare.base import load_base
+from lora_compare.console import stage
+from lora_compare.corpus import read_classes, read_split
+from lora_compare.cost import cost_figures
+from lora_compare.files import write_json, write_text
+from lora_compare.finetuning import finetune
+from lora_compare.params import Params
+from lora_compare.paths import Paths, require
+from lora_compare.progress import Progress
+from lora_compare.seeding import choose_device, make_deterministic
+
+
+@stage("finetune", per_method=True)
+def main(paths: Paths, params: Params, progress: Progress, method: str) -> None:
+    """Write what training changed, its history and its cost."""
+    settings = params.method(method)
+    training = params.training
+    make_deterministic(training.seed, training.threads)
+    device = choose_device(training.device)
+    base = load_base(paths.base)
+    classes = read_classes(require(paths.classes, "split"))
+    splits = {n: read_split(require(paths.split(n), "split")) for n in ("train", "validation")}
+
+    with tracking.live_run(paths, params, method, progress) as live:
+        classifier, result = finetune(
+            base,
+            classes,
+            splits,
+            params.classifier,
+            training,
+            settings,
+            device,
+            on_evaluation=lambda row: live.log([row.to_dict()]),
+            progress=progress,
+            description=f"finetune {method}",
+        )
+
+    save_method(paths.model(method), classifier, settings, training.seed, base)
+    rows = pd.DataFrame([row.to_dict() for row in result.history])
+    write_text(paths.history(method), rows.to_csv(index=False, lineterminator="\n"))
+    cost = cost_figures(result, device)
+    for path in (paths.cost(method), paths.cost_copy(method)):
+        write_json(path, cost)
+    progress.say(f"{method}: trained {result.examples} examples in {result.seconds:.1f} s")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,32 @@
+"""Split the messages into train, validation, test and unused."""
+
+from lora_compare.console import stage
+from lora_compare.corpus import read_messages, write_split
+from lora_compare.files import write_json
+from lora_compare.params import Params
+from lora_compare.paths import Paths
+from lora_compare.progress import Progress
+from lora_compare.splits import split
+
+
+@stage("split")
+def main(paths: Paths, params: Params, progress: Progress) -> None:
+    """Write data/splits and metrics/split.json."""
+    frames, metrics = split(read_messages(paths.messages), params.split)
+    for name, frame in frames.items():
+        write_split(paths.split(name), frame)
+    write_json(paths.classes, list(metrics["classes"]))
+    write_json(paths.metrics("split"), metrics)
+    sizes = ", ".join(f"{len(frame):,} {name}" for name, frame in frames.items())
+    twins = metrics["test_rows_with_twin_in_train"]
+    progress.say(f"{sizes}; {metrics['duplicates_removed']:,} exact duplicates removed")
+    progress.say(
+        f"test messages with a twin in train: {twins['exact']} word for word, "
+        f"{twins['normalized']} but for digits and punctuation, {twins['near']} nearly"
+    )
+    if metrics["conflicting_texts"]:
+        progress.say(f"texts that stand under two labels: {metrics['conflicting_texts']}")
+
+
+if __name__ == "__main__":
+    main()

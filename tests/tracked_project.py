@@ -1,0 +1,177 @@
+"""A project folder as the stages leave it behind, written in a moment."""
+
+import json
+import struct
+from pathlib import Path
+
+from lora_compare.params import Params, load_params
+from lora_compare.paths import Paths
+
+PARAMS = """
+data: {source: bundled, text_column: text, label_column: label}
+split: {deduplicate: exact, balance: undersample, train: 0.7, validation: 0.1, seed: 123}
+model: {name: gpt2-nano, weights: pretrained}
+classifier: {position: last_token, bias: true}
+training: {epochs: 2, batch_size: 8, seed: 123}
+methods:
+  full: {trainable: all, learning_rate: 5.0e-5, weight_decay: 0.1}
+  lora:
+    trainable: lora
+    learning_rate: 8.0e-4
+    weight_decay: 0.1
+    lora: {r: 16, lora_alpha: 16, lora_dropout: 0.0, target_modules: all-linear, bias: none}
+tracking: {experiment: a comparison}
+"""
+
+DVC = """
+stages:
+  download:
+    cmd: python stages/download.py
+    params: [data]
+    deps: [stages/download.py]
+    outs: [data/raw/messages.tsv, data/raw/provenance.json]
+  split:
+    cmd: python stages/split.py
+    params: [split]
+    deps: [data/raw/messages.tsv]
+    outs: [data/splits/train.csv, data/splits/validation.csv, data/splits/test.csv]
+    metrics: [{metrics/split.json: {cache: false}}]
+  base_model:
+    cmd: python stages/base_model.py
+    params: [model]
+    deps: [data/splits/train.csv]
+    outs: [models/base]
+  baseline:
+    cmd: python stages/baseline.py
+    deps: [data/splits/train.csv, data/splits/test.csv, models/base]
+    metrics: [{metrics/baseline.json: {cache: false}}]
+  finetune:
+    foreach: ${methods}
+    do:
+      cmd: python stages/finetune.py ${key}
+      params: [training, classifier, "methods.${key}"]
+      deps: [stages/finetune.py, data/splits/train.csv, data/splits/validation.csv, models/base]
+      outs: ["models/${key}", "reports/history/${key}.csv", "reports/costs/${key}_cost.json"]
+      metrics: [{"metrics/${key}_cost.json": {cache: false}}]
+  evaluate:
+    foreach: ${methods}
+    do:
+      cmd: python stages/evaluate.py ${key}
+      deps: [stages/evaluate.py, data/splits/train.csv, data/splits/test.csv, "models/${key}"]
+      outs: ["reports/predictions/${key}.csv"]
+      metrics: [{"metrics/${key}.json": {cache: false}}]
+  compare:
+    cmd: python stages/compare.py
+    deps: [reports/predictions, reports/costs, metrics/baseline.json]
+    outs: [reports/comparison.html, reports/plots]
+    metrics: [{metrics/comparison.json: {cache: false}}]
+"""
+
+ACCURACY = {"full": 0.97, "lora": 0.96, "untuned": 0.5, "tfidf": 0.95}
+TRAINABLE = {"full": 1000, "lora": 100}
+STEPS = range(0, 50, 10)
+
+
+def write_project(root: Path) -> tuple[Paths, Params]:
+    """Write params.yaml, dvc.yaml and the outputs of every stage below `root`."""
+    paths = Paths(root.resolve())
+    _write(paths.params, PARAMS)
+    _write(root / "dvc.yaml", DVC)
+    for stage in ("download", "finetune", "evaluate"):
+        _write(root / "stages" / f"{stage}.py", f"# {stage}\n")
+    _write(paths.messages, "label\ttext\nham\thello\n")
+    _write(paths.provenance, {"source": "bundled", "rows": 1, "classes": {"ham": 1}})
+    for split in ("train", "validation", "test"):
+        _write(paths.split(split), f"Label,Text\n0,{split}\n")
+    _write(paths.metrics("split"), {"rows": 3, "duplicates_removed": 0})
+    _write(paths.base / "config.json", {"name": "gpt2-nano", "parameters": 1000, "sha256": "0"})
+    _write_weights(paths.base, 1000)
+    _write(paths.metrics("baseline"), {name: _metrics(name) for name in ("untuned", "tfidf")})
+    for method in ("full", "lora"):
+        write_method(paths, method)
+    write_comparison(paths)
+    return paths, load_params(paths.params)
+
+
+def write_method(paths: Paths, method: str, seconds: float = 3.0, loss: float = 0.7) -> None:
+    """Write what `finetune` and `evaluate` leave of one method."""
+    config = {"trainable_parameters": TRAINABLE[method], "total_parameters": 1002}
+    _write(paths.model(method) / "config.json", config)
+    _write_weights(paths.model(method), TRAINABLE[method])
+    rows = history(loss)
+    header = ",".join(rows[0])
+    lines = [",".join(repr(value) for value in row.values()) for row in rows]
+    _write(paths.history(method), "\n".join([header, *lines]) + "\n")
+    cost = {"train_seconds": seconds, "peak_memory_bytes": 10**8, "device": "cpu", "threads": 2}
+    _write(paths.cost(method), cost)
+    _write(paths.cost_copy(method), cost)
+    _write(paths.metrics(method), _metrics(method))
+    _write(paths.predictions(method), "text,label,predicted\nhello,ham,ham\n")
+
+
+def write_comparison(paths: Paths) -> None:
+    """Write what `compare` leaves."""
+    records = [
+        {
+            "method": name,
+            "test_accuracy": ACCURACY[name],
+            "test_accuracy_low": ACCURACY[name] - 0.02,
+            "test_accuracy_high": ACCURACY[name] + 0.01,
+            "trainable_parameters": TRAINABLE[name],
+            "train_seconds": 3.0,
+        }
+        for name in ("full", "lora")
+    ]
+    comparison = {
+        "verdict": "No evidence of a difference between full and lora.",
+        "methods": records,
+        "pairs": [{"a": "full", "b": "lora", "holm_p": 0.5}],
+        "reference": {"full": "full", "lora": "lora", "parameter_ratio": 0.1},
+    }
+    _write(paths.metrics("comparison"), comparison)
+    _write(paths.report("html"), "<p>report</p>")
+    for plot in ("curves.svg", "confusion_full.svg", "confusion_lora.svg"):
+        _write(paths.plots / plot, f"<svg>{plot}</svg>")
+
+
+def history(loss: float = 0.7) -> list[dict[str, float]]:
+    """Return the rows of a training of 40 steps that starts at `loss`."""
+    return [
+        {
+            "step": step,
+            "epoch": step / 20,
+            "learning_rate": 5e-05,
+            "train_loss": loss / (1 + step),
+            "train_accuracy": 0.5 + step / 100,
+            "validation_loss": 1.1 * loss / (1 + step),
+            "validation_accuracy": 0.5 + step / 120,
+        }
+        for step in STEPS
+    ]
+
+
+def _metrics(name: str) -> dict[str, object]:
+    split = {
+        "accuracy": ACCURACY[name],
+        "accuracy_ci95": [ACCURACY[name] - 0.02, ACCURACY[name] + 0.01],
+        "n": 100,
+        "f1": 0.9,
+        "auroc": 0.99,
+        "log_loss": 0.1,
+        "confusion_matrix": [[48, 2], [1, 49]],
+    }
+    return {"train": split, "validation": split, "test": split}
+
+
+def _write_weights(folder: Path, parameters: int) -> None:
+    size = 4 * parameters
+    header = {"w": {"dtype": "F32", "shape": [parameters], "data_offsets": [0, size]}}
+    text = json.dumps(header).encode()
+    folder.mkdir(parents=True, exist_ok=True)
+    content = struct.pack("<Q", len(text)) + text + bytes(size)
+    (folder / "model.safetensors").write_bytes(content)
+
+
+def _write(path: Path, content: object) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")

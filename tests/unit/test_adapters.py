@@ -1,0 +1,163 @@
+"""A method's files: exactly what training changed, and enough to rebuild the classifier."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from lora_compare.adapters import choose_trainable, load_method, save_method
+from lora_compare.base import Base, load_base, make_base, save_base
+from lora_compare.errors import CheckpointError, MissingArtifactError
+from lora_compare.finetuning import finetune, start
+from lora_compare.params import (
+    ClassifierParams,
+    LoraParams,
+    MethodParams,
+    ModelParams,
+    PretrainingParams,
+    TrainingParams,
+)
+
+CPU = torch.device("cpu")
+TEXTS = [f"win prize {i} now" for i in range(8)] + [f"see you at {i} then" for i in range(8)]
+SPLITS = {
+    name: pd.DataFrame({"Label": [1] * 8 + [0] * 8, "Text": TEXTS})
+    for name in ("train", "validation")
+}
+CLASSES = ["ham", "spam"]
+TRAINING = TrainingParams(epochs=2, batch_size=4, seed=1)
+LORA = LoraParams(
+    r=2, lora_alpha=4, lora_dropout=0.0, target_modules="all-linear", bias="lora_only"
+)
+METHODS = {
+    **{
+        name: MethodParams(trainable=name, learning_rate=1e-3, weight_decay=0.1)
+        for name in ("all", "head", "last_block", "last_two_blocks")
+    },
+    "lora": MethodParams(trainable="lora", learning_rate=1e-2, weight_decay=0.1, lora=LORA),
+}
+HEAD = ClassifierParams(position="last_token", bias=True)
+
+
+@pytest.fixture(scope="module")
+def base_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models") / "base"
+    model = ModelParams(
+        name="gpt2-nano",
+        weights="pretrained",
+        pretraining=PretrainingParams(
+            vocabulary_size=300, steps=3, batch_size=2, sequence_length=16
+        ),
+    )
+    save_base(make_base(model, TEXTS, CPU), folder)
+    return folder
+
+
+def trained(base: Base, method: MethodParams, head: ClassifierParams = HEAD):
+    return finetune(base, CLASSES, SPLITS, head, TRAINING, method, CPU)[0]
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_saved_method_gives_the_same_probabilities_bit_for_bit(
+    base_folder: Path, tmp_path: Path, name: str
+) -> None:
+    base = load_base(base_folder)
+    classifier = trained(base, METHODS[name])
+    save_method(tmp_path / "m", classifier, METHODS[name], TRAINING.seed, base)
+    loaded = load_method(tmp_path / "m", load_base(base_folder))
+    assert np.array_equal(loaded.probabilities(TEXTS), classifier.probabilities(TEXTS))
+    untuned = start(load_base(base_folder), CLASSES, TEXTS, HEAD, TRAINING)
+    assert not np.array_equal(untuned.probabilities(TEXTS), classifier.probabilities(TEXTS))
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("head", {"score"}),
+        ("last_block", {"score", "gpt.ln_f", "gpt.h.3"}),
+        ("last_two_blocks", {"score", "gpt.ln_f", "gpt.h.3", "gpt.h.2"}),
+    ],
+)
+def test_a_method_saves_and_trains_its_own_part_only(
+    base_folder: Path, tmp_path: Path, name: str, expected: set[str]
+) -> None:
+    base = load_base(base_folder)
+    before = {k: v.clone() for k, v in base.gpt.state_dict().items()}
+    classifier = trained(base, METHODS[name])
+    save_method(tmp_path, classifier, METHODS[name], TRAINING.seed, base)
+    saved = load_file(tmp_path / "model.safetensors")
+    assert all(any(k.startswith(f"{part}.") for part in expected) for k in saved)
+    assert {part for part in expected for k in saved if k.startswith(f"{part}.")} == expected
+    for key, value in base.gpt.state_dict().items():
+        assert torch.equal(value, before[key]) == (f"gpt.{key}" not in saved), key
+
+
+def test_a_lora_artifact_is_the_adapter_alone(base_folder: Path, tmp_path: Path) -> None:
+    base = load_base(base_folder)
+    save_method(tmp_path, trained(base, METHODS["lora"]), METHODS["lora"], TRAINING.seed, base)
+    names = {key.split(".")[-1] for key in load_file(tmp_path / "model.safetensors")}
+    assert names == {"lora_A", "lora_B", "bias"}
+
+
+def test_every_method_starts_from_the_untuned_models_outputs(base_folder: Path) -> None:
+    untuned = start(load_base(base_folder), CLASSES, TEXTS, HEAD, TRAINING)
+    for method in METHODS.values():
+        classifier = start(load_base(base_folder), CLASSES, TEXTS, HEAD, TRAINING)
+        choose_trainable(classifier.model, method, TRAINING.seed)
+        assert np.array_equal(classifier.probabilities(TEXTS), untuned.probabilities(TEXTS))
+
+
+def test_last_position_pads_to_the_longest_training_text(base_folder: Path, tmp_path: Path) -> None:
+    base = load_base(base_folder)
+    head = ClassifierParams(position="last_position", bias=False)
+    method = METHODS["lora"].model_copy(update={"lora": LORA.model_copy(update={"bias": "none"})})
+    classifier = trained(base, method, head)
+    longest = max(len(base.encoding.encode_ordinary(text)) for text in TEXTS)
+    assert classifier.padding.length == classifier.max_length == longest
+    save_method(tmp_path, classifier, method, TRAINING.seed, base)
+    loaded = load_method(tmp_path, load_base(base_folder))
+    much_longer = [text * 9 for text in TEXTS]
+    assert np.array_equal(loaded.probabilities(much_longer), classifier.probabilities(much_longer))
+
+
+def test_a_method_of_another_base_is_refused(base_folder: Path, tmp_path: Path) -> None:
+    base = load_base(base_folder)
+    save_method(tmp_path / "m", trained(base, METHODS["head"]), METHODS["head"], 1, base)
+    other = make_base(ModelParams(name="gpt2-nano", weights="random"), TEXTS, CPU)
+    other = save_base(other, tmp_path / "other")
+    with pytest.raises(CheckpointError, match=base.description["sha256"]):
+        load_method(tmp_path / "m", other)
+
+
+def test_changed_base_weights_are_refused(base_folder: Path, tmp_path: Path) -> None:
+    for file in base_folder.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    path = tmp_path / "model.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match="have changed"):
+        load_base(tmp_path)
+
+
+def test_a_missing_model_names_the_stage_to_run(tmp_path: Path, base_folder: Path) -> None:
+    with pytest.raises(MissingArtifactError, match="dvc repro base_model"):
+        load_base(tmp_path)
+    with pytest.raises(MissingArtifactError, match="dvc repro finetune@lora"):
+        load_method(tmp_path, load_base(base_folder), "finetune@lora")
+
+
+def test_making_the_base_twice_gives_the_same_bytes(base_folder: Path, tmp_path: Path) -> None:
+    model = ModelParams(
+        name="gpt2-nano",
+        weights="pretrained",
+        pretraining=PretrainingParams(
+            vocabulary_size=300, steps=3, batch_size=2, sequence_length=16
+        ),
+    )
+    save_base(make_base(model, TEXTS, CPU), tmp_path)
+    for file in base_folder.iterdir():
+        assert (tmp_path / file.name).read_bytes() == file.read_bytes(), file.name

@@ -1,0 +1,45 @@
+"""Batches: every text once, padded on the right, grouped by length."""
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lora_compare.batches import Examples, by_length, collate, consecutive, epoch_order
+
+
+def examples(*lengths: int) -> Examples:
+    tokens = [np.arange(1, n + 1) for n in lengths]
+    return Examples(tokens, np.arange(len(lengths)) % 2)
+
+
+def test_texts_are_padded_on_the_right() -> None:
+    batch = collate(examples(2, 3), pad_token=9)
+    assert batch.tokens.tolist() == [[1, 2, 9], [1, 2, 3]]
+    assert batch.lengths.tolist() == [2, 3]
+    assert batch.labels.tolist() == [0, 1]
+    assert collate(examples(2), 9, padded_length=4).tokens.tolist() == [[1, 2, 9, 9]]
+
+
+def test_every_epoch_has_its_own_repeatable_order() -> None:
+    first, second = epoch_order(100, seed=1, epoch=0), epoch_order(100, seed=1, epoch=1)
+    assert sorted(first) == sorted(second) == list(range(100))
+    assert not np.array_equal(first, second)
+    assert np.array_equal(first, epoch_order(100, seed=1, epoch=0))
+    assert not np.array_equal(first, epoch_order(100, seed=2, epoch=0))
+
+
+def test_the_last_short_batch_is_kept_or_dropped_as_asked() -> None:
+    order = np.arange(10)
+    assert [len(run) for run in consecutive(order, 4)] == [4, 4, 2]
+    assert [len(run) for run in consecutive(order, 4, drop_last=True)] == [4, 4]
+    assert [len(run) for run in consecutive(order, 16, drop_last=True)] == [10]
+
+
+@given(st.lists(st.integers(1, 50), min_size=1), st.integers(1, 200))
+def test_groups_by_length_hold_every_text_once_within_the_budget(
+    lengths: list[int], budget: int
+) -> None:
+    groups = list(by_length(np.array(lengths), budget))
+    assert sorted(np.concatenate(groups)) == list(range(len(lengths)))
+    for group in groups:
+        assert len(group) == 1 or len(group) * max(lengths[i] for i in group) <= budget
