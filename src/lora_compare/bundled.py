@@ -182,7 +182,7 @@ class _Author:
         if word.lower() in self._spelling and dice.chance(looseness):
             short = dice.pick(self._spelling[word.lower()])
             return short.capitalize() if word[0].isupper() else short
-        if len(word) > 4 and dice.chance(looseness / 12):
+        if len(word) > 4 and dice.chance(looseness / 20):
             at = 1 + dice.below(len(word) - 3)
             swapped = word[:at] + word[at + 1] + word[at] + word[at + 2 :]
             return dice.pick([swapped, word[:at] + word[at + 1 :], word + word[-1] * 3])

@@ -116,6 +116,8 @@ def _read_predictions(paths: Paths, name: str, stage: str) -> pd.DataFrame:
         dtype={"text": str, "label": str, "predicted": str},
         # A message that reads "NA" or "null", or is empty, is a message.
         keep_default_na=False,
+        # pandas writes a carriage return inside a message without quotes.
+        lineterminator="\n",
     )
 
 

@@ -93,7 +93,7 @@ class PretrainingParams(Section):
         steps: Optimizer steps.
         batch_size: Sequences a step.
         sequence_length: Tokens a sequence.
-        learning_rate: Peak of the one-cycle schedule.
+        learning_rate: Peak of the cosine schedule.
         weight_decay: AdamW's decoupled weight decay.
         seed: Seed of the initial weights and of the batches.
     """

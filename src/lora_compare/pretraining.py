@@ -13,6 +13,7 @@ from lora_compare.errors import DataError
 from lora_compare.gpt import CONFIGS, GPT, initialise
 from lora_compare.params import PretrainingParams
 from lora_compare.progress import SILENT, Progress
+from lora_compare.schedules import rate_factor
 from lora_compare.seeding import seeded
 from lora_compare.tokenizer import encode_all
 
@@ -77,8 +78,8 @@ def pretrain(
         weight_decay=settings.weight_decay,
         fused=True,
     )
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, settings.learning_rate, settings.steps, pct_start=WARMUP, cycle_momentum=False
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: rate_factor(step, settings.steps, "cosine", WARMUP)
     )
     generator = np.random.default_rng(settings.seed)
     tokens = torch.from_numpy(stream).to(device)

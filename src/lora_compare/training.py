@@ -16,6 +16,7 @@ from lora_compare.evaluation import Padding, loss_and_accuracy, predict_logits
 from lora_compare.gpt import Classifier
 from lora_compare.params import TrainingParams
 from lora_compare.progress import SILENT, Progress
+from lora_compare.schedules import rate_factor
 
 
 @dataclass(frozen=True)
@@ -204,15 +205,8 @@ class Schedule:
 
     def factor(self, step: int) -> float:
         """Return the learning rate of 0-based `step` as a fraction of its peak."""
-        warmup = round(self.training.warmup_ratio * self.steps)
-        if step < warmup:
-            return (step + 1) / warmup
-        remaining = (self.steps - step) / max(1, self.steps - warmup)
-        return {
-            "constant": 1.0,
-            "linear": remaining,
-            "cosine": 0.5 * (1 - math.cos(math.pi * remaining)),
-        }[self.training.lr_scheduler]
+        training = self.training
+        return rate_factor(step, self.steps, training.lr_scheduler, training.warmup_ratio)
 
 
 class Clock:

@@ -184,8 +184,8 @@ def test_predictions_of_another_split_are_refused(tmp_path: Path):
 
 
 def test_messages_that_look_like_missing_values_are_messages(tmp_path: Path):
-    texts = ["NA", "", "null", 'say "hi", ok', "two\nlines", "nan"]
-    paths, params = write_inputs(tmp_path, n=6, texts=texts)
+    texts = ["NA", "", "null", 'say "hi", ok', "two\nlines", "carriage\rreturn", "\r\n", "nan"]
+    paths, params = write_inputs(tmp_path, n=8, texts=texts)
     assert load_evidence(paths, params).texts == texts
 
 

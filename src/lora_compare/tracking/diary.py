@@ -32,6 +32,7 @@ class Diary:
         self._store = store
         self._git = git_tags(root)
         self._ids: dict[str, str] = {}
+        self._found: dict[str, list[Any]] = {}
 
     def publish_all(self, records: list[RunRecord]) -> list[tuple[str, bool]]:
         """Publish records; return each one's name and whether the store changed.
@@ -47,8 +48,11 @@ class Diary:
 
     def id_of(self, key: str) -> str | None:
         """Return the id of the run of that key, if there is one."""
-        if key not in self._ids and (runs := self._store.find(key)):
-            self._ids[key] = str(runs[0].info.run_id)
+        if key not in self._ids:
+            # `publish` takes it from here, which saves a server a question.
+            self._found[key] = self._store.find(key)
+            if self._found[key]:
+                self._ids[key] = str(self._found[key][0].info.run_id)
         return self._ids.get(key)
 
     def start(self, record: RunRecord, at: int) -> Any:
@@ -67,6 +71,7 @@ class Diary:
             tags["mlflow.parentRunId"] = parent
         run = self._store.create(record.name, at, tags)
         self._ids[record.key] = str(run.info.run_id)
+        self._found[record.key] = [run]
         return run
 
     def restart(self, record: RunRecord) -> str | None:
@@ -79,12 +84,12 @@ class Diary:
                 return None
             self._store.delete(run.info.run_id)
         run_id = str(self.start(record, now()).info.run_id)
-        self._store.log_pairs(run_id, record.params, record.tags)
+        self._store.log(run_id, params=record.params, tags=record.tags)
         return run_id
 
     def log(self, run_id: str, points: Iterable[Point]) -> None:
         """Add points, measured now, to a run."""
-        self._store.log_points(run_id, [(point, now()) for point in points])
+        self._store.log(run_id, [(point, now()) for point in points])
 
     def end(self, run_id: str, status: str) -> None:
         """End a run that stays incomplete."""
@@ -98,7 +103,8 @@ class Diary:
         """
         note = self._note(record)
         content = sha256_of([record.content, note])
-        run, *doubles = self._store.find(record.key) or [None]
+        found = self._found.pop(record.key, None)
+        run, *doubles = (self._store.find(record.key) if found is None else found) or [None]
         for double in doubles:
             self._store.delete(double.info.run_id)
         same = run is not None and (record.provisional or run.data.tags.get(CONTENT) == content)
@@ -110,13 +116,14 @@ class Diary:
             run, missing = None, list(record.points)
         if run is None:
             run = self.start(record, now() - round(1000 * record.seconds))
-        self._fill(run, record, missing)
-        tags = {**record.tags, CONTENT: content, COMPLETE: "true"}
+        files = self._fill(run, record, missing)
+        tags = {**record.tags, FILES: "\n".join(files), CONTENT: content, COMPLETE: "true"}
         if note:
             tags["mlflow.note.content"] = note
-        self._store.log_pairs(run.info.run_id, {}, tags)
+        self._store.log(run.info.run_id, tags=tags)
         if run.info.status != "FINISHED":
             self._store.finish(run.info.run_id, "FINISHED", now())
+        self._found.pop(record.key, None)
         return True
 
     def _missing(self, run: Any, record: RunRecord) -> list[Point] | None:
@@ -126,6 +133,10 @@ class Diary:
         curves = {point.key for point in record.points if point.step}
         there = run.data.metrics
         known = {(key, 0): value for key, value in there.items() if key not in curves}
+        if _listed(record.artifacts).get("history.csv") in _files(run):
+            # The file was uploaded after its points.
+            known |= {(p.key, p.step): p.value for p in record.points if p.key in curves}
+            curves = set()
         for key in curves & set(there):
             known |= self._store.history(run.info.run_id, key)
         missing = [p for p in record.points if not _same(known.get((p.key, p.step)), p.value)]
@@ -133,31 +144,30 @@ class Diary:
             return None
         return missing
 
-    def _fill(self, run: Any, record: RunRecord, missing: list[Point]) -> None:
+    def _fill(self, run: Any, record: RunRecord, missing: list[Point]) -> list[str]:
+        """Give a run what it lacks; return the list of its files."""
         run_id, start, end = run.info.run_id, run.info.start_time, now()
         params = {k: v for k, v in record.params.items() if k not in run.data.params}
-        self._store.log_pairs(run_id, params, {})
-        self._store.log_points(run_id, _spread(missing, start, end))
+        self._store.log(run_id, _spread(missing, start, end), params)
         there = {(i.dataset.name, i.dataset.digest) for i in run.inputs.dataset_inputs}
         if new := [data for data in record.datasets if (data.name, data.digest) not in there]:
             self._store.log_datasets(run_id, new)
-        self._upload(run_id, record.artifacts, run.data.tags.get(FILES, "").splitlines())
+        return self._upload(run_id, record.artifacts, _files(run))
 
-    def _upload(self, run_id: str, artifacts: tuple[Artifact, ...], there: list[str]) -> None:
-        """Upload what is not `there` yet and note it in a tag."""
-        listed = {a.target: f"{a.sha256[:16]} {a.target}" for a in artifacts}
+    def _upload(self, run_id: str, artifacts: tuple[Artifact, ...], there: list[str]) -> list[str]:
+        """Upload what is not `there` yet; return the list of what is there then."""
+        listed = _listed(artifacts)
         new = [artifact for artifact in artifacts if listed[artifact.target] not in there]
-        if not new:
-            return
-        with tempfile.TemporaryDirectory() as folder:
-            for file in new:
-                copy = Path(folder, file.target)
-                copy.parent.mkdir(parents=True, exist_ok=True)
-                # A copy, not a link: DVC may have made the file read-only.
-                shutil.copyfile(file.source, copy)
-            self._store.upload(run_id, Path(folder))
+        if new:
+            with tempfile.TemporaryDirectory() as folder:
+                for file in new:
+                    copy = Path(folder, file.target)
+                    copy.parent.mkdir(parents=True, exist_ok=True)
+                    # A copy, not a link: DVC may have made the file read-only.
+                    shutil.copyfile(file.source, copy)
+                self._store.upload(run_id, Path(folder))
         kept = [line for line in there if line.split(" ", 1)[1] not in listed]
-        self._store.log_pairs(run_id, {}, {FILES: "\n".join([*kept, *listed.values()])})
+        return [*kept, *listed.values()]
 
     def _note(self, record: RunRecord) -> str:
         links = [
@@ -181,6 +191,15 @@ def _spread(points: list[Point], start: int, end: int) -> list[tuple[Point, int]
         (p, start + round((end - start) * p.step / last) if p.key in curves else end)
         for p in points
     ]
+
+
+def _listed(artifacts: Iterable[Artifact]) -> dict[str, str]:
+    """Return the line by which the tag `lora_compare.files` names each artifact, by target."""
+    return {a.target: f"{a.sha256[:16]} {a.target}" for a in artifacts}
+
+
+def _files(run: Any) -> list[str]:
+    return str(run.data.tags.get(FILES, "")).splitlines()
 
 
 def _same(known: float | None, value: float) -> bool:

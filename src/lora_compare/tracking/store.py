@@ -5,8 +5,9 @@ import logging
 import math
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -69,23 +70,32 @@ class Store:
         ordered = sorted(metrics, key=lambda metric: int(metric.timestamp))
         return {(key, metric.step): metric.value for metric in ordered}
 
-    def log_points(self, run_id: str, points: Iterable[tuple[Point, int]]) -> None:
-        """Log points with their times (ms since 1970)."""
-        from mlflow.entities import Metric
+    def log(
+        self,
+        run_id: str,
+        points: Sequence[tuple[Point, int]] = (),
+        params: Mapping[str, str] | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
+        """Add to a run in as few requests as MLflow's limits allow.
+
+        Args:
+            run_id: The run.
+            points: Metrics with their times (ms since 1970).
+            params: Parameters, which MLflow never changes again.
+            tags: Tags; a known one gets its new value.
+        """
+        from mlflow.entities import Metric, Param, RunTag
 
         metrics = [Metric(p.key, p.value, at, p.step) for p, at in points]
-        for first in range(0, len(metrics), POINTS_PER_BATCH):
-            self._client.log_batch(run_id, metrics=metrics[first : first + POINTS_PER_BATCH])
-
-    def log_pairs(self, run_id: str, params: Mapping[str, str], tags: Mapping[str, str]) -> None:
-        """Log parameters, which MLflow never changes again, and tags, which replace others."""
-        from mlflow.entities import Param, RunTag
-
-        every_param = [Param(key, value) for key, value in params.items()]
-        every_tag = [RunTag(key, value) for key, value in tags.items()]
-        for first in range(0, max(len(every_param), len(every_tag)), PAIRS_PER_BATCH):
-            part = slice(first, first + PAIRS_PER_BATCH)
-            self._client.log_batch(run_id, params=every_param[part], tags=every_tag[part])
+        batches = zip_longest(
+            _parts(metrics, POINTS_PER_BATCH),
+            _parts([Param(*pair) for pair in (params or {}).items()], PAIRS_PER_BATCH),
+            _parts([RunTag(*pair) for pair in (tags or {}).items()], PAIRS_PER_BATCH),
+            fillvalue=(),
+        )
+        for some_metrics, some_params, some_tags in batches:
+            self._client.log_batch(run_id, some_metrics, some_params, some_tags)
 
     def log_datasets(self, run_id: str, datasets: Iterable[Data]) -> None:
         """Log the splits that a run used."""
@@ -103,6 +113,10 @@ class Store:
     def upload(self, run_id: str, folder: Path) -> None:
         """Add the files in `folder` to a run's artifacts."""
         self._client.log_artifacts(run_id, str(folder))
+
+
+def _parts(items: list[Any], size: int) -> list[list[Any]]:
+    return [items[first : first + size] for first in range(0, len(items), size)]
 
 
 class _Patient:
