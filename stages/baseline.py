@@ -7,7 +7,7 @@ from lora_compare.base import load_base
 from lora_compare.baselines import count_parameters, fit_tfidf
 from lora_compare.console import stage
 from lora_compare.corpus import read_classes, read_split
-from lora_compare.files import write_json, write_text
+from lora_compare.files import write_csv, write_json
 from lora_compare.finetuning import start
 from lora_compare.params import Params
 from lora_compare.paths import SPLITS, Paths, require
@@ -48,8 +48,7 @@ def main(paths: Paths, params: Params, progress: Progress) -> None:
     }
     write_json(paths.metrics("baseline"), metrics)
     for kind, results in {"untuned": untuned_results, "tfidf": tfidf_results}.items():
-        csv = results.predictions.to_csv(index=False, lineterminator="\n")
-        write_text(paths.predictions(kind), csv)
+        write_csv(paths.predictions(kind), results.predictions)
         progress.say(f"{kind}: test accuracy {results.figures['test']['accuracy']:.2%}")
 
 

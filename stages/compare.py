@@ -3,7 +3,7 @@
 from lora_compare.comparison import compare
 from lora_compare.console import stage
 from lora_compare.evidence import curves, load_evidence
-from lora_compare.files import write_json, write_text
+from lora_compare.files import write_csv, write_json
 from lora_compare.params import Params
 from lora_compare.paths import Paths
 from lora_compare.progress import Progress
@@ -18,7 +18,7 @@ def main(paths: Paths, params: Params, progress: Progress) -> None:
     groups = near_duplicate_groups(evidence.texts)
     comparison = compare(evidence, groups, params.split.seed)
     write_json(paths.metrics("comparison"), comparison)
-    write_text(paths.curves, curves(evidence).to_csv(index=False, lineterminator="\n"))
+    write_csv(paths.curves, curves(evidence))
     write_report(paths, params, evidence, comparison)
     progress.say(comparison["verdict"])
 

@@ -6,7 +6,7 @@ from lora_compare.adapters import load_method
 from lora_compare.base import load_base
 from lora_compare.console import stage
 from lora_compare.corpus import read_split
-from lora_compare.files import read_json, write_json, write_text
+from lora_compare.files import read_json, write_csv, write_json
 from lora_compare.params import Params
 from lora_compare.paths import SPLITS, Paths, require
 from lora_compare.progress import Progress
@@ -36,8 +36,7 @@ def main(paths: Paths, params: Params, progress: Progress, method: str) -> None:
     metrics = {**results.figures, **sizes}
     write_json(paths.metrics(method), metrics)
     write_json(paths.evaluation(method), {**metrics, "calibration": results.calibration})
-    csv = results.predictions.to_csv(index=False, lineterminator="\n")
-    write_text(paths.predictions(method), csv)
+    write_csv(paths.predictions(method), results.predictions)
     progress.say(f"{method}: test accuracy {metrics['test']['accuracy']:.2%}")
 
 

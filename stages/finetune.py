@@ -1,19 +1,18 @@
 """Fine-tune the base model by one method of params.yaml."""
 
-import pandas as pd
-
 from lora_compare import tracking
 from lora_compare.adapters import save_method
 from lora_compare.base import load_base
 from lora_compare.console import stage
 from lora_compare.corpus import read_classes, read_split
 from lora_compare.cost import cost_figures
-from lora_compare.files import write_json, write_text
+from lora_compare.files import write_csv, write_json
 from lora_compare.finetuning import finetune
 from lora_compare.params import Params
 from lora_compare.paths import Paths, require
 from lora_compare.progress import Progress
 from lora_compare.seeding import choose_device, make_deterministic
+from lora_compare.training import columns
 
 
 @stage("finetune", per_method=True)
@@ -42,8 +41,7 @@ def main(paths: Paths, params: Params, progress: Progress, method: str) -> None:
         )
 
     save_method(paths.model(method), classifier, settings, training.seed, base)
-    rows = pd.DataFrame([row.to_dict() for row in result.history])
-    write_text(paths.history(method), rows.to_csv(index=False, lineterminator="\n"))
+    write_csv(paths.history(method), columns(result.history))
     cost = cost_figures(result, device)
     for path in (paths.cost(method), paths.cost_copy(method)):
         write_json(path, cost)

@@ -12,15 +12,15 @@ import zipfile
 from collections.abc import Iterable, Sequence
 from importlib import resources
 from random import Random
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 T = TypeVar("T")
 
-SEED = 5574
+SEED = 3
 ROWS = {"ham": 4827, "spam": 747}
 """Messages per class: those of the real collection."""
 REPEATS = {"ham": 225, "spam": 110}
-"""How many of them stand word for word earlier in the corpus."""
+"""How many of them repeat another message of the corpus word for word."""
 
 MEMBER = "SMSSpamCollection"
 ARCHIVE_SHA256 = ""
@@ -33,10 +33,10 @@ Messages written for lora-compare by a generator; nobody ever sent them.
 _HOLE = re.compile(r"\{(\w+)\}|\[([^\[\]{}]*)\]|[#~]")
 _WORD = re.compile(r"(?<![\w./@'-])[A-Za-z][A-Za-z']*(?![\w/@'-]|\.\w)")
 _SENTENCE_START = re.compile(r"(?:^|(?<=[.!?] ))[a-z](?![\w-]*[./:][\w/])")
-
 _GREETED = ("Hi", "Hey", "Hello", "{parent}", "{aside}")
+
 _CHAT_LOOSENESS = [0.0, 0.0, 0.0, 0.1, 0.2, 0.4]
-_BUSINESS_LOOSENESS = [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.15, 0.3]
+_COMPANY_LOOSENESS = [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.15, 0.3]
 
 
 def archive() -> bytes:
@@ -64,9 +64,8 @@ def messages() -> list[tuple[str, str]]:
     for label, count in ROWS.items():
         texts = author.distinct(label, count - REPEATS[label])
         often = author.short if label == "ham" else texts
-        for _ in range(REPEATS[label]):
-            texts.append(dice.early(often) if dice.chance(0.7) else dice.pick(texts))
-        rows.extend((label, text) for text in texts)
+        again = [dice.pick(often if dice.chance(0.7) else texts) for _ in range(REPEATS[label])]
+        rows.extend((label, text) for text in [*texts, *again])
     return dice.shuffled(rows)
 
 
@@ -74,7 +73,7 @@ class _Dice:
     """Choices that follow from the seed alone."""
 
     def __init__(self, seed: int) -> None:
-        self._random = Random(seed).random
+        self._random = Random(seed).random  # noqa: S311 - no secret depends on it
 
     def chance(self, probability: float) -> bool:
         return self._random() < probability
@@ -86,8 +85,8 @@ class _Dice:
         return options[self.below(len(options))]
 
     def early(self, options: Sequence[T]) -> T:
-        """Pick one, mostly among the first third."""
-        return self.pick(options[: -(-len(options) // 3)] if self.chance(0.8) else options)
+        """Pick one, mostly of the first third."""
+        return self.pick(options[: -(-len(options) // 3)] if self.chance(0.85) else options)
 
     def shuffled(self, items: Iterable[T]) -> list[T]:
         result = list(items)
@@ -97,6 +96,13 @@ class _Dice:
         return result
 
 
+class _Topic(NamedTuple):
+    """What messages of one kind are made from; the keys are explained in ham.toml."""
+
+    templates: list[str]
+    chat: bool
+
+
 class _Author:
     """Writes messages: draws a topic and a template, fills it in, and spells it."""
 
@@ -104,40 +110,45 @@ class _Author:
         self._dice = dice
         self._slots: dict[str, list[str]] = _grammar("slots")["slots"]
         self._spelling: dict[str, list[str]] = _grammar("spelling")["spelling"]
-        self._topics = {label: list(_grammar(label)["topics"].values()) for label in ROWS}
         self._seen: set[str] = set()
         self.short = _lines(_grammar("ham")["short"])
 
     def distinct(self, label: str, count: int) -> list[str]:
-        """Return `count` new texts; the ham ones begin with all the short ones."""
+        """Return `count` texts never written before; ham begins with all the short ones."""
         texts = list(self.short) if label == "ham" else []
         self._seen.update(texts)
         deck = [
-            (topic["chat"] if "chat" in topic else False, _lines(topic["messages"]))
-            for topic in self._topics[label]
+            _Topic(_lines(topic["messages"]), topic.get("chat", False))
+            for topic in _grammar(label)["topics"].values()
             for _ in range(topic["weight"])
         ]
         while len(texts) < count:
-            chat, templates = self._dice.pick(deck)
-            easy = chat and label == "ham"
-            template = self._dice.pick(templates) if easy else self._dice.early(templates)
-            while easy and self._dice.chance(0.1):
-                template += " " + self._dice.pick(templates)
-            text = self._write(template, chat)
+            text = self._write(self._dice.pick(deck), friendly=label == "ham")
             if text not in self._seen:
                 self._seen.add(text)
                 texts.append(text)
         return texts
 
-    def _write(self, template: str, chat: bool) -> str:
-        if chat:
-            template = self._surround(template)
-        text = self._filled(template)
+    def _write(self, topic: _Topic, friendly: bool) -> str:
+        if topic.chat and friendly:
+            lines = self._conversation(topic.templates)
+        else:
+            # Companies and crooks send the same few texts again and again.
+            lines = self._dice.early(topic.templates)
+        text = self._filled(self._surrounded(lines) if topic.chat else lines)
         text = _SENTENCE_START.sub(lambda start: start[0].upper(), text)
-        looseness = self._dice.pick(_CHAT_LOOSENESS if chat else _BUSINESS_LOOSENESS)
-        return self._loosened(text, looseness) if looseness else text
+        return self._typed(text, _CHAT_LOOSENESS if topic.chat else _COMPANY_LOOSENESS)
 
-    def _surround(self, line: str) -> str:
+    def _conversation(self, templates: list[str]) -> str:
+        """Return a template of a friend, who at times adds a second and a third."""
+        lines = self._dice.pick(templates)
+        while self._dice.chance(0.1):
+            stop = "." if lines[-1].isalnum() else ""
+            lines = f"{lines}{stop} {self._dice.pick(templates)}"
+        return lines
+
+    def _surrounded(self, line: str) -> str:
+        """Return `line` with, at times, an aside, a greeting and a closing."""
         dice = self._dice
         if dice.chance(0.15):
             line = f"{{aside}} {line}" if dice.chance(0.6) else f"{line} {{aside}}"
@@ -155,16 +166,18 @@ class _Author:
         return " ".join(text.split())
 
     def _fill(self, hole: re.Match[str]) -> str:
+        options: Sequence[str] = "0123456789" if hole[0] == "#" else "123456789"
         if hole[1] is not None:
-            return self._dice.pick(self._slots[hole[1]])
-        if hole[2] is not None:
-            return self._dice.pick(hole[2].split("|"))
-        return self._dice.pick("0123456789" if hole[0] == "#" else "123456789")
+            options = self._slots[hole[1]]
+        elif hole[2] is not None:
+            options = hole[2].split("|")
+        return self._dice.pick(options)
 
-    def _loosened(self, text: str, looseness: float) -> str:
+    def _typed(self, text: str, habits: list[float]) -> str:
         """Return `text` as a thumb types it; links, numbers and codes stay as they are."""
         dice = self._dice
-        text = _WORD.sub(lambda word: self._respelled(word[0], looseness), text)
+        looseness = dice.pick(habits)
+        text = _WORD.sub(lambda word: self._spelt(word[0], looseness), text)
         if dice.chance(looseness):
             text = text.replace("'", "")
         if dice.chance(looseness):
@@ -177,7 +190,7 @@ class _Author:
             text = text.upper()
         return text
 
-    def _respelled(self, word: str, looseness: float) -> str:
+    def _spelt(self, word: str, looseness: float) -> str:
         dice = self._dice
         if word.lower() in self._spelling and dice.chance(looseness):
             short = dice.pick(self._spelling[word.lower()])
@@ -190,7 +203,7 @@ class _Author:
 
 
 def _grammar(name: str) -> dict[str, Any]:
-    file = resources.files(__package__) / "bundled_data" / f"{name}.toml"
+    file = resources.files("lora_compare") / "bundled_data" / f"{name}.toml"
     return tomllib.loads(file.read_text(encoding="utf-8"))
 
 

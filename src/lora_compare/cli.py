@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import click
 from rich.console import Console
@@ -77,23 +78,30 @@ def classify(
 
 
 def _lines(source: Path | None) -> Iterator[str]:
-    name = "standard input" if source in (None, Path("-")) else str(source)
+    if source is None or source == Path("-"):
+        yield from _decoded(sys.stdin.buffer, "standard input")
+        return
     try:
-        file = sys.stdin.buffer if source in (None, Path("-")) else Path(str(source)).open("rb")
+        with source.open("rb") as file:
+            yield from _decoded(file, str(source))
     except OSError as error:
-        raise DataError("The file cannot be read.", where=name, actual=error.strerror) from None
-    with file:
-        for number, line in enumerate(file, start=1):
-            try:
-                text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
-            except UnicodeDecodeError:
-                raise DataError(
-                    "A line is not UTF-8.",
-                    where=f"{name}:{number}",
-                    next=f"iconv -f WINDOWS-1252 -t UTF-8 {name}",
-                ) from None
-            if text.strip():
-                yield text
+        raise DataError(
+            "The file cannot be read.", where=str(source), actual=str(error.strerror)
+        ) from None
+
+
+def _decoded(file: BinaryIO, name: str) -> Iterator[str]:
+    for number, line in enumerate(file, start=1):
+        try:
+            text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
+        except UnicodeDecodeError:
+            raise DataError(
+                "A line is not UTF-8.",
+                where=f"{name}:{number}",
+                next=f"iconv -f WINDOWS-1252 -t UTF-8 {name}",
+            ) from None
+        if text.strip():
+            yield text
 
 
 def _chunks(texts: Iterable[str]) -> Iterator[list[str]]:
@@ -142,7 +150,7 @@ def sync(quiet: bool) -> None:
 @report_user_errors
 def ui(port: int) -> None:
     """Open MLflow on http://127.0.0.1:PORT, on the runs of this project."""
-    from lora_compare.server import Server, set_patience
+    from lora_compare.tracking.server import Server, set_patience
 
     paths, _ = _project()
     server = Server.configured(paths)
@@ -155,7 +163,7 @@ def ui(port: int) -> None:
     click.echo(f"MLflow is starting at http://127.0.0.1:{port} (stop it with Ctrl-C)")
     arguments = ["mlflow", "ui", "--backend-store-uri", server.uri]
     arguments += ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    os.execvp(sys.executable, [sys.executable, "-m", *arguments])  # noqa: S606: no shell wanted
+    os.execvp(sys.executable, [sys.executable, "-m", *arguments])  # noqa: S606
 
 
 def _project() -> tuple[Paths, Params]:

@@ -61,7 +61,7 @@ def stage(name: str, per_method: bool = False) -> Callable[[Callable[..., None]]
             function(paths, params, progress, **arguments)
             tracking.log_stage(paths, params, name, progress, **arguments)
 
-        command.__doc__ = sys.modules[function.__module__].__doc__
+        command.__doc__ = function.__globals__["__doc__"]
         if per_method:
             command = click.argument("method")(command)
         command = click.option("--quiet", is_flag=True, help="Print errors only.")(command)

@@ -85,14 +85,9 @@ def _unescape(text: str) -> str:
 def write_split(path: Path, split: pd.DataFrame) -> None:
     """Write a split as CSV with the header Label,Text, in the bytes of pandas' `to_csv`.
 
-    The bytes are made here because Python's csv module, which pandas calls, quotes a carriage
-    return from 3.13 on and leaves it bare before: the same split would differ between
-    versions, and be torn apart when it is read again.
     Checked by tests/unit/test_corpus.py::test_split_files_are_those_of_pandas.
     """
-    rows = zip(split["Label"], split["Text"], strict=True)
-    lines = ["Label,Text", *(f"{label},{_quote(text)}" for label, text in rows)]
-    files.write_text(path, "\n".join(lines) + "\n")
+    files.write_csv(path, {name: split[name] for name in ("Label", "Text")})
 
 
 def read_split(path: Path) -> pd.DataFrame:
@@ -130,12 +125,6 @@ def read_classes(path: Path) -> list[str]:
     if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
         raise _damaged(path, "it is no list of names", "split")
     return cast("list[str]", classes)
-
-
-def _quote(text: str) -> str:
-    if not re.search(r'[,"\r\n]', text):
-        return text
-    return '"' + text.replace('"', '""') + '"'
 
 
 def _damaged(path: Path, actual: str, stage: str) -> DataError:

@@ -225,7 +225,7 @@ def _ask(
     except requests.TooManyRedirects:
         raise _AddressError(f"redirects more than {patience.redirects} times") from None
     except requests.RequestException as error:
-        raise _AddressError(f"no answer: {_first_line(error)}") from None
+        raise _AddressError(f"no answer: {_reason(error)}") from None
     if response.status_code == 416:
         part.unlink(missing_ok=True)
         response.close()
@@ -298,7 +298,7 @@ def _chunks(response: "requests.Response", end: float) -> Iterator[bytes]:
         try:
             chunk = stream(_CHUNK)
         except HTTPError as error:
-            raise _AttemptError(f"the transfer broke off: {_first_line(error)}") from None
+            raise _AttemptError(f"the transfer broke off: {_reason(error)}") from None
         if not chunk:
             return
         yield chunk
@@ -316,5 +316,9 @@ def _bar(progress: Progress, name: str, total: int | None) -> Iterator[Advance]:
             yield advance
 
 
-def _first_line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"[:300]
+def _reason(error: BaseException) -> str:
+    """Return the cause of a failed request in a line, without the layers around it."""
+    inner = error.args[0] if error.args else error
+    cause = getattr(inner, "reason", None) or inner
+    message = str(cause).partition("): ")[2] or str(cause)
+    return (message.splitlines() or [type(error).__name__])[0][:300]

@@ -134,21 +134,20 @@ def _check_same_messages(paths: Paths, evidence: Evidence) -> None:
             )
 
 
-def curves(evidence: Evidence) -> pd.DataFrame:
+def curves(evidence: Evidence) -> dict[str, list[Any]]:
     """Return all histories as one long table: method, split, step, epoch, loss, accuracy."""
-    parts = [
-        pd.DataFrame(
-            {
-                "method": outcome.name,
-                "split": split,
-                "step": outcome.history["step"],
-                "epoch": outcome.history["epoch"],
-                "loss": outcome.history[f"{split}_loss"],
-                "accuracy": outcome.history[f"{split}_accuracy"],
+    table: dict[str, list[Any]] = {}
+    for outcome in evidence.methods:
+        assert outcome.history is not None
+        for split in ("train", "validation"):
+            part = {
+                "method": [outcome.name] * len(outcome.history),
+                "split": [split] * len(outcome.history),
+                "step": outcome.history["step"].tolist(),
+                "epoch": outcome.history["epoch"].tolist(),
+                "loss": outcome.history[f"{split}_loss"].tolist(),
+                "accuracy": outcome.history[f"{split}_accuracy"].tolist(),
             }
-        )
-        for outcome in evidence.methods
-        if outcome.history is not None
-        for split in ("train", "validation")
-    ]
-    return pd.concat(parts, ignore_index=True)
+            for name, values in part.items():
+                table.setdefault(name, []).extend(values)
+    return table

@@ -1,10 +1,11 @@
-"""Files written whole or not at all, canonical JSON, and checksums."""
+"""Files written whole or not at all, canonical JSON and CSV, and checksums."""
 
 import hashlib
 import json
 import os
+import re
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,31 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path) -> Any:
     """Return the JSON value that `path` holds."""
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def write_csv(path: Path, columns: Mapping[str, Iterable[Any]]) -> None:
+    """Write `columns` to `path` atomically as CSV with a header, in the bytes of pandas' `to_csv`.
+
+    The bytes are made here because Python's csv module, which pandas calls, quotes a carriage
+    return from 3.13 on and leaves it bare before: the same table would differ between
+    versions, and be torn apart when it is read again. Floats have their shortest exact form.
+
+    Args:
+        path: The file.
+        columns: Values by column name; all columns have the same length.
+
+    Checked by tests/unit/test_files.py::test_csv_is_that_of_pandas.
+    """
+    rows = zip(*columns.values(), strict=True)
+    lines = [columns.keys(), *rows]
+    write_text(path, "".join(",".join(map(_csv_field, line)) + "\n" for line in lines))
+
+
+def _csv_field(value: Any) -> str:
+    text = str(value)
+    if not re.search(r'[,"\r\n]', text):
+        return text
+    return '"' + text.replace('"', '""') + '"'
 
 
 def sha256(path: Path) -> str:

@@ -315,7 +315,7 @@ def parse_params(text: str, name: str = "params.yaml") -> Params:
         ParamsError: As `load_params`.
     """
     try:
-        values = yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506: it is a SafeLoader
+        values = yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506
     except yaml.YAMLError as error:
         raise ParamsError(
             "The parameters are not valid YAML.", where=name, actual=str(error)

@@ -275,7 +275,9 @@ def _shown_settings(differing: Mapping[str, Mapping[str, Any]]) -> dict[str, dic
 
 
 def _all_settings(params: Params) -> dict[str, str]:
-    return {key: _yaml(value) for key, value in flatten(params.model_dump()).items()}
+    # Where runs are shown changes no result, so the stage need not depend on it.
+    settings = flatten(params.model_dump(exclude={"tracking"}))
+    return {key: _yaml(value) for key, value in settings.items()}
 
 
 def _yaml(value: Any) -> str:

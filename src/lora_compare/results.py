@@ -18,12 +18,12 @@ class Results:
     Attributes:
         figures: For each split every figure of `evaluate_predictions`.
         calibration: For each split its calibration bins.
-        predictions: One row a test message: text, label, predicted and p_<class>.
+        predictions: Columns text, label, predicted and p_<class>; one row a test message.
     """
 
     figures: dict[str, dict[str, Any]]
     calibration: dict[str, list[dict[str, Any]]]
-    predictions: pd.DataFrame
+    predictions: dict[str, Sequence[Any]]
 
 
 def measure(
@@ -40,15 +40,12 @@ def measure(
     """
     labels = {name: splits[name]["Label"].to_numpy(dtype=np.int64) for name in SPLITS}
     chances = {name: predict(splits[name]["Text"].tolist()) for name in SPLITS}
-    names = np.asarray(classes, dtype=object)
-    predictions = pd.DataFrame(
-        {
-            "text": splits["test"]["Text"].to_numpy(),
-            "label": names[labels["test"]],
-            "predicted": names[predicted_classes(chances["test"])],
-            **{f"p_{c}": chances["test"][:, i] for i, c in enumerate(classes)},
-        }
-    )
+    predictions = {
+        "text": splits["test"]["Text"].tolist(),
+        "label": [classes[i] for i in labels["test"]],
+        "predicted": [classes[i] for i in predicted_classes(chances["test"])],
+        **{f"p_{c}": chances["test"][:, i].tolist() for i, c in enumerate(classes)},
+    }
     return Results(
         {n: evaluate_predictions(labels[n], chances[n], classes) for n in SPLITS},
         {n: calibration_bins(labels[n], chances[n]) for n in SPLITS},

@@ -32,7 +32,9 @@ def wilson_interval(successes: int, n: int, confidence: float = CONFIDENCE) -> t
     from statsmodels.stats.proportion import proportion_confint
 
     low, high = proportion_confint(successes, n, alpha=1 - confidence, method="wilson")
-    return float(low), float(high)
+    # Rounding can put an end that is exactly the proportion (0 or 1) on its wrong side.
+    proportion = successes / n
+    return min(float(low), proportion), max(float(high), proportion)
 
 
 def mcnemar_p(correct_a: Answers, correct_b: Answers) -> float:

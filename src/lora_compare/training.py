@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -44,6 +44,12 @@ class Evaluation:
     def to_dict(self) -> dict[str, float]:
         """Return the row by column name."""
         return asdict(self)
+
+
+def columns(history: Sequence[Evaluation]) -> dict[str, list[float]]:
+    """Return the history as columns by name, for a CSV file."""
+    rows = [row.to_dict() for row in history]
+    return {name: [row[name] for row in rows] for name in rows[0]}
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,12 @@
 """Files are written whole or not at all."""
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lora_compare import files
 
@@ -36,6 +40,25 @@ def test_json_round_trips_and_refuses_what_json_cannot_hold(tmp_path: Path) -> N
     with pytest.raises(ValueError, match="JSON"):
         files.write_json(path, {"loss": float("nan")})
     assert files.read_json(path) == value
+
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r"), min_size=1)
+
+
+@given(st.lists(st.tuples(TEXT, st.integers(), st.floats(allow_nan=False)), min_size=1))
+def test_csv_is_that_of_pandas(rows: list[tuple[str, int, float]]) -> None:
+    names = ("text", "n", "p")
+    columns = dict(zip(names, map(list, zip(*rows, strict=True)), strict=True))
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "a.csv"
+        files.write_csv(path, columns)
+        expected = pd.DataFrame(columns, dtype=object).to_csv(index=False, lineterminator="\n")
+        assert path.read_bytes().decode() == expected
+
+
+def test_csv_quotes_a_carriage_return(tmp_path: Path) -> None:
+    files.write_csv(tmp_path / "a.csv", {"text": ["a\rb"], "n": [1]})
+    assert (tmp_path / "a.csv").read_bytes() == b'text,n\n"a\rb",1\n'
 
 
 def test_checksums_are_sha256(tmp_path: Path) -> None:

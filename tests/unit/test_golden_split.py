@@ -23,6 +23,14 @@ GOLDEN = {
 }
 """SHA-256 of the CSV files that the book's notebook writes."""
 
+DEFAULT = {
+    "train": "ac6f590c29d37545e96be45bacfb11538e770f0f686aaa205b370f000c9a1d5d",
+    "validation": "159c49a60279954096027c9f1260463ab72b7d086adf18fbe6048f654a13f36e",
+    "test": "12881d51131264e41bf9c5d0a03398f09165e5694c680d1336f36ed806fea370",
+    "unused": "e99796a649777cf9c9c438ec0e5908cd4c189099c792e2c69e171172a85db9a5",
+}
+"""SHA-256 of the default split's files: a change here is a change of every result."""
+
 BOOK = SplitParams(
     mode="appendix_e",
     deduplicate="none",
@@ -64,7 +72,9 @@ def test_leaks_of_the_book(corpus: pd.DataFrame) -> None:
     assert (twins["near"] & spam).sum() == 59
 
 
-def test_default_split_in_time_and_without_repeated_texts(corpus: pd.DataFrame) -> None:
+def test_default_split_in_time_and_without_repeated_texts(
+    corpus: pd.DataFrame, tmp_path: Path
+) -> None:
     started = time.perf_counter()
     frames, metrics = split(
         corpus,
@@ -77,6 +87,9 @@ def test_default_split_in_time_and_without_repeated_texts(corpus: pd.DataFrame) 
     assert metrics["conflicting_texts"] == 0
     assert metrics["test_rows_with_twin_in_train"]["exact"] == 0
     assert [len(frame) for frame in frames.values()] == [914, 131, 261, 3865]
+    for name, expected in DEFAULT.items():
+        write_split(tmp_path / name, frames[name])
+        assert hashlib.sha256((tmp_path / name).read_bytes()).hexdigest() == expected
 
 
 def test_groups_of_the_whole_file(corpus: pd.DataFrame) -> None:

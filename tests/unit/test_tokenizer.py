@@ -223,9 +223,9 @@ def test_hundred_thousand_characters_take_bounded_time(
     encoding: tiktoken.Encoding, unit: str
 ) -> None:
     text = (unit * 100_000)[:100_000] + "x"
-    start = time.perf_counter()
+    start = time.process_time()
     ids = tokenizer.encode(encoding, text, 256)
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 2
     assert ids == encoding.encode_ordinary(text)[:256]
 
 

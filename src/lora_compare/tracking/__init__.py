@@ -21,7 +21,7 @@ from lora_compare.tracking.records import (
     starting_record,
 )
 from lora_compare.tracking.runs import RunRecord
-from lora_compare.tracking.server import Server
+from lora_compare.tracking.server import Server, without_credentials
 from lora_compare.tracking.spool import Spool
 from lora_compare.tracking.store import connect, quietly, troubles
 
@@ -243,4 +243,6 @@ def _warn(server: Server, spool: Spool, progress: Progress, error: Exception) ->
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:300]
+    line = (str(error).splitlines() or [type(error).__name__])[0]
+    # MLflow's message goes on with the innards of the HTTP library.
+    return without_credentials(line.partition(" failed with exception ")[0])[:200]

@@ -69,7 +69,9 @@ class Diary:
                 tags[tag] = value
         if record.parent and (parent := self.id_of(record.parent)):
             tags["mlflow.parentRunId"] = parent
-        run = self._store.create(record.name, at, tags)
+        experiment = tags.get("dvc.experiment") if not record.parent else None
+        name = f"{record.name} ({experiment})" if experiment else record.name
+        run = self._store.create(name, at, tags)
         self._ids[record.key] = str(run.info.run_id)
         self._found[record.key] = [run]
         return run
@@ -166,7 +168,7 @@ class Diary:
                     # A copy, not a link: DVC may have made the file read-only.
                     shutil.copyfile(file.source, copy)
                 self._store.upload(run_id, Path(folder))
-        kept = [line for line in there if line.split(" ", 1)[1] not in listed]
+        kept = [line for line in there if line.partition(" ")[2] not in listed]
         return [*kept, *listed.values()]
 
     def _note(self, record: RunRecord) -> str:

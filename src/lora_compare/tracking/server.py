@@ -76,7 +76,7 @@ class Server:
     @property
     def shown(self) -> str:
         """The URI as it may be printed: without user and password."""
-        return re.sub(r"//[^/@]*@", "//", self.uri)
+        return without_credentials(self.uri)
 
     def artifact_location(self, experiment: str) -> str | None:
         """Return where an experiment's files go; None leaves it to a remote server."""
@@ -106,6 +106,11 @@ class Server:
         ) as answer:
             if answer.status_code >= 500:
                 raise ConnectionError(f"it answers with status {answer.status_code}")
+
+
+def without_credentials(text: str) -> str:
+    """Return `text` with user and password taken out of every address in it."""
+    return re.sub(r"//[^/@\s]*@", "//", text)
 
 
 def set_patience() -> None:

@@ -1,0 +1,247 @@
+"""Every stage as its command, one after the other, in one small project."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import click
+import pandas as pd
+import pytest
+from click.testing import CliRunner, Result
+
+from lora_compare import cli
+from small_project import ROOT, small_params, write_messages
+
+pytestmark = pytest.mark.xdist_group("stages")
+
+
+def command(stage: str) -> click.Command:
+    spec = importlib.util.spec_from_file_location(f"stage_{stage}", ROOT / "stages" / f"{stage}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    main: click.Command = module.main
+    return main
+
+
+def run(stage: str, *arguments: str) -> Result:
+    return CliRunner().invoke(command(stage), list(arguments))
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("project with ünicode")
+    (folder / "params.yaml").write_text(small_params())
+    write_messages(folder / "inputs" / "messages.csv")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("LORA_COMPARE_TRACKING", "off")
+        for stage in ("download", "split", "base_model", "baseline"):
+            result = run(stage)
+            assert result.exit_code == 0, result.output + repr(result.exception)
+        for method in ("full", "lora"):
+            for stage in ("finetune", "evaluate"):
+                result = run(stage, method)
+                assert result.exit_code == 0, result.output + repr(result.exception)
+        result = run("compare")
+        assert result.exit_code == 0, result.output + repr(result.exception)
+    return folder
+
+
+@pytest.fixture
+def inside(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(project)
+    monkeypatch.setenv("LORA_COMPARE_TRACKING", "off")
+    return project
+
+
+def metrics(project: Path, name: str) -> dict:
+    return json.loads((project / "metrics" / f"{name}.json").read_text())
+
+
+def test_split_writes_disjoint_balanced_splits(project: Path) -> None:
+    frames = {
+        name: pd.read_csv(project / f"data/splits/{name}.csv")
+        for name in ("train", "validation", "test", "unused")
+    }
+    assert {n: len(f) for n, f in frames.items()} == {
+        "train": 84,
+        "validation": 12,
+        "test": 24,
+        "unused": 60,
+    }
+    assert frames["train"]["Label"].value_counts().tolist() == [42, 42]
+    texts = pd.concat(list(frames.values()))["Text"]
+    assert texts.is_unique
+    assert len(texts) == 180
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_every_method_has_every_figure(project: Path, method: str) -> None:
+    figures = metrics(project, method)
+    for split in ("train", "validation", "test"):
+        assert {
+            "accuracy",
+            "accuracy_ci95",
+            "n",
+            "f1",
+            "precision",
+            "recall",
+            "auroc",
+            "average_precision",
+            "log_loss",
+            "brier",
+            "ece",
+            "confusion_matrix",
+        } <= figures[split].keys()
+        low, high = figures[split]["accuracy_ci95"]
+        assert low <= figures[split]["accuracy"] <= high
+    file = project / "models" / method / "model.safetensors"
+    assert figures["artifact_bytes"] == file.stat().st_size
+    assert figures["trainable_parameters"] <= figures["total_parameters"]
+    cost = metrics(project, f"{method}_cost")
+    assert cost["device"] == "cpu"
+    assert cost["threads"] == 1
+    assert cost["train_seconds"] > 0
+    assert cost["peak_memory_bytes"] > 50e6
+
+
+def test_the_metrics_agree_with_the_predictions(project: Path) -> None:
+    for method in ("full", "lora"):
+        rows = pd.read_csv(project / f"reports/predictions/{method}.csv")
+        accuracy = (rows["label"] == rows["predicted"]).mean()
+        assert metrics(project, method)["test"]["accuracy"] == accuracy
+        assert ((rows["p_ham"] + rows["p_spam"] - 1).abs() < 1e-9).all()
+        assert (rows["predicted"] == "spam").eq(rows["p_spam"] > rows["p_ham"]).all()
+
+
+def test_histories_start_equal_and_end_at_the_last_step(project: Path) -> None:
+    rows = {m: pd.read_csv(project / f"reports/history/{m}.csv") for m in ("full", "lora")}
+    for history in rows.values():
+        assert history["step"].tolist() == [0, 5, 10, 11]
+        assert history["epoch"].iloc[-1] == 1.0
+    start = ["train_loss", "train_accuracy", "validation_loss", "validation_accuracy"]
+    assert rows["full"].loc[0, start].tolist() == rows["lora"].loc[0, start].tolist()
+
+
+def test_baseline_holds_the_untuned_model_and_tfidf(project: Path) -> None:
+    baseline = metrics(project, "baseline")
+    assert baseline["untuned"]["trainable_parameters"] == 0
+    assert baseline["tfidf"]["test"]["accuracy"] > 0.9
+    history = pd.read_csv(project / "reports/history/full.csv")
+    assert baseline["untuned"]["test"]["n"] == 24
+    assert 0 < history["train_loss"][0] < 2
+
+
+def test_the_comparison_names_both_methods_and_a_verdict(project: Path) -> None:
+    comparison = metrics(project, "comparison")
+    assert [record["method"] for record in comparison["methods"]][:2] == ["full", "lora"]
+    verdicts = {"A better", "B better", "no evidence of a difference"}
+    assert {pair["verdict"] for pair in comparison["pairs"]} <= verdicts
+    assert 0 < comparison["reference"]["parameter_ratio"] < 1
+    html = (project / "reports/comparison.html").read_text()
+    assert "lora" in html
+    assert 'src="http' not in html
+
+
+def test_a_second_run_gives_the_same_bytes(inside: Path) -> None:
+    files = [
+        "models/lora/model.safetensors",
+        "models/lora/config.json",
+        "reports/history/lora.csv",
+        "metrics/lora.json",
+        "reports/predictions/lora.csv",
+    ]
+    before = {name: (inside / name).read_bytes() for name in files}
+    assert run("finetune", "lora").exit_code == 0
+    assert run("evaluate", "lora").exit_code == 0
+    assert {name: (inside / name).read_bytes() for name in files} == before
+
+
+def test_training_does_not_read_the_test_split(inside: Path) -> None:
+    test = inside / "data/splits/test.csv"
+    content = test.read_bytes()
+    test.unlink()
+    try:
+        assert run("finetune", "lora").exit_code == 0
+        result = run("evaluate", "lora")
+    finally:
+        test.write_bytes(content)
+    assert result.exit_code == 2
+    assert "dvc repro split" in result.output
+
+
+def test_an_unknown_method_is_an_error_with_the_methods_there_are(inside: Path) -> None:
+    result = run("finetune", "lora_r4")
+    assert result.exit_code == 2
+    assert "full, lora" in result.output
+    assert "Traceback" not in result.output
+
+
+def test_a_mistake_in_the_parameters_stops_every_stage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "params.yaml").write_text(small_params().replace("epochs: 1", "epochs: one"))
+    for stage in ("download", "split", "base_model", "baseline", "compare"):
+        result = run(stage)
+        assert result.exit_code == 2
+        assert "training.epochs" in result.output
+    assert [path.name for path in tmp_path.iterdir()] == ["params.yaml"]
+
+
+def test_classify_prints_label_probability_and_text(inside: Path) -> None:
+    result = CliRunner().invoke(cli.main, ["classify", "claim £9 now", "home by 6"])
+    assert result.exit_code == 0, result.output
+    rows = [line.split("\t") for line in result.output.splitlines()]
+    assert [row[2] for row in rows] == ["claim £9 now", "home by 6"]
+    assert all(row[0] in ("ham", "spam") and 0.5 <= float(row[1]) <= 1 for row in rows)
+
+
+def test_classify_reads_lines_and_writes_json(inside: Path, tmp_path: Path) -> None:
+    file = tmp_path / "messages.txt"
+    file.write_text("claim £9 now\r\n\nhome by 6", encoding="utf-8")
+    arguments = ["classify", "--json", "--method", "full"]
+    from_file = CliRunner().invoke(cli.main, [*arguments, "--file", str(file)])
+    from_stdin = CliRunner().invoke(cli.main, arguments, input=file.read_bytes())
+    assert from_file.output == from_stdin.output
+    records = [json.loads(line) for line in from_file.output.splitlines()]
+    assert [record["text"] for record in records] == ["claim £9 now", "home by 6"]
+    for record in records:
+        assert sum(record["probabilities"].values()) == pytest.approx(1)
+        assert record["probability"] == record["probabilities"][record["label"]]
+
+
+def test_classify_gives_the_probabilities_of_the_evaluation(inside: Path) -> None:
+    rows = pd.read_csv(inside / "reports/predictions/lora.csv").head(5)
+    result = CliRunner().invoke(cli.main, ["classify", "--json", *rows["text"]])
+    records = [json.loads(line) for line in result.output.splitlines()]
+    spam = [record["probabilities"]["spam"] for record in records]
+    assert spam == pytest.approx(rows["p_spam"].tolist(), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "stdin", "expected"),
+    [
+        (["classify", " "], None, "empty text"),
+        (["classify", "--file", "missing.txt"], None, "missing.txt"),
+        (["classify"], b"ok\ncaf\xe9\n", "standard input:2"),
+        (["classify", "--method", "nope", "hi"], None, "full, lora"),
+    ],
+)
+def test_classify_refuses_what_it_cannot_read(
+    inside: Path, arguments: list[str], stdin: bytes | None, expected: str
+) -> None:
+    result = CliRunner().invoke(cli.main, arguments, input=stdin)
+    assert result.exit_code == 2
+    assert expected in result.output
+
+
+def test_summary_shows_accuracy_price_verdict_and_what_to_type_next(inside: Path) -> None:
+    result = CliRunner().invoke(cli.main, ["summary"])
+    assert result.exit_code == 0
+    accuracy = metrics(inside, "lora")["test"]["accuracy"]
+    assert f"{accuracy:.1%}".replace("%", " %") in result.output
+    for word in ("full", "tfidf", "untuned", "make ui", "params.yaml"):
+        assert word in result.output
