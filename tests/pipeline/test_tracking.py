@@ -20,6 +20,7 @@ from lora_compare import tracking
 from lora_compare.errors import UserError
 from lora_compare.params import load_params
 from lora_compare.progress import SILENT, Progress
+from lora_compare.tracking.store import quietly
 from tracked_project import history, write_method, write_project
 
 # One worker for all: they share the server and the stores that are slow to make.
@@ -39,9 +40,7 @@ class Project:
         self.uri = uri or f"sqlite:///{self.paths.root / 'mlflow.db'}"
 
     def client(self) -> Any:
-        from mlflow.tracking import MlflowClient
-
-        return MlflowClient(self.uri)
+        return _client(self.uri)
 
     def runs(self) -> list[Any]:
         client = self.client()
@@ -85,6 +84,14 @@ class Project:
 
     def waiting(self) -> list[str]:
         return [path.name for path in (self.paths.root / ".tracking" / "spool").glob("*")]
+
+
+def _client(uri: str) -> Any:
+    # Importing MLflow and opening a store warn of what SQLAlchemy deprecates.
+    with quietly():
+        from mlflow.tracking import MlflowClient
+
+        return MlflowClient(uri)
 
 
 class Lines(Progress):
@@ -362,11 +369,9 @@ def test_tracking_can_be_switched_off(project: Project, monkeypatch: pytest.Monk
 def test_two_first_starts_at_once_make_one_experiment(
     first_starts: tuple[Path, list[tuple[int, str]]],
 ) -> None:
-    from mlflow.tracking import MlflowClient
-
     store, outcomes = first_starts
     assert outcomes == [(0, ""), (0, "")]
-    experiments = MlflowClient(f"sqlite:///{store}").search_experiments()
+    experiments = _client(f"sqlite:///{store}").search_experiments()
     assert sorted(experiment.name for experiment in experiments) == ["Default", "first"]
 
 

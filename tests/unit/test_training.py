@@ -98,7 +98,7 @@ def test_the_loop_equals_plain_adamw_over_the_same_batches() -> None:
 
 def test_accumulated_small_batches_give_the_gradient_of_the_large_batch() -> None:
     data = texts(10)
-    parts = [data.take(range(0, 7)), data.take(range(7, 10))]
+    parts = [data.take(range(7)), data.take(range(7, 10))]
 
     def gradients(batches: list[Batch]) -> tuple[float, list[torch.Tensor]]:
         classifier = model().double()
