@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev repro summary ui test lint types check lock clean
+.PHONY: help setup setup-dev repro summary results ui test test-slow lint types check lock clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -40,11 +40,17 @@ repro: setup ## set up, run the pipeline, print the comparison
 summary: setup ## print the comparison again
 	@lora-compare summary
 
+results: setup ## write the comparison into README.md
+	@lora-compare summary --write README.md
+
 ui: setup ## open MLflow on http://127.0.0.1:5000 (PORT=5001 for another port)
 	lora-compare ui --port $(PORT)
 
 test: setup-dev ## set up, run the whole test suite
 	python -m pytest $(PYTEST_ARGS)
+
+test-slow: setup-dev ## the tests that take minutes
+	python -m pytest -m slow $(PYTEST_ARGS)
 
 lint: setup-dev ## ruff: rules and format
 	ruff check .

@@ -14,7 +14,7 @@ EDITS = {
     "label_column: label": "label_column: kind",
     "vocabulary_size: 2048": "vocabulary_size: 300",
     "steps: 800": "steps: 8",
-    "batch_size: 16": "batch_size: 4",
+    "batch_tokens: 1024": "batch_tokens: 64",
     "sequence_length: 128": "sequence_length: 16",
     "epochs: 5": "epochs: 1",
     "eval_every: 50": "eval_every: 5",

@@ -15,7 +15,7 @@ from lora_compare.files import read_json, sha256, write_json
 from lora_compare.gpt import CONFIGS, GPT, GPTConfig, initialise
 from lora_compare.params import ModelParams
 from lora_compare.paths import require
-from lora_compare.pretraining import pretrain, random_nano, token_stream
+from lora_compare.pretraining import pretrain, random_nano, sequences
 from lora_compare.progress import SILENT, Progress
 from lora_compare.seeding import seeded
 from lora_compare.tokenizer import gpt2_encoding, load_encoding, save_encoding, train_encoding
@@ -51,7 +51,6 @@ def make_base(
     Raises:
         DownloadError: A checkpoint or tokenizer can neither be found nor fetched.
         CheckpointError: The checkpoint is not the one that was asked for.
-        DataError: There is too little text to pre-train on.
     """
     if model.name == "gpt2-nano":
         return _make_nano(model, texts, device, progress)
@@ -74,12 +73,12 @@ def _make_nano(
     if model.weights == "random":
         gpt = random_nano(encoding.n_vocab, model.seed)
         return _describe(gpt, encoding, model, {"kind": "random"})
-    stream = token_stream(texts, encoding)
-    gpt, loss = pretrain(stream, encoding.n_vocab, model.pretraining, device, progress)
+    pieces = sequences(texts, encoding, model.pretraining.sequence_length)
+    gpt, loss = pretrain(pieces, encoding.n_vocab, model.pretraining, device, progress)
     source = {
         "kind": "pretrained here",
         "texts": len(texts),
-        "tokens": len(stream),
+        "tokens": sum(len(piece) for piece in pieces),
         "final_loss": loss,
     }
     return _describe(gpt.cpu(), encoding, model, source)

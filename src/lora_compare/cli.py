@@ -13,8 +13,9 @@ from rich.console import Console
 from lora_compare import __version__
 from lora_compare.console import report_user_errors
 from lora_compare.errors import DataError, ParamsError
+from lora_compare.files import read_json
 from lora_compare.params import Params, load_params
-from lora_compare.paths import Paths
+from lora_compare.paths import Paths, require
 from lora_compare.progress import Progress
 
 CHUNK = 256
@@ -52,7 +53,7 @@ def classify(
     lora-compare classify "You have won a prize, call now"
     lora-compare classify --method full --file messages.txt
     cat messages.txt | lora-compare classify --json
-    """
+    """  # noqa: D301 (click reads the \b as a character)
     from lora_compare.adapters import load_method
     from lora_compare.base import load_base
     from lora_compare.seeding import choose_device
@@ -118,12 +119,23 @@ def _chunks(texts: Iterable[str]) -> Iterator[list[str]]:
 
 
 @main.command()
+@click.option(
+    "--write",
+    "target",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Put it into this markdown file instead, between its marks <!-- results -->.",
+)
 @report_user_errors
-def summary() -> None:
+def summary(target: Path | None) -> None:
     """Print the comparison: accuracy, price and verdict, and what to type next."""
+    from lora_compare.markdown import write_results
     from lora_compare.summary import print_summary
 
-    print_summary(Paths.here(), Console())
+    paths = Paths.here()
+    if target is None:
+        print_summary(paths, Console())
+    else:
+        write_results(target, read_json(require(paths.metrics("comparison"), "compare")))
 
 
 @main.command()

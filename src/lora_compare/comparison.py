@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from lora_compare import formats
 from lora_compare.evidence import Evidence, Outcome
 from lora_compare.formats import p_value, percent, points
 from lora_compare.params import Params
@@ -238,3 +239,12 @@ def _headline(
         return f"{name} is the only method: add another under methods in params.yaml to compare."
     pair = _between(pairs, reference["full"], reference["lora"]) if reference else pairs[0]
     return str(pair["sentence"])
+
+
+def shown_settings(differing: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, str]]:
+    """Return settings as YAML would show them; a dash where a method has none."""
+    names = dict.fromkeys(name for values in differing.values() for name in values)
+    return {
+        key: {n: formats.setting(values[n]) if n in values else formats.DASH for n in names}
+        for key, values in differing.items()
+    }

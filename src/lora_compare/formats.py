@@ -1,6 +1,9 @@
 """Numbers as people read them: percentages, intervals, sizes, durations, ratios."""
 
 from collections.abc import Sequence
+from typing import Any
+
+from lora_compare.files import canonical_json
 
 UNKNOWN = "n/a"
 """What stands where a number was not measured."""
@@ -75,3 +78,8 @@ def share(ratio: float | None) -> str:
 
 def _short(value: float) -> str:
     return f"{value:.1f}" if value < 9.95 else f"{value:,.0f}"
+
+
+def setting(value: Any) -> str:
+    """Return a setting as YAML would show it."""
+    return value if isinstance(value, str) else canonical_json(value).strip()

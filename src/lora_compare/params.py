@@ -91,8 +91,8 @@ class PretrainingParams(Section):
     Attributes:
         vocabulary_size: Tokens of the byte-level BPE, at least 257.
         steps: Optimizer steps.
-        batch_size: Sequences a step.
-        sequence_length: Tokens a sequence.
+        batch_tokens: Positions a step, padding included.
+        sequence_length: Tokens after which a message is cut into another sequence.
         learning_rate: Peak of the cosine schedule.
         weight_decay: AdamW's decoupled weight decay.
         seed: Seed of the initial weights and of the batches.
@@ -100,9 +100,9 @@ class PretrainingParams(Section):
 
     vocabulary_size: Annotated[int, Field(ge=257, le=50_257)] = 2048
     steps: Count = 800
-    batch_size: Count = 16
+    batch_tokens: Count = 1024
     sequence_length: Annotated[int, Field(ge=2, le=256)] = 128
-    learning_rate: Positive = 2.0e-3
+    learning_rate: Positive = 3.0e-3
     weight_decay: NotNegative = 0.1
     seed: Seed = 123
 

@@ -1,21 +1,24 @@
 """Language-model pre-training of `gpt2-nano` on the messages that no evaluation uses."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
 import tiktoken
 import torch
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lora_compare.batches import IntArray
-from lora_compare.errors import DataError
+from lora_compare.batches import IntArray, by_length
 from lora_compare.gpt import CONFIGS, GPT, initialise
 from lora_compare.params import PretrainingParams
 from lora_compare.progress import SILENT, Progress
 from lora_compare.schedules import rate_factor
 from lora_compare.seeding import seeded
 from lora_compare.tokenizer import encode_all
+
+IGNORED = -100
+"""Fills the right side of shorter pieces; no token has this id."""
 
 WARMUP = 0.05
 """Fraction of the steps in which the learning rate rises to its peak."""
@@ -32,14 +35,49 @@ def random_nano(vocabulary_size: int, seed: int) -> GPT:
         return initialise(GPT(replace(CONFIGS["gpt2-nano"], vocab_size=vocabulary_size)))
 
 
-def token_stream(texts: Sequence[str], encoding: tiktoken.Encoding) -> IntArray:
-    """Return all texts as one array of token ids, each followed by the end-of-text token."""
-    sequences, _ = encode_all(encoding, texts, max_length=None)
-    return np.concatenate([np.append(s, encoding.eot_token) for s in sequences]).astype(np.int64)
+def sequences(texts: Sequence[str], encoding: tiktoken.Encoding, length: int) -> list[IntArray]:
+    """Return every text's token ids with the end-of-text token behind, cut into pieces.
+
+    A piece starts where fine-tuning will start: at the beginning of a text, position 0. Windows
+    over the concatenated texts would teach positions and contexts that no message has.
+
+    Args:
+        texts: What to learn from.
+        encoding: The tokenizer.
+        length: Most tokens of a piece; a longer text becomes several.
+    """
+    tokens, _ = encode_all(encoding, texts, max_length=None)
+    whole = [np.append(t, encoding.eot_token).astype(np.int64) for t in tokens]
+    pieces = [t[i : i + length] for t in whole for i in range(0, len(t), length)]
+    return [piece for piece in pieces if len(piece) > 1]
+
+
+def batches(pieces: Sequence[IntArray], settings: PretrainingParams) -> Iterator[Tensor]:
+    """Yield the batches of the whole pre-training, shape (b, t), padded with IGNORED.
+
+    Every epoch takes all pieces once, pieces of similar length together, in a new order.
+
+    Args:
+        pieces: Token ids of each piece.
+        settings: Number of batches, their size in positions, and the seed.
+    """
+    random = np.random.default_rng(settings.seed)
+    done = 0
+    while True:
+        # Ties between pieces of one length are broken anew in every epoch.
+        order = random.permutation(len(pieces))
+        lengths = np.array([len(pieces[i]) for i in order])
+        groups = [order[g] for g in by_length(lengths, settings.batch_tokens)]
+        for index in random.permutation(len(groups)):
+            if done == settings.steps:
+                return
+            done += 1
+            group = [torch.from_numpy(pieces[i]) for i in groups[index]]
+            yield nn.utils.rnn.pad_sequence(group, batch_first=True, padding_value=IGNORED)
 
 
 def pretrain(
-    stream: IntArray,
+    pieces: Sequence[IntArray],
     vocabulary_size: int,
     settings: PretrainingParams,
     device: torch.device,
@@ -48,7 +86,7 @@ def pretrain(
     """Return a `gpt2-nano` trained to predict the next token, and its last mean loss.
 
     Args:
-        stream: Token ids of the whole pre-training text, shape (n,).
+        pieces: Token ids of each text or piece of one, at least two each.
         vocabulary_size: Tokens of the embedding.
         settings: Steps, batch and sequence sizes, learning rate and seed.
         device: Where to train.
@@ -57,19 +95,7 @@ def pretrain(
     Returns:
         The model on `device`, and the mean cross-entropy in nats of the last tenth of the
         steps.
-
-    Raises:
-        DataError: The text is shorter than one training sequence.
     """
-    length = settings.sequence_length
-    if len(stream) <= length:
-        raise DataError(
-            "There is too little text to pre-train gpt2-nano.",
-            where="data/splits/train.csv and data/splits/unused.csv",
-            expected=f"more than {length} tokens",
-            actual=str(len(stream)),
-            next="give more messages, or set model.weights: random in params.yaml",
-        )
     gpt = random_nano(vocabulary_size, settings.seed).to(device)
     optimizer = torch.optim.AdamW(
         gpt.parameters(),
@@ -81,14 +107,10 @@ def pretrain(
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: rate_factor(step, settings.steps, "cosine", WARMUP)
     )
-    generator = np.random.default_rng(settings.seed)
-    tokens = torch.from_numpy(stream).to(device)
     losses: list[float] = []
     with progress.task("pre-train gpt2-nano", settings.steps) as advance:
-        for _ in range(settings.steps):
-            starts = generator.integers(0, len(stream) - length, settings.batch_size)
-            windows = torch.stack([tokens[s : s + length + 1] for s in starts])  # (b, t + 1)
-            loss = next_token_loss(gpt, windows)
+        for batch in batches(pieces, settings):
+            loss = next_token_loss(gpt, batch.to(device))
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
@@ -98,12 +120,14 @@ def pretrain(
     return gpt, float(np.mean(losses[-max(1, settings.steps // 10) :]))
 
 
-def next_token_loss(gpt: GPT, windows: torch.Tensor) -> torch.Tensor:
+def next_token_loss(gpt: GPT, batch: Tensor) -> Tensor:
     """Return the mean cross-entropy in nats of predicting each next token.
 
     Args:
         gpt: The language model.
-        windows: Token ids, shape (b, t + 1): inputs and, one to the right, targets.
+        batch: Token ids padded on the right with IGNORED, shape (b, t).
     """
-    logits = gpt.next_token_logits(gpt(windows[:, :-1]))
-    return F.cross_entropy(logits.flatten(0, 1), windows[:, 1:].flatten())
+    inputs, targets = batch[:, :-1].clamp(min=0), batch[:, 1:]
+    real = targets != IGNORED
+    logits = gpt.next_token_logits(gpt(inputs)[real])
+    return F.cross_entropy(logits, targets[real])

@@ -4,17 +4,17 @@ Messages are hostile input: the page's template escapes every value, and forbids
 to run or fetch anything.
 """
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from lora_compare import charts, formats
-from lora_compare.comparison import TESTED_BASELINE, differing_settings, flatten
+from lora_compare.comparison import TESTED_BASELINE, differing_settings, flatten, shown_settings
 from lora_compare.evidence import Evidence, Outcome
-from lora_compare.files import canonical_json, write_text
+from lora_compare.files import write_text
+from lora_compare.markdown import render_markdown
 from lora_compare.metrics import calibration_bins
 from lora_compare.params import Params
 from lora_compare.paths import Paths
@@ -104,63 +104,10 @@ def render_html(
             disagreements=_disagreements(evidence),
             mistakes={outcome.name: _mistakes(outcome) for outcome in evidence.methods},
             split=evidence.split,
-            differing=_shown_settings(differing_settings(params, names)),
+            differing=shown_settings(differing_settings(params, names)),
             settings=_all_settings(params),
         )
     )
-
-
-def render_markdown(params: Params, evidence: Evidence, comparison: Mapping[str, Any]) -> str:
-    """Return the verdict, the tables, the leak counts and the differing settings.
-
-    Arguments as in `write_report`.
-    """
-    names = [method.name for method in evidence.methods]
-    records = [*comparison["methods"], *comparison["baselines"]]
-    twins = evidence.split["test_rows_with_twin_in_train"]
-    differing = _shown_settings(differing_settings(params, names))
-    price, warning = price_sentence(comparison["reference"]), caution(comparison)
-    parts = [
-        "# Comparison of fine-tuning methods",
-        f"**{_plain(comparison['verdict'])}**",
-        *(_plain(text) for text in (warning, price) if text),
-        _markdown_table(
-            PRICE_HEADER,
-            [_price_row(record) for record in records],
-        ),
-        "## Every pair",
-        _markdown_table(
-            PAIR_HEADER,
-            [_pair_row(pair) for pair in comparison["pairs"]],
-        ),
-        "## Charts",
-        *(f"![{title}](plots/{file}.svg)" for file, title in CHART_TITLES.items()),
-        "## Test messages that also stand in the training split",
-        _markdown_table(tuple(twins), [[formats.count(value) for value in twins.values()]]),
-        "## Settings in which the methods differ",
-        _markdown_table(
-            ("setting", *names), [[key, *values.values()] for key, values in differing.items()]
-        ),
-        "The mistakes, the disagreements and all settings are in comparison.html.",
-    ]
-    return "\n\n".join(parts) + "\n"
-
-
-PRICE_HEADER = (
-    "method",
-    "test accuracy (95 % interval)",
-    "trainable parameters",
-    "of full",
-    "training time",
-    "peak memory",
-    "artifact size",
-)
-PAIR_HEADER = ("A", "B", "A - B in points (95 % interval)", "McNemar p", "Holm p", "verdict")
-CHART_TITLES = {
-    "parameters": "Test accuracy by trained parameters",
-    "loss": "Loss by epoch",
-    "accuracy": "Accuracy by epoch",
-}
 
 
 def _environment() -> "Environment":
@@ -265,57 +212,7 @@ def _shown_text(text: str) -> str:
     return text[:LONGEST_MESSAGE] + f"\N{HORIZONTAL ELLIPSIS} ({len(text):,} characters)"
 
 
-def _shown_settings(differing: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, str]]:
-    """Return settings as YAML would show them; a dash where a method has none."""
-    names = dict.fromkeys(name for values in differing.values() for name in values)
-    return {
-        key: {n: _yaml(values[n]) if n in values else formats.DASH for n in names}
-        for key, values in differing.items()
-    }
-
-
 def _all_settings(params: Params) -> dict[str, str]:
     # Where runs are shown changes no result, so the stage need not depend on it.
     settings = flatten(params.model_dump(exclude={"tracking"}))
-    return {key: _yaml(value) for key, value in settings.items()}
-
-
-def _yaml(value: Any) -> str:
-    return value if isinstance(value, str) else canonical_json(value).strip()
-
-
-def _price_row(record: Mapping[str, Any]) -> list[str]:
-    interval = (record["test_accuracy_low"], record["test_accuracy_high"])
-    return [
-        record["method"],
-        f"{formats.percent(record['test_accuracy'])} ({formats.percent_interval(interval)})",
-        formats.count(record["trainable_parameters"]),
-        formats.share(record.get("parameters_of_full")),
-        formats.duration(record["train_seconds"]),
-        formats.size(record["peak_memory_bytes"]),
-        formats.size(record["artifact_bytes"] or None),
-    ]
-
-
-def _pair_row(pair: Mapping[str, Any]) -> list[str]:
-    low, high = (formats.points(end) for end in pair["accuracy_difference_ci95"])
-    return [
-        pair["a"],
-        pair["b"],
-        f"{formats.points(pair['accuracy_difference'])} ({low} to {high})",
-        formats.p_value(pair["mcnemar_p"]),
-        formats.p_value(pair["holm_p"]),
-        pair["verdict"],
-    ]
-
-
-def _markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [list(header), ["---"] * len(header)]
-    body = [[_plain(cell) for cell in row] for row in rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines + body)
-
-
-def _plain(text: str) -> str:
-    """Return text in which what could be a tag, a link or a table becomes an entity."""
-    one_line = " ".join(str(text).split())
-    return re.sub(r"[\\`*\[\]<>|&]", lambda match: f"&#{ord(match[0])};", one_line)
+    return {key: formats.setting(value) for key, value in settings.items()}

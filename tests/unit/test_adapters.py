@@ -49,7 +49,7 @@ def base_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         name="gpt2-nano",
         weights="pretrained",
         pretraining=PretrainingParams(
-            vocabulary_size=300, steps=3, batch_size=2, sequence_length=16
+            vocabulary_size=300, steps=3, batch_tokens=64, sequence_length=16
         ),
     )
     save_base(make_base(model, TEXTS, CPU), folder)
@@ -155,7 +155,7 @@ def test_making_the_base_twice_gives_the_same_bytes(base_folder: Path, tmp_path:
         name="gpt2-nano",
         weights="pretrained",
         pretraining=PretrainingParams(
-            vocabulary_size=300, steps=3, batch_size=2, sequence_length=16
+            vocabulary_size=300, steps=3, batch_tokens=64, sequence_length=16
         ),
     )
     save_base(make_base(model, TEXTS, CPU), tmp_path)

@@ -144,6 +144,7 @@ def test_any_edited_line_is_accepted_or_refused_cleanly(number: int, value: str)
     lines = LINES.copy()
     lines[number] = lines[number].split(":")[0] + ": " + value
     try:
-        parse_params("\n".join(lines))
+        outcome = str(parse_params("\n".join(lines)))
     except ParamsError as error:
-        assert str(error)
+        outcome = str(error)
+    assert outcome

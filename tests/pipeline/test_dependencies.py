@@ -1,0 +1,36 @@
+"""dvc.yaml names every file that a stage runs, and nothing that it does not."""
+
+import pytest
+import yaml
+
+from pipeline.imports import ROOT, closure
+
+PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text())
+STAGES = {name: stage.get("do", stage) for name, stage in PIPELINE["stages"].items()}
+
+
+def test_the_stages_are_those_of_the_folder() -> None:
+    scripts = {path.stem for path in (ROOT / "stages").glob("*.py")}
+    assert set(STAGES) == scripts
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_a_stage_depends_on_exactly_the_code_that_it_imports(name: str) -> None:
+    script = ROOT / "stages" / f"{name}.py"
+    expected = {str(p.relative_to(ROOT)) for p in {script, *closure(script)}}
+    listed = [d for d in STAGES[name]["deps"] if d.startswith(("src/", "stages/"))]
+    assert sorted(listed) == sorted(expected)
+
+
+def test_training_does_not_depend_on_the_test_split() -> None:
+    assert not [d for d in STAGES["finetune"]["deps"] if "test" in d]
+    assert not [d for d in STAGES["base_model"]["deps"] if "test" in d or "validation" in d]
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_a_stage_is_described_and_its_metrics_stay_in_git(name: str) -> None:
+    assert STAGES[name]["desc"]
+    for metric in STAGES[name].get("metrics", []):
+        ((path, options),) = metric.items()
+        assert path.startswith("metrics/")
+        assert options == {"cache": False}

@@ -1,0 +1,186 @@
+"""The pipeline as its users run it: dvc repro, experiments, the run cache, metrics and plots.
+
+One small project goes through the tests of this file in their order.
+"""
+
+import json
+import re
+import shutil
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from small_project import commit, copy_project, environment
+
+pytestmark = pytest.mark.xdist_group("dvc")
+
+ALL = [
+    "download",
+    "split",
+    "base_model",
+    "baseline",
+    "finetune@full",
+    "finetune@lora",
+    "evaluate@full",
+    "evaluate@lora",
+    "compare",
+]
+TRAINED = ("models/", "reports/history", "reports/predictions", "reports/evaluations")
+COSTS = ("costs/", "_cost.json", "metrics/comparison", "reports/comparison", "reports/plots")
+
+
+def dvc(folder: Path, *arguments: str, **variables: str) -> str:
+    """Run DVC in `folder` and return what it printed."""
+    done = subprocess.run(
+        [sys.executable, "-m", "dvc", *arguments],
+        cwd=folder,
+        env=environment(PATH=f"{Path(sys.executable).parent}:/usr/bin:/bin", **variables),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def ran(output: str) -> list[str]:
+    """Return the stages that DVC ran, in order."""
+    return re.findall(r"Running stage '([^']+)'", output)
+
+
+def lock(folder: Path) -> dict:
+    return yaml.safe_load((folder / "dvc.lock").read_text())["stages"]
+
+
+def repeatable(folder: Path) -> dict[str, list[tuple[str, str]]]:
+    """Return every stage's paths and md5s in dvc.lock, without cost and what it goes into."""
+    return {
+        name: [
+            (entry["path"], entry["md5"])
+            for kind in ("deps", "outs")
+            for entry in stage.get(kind, [])
+            if not any(part in entry["path"] for part in COSTS)
+        ]
+        for name, stage in lock(folder).items()
+    }
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return copy_project(tmp_path_factory.mktemp("project"))
+
+
+def test_repro_runs_every_stage_once_and_then_none(project: Path) -> None:
+    assert ran(dvc(project, "repro")) == ALL
+    commit(project, "results")
+    assert ran(dvc(project, "repro")) == []
+
+
+def test_outputs_are_ignored_by_git_and_metrics_are_not(project: Path) -> None:
+    tracked = subprocess.run(
+        ["git", "ls-files"], cwd=project, check=True, capture_output=True, text=True
+    ).stdout.split()
+    assert {"metrics/full.json", "metrics/lora_cost.json", "metrics/comparison.json"} <= {*tracked}
+    assert not [path for path in tracked if path.startswith(("data/", "models/", "reports/"))]
+    assert "dvc.lock" in tracked
+
+
+def test_every_run_is_in_mlflow_once(project: Path) -> None:
+    with sqlite3.connect(project / "mlflow.db") as store:
+        names = [row[0] for row in store.execute("select name from runs")]
+        (experiments,) = store.execute(
+            "select count(*) from experiments where name = 'lora-compare'"
+        )
+    assert experiments == (1,)
+    others = [name for name in names if not name.startswith("pipeline")]
+    assert sorted(others) == sorted(
+        ["download", "split", "base_model", "baseline", "full", "lora", "compare"]
+    )
+    assert len(names) == len(others) + 1
+
+
+def test_training_is_the_same_with_a_server_that_refuses(
+    project: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    other = copy_project(tmp_path_factory.mktemp("another clone"))
+    # Port 9 (discard) of this machine: nothing listens there.
+    output = dvc(other, "repro", MLFLOW_TRACKING_URI="http://127.0.0.1:9")
+    assert ran(output) == ALL
+    assert "lora-compare sync" in output
+    assert repeatable(other) == repeatable(project)
+    for name in ("full", "lora", "baseline", "split"):
+        path = f"metrics/{name}.json"
+        assert (other / path).read_bytes() == (project / path).read_bytes()
+
+
+def test_training_is_the_same_without_tracking(project: Path) -> None:
+    before = {p: p.read_bytes() for p in (project / "models" / "lora").iterdir()}
+    runs = _count_runs(project)
+    output = dvc(project, "repro", "-f", "-s", "finetune@lora", LORA_COMPARE_TRACKING="off")
+    assert ran(output) == ["finetune@lora"]
+    assert {p: p.read_bytes() for p in (project / "models" / "lora").iterdir()} == before
+    assert _count_runs(project) == runs
+    subprocess.run(["git", "checkout", "-q", "."], cwd=project, check=True)
+    dvc(project, "checkout", "-f")
+
+
+def _count_runs(project: Path) -> int:
+    with sqlite3.connect(project / "mlflow.db") as store:
+        return store.execute("select count(*) from runs").fetchone()[0]
+
+
+def test_an_experiment_reruns_only_what_its_parameter_touches(project: Path) -> None:
+    output = dvc(project, "exp", "run", "-S", "methods.lora.lora.r=4")
+    assert ran(output) == ["finetune@lora", "evaluate@lora", "compare"]
+    assert _count_runs(project) == 8 + 3
+    diff = json.loads(dvc(project, "metrics", "diff", "--json").splitlines()[-1])
+    parameters = diff["metrics/lora.json"]["trainable_parameters"]
+    assert parameters["new"] * 4 == parameters["old"]
+    assert "metrics/full.json" not in diff
+    params = json.loads(dvc(project, "params", "diff", "--json").splitlines()[-1])
+    assert params == {"params.yaml": {"methods.lora.lora.r": {"old": 16, "new": 4, "diff": -12}}}
+    shown = json.loads(dvc(project, "exp", "show", "--json").splitlines()[-1])
+    assert len(shown) >= 2
+    subprocess.run(["git", "checkout", "-q", "."], cwd=project, check=True)
+    dvc(project, "checkout", "-f")
+
+
+def test_the_run_cache_restores_everything_without_training(project: Path) -> None:
+    before = lock(project)
+    for folder in ("data", "models", "reports"):
+        shutil.rmtree(project / folder)
+    (project / "dvc.lock").unlink()
+    assert ran(dvc(project, "repro")) == []
+    assert lock(project) == before
+    assert (project / "models/lora/model.safetensors").exists()
+
+
+def test_plots_show_curves_and_confusion_of_every_method(project: Path) -> None:
+    plots = json.loads(dvc(project, "plots", "show", "--json").splitlines()[-1])["data"]
+    rows = plots["loss"][0]["content"]["data"]["values"]
+    assert {row["method"] for row in rows} == {"full", "lora"}
+    assert {row["split"] for row in rows} == {"train", "validation"}
+    for method in ("full", "lora"):
+        assert plots[f"reports/predictions/{method}.csv"]
+    assert "accuracy" in plots
+
+
+def test_a_method_joins_the_comparison_by_a_block_in_params(project: Path) -> None:
+    params = project / "params.yaml"
+    block = "  last_block: {trainable: last_block, learning_rate: 1.0e-3, weight_decay: 0.1}\n"
+    params.write_text(params.read_text().replace("  lora:\n", f"{block}  lora:\n", 1))
+    assert ran(dvc(project, "repro")) == ["finetune@last_block", "evaluate@last_block", "compare"]
+    comparison = json.loads((project / "metrics/comparison.json").read_text())
+    names = [record["method"] for record in comparison["methods"]]
+    assert names == ["full", "last_block", "lora"]
+    assert len([pair for pair in comparison["pairs"] if not pair["baseline"]]) == 3
+    plots = json.loads(dvc(project, "plots", "show", "--json").splitlines()[-1])["data"]
+    assert "last_block" in {row["method"] for row in plots["loss"][0]["content"]["data"]["values"]}
+    assert "last_block" in (project / "reports/comparison.html").read_text()
+    with sqlite3.connect(project / "mlflow.db") as store:
+        assert store.execute("select count(*) from runs where name = 'last_block'").fetchone() == (
+            1,
+        )

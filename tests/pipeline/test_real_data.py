@@ -1,0 +1,144 @@
+"""The real SMS Spam Collection and GPT-2's real tokenizer, through the real stages."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from lora_compare.adapters import choose_trainable
+from lora_compare.base import Base
+from lora_compare.evaluation import predict_logits
+from lora_compare.finetuning import start
+from lora_compare.gpt import CONFIGS, GPT, initialise
+from lora_compare.params import ClassifierParams, Params, TrainingParams, parse_params
+from lora_compare.tokenizer import gpt2_encoding
+from lora_compare.training import train
+from pipeline.test_stages import run
+from small_project import ROOT
+
+pytestmark = [pytest.mark.real_data, pytest.mark.xdist_group("real data")]
+
+DEFAULT = (ROOT / "params.yaml").read_text()
+
+
+def run_pipeline(folder: Path, assets: Path, params: str) -> dict[str, dict]:
+    """Run every stage on the real file in `folder` and return the metrics by name."""
+    (folder / "params.yaml").write_text(params.replace("source: bundled", "source: inputs/sms.tsv"))
+    (folder / "inputs").mkdir()
+    shutil.copy(assets / "sms" / "SMSSpamCollection", folder / "inputs" / "sms.tsv")
+    methods = [(s, m) for m in ("full", "lora") for s in ("finetune", "evaluate")]
+    for stage, *method in [
+        ("download",),
+        ("split",),
+        ("base_model",),
+        ("baseline",),
+        *methods,
+        ("compare",),
+    ]:
+        result = run(stage, *method)
+        assert result.exit_code == 0, result.output + repr(result.exception)
+    return {path.stem: json.loads(path.read_text()) for path in (folder / "metrics").iterdir()}
+
+
+def test_the_whole_pipeline_learns_the_real_task(
+    tmp_path: Path, assets: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LORA_COMPARE_TRACKING", "off")
+    short = DEFAULT.replace("steps: 800", "steps: 120").replace("epochs: 5", "epochs: 2")
+    metrics = run_pipeline(tmp_path, assets, short)
+    assert metrics["split"]["rows"] == 5574
+    assert metrics["split"]["duplicates_removed"] == 403
+    assert [metrics["split"]["splits"][s]["n"] for s in ("train", "validation", "test")] == [
+        914,
+        131,
+        261,
+    ]
+    assert metrics["baseline"]["tfidf"]["test"]["accuracy"] > 0.95
+    assert metrics["baseline"]["untuned"]["test"]["accuracy"] < 0.75
+    for method in ("full", "lora"):
+        assert metrics[method]["test"]["accuracy"] > 0.9
+        assert metrics[method]["test"]["n"] == 261
+
+
+@pytest.mark.slow
+def test_the_default_settings_reach_97_per_cent_with_both_methods(
+    tmp_path: Path, assets: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LORA_COMPARE_TRACKING", "off")
+    metrics = run_pipeline(tmp_path, assets, DEFAULT)
+    for method in ("full", "lora"):
+        assert metrics[method]["test"]["accuracy"] >= 0.97
+
+
+@pytest.fixture(scope="module")
+def book() -> Params:
+    return parse_params((ROOT / "recipes" / "appendix_e.yaml").read_text())
+
+
+@pytest.mark.parametrize(("method", "trainable"), [("full", 124_441_346), ("lora", 2_666_528)])
+def test_gpt2_small_takes_a_few_steps_of_the_books_experiment(
+    assets: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    book: Params,
+    method: str,
+    trainable: int,
+) -> None:
+    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(assets / "tiktoken_cache"))
+    rows = (assets / "sms" / "SMSSpamCollection").read_text(encoding="utf-8").splitlines()[:16]
+    labels = [int(row.startswith("spam")) for row in rows]
+    texts = [row.split("\t", 1)[1] for row in rows]
+    torch.manual_seed(123)
+    base = Base(initialise(GPT(CONFIGS["gpt2-small"])), gpt2_encoding(), {})
+    training = TrainingParams(epochs=1, batch_size=8, seed=123, max_length=32, eval_every=10)
+    head = ClassifierParams(position="last_token", bias=True)
+    classifier = start(base, ["ham", "spam"], texts, head, training)
+    examples, _ = classifier.examples(texts, labels)
+    frozen = base.gpt.wte.weight.detach().clone()
+    untuned = predict_logits(classifier.model, examples, classifier.padding)
+
+    settings = book.method(method)
+    choose_trainable(classifier.model, settings, training.seed)
+    assert sum(p.numel() for p in classifier.model.parameters() if p.requires_grad) == trainable
+    assert (predict_logits(classifier.model, examples, classifier.padding) == untuned).all()
+    result = train(
+        classifier.model,
+        examples,
+        examples,
+        training,
+        settings.learning_rate,
+        settings.weight_decay,
+        classifier.padding,
+    )
+    assert [row.step for row in result.history] == [0, 2]
+    assert result.history[1].train_loss < result.history[0].train_loss
+    assert torch.equal(base.gpt.wte.weight, frozen) == (method == "lora")
+
+
+def test_the_books_split_has_its_batches(assets: Path, tmp_path: Path, monkeypatch, book) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LORA_COMPARE_TRACKING", "off")
+    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(assets / "tiktoken_cache"))
+    text = (ROOT / "recipes" / "appendix_e.yaml").read_text()
+    (tmp_path / "params.yaml").write_text(text.replace("source: uci", "source: inputs/sms.tsv"))
+    (tmp_path / "inputs").mkdir()
+    shutil.copy(assets / "sms" / "SMSSpamCollection", tmp_path / "inputs" / "sms.tsv")
+    for stage in ("download", "split"):
+        assert run(stage).exit_code == 0
+    sizes = {
+        n: len(pd.read_csv(tmp_path / f"data/splits/{n}.csv"))
+        for n in ("train", "validation", "test")
+    }
+    assert {name: -(-size // 8) for name, size in sizes.items()} == {
+        "train": 131,
+        "validation": 19,
+        "test": 38,
+    }
+    assert sizes["train"] // 8 == 130  # with drop_last
+    train_texts = pd.read_csv(tmp_path / "data/splits/train.csv")["Text"].tolist()
+    longest = max(len(tokens) for tokens in gpt2_encoding().encode_ordinary_batch(train_texts))
+    assert longest == 120
