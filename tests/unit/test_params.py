@@ -61,8 +61,8 @@ def test_every_mistake_is_reported_at_once() -> None:
 
 
 def test_a_number_that_yaml_reads_as_text_is_explained() -> None:
-    assert "write 5.0e-5" in mistakes(edited(("5.0e-5", "5e-5")))
-    assert "write 8.0e+4" in mistakes(edited(("8.0e-4", "8e4")))
+    assert "write 2.0e-4" in mistakes(edited(("2.0e-4", "2e-4")))
+    assert "write 8.0e+4" in mistakes(edited(("2.0e-3", "8e4")))
 
 
 @pytest.mark.parametrize(
@@ -72,8 +72,8 @@ def test_a_number_that_yaml_reads_as_text_is_explained() -> None:
         ("epochs: 5", "epochs: true", "training.epochs"),
         ("batch_size: 8", "batch_size: 0", "training.batch_size"),
         ("bias: true", "bias: 1", "classifier.bias"),
-        ("learning_rate: 5.0e-5", "learning_rate: .nan", "methods.full.learning_rate"),
-        ("learning_rate: 5.0e-5", "learning_rate: .inf", "methods.full.learning_rate"),
+        ("learning_rate: 2.0e-4", "learning_rate: .nan", "methods.full.learning_rate"),
+        ("learning_rate: 2.0e-4", "learning_rate: .inf", "methods.full.learning_rate"),
         ("validation: 0.1", "validation: 0.3", "must leave room for a test split"),
         ("mode: stratified", "mode: appendix_e", "needs deduplicate: none"),
         ("position: last_token", "position: last", "classifier.position"),
