@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 
+# As many workers as cores run at once: one thread each. Set before anything imports torch.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 
 @pytest.fixture(scope="session")
 def assets() -> Path:

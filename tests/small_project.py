@@ -13,7 +13,7 @@ EDITS = {
     "text_column: text": "text_column: message",
     "label_column: label": "label_column: kind",
     "vocabulary_size: 2048": "vocabulary_size: 300",
-    "steps: 800": "steps: 8",
+    "steps: 600": "steps: 8",
     "batch_tokens: 1024": "batch_tokens: 64",
     "sequence_length: 128": "sequence_length: 16",
     "epochs: 5": "epochs: 1",

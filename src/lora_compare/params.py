@@ -99,7 +99,7 @@ class PretrainingParams(Section):
     """
 
     vocabulary_size: Annotated[int, Field(ge=257, le=50_257)] = 2048
-    steps: Count = 800
+    steps: Count = 600
     batch_tokens: Count = 1024
     sequence_length: Annotated[int, Field(ge=2, le=256)] = 128
     learning_rate: Positive = 3.0e-3

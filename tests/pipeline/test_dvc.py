@@ -16,8 +16,6 @@ import yaml
 
 from small_project import commit, copy_project, environment
 
-pytestmark = pytest.mark.xdist_group("dvc")
-
 ALL = [
     "download",
     "split",
@@ -29,8 +27,7 @@ ALL = [
     "evaluate@lora",
     "compare",
 ]
-TRAINED = ("models/", "reports/history", "reports/predictions", "reports/evaluations")
-COSTS = ("costs/", "_cost.json", "metrics/comparison", "reports/comparison", "reports/plots")
+COSTS = ("reports/costs", "_cost.json", "metrics/comparison", "reports/comparison", "reports/plots")
 
 
 def dvc(folder: Path, *arguments: str, **variables: str) -> str:

@@ -19,7 +19,7 @@ from lora_compare.training import train
 from pipeline.test_stages import run
 from small_project import ROOT
 
-pytestmark = [pytest.mark.real_data, pytest.mark.xdist_group("real data")]
+pytestmark = pytest.mark.real_data
 
 DEFAULT = (ROOT / "params.yaml").read_text()
 
@@ -48,7 +48,7 @@ def test_the_whole_pipeline_learns_the_real_task(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("LORA_COMPARE_TRACKING", "off")
-    short = DEFAULT.replace("steps: 800", "steps: 120").replace("epochs: 5", "epochs: 2")
+    short = DEFAULT.replace("steps: 600", "steps: 100").replace("epochs: 5", "epochs: 2")
     metrics = run_pipeline(tmp_path, assets, short)
     assert metrics["split"]["rows"] == 5574
     assert metrics["split"]["duplicates_removed"] == 403

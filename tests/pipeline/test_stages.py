@@ -12,8 +12,6 @@ from click.testing import CliRunner, Result
 from lora_compare import cli
 from small_project import ROOT, small_params, write_messages
 
-pytestmark = pytest.mark.xdist_group("stages")
-
 
 def command(stage: str) -> click.Command:
     spec = importlib.util.spec_from_file_location(f"stage_{stage}", ROOT / "stages" / f"{stage}.py")

@@ -24,7 +24,7 @@ from lora_compare.tracking.store import quietly
 from tracked_project import history, write_method, write_project
 
 # One worker for all: they share the server and the stores that are slow to make.
-pytestmark = [pytest.mark.xdist_group("mlflow"), pytest.mark.timeout(120)]
+pytestmark = pytest.mark.timeout(120)
 
 EXPERIMENT = "a comparison"
 RUNS = ["base_model", "baseline", "compare", "download", "full", "lora", "pipeline", "split"]

@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
-from small_project import ROOT
 
 from lora_compare.errors import DataError
 from lora_compare.markdown import render_results, write_results
+from small_project import ROOT
 
 
 def test_the_readme_shows_the_results_of_the_metrics_in_git() -> None:
