@@ -61,11 +61,11 @@ types: setup-dev ## mypy, strict
 
 check: lint types test ## what CI runs
 
-lock: setup-dev ## resolve requirements*.lock anew from pyproject.toml
+lock: setup-dev ## resolve requirements*.lock from pyproject.toml (LOCK_ARGS=--upgrade)
 	uv pip compile --universal --python-version 3.11 --no-annotate --quiet $(NO_CUDA) \
-	  --upgrade pyproject.toml --output-file requirements.lock
+	  $(LOCK_ARGS) pyproject.toml --output-file requirements.lock
 	uv pip compile --universal --python-version 3.11 --no-annotate --quiet $(NO_CUDA) \
-	  --upgrade --extra dev pyproject.toml --output-file requirements-dev.lock
+	  $(LOCK_ARGS) --extra dev pyproject.toml --output-file requirements-dev.lock
 
 # torch itself pins the CUDA packages of the build that the index offers; the lock leaves them
 # to it, so that the same lock installs a CPU build too.

@@ -85,6 +85,16 @@ def test_outputs_are_ignored_by_git_and_metrics_are_not(project: Path) -> None:
     assert "dvc.lock" in tracked
 
 
+def test_the_run_cache_restores_everything_without_training(project: Path) -> None:
+    before = lock(project)
+    for folder in ("data", "models", "reports"):
+        shutil.rmtree(project / folder)
+    (project / "dvc.lock").unlink()
+    assert ran(dvc(project, "repro")) == []
+    assert lock(project) == before
+    assert (project / "models/lora/model.safetensors").exists()
+
+
 def test_every_run_is_in_mlflow_once(project: Path) -> None:
     with sqlite3.connect(project / "mlflow.db") as store:
         names = [row[0] for row in store.execute("select name from runs")]
@@ -143,16 +153,6 @@ def test_an_experiment_reruns_only_what_its_parameter_touches(project: Path) -> 
     assert len(shown) >= 2
     subprocess.run(["git", "checkout", "-q", "."], cwd=project, check=True)
     dvc(project, "checkout", "-f")
-
-
-def test_the_run_cache_restores_everything_without_training(project: Path) -> None:
-    before = lock(project)
-    for folder in ("data", "models", "reports"):
-        shutil.rmtree(project / folder)
-    (project / "dvc.lock").unlink()
-    assert ran(dvc(project, "repro")) == []
-    assert lock(project) == before
-    assert (project / "models/lora/model.safetensors").exists()
 
 
 def test_plots_show_curves_and_confusion_of_every_method(project: Path) -> None:
