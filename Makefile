@@ -21,16 +21,17 @@ setup-dev: .venv/.dev ## the same, with what tests and checks need
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
 	  { echo "Python 3.11 to 3.13 is needed; name one: make setup PYTHON=python3.12" >&2; exit 2; }
-	$(PYTHON) -m venv .venv
+	@$(PYTHON) -m venv .venv || { rm -rf .venv; \
+	  echo "python -m venv failed; on Debian and Ubuntu: apt install python3-venv" >&2; exit 2; }
 
 .venv/.runtime: requirements.lock pyproject.toml | .venv/bin/python
 	@echo "install the locked versions into .venv (a few minutes the first time)"
-	$(PIP) install --quiet --progress-bar on $(PIP_ARGS) --requirement requirements.lock
+	$(PIP) install $(PIP_ARGS) --requirement requirements.lock
 	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
 .venv/.dev: requirements-dev.lock .venv/.runtime
-	$(PIP) install --quiet --progress-bar on $(PIP_ARGS) --requirement requirements-dev.lock
+	$(PIP) install $(PIP_ARGS) --requirement requirements-dev.lock
 	@touch $@
 
 repro: setup ## set up, run the pipeline, print the comparison
@@ -46,10 +47,10 @@ results: setup ## write the comparison into README.md
 ui: setup ## open MLflow on http://127.0.0.1:5000 (PORT=5001 for another port)
 	lora-compare ui --port $(PORT)
 
-test: setup-dev ## set up, run the whole test suite
+test: setup-dev ## set up, run the test suite (all but test-slow)
 	python -m pytest $(PYTEST_ARGS)
 
-test-slow: setup-dev ## the tests that take minutes
+test-slow: setup-dev ## the default experiment on the real file (minutes)
 	python -m pytest -m slow $(PYTEST_ARGS)
 
 lint: setup-dev ## ruff: rules and format
@@ -59,7 +60,7 @@ lint: setup-dev ## ruff: rules and format
 types: setup-dev ## mypy, strict
 	mypy
 
-check: lint types test ## what CI runs
+check: lint types test ## rules, types and tests
 
 lock: setup-dev ## resolve requirements*.lock from pyproject.toml (LOCK_ARGS=--upgrade)
 	uv pip compile --universal --python-version 3.11 --no-annotate --quiet $(NO_CUDA) \
@@ -74,5 +75,5 @@ NO_CUDA := $(addprefix --no-emit-package ,triton cuda-bindings cuda-pathfinder c
   nvidia-cufft nvidia-cufile nvidia-curand nvidia-cusolver nvidia-cusparse \
   nvidia-cusparselt-cu13 nvidia-nccl-cu13 nvidia-nvjitlink nvidia-nvshmem-cu13 nvidia-nvtx)
 
-clean: ## remove .venv and everything that the pipeline wrote, but not DVC's cache
+clean: ## remove .venv and the outputs; DVC's cache, downloads and MLflow's runs stay
 	rm -rf .venv data models reports .tracking

@@ -1,11 +1,15 @@
 """Fine-tune the base model by one method of params.yaml."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from lora_compare import tracking
 from lora_compare.adapters import save_method
 from lora_compare.base import load_base
 from lora_compare.console import stage
 from lora_compare.corpus import read_classes, read_split
 from lora_compare.cost import cost_figures
+from lora_compare.errors import ParamsError
 from lora_compare.files import write_csv, write_json
 from lora_compare.finetuning import finetune
 from lora_compare.params import Params
@@ -26,7 +30,7 @@ def main(paths: Paths, params: Params, progress: Progress, method: str) -> None:
     classes = read_classes(require(paths.classes, "split"))
     splits = {n: read_split(require(paths.split(n), "split")) for n in ("train", "validation")}
 
-    with tracking.live_run(paths, params, method, progress) as live:
+    with tracking.live_run(paths, params, method, progress) as live, naming(method):
         classifier, result = finetune(
             base,
             classes,
@@ -46,6 +50,17 @@ def main(paths: Paths, params: Params, progress: Progress, method: str) -> None:
     for path in (paths.cost(method), paths.cost_copy(method)):
         write_json(path, cost)
     progress.say(f"{method}: trained {result.examples} examples in {result.seconds:.1f} s")
+
+
+@contextmanager
+def naming(method: str) -> Iterator[None]:
+    """Put the method's key in params.yaml before a mistake in its adapter."""
+    try:
+        yield
+    except ParamsError as error:
+        error.where = f"params.yaml: methods.{method}.{error.where}"
+        error.next = "correct params.yaml, then dvc repro"
+        raise
 
 
 if __name__ == "__main__":

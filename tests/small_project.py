@@ -25,8 +25,8 @@ EDITS = {
 
 
 def small_params() -> str:
-    """Return params.yaml with every number that costs time made small."""
-    text = (ROOT / "params.yaml").read_text()
+    """Return the default parameters with every number that costs time made small."""
+    text = (ROOT / "recipes" / "default.yaml").read_text()
     for old, new in EDITS.items():
         assert text.count(old) == 1, old
         text = text.replace(old, new)

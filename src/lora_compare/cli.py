@@ -163,14 +163,18 @@ def sync(quiet: bool) -> None:
 def ui(port: int) -> None:
     """Open MLflow on http://127.0.0.1:PORT, on the runs of this project."""
     from lora_compare.tracking.server import Server, set_patience
+    from lora_compare.tracking.store import connect
 
-    paths, _ = _project()
+    paths, params = _project()
     server = Server.configured(paths)
     if server is None:
         raise ParamsError("Tracking is off.", where="LORA_COMPARE_TRACKING", next="unset it")
     if server.is_remote:
         click.echo(f"The runs are at {server.shown}")
         return
+    # The first start of a store takes a lock that MLflow's own server does not know.
+    with connect(server, params.tracking.experiment):
+        pass
     set_patience()
     click.echo(f"MLflow is starting at http://127.0.0.1:{port} (stop it with Ctrl-C)")
     arguments = ["mlflow", "ui", "--backend-store-uri", server.uri]

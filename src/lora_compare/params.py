@@ -199,10 +199,12 @@ class LoraParams(Section):
     )
     bias: Literal["none", "all", "lora_only"]
 
-    @field_validator("lora_alpha", mode="before")
+    @field_validator("target_modules", mode="before")
     @classmethod
-    def _accept_whole_numbers(cls, value: Any) -> Any:
-        return float(value) if type(value) is int else value
+    def _ask_for_a_list(cls, value: Any) -> Any:
+        if isinstance(value, str) and value != "all-linear":
+            raise ValueError(f"write all-linear, or a list of names: [{value}]")
+        return value
 
 
 Trainable = Literal["all", "lora", "head", "last_block", "last_two_blocks"]

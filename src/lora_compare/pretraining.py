@@ -1,5 +1,6 @@
 """Language-model pre-training of `gpt2-nano` on the messages that no evaluation uses."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lora_compare.batches import IntArray, by_length
+from lora_compare.errors import TrainingError
 from lora_compare.gpt import CONFIGS, GPT, initialise
 from lora_compare.params import PretrainingParams
 from lora_compare.progress import SILENT, Progress
@@ -95,6 +97,9 @@ def pretrain(
     Returns:
         The model on `device`, and the mean cross-entropy in nats of the last tenth of the
         steps.
+
+    Raises:
+        TrainingError: The loss is not finite.
     """
     gpt = random_nano(vocabulary_size, settings.seed).to(device)
     optimizer = torch.optim.AdamW(
@@ -116,6 +121,13 @@ def pretrain(
             optimizer.step()
             schedule.step()
             losses.append(loss.item())
+            if not math.isfinite(losses[-1]):
+                raise TrainingError(
+                    f"The pre-training loss is {losses[-1]}.",
+                    where=f"step {len(losses)} of gpt2-nano",
+                    expected="a finite number",
+                    next="lower model.pretraining.learning_rate in params.yaml",
+                )
             advance(1, f"loss {losses[-1]:.3f}")
     return gpt, float(np.mean(losses[-max(1, settings.steps // 10) :]))
 

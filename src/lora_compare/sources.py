@@ -1,6 +1,7 @@
 """Where labelled text comes from: the bundled corpus, UCI, a file or an address."""
 
 import hashlib
+import os
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -183,12 +184,16 @@ def _download(
 
 
 def _open_path(data: DataParams, root: Path) -> Source:
-    path = root / Path(data.source).expanduser()
-    if not path.is_file():
+    try:
+        path = root / Path(data.source).expanduser()
+        found = path.is_file() and os.access(path, os.R_OK)
+    except RuntimeError:  # the home folder of a user that is not there
+        found = False
+    if not found:
         raise _unknown_source(
             data.source,
             "bundled, uci, an address, or a file",
-            "no such file, seen from " + str(root),
+            "no such file, or not readable, seen from " + str(root),
         )
     suffix = _require_suffix(path.name, data.source)
     require_size(data.source, path.stat().st_size)

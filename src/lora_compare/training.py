@@ -109,6 +109,8 @@ def train(
 
     def evaluate(step: int, rate: float) -> None:
         figures = [loss_and_accuracy(predict_logits(model, e, padding), e.labels) for e in watched]
+        # A last step that ruins the weights has a finite loss before it; look after it too.
+        _stop_if_not_finite(figures[0][0] + figures[1][0], step, rate, "the evaluation after it")
         epoch = step / schedule.steps_per_epoch
         history.append(Evaluation(step, epoch, rate, *figures[0], *figures[1]))
         on_evaluation(history[-1])
@@ -125,7 +127,8 @@ def train(
                 ]
                 loss = optimizer_step(model, batches, optimizer, trained, training.max_grad_norm)
                 scheduler.step()
-            _stop_if_not_finite(loss, step, rate, groups)
+            rows = ", ".join(str(i) for i in np.concatenate(groups)[:16])
+            _stop_if_not_finite(loss, step, rate, f"rows {rows} of data/splits/train.csv")
             examples += sum(len(b.labels) for b in batches)
             tokens += sum(int(b.lengths.sum()) for b in batches)
             if step % training.eval_every == 0 or step % schedule.steps_per_epoch == 0:
@@ -239,14 +242,11 @@ class Clock:
         self.seconds += time.perf_counter() - self._start
 
 
-def _stop_if_not_finite(
-    loss: float, step: int, rate: float, groups: list[np.typing.NDArray[np.int64]]
-) -> None:
+def _stop_if_not_finite(loss: float, step: int, rate: float, texts: str) -> None:
     if not math.isfinite(loss):
-        rows = ", ".join(str(i) for i in np.concatenate(groups)[:16])
         raise TrainingError(
-            f"The training loss is {loss}.",
-            where=f"step {step}, learning rate {rate:g}, rows {rows} of data/splits/train.csv",
+            f"The loss is {loss}.",
+            where=f"step {step}, learning rate {rate:g}, {texts}",
             expected="a finite number",
             kept="the outputs of the stages before this one",
             next="lower the method's learning_rate, or set training.max_grad_norm, in params.yaml",

@@ -21,7 +21,7 @@ from small_project import ROOT
 
 pytestmark = pytest.mark.real_data
 
-DEFAULT = (ROOT / "params.yaml").read_text()
+DEFAULT = (ROOT / "recipes" / "default.yaml").read_text()
 
 
 def run_pipeline(folder: Path, assets: Path, params: str) -> dict[str, dict]:
@@ -65,6 +65,7 @@ def test_the_whole_pipeline_learns_the_real_task(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_the_default_settings_reach_97_per_cent_with_both_methods(
     tmp_path: Path, assets: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -177,6 +177,19 @@ def test_an_unknown_method_is_an_error_with_the_methods_there_are(inside: Path) 
     assert "Traceback" not in result.output
 
 
+def test_an_adapter_that_does_not_fit_is_named_with_its_key(inside: Path) -> None:
+    params = inside / "params.yaml"
+    text = params.read_text()
+    params.write_text(text.replace("target_modules: all-linear", "target_modules: [c_attn]"))
+    try:
+        result = run("finetune", "lora")
+    finally:
+        params.write_text(text)
+    assert result.exit_code == 2
+    assert "params.yaml: methods.lora.lora.target_modules" in result.output
+    assert "q_proj" in result.output
+
+
 def test_a_mistake_in_the_parameters_stops_every_stage(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,7 +10,7 @@ from lora_compare.errors import ParamsError
 from lora_compare.params import Params, load_params, parse_params
 
 ROOT = Path(__file__).resolve().parents[2]
-TEXT = (ROOT / "params.yaml").read_text()
+TEXT = (ROOT / "recipes" / "default.yaml").read_text()
 
 
 def edited(*replacements: tuple[str, str]) -> str:
@@ -27,15 +27,17 @@ def mistakes(text: str) -> str:
     return str(caught.value)
 
 
-@pytest.mark.parametrize(
-    "path", [ROOT / "params.yaml", *sorted((ROOT / "recipes").glob("*.yaml"))], ids=lambda p: p.name
-)
-def test_shipped_files_are_valid(path: Path) -> None:
+RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.name)
+def test_recipes_are_valid(path: Path) -> None:
     assert isinstance(load_params(path), Params)
 
 
-def test_shipped_file_spells_out_every_default() -> None:
-    params = load_params(ROOT / "params.yaml")
+@pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.name)
+def test_recipes_spell_out_every_default(path: Path) -> None:
+    params = load_params(path)
 
     def unset(section: object, path: str = "") -> list[str]:
         fields = type(section).model_fields
@@ -87,6 +89,7 @@ def test_a_number_that_yaml_reads_as_text_is_explained() -> None:
         ("sha256: null", "sha256: abc", "data.sha256"),
         ("lora_dropout: 0.0", "lora_dropout: 1.0", "methods.lora.lora.lora_dropout"),
         ("target_modules: all-linear", "target_modules: []", "target_modules"),
+        ("target_modules: all-linear", "target_modules: q_proj", "or a list of names: [q_proj]"),
     ],
 )
 def test_a_value_outside_the_rules_is_refused_with_its_key(

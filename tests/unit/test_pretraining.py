@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from lora_compare.errors import TrainingError
 from lora_compare.params import PretrainingParams
 from lora_compare.pretraining import (
     IGNORED,
@@ -66,6 +67,13 @@ def test_pretraining_learns_and_repeats_bit_for_bit() -> None:
     assert loss == again < 0.6 * np.log(encoding.n_vocab)
     for a, b in zip(first.parameters(), second.parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+def test_pretraining_stops_at_a_loss_that_is_not_finite() -> None:
+    encoding = train_encoding(TEXTS, 300)
+    pieces = sequences(TEXTS, encoding, 16)
+    with pytest.raises(TrainingError, match=r"model\.pretraining\.learning_rate"):
+        pretrain(pieces, encoding.n_vocab, settings(learning_rate=1e30), CPU)
 
 
 def test_the_rate_rises_to_its_peak_and_falls_to_nearly_nothing() -> None:

@@ -192,9 +192,9 @@ def quietly() -> Iterator[None]:
 
 
 def troubles() -> tuple[type[Exception], ...]:
-    """Return what a store, a server or a full disk can raise."""
+    """Return what a store, a server, a full disk, a bad URI or a missing driver can raise."""
     from mlflow.exceptions import MlflowException
     from requests import RequestException
     from sqlalchemy.exc import SQLAlchemyError
 
-    return (MlflowException, RequestException, SQLAlchemyError, json.JSONDecodeError, OSError)
+    return (MlflowException, RequestException, SQLAlchemyError, ValueError, ImportError, OSError)
