@@ -12,7 +12,7 @@ from lora_compare.seeding import choose_device, make_deterministic
 @stage("base_model")
 def main(paths: Paths, params: Params, progress: Progress) -> None:
     """Write models/base from a checkpoint, or pre-train it on texts that no evaluation uses."""
-    make_deterministic(params.model.seed, params.training.threads)
+    make_deterministic(params.model.seed, params.threads)
     device = choose_device(params.training.device)
     frames = [read_split(require(paths.split(name), "split")) for name in ("unused", "train")]
     texts = [text for frame in frames for text in frame["Text"]]

@@ -19,7 +19,7 @@ from lora_compare.seeding import choose_device, make_deterministic
 @stage("baseline")
 def main(paths: Paths, params: Params, progress: Progress) -> None:
     """Write metrics/baseline.json and both baselines' test predictions."""
-    make_deterministic(params.training.seed, params.training.threads)
+    make_deterministic(params.training.seed, params.threads)
     base = load_base(paths.base)
     classes = read_classes(require(paths.classes, "split"))
     splits = {name: read_split(require(paths.split(name), "split")) for name in SPLITS}

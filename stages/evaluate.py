@@ -18,7 +18,7 @@ from lora_compare.seeding import choose_device, make_deterministic
 def main(paths: Paths, params: Params, progress: Progress, method: str) -> None:
     """Write the method's metrics, its calibration and its test predictions."""
     params.method(method)
-    make_deterministic(params.training.seed, params.training.threads)
+    make_deterministic(params.training.seed, params.threads)
     folder = paths.model(method)
     classifier = load_method(folder, load_base(paths.base), f"finetune@{method}")
     classifier.model.to(choose_device(params.training.device))

@@ -24,7 +24,7 @@ def main(paths: Paths, params: Params, progress: Progress, method: str) -> None:
     """Write what training changed, its history and its cost."""
     settings = params.method(method)
     training = params.training
-    make_deterministic(training.seed, training.threads)
+    make_deterministic(training.seed, params.threads)
     device = choose_device(training.device)
     base = load_base(paths.base)
     classes = read_classes(require(paths.classes, "split"))

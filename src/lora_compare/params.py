@@ -159,7 +159,8 @@ class TrainingParams(Section):
         eval_every: Optimizer steps between two evaluations.
         eval_examples: Messages of each split in these evaluations; null takes all.
         device: `auto` (cuda, mps, cpu in this order) or one of these.
-        threads: CPU threads; null takes torch's default. Results repeat for equal numbers.
+        threads: CPU threads; null: one for gpt2-nano, else torch's default (all cores).
+            Results repeat for equal numbers.
     """
 
     epochs: Count
@@ -271,6 +272,15 @@ class Params(Section):
         if len(set(lowered)) < len(lowered):
             raise ValueError("method names must differ in more than upper and lower case")
         return methods
+
+    @property
+    def threads(self) -> int | None:
+        """CPU threads to compute with; None takes torch's default.
+
+        The operations of gpt2-nano are so short that threads wait longer than they work; one
+        thread also gives the same bits whatever the number of cores (docs/decisions/0005).
+        """
+        return self.training.threads or (1 if self.model.name == "gpt2-nano" else None)
 
     def method(self, name: str) -> MethodParams:
         """Return the settings of one method.
