@@ -34,6 +34,8 @@ def main(paths: Paths, params: Params, progress: Progress, method: str) -> None:
         (folder / "model.safetensors").stat().st_size,
     )
     metrics = {**results.figures, **sizes}
+    if config["merge_error"]:
+        metrics["merge_error"] = config["merge_error"]
     write_json(paths.metrics(method), metrics)
     write_json(paths.evaluation(method), {**metrics, "calibration": results.calibration})
     write_csv(paths.predictions(method), results.predictions)

@@ -11,7 +11,7 @@ from lora_compare.corpus import read_classes, read_split
 from lora_compare.cost import cost_figures
 from lora_compare.errors import ParamsError
 from lora_compare.files import write_csv, write_json
-from lora_compare.finetuning import finetune
+from lora_compare.finetuning import finetune, merge_error
 from lora_compare.params import Params
 from lora_compare.paths import Paths, require
 from lora_compare.progress import Progress
@@ -44,9 +44,11 @@ def main(paths: Paths, params: Params, progress: Progress, method: str) -> None:
             description=f"finetune {method}",
         )
 
-    save_method(paths.model(method), classifier, settings, training.seed, base)
+    cost = cost_figures(result, device)  # before the check of merging, which takes memory too
+    texts = splits["validation"]["Text"].tolist()
+    error = merge_error(classifier, texts) if settings.lora else None
+    save_method(paths.model(method), classifier, settings, training.seed, base, error)
     write_csv(paths.history(method), columns(result.history))
-    cost = cost_figures(result, device)
     for path in (paths.cost(method), paths.cost_copy(method)):
         write_json(path, cost)
     progress.say(f"{method}: trained {result.examples} examples in {result.seconds:.1f} s")

@@ -1,9 +1,11 @@
 """What a method trains, and the files that hold it: the trained tensors and nothing else."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from lora_compare import lora, weights
 from lora_compare.base import Base
@@ -14,6 +16,7 @@ from lora_compare.gpt import GPT, Classifier
 from lora_compare.params import ClassifierParams, LoraParams, MethodParams
 from lora_compare.paths import require
 from lora_compare.seeding import seeded
+from lora_compare.weights import gpt2_paths
 
 
 def untuned(
@@ -56,21 +59,37 @@ def choose_trainable(model: Classifier, method: MethodParams, seed: int) -> None
     """Make the parameters that `method` trains, and no others, require a gradient, in place.
 
     Args:
-        model: The classifier; for LoRA its targeted Linear layers are wrapped.
+        model: The classifier; for LoRA its targeted layers are wrapped.
         method: What to train.
         seed: Seed of the adapters' initial weights.
 
     Raises:
         ParamsError: The adapter does not fit the model.
     """
-    if method.trainable == "lora":
-        assert method.lora is not None
+    if method.lora is not None:
         with seeded(seed):
-            lora.inject(model, **method.lora.model_dump())
+            adapt(model, method.lora)
         return
     model.requires_grad_(False)
     for module in _trained_modules(model, method.trainable):
         module.requires_grad_(True)
+
+
+def adapt(model: Classifier, settings: LoraParams, initialise: bool = True) -> None:
+    """Put an adapter on the classifier, in place, its base quantised first where that is asked.
+
+    Args:
+        model: The classifier.
+        settings: The adapter; modules may have GPT-2's names.
+        initialise: False leaves the factors as they come, for a state that is loaded next.
+
+    Raises:
+        ParamsError: The adapter does not fit the model, or the library for 4 bit is missing.
+    """
+    if settings.quantization:
+        # The head is new and small: rounding it would save nothing.
+        lora.quantize(model, keep=["score"])
+    lora.inject(model, settings, aliases=gpt2_paths, initialise=initialise)
 
 
 def _trained_modules(model: Classifier, trainable: str) -> list[nn.Module]:
@@ -91,6 +110,7 @@ def save_method(
     method: MethodParams,
     seed: int,
     base: Base,
+    merge_error: Mapping[str, float] | None = None,
 ) -> int:
     """Write what training changed to `folder`: model.safetensors and config.json.
 
@@ -100,13 +120,14 @@ def save_method(
         method: How it was trained.
         seed: Seed of the head's and the adapters' initial weights.
         base: The model that it started from.
+        merge_error: For LoRA, how much merging changes the logits, by precision.
 
     Returns:
         The size of model.safetensors in bytes.
     """
-    trained = {n: p.detach() for n, p in classifier.model.named_parameters() if p.requires_grad}
     path = folder / "model.safetensors"
-    weights.save_state(path, trained)
+    weights.save_state(path, _method_tensors(classifier.model, method))
+    count = lora.count(classifier.model)
     config = {
         "base": {key: base.description[key] for key in ("name", "sha256")},
         "trainable": method.trainable,
@@ -117,8 +138,9 @@ def save_method(
         "seed": seed,
         "max_length": classifier.max_length,
         "padded_length": classifier.padding.length,
-        "trainable_parameters": sum(tensor.numel() for tensor in trained.values()),
-        "total_parameters": sum(p.numel() for p in classifier.model.parameters()),
+        "trainable_parameters": count.trainable,
+        "total_parameters": count.total,
+        "merge_error": dict(merge_error) if merge_error else None,
     }
     write_json(folder / "config.json", config)
     return path.stat().st_size
@@ -151,11 +173,24 @@ def load_method(folder: Path, base: Base, stage: str = "finetune") -> TextClassi
     classifier = untuned(
         base, config["classes"], head, config["seed"], config["max_length"], config["padded_length"]
     )
-    choose_trainable(classifier.model, _method_of(config), config["seed"])
-    trained = {n: p for n, p in classifier.model.named_parameters() if p.requires_grad}
-    state = weights.load_state(path, {name: tuple(p.shape) for name, p in trained.items()})
-    classifier.model.load_state_dict(state, strict=False)
+    method = _method_of(config)
+    if method.lora is None:
+        choose_trainable(classifier.model, method, config["seed"])
+    else:
+        adapt(classifier.model, method.lora, initialise=False)
+    own = _method_tensors(classifier.model, method)
+    state = weights.load_state(path, {name: tuple(tensor.shape) for name, tensor in own.items()})
+    with torch.no_grad():
+        for name, tensor in own.items():
+            tensor.copy_(state[name])
     return classifier
+
+
+def _method_tensors(model: Classifier, method: MethodParams) -> dict[str, Tensor]:
+    """Return the tensors that a method's file holds, not copied, by name."""
+    if method.lora is not None:
+        return lora.adapter_tensors(model)
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
 
 def _method_of(config: dict[str, Any]) -> MethodParams:

@@ -1,12 +1,14 @@
 """A classifier over texts: tokens in, probabilities, loss and accuracy out."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import tiktoken
 import torch
+from torch import Tensor
+from torch.func import functional_call
 
 from lora_compare.batches import Examples, by_length, collate
 from lora_compare.gpt import Classifier
@@ -68,6 +70,7 @@ def predict_logits(
     padding: Padding,
     progress: Progress = SILENT,
     description: str = "evaluate",
+    dtype: torch.dtype | None = None,
 ) -> FloatArray:
     """Return the logits of every text, shape (n, n_classes), in the examples' order.
 
@@ -79,8 +82,10 @@ def predict_logits(
         padding: How to fill up batches.
         progress: Where to report.
         description: What the progress says is being done.
+        dtype: Floating-point type to compute in; None: that of the weights.
     """
     device = next(model.parameters()).device
+    forward = model if dtype is None else _in_type(model, dtype)
     was_training = model.training
     model.eval()
     logits = np.empty((len(examples), model.n_classes), dtype=np.float64)
@@ -89,10 +94,17 @@ def predict_logits(
     with progress.task(description, len(examples)) as advance:
         for indices in by_length(widths, TOKEN_BUDGET):
             batch = collate(examples.take(indices), padding.token, padding.length).to(device)
-            logits[indices] = model(batch.tokens, batch.lengths).cpu().double().numpy()
+            logits[indices] = forward(batch.tokens, batch.lengths).cpu().double().numpy()
             advance(len(indices))
     model.train(was_training)
     return logits
+
+
+def _in_type(model: Classifier, dtype: torch.dtype) -> Callable[[Tensor, Tensor], Tensor]:
+    """Return `model` as a function whose floating-point weights are of another type."""
+    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    cast = {n: tensor.to(dtype) for n, tensor in tensors.items() if tensor.is_floating_point()}
+    return lambda tokens, lengths: functional_call(model, cast, (tokens, lengths))
 
 
 def softmax(logits: FloatArray) -> FloatArray:

@@ -14,6 +14,7 @@ from lora_compare.batches import Batch, Examples, collate, consecutive, epoch_or
 from lora_compare.errors import TrainingError
 from lora_compare.evaluation import Padding, loss_and_accuracy, predict_logits
 from lora_compare.gpt import Classifier
+from lora_compare.lora import parameter_groups
 from lora_compare.params import TrainingParams
 from lora_compare.progress import SILENT, Progress
 from lora_compare.schedules import rate_factor
@@ -77,6 +78,7 @@ def train(
     learning_rate: float,
     weight_decay: float,
     padding: Padding,
+    loraplus_lr_ratio: float | None = None,
     on_evaluation: Callable[[Evaluation], None] = lambda row: None,
     progress: Progress = SILENT,
     description: str = "train",
@@ -93,6 +95,7 @@ def train(
         learning_rate: AdamW's learning rate at its peak.
         weight_decay: AdamW's decoupled weight decay.
         padding: How to fill up batches.
+        loraplus_lr_ratio: Rate of the adapters' B over that of A; None: the same.
         on_evaluation: Called with every row of the history as soon as it is known.
         progress: Where to report.
         description: What the progress says is being done.
@@ -102,7 +105,9 @@ def train(
     """
     schedule = Schedule(training, len(train_examples))
     trained = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=learning_rate, weight_decay=weight_decay, fused=True)
+    optimizer = torch.optim.AdamW(
+        parameter_groups(model, learning_rate, weight_decay, loraplus_lr_ratio), fused=True
+    )
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, schedule.factor)
     watched = [sample(e, training) for e in (train_examples, validation_examples)]
     history: list[Evaluation] = []

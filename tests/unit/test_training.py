@@ -14,6 +14,7 @@ from lora_compare.gpt import GPT, Classifier, GPTConfig, initialise
 from lora_compare.lora import inject
 from lora_compare.params import TrainingParams
 from lora_compare.training import Evaluation, Schedule, optimizer_step, sample, train
+from lora_settings import lora_settings
 
 CONFIG = GPTConfig(vocab_size=40, context_length=16, n_layer=2, n_head=2, n_embd=16)
 PADDING = Padding(39)
@@ -32,7 +33,7 @@ def model(method: str = "full") -> Classifier:
     torch.manual_seed(0)
     classifier = Classifier(initialise(GPT(CONFIG)), 2, "last_token")
     if method == "lora":
-        inject(classifier, r=4, lora_alpha=8)
+        inject(classifier, lora_settings(r=4, lora_alpha=8))
     return classifier
 
 

@@ -93,6 +93,7 @@ def sizes(folder: Path) -> Iterator[Point]:
     if total and trainable is not None:
         yield Point("params/trainable", float(trainable))
         yield Point("params/trainable_percent", 100 * trainable / total)
+    yield from numbers(config.get("merge_error"), "merge_error")
     yield Point("artifact/bytes", float((folder / "model.safetensors").stat().st_size))
 
 

@@ -1,0 +1,251 @@
+"""One frozen layer and the low-rank adapters on it."""
+
+import copy
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lora_compare.lora.quantization import dense_weight, is_quantized
+
+
+def lora_delta(a: Tensor, b: Tensor, scale: float) -> Tensor:
+    """Return the (d_out, d_in) matrix that merging one adapter adds to W.
+
+    Args:
+        a: Down-projection, shape (r, d_in).
+        b: Up-projection, shape (d_out, r).
+        scale: Unitless factor, lora_alpha / r, or lora_alpha / sqrt(r) for rsLoRA.
+
+    Source: Hu et al. 2021, arXiv:2106.09685, section 4.1.
+    Checked by tests/unit/test_lora.py::test_merged_layer_computes_what_the_adapter_does.
+    """
+    return scale * (b @ a)
+
+
+class LowRank(nn.Module):
+    """One adapter's tensors on one layer whose weight W has shape (d_out, d_in).
+
+    The adapted layer computes with W + scale * (B A - B0 A0), where A0 and B0 are the factors
+    at the start if these were taken from W itself (PiSSA, OLoRA), else absent.
+
+    Args:
+        a: The start of A, shape (r, d_in).
+        b: The start of B, shape (d_out, r).
+        scale: Unitless factor of the update.
+        dropout: Probability of zeroing an input of the update while training.
+        subtract_start: Whether the start is taken out of W, so that training begins at W.
+
+    Attributes:
+        lora_A: Shape (r, d_in), trained.
+        lora_B: Shape (d_out, r), trained.
+        lora_magnitude: Shape (d_out,), trained; None without DoRA.
+        initial_A: Shape (r, d_in), fixed; None where nothing is subtracted.
+        initial_B: Shape (d_out, r), fixed; None where nothing is subtracted.
+    """
+
+    lora_magnitude: nn.Parameter | None
+    initial_A: Tensor | None  # noqa: N815
+    initial_B: Tensor | None  # noqa: N815
+
+    def __init__(
+        self, a: Tensor, b: Tensor, scale: float, dropout: float, subtract_start: bool
+    ) -> None:
+        super().__init__()
+        self.scale = scale
+        self.dropout = nn.Dropout(dropout) if dropout > 0 else nn.Identity()
+        self.lora_A = nn.Parameter(a)
+        self.lora_B = nn.Parameter(b)
+        self.register_parameter("lora_magnitude", None)
+        self.register_buffer("initial_A", a.clone() if subtract_start else None)
+        self.register_buffer("initial_B", b.clone() if subtract_start else None)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return every tensor that the adapter consists of, by its attribute's name."""
+        return {**dict(self.named_parameters()), **dict(self.named_buffers())}
+
+    def update(self, x: Tensor) -> Tensor:
+        """Return scale * B A x, shape (..., d_out) for `x` as in `LoRALayer.forward`."""
+        return self.scale * F.linear(_down(x, self.lora_A), self.lora_B)
+
+    def subtracted(self, x: Tensor) -> Tensor | None:
+        """Return scale * B0 A0 x, shape (..., d_out); None where nothing is subtracted."""
+        if self.initial_A is None or self.initial_B is None:
+            return None
+        return self.scale * F.linear(_down(x, self.initial_A), self.initial_B)
+
+    def delta(self) -> Tensor:
+        """Return what the adapter adds to W before any magnitude, shape (d_out, d_in)."""
+        delta = lora_delta(self.lora_A, self.lora_B, self.scale)
+        if self.initial_A is None or self.initial_B is None:
+            return delta
+        return delta - lora_delta(self.initial_A, self.initial_B, self.scale)
+
+    @torch.no_grad()
+    def norms(self, weight: Tensor) -> Tensor:
+        """Return the Euclidean norm of each row of W plus the update, shape (d_out,).
+
+        It has no gradient: DoRA takes it as a constant (its section 4.3).
+        """
+        norms: Tensor = torch.linalg.vector_norm(weight + self.delta().to(weight.dtype), dim=1)
+        return norms
+
+    def start_magnitude(self, weight: Tensor) -> None:
+        """Train the rows' magnitudes too, from those of W; `weight` has W's shape."""
+        self.lora_magnitude = nn.Parameter(self.norms(weight).to(self.lora_A.dtype))
+
+    def merged(self, weight: Tensor) -> Tensor:
+        """Return the weight that alone computes what W and the adapter do together.
+
+        It is computed in float32 at least, so that a low precision rounds once.
+
+        Args:
+            weight: W, shape (d_out, d_in).
+        """
+        wide = torch.promote_types(weight.dtype, torch.float32)
+        merged = weight.to(wide) + self.delta().to(wide)
+        if self.lora_magnitude is not None:
+            merged *= (self.lora_magnitude.to(wide) / self.norms(weight.to(wide)))[:, None]
+        return merged.to(weight.dtype)
+
+
+def _down(x: Tensor, a: Tensor) -> Tensor:
+    """Return A x, shape (..., r); an embedding's ids stand for one-hot vectors."""
+    return F.linear(x, a) if x.is_floating_point() else F.embedding(x, a.T)
+
+
+class LoRALayer(nn.Module):
+    """A frozen Linear or Embedding layer and the adapters on it, of which one may be active.
+
+    An embedding is treated as the linear layer over one-hot vectors that it is: its W is the
+    table transposed, shape (embedding_dim, num_embeddings).
+
+    Args:
+        base_layer: The layer to adapt; its parameters are never changed.
+
+    Attributes:
+        base_layer: The frozen layer, or, while merged, its stand-in.
+        adapters: The adapters by name.
+        active: Name of the adapter in use; None computes what the frozen layer computes.
+    """
+
+    def __init__(self, base_layer: nn.Module) -> None:
+        super().__init__()
+        self.base_layer = base_layer
+        self.adapters = nn.ModuleDict()
+        self.active: str | None = None
+        # In a tuple, because a module would become a second submodule with its parameters.
+        self._unmerged: tuple[nn.Module] | None = None
+
+    def adapter(self, name: str) -> LowRank | None:
+        """Return the adapter of that name, or None if this layer has no such adapter."""
+        found = dict(self.adapters.items()).get(name)
+        assert found is None or isinstance(found, LowRank)
+        return found
+
+    @property
+    def weight(self) -> Tensor:
+        """The base layer's W in full precision of its type, shape (d_out, d_in)."""
+        weight = dense_weight(self.base_layer)
+        return weight.T if isinstance(self.base_layer, nn.Embedding) else weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the adapted layer's output.
+
+        Args:
+            x: Inputs, shape (..., d_in); ids of shape (...) for an embedding.
+
+        Returns:
+            Outputs, shape (..., d_out).
+        """
+        base: Tensor = self.base_layer(x)
+        adapter = None if self.active is None or self._unmerged else self.adapter(self.active)
+        if adapter is None:
+            return base
+        dropped = adapter.dropout(x) if x.is_floating_point() else x
+        update, subtracted = adapter.update(dropped), adapter.subtracted(x)
+        if adapter.lora_magnitude is not None:
+            return base + self._dora(adapter, base, x, dropped, update, subtracted)
+        # The difference first: at the start it is exactly zero, and the output exactly `base`.
+        return base + (update if subtracted is None else update - subtracted)
+
+    def _dora(
+        self,
+        adapter: LowRank,
+        base: Tensor,
+        x: Tensor,
+        dropped: Tensor,
+        update: Tensor,
+        subtracted: Tensor | None,
+    ) -> Tensor:
+        """Return what DoRA adds to the base layer's output, shape (..., d_out).
+
+        Source: Liu et al. 2024, arXiv:2402.09353, equation 5.
+        """
+        assert adapter.lora_magnitude is not None
+        weight = self.weight.to(update.dtype)
+        ratio = adapter.lora_magnitude / adapter.norms(weight)
+        bias = getattr(self.base_layer, "bias", None)
+        if dropped is x:
+            direction = base if bias is None else base - bias
+        else:
+            # Dropout acts on all of the direction, as in PEFT, and thus on W's part too.
+            direction = F.linear(dropped, weight)
+        addend = ratio * update
+        if subtracted is not None:
+            direction = direction - subtracted
+            addend = addend - subtracted
+        return addend + (ratio - 1) * direction
+
+    def merge(self) -> None:
+        """Let a plain layer with the active adapter's update stand in for the base layer.
+
+        The base layer is kept aside, so that `unmerge` brings back its very bits. Without an
+        active adapter, or merged already, nothing changes.
+        """
+        adapter = None if self.active is None else self.adapter(self.active)
+        if adapter is None or self._unmerged:
+            return
+        with torch.no_grad():
+            merged = adapter.merged(self.weight)
+        self._unmerged = (self.base_layer,)
+        self.base_layer = with_weight(self.base_layer, merged)
+
+    def unmerge(self) -> None:
+        """Put the base layer back; not merged, nothing changes."""
+        if self._unmerged:
+            (layer,) = self._unmerged
+            stand_in = next(self.base_layer.parameters())
+            self.base_layer = layer.to(stand_in.device)
+            self._unmerged = None
+
+
+def with_weight(layer: nn.Module, weight: Tensor) -> nn.Module:
+    """Return a plain layer like `layer` with another weight and the same bias.
+
+    Args:
+        layer: A Linear layer, quantised or not, or an Embedding.
+        weight: W, shape (d_out, d_in).
+    """
+    if isinstance(layer, nn.Embedding):
+        return _replacing_weight(layer, weight.T.contiguous())
+    assert isinstance(layer, nn.Linear)
+    if not is_quantized(layer):
+        return _replacing_weight(layer, weight)
+    plain: nn.Linear = nn.utils.skip_init(
+        nn.Linear, layer.in_features, layer.out_features, bias=layer.bias is not None
+    )
+    plain.weight, plain.bias = _frozen(weight), layer.bias
+    plain.train(layer.training)
+    return plain
+
+
+def _replacing_weight(layer: nn.Module, weight: Tensor) -> nn.Module:
+    twin: nn.Module = copy.copy(layer)
+    # The shallow copy would share the dictionary of parameters, not only the parameters.
+    twin._parameters = {**layer._parameters, "weight": _frozen(weight)}
+    return twin
+
+
+def _frozen(weight: Tensor) -> nn.Parameter:
+    return nn.Parameter(weight, requires_grad=False)

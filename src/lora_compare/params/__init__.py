@@ -1,0 +1,33 @@
+"""Typed, frozen and strict models of params.yaml; the only reader of YAML."""
+
+from lora_compare.params.experiment import METHOD_NAME, RESERVED_METHOD_NAMES, Params
+from lora_compare.params.methods import LoraParams, MethodParams, Trainable
+from lora_compare.params.reading import load_params, parse_params, read_yaml
+from lora_compare.params.sections import (
+    ClassifierParams,
+    DataParams,
+    ModelParams,
+    PretrainingParams,
+    SplitParams,
+    TrackingParams,
+    TrainingParams,
+)
+
+__all__ = [
+    "METHOD_NAME",
+    "RESERVED_METHOD_NAMES",
+    "ClassifierParams",
+    "DataParams",
+    "LoraParams",
+    "MethodParams",
+    "ModelParams",
+    "Params",
+    "PretrainingParams",
+    "SplitParams",
+    "TrackingParams",
+    "Trainable",
+    "TrainingParams",
+    "load_params",
+    "parse_params",
+    "read_yaml",
+]

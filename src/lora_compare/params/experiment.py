@@ -1,0 +1,77 @@
+"""The whole of params.yaml."""
+
+import re
+from typing import Annotated
+
+from pydantic import Field, field_validator
+
+from lora_compare.errors import ParamsError
+from lora_compare.params.methods import MethodParams
+from lora_compare.params.sections import (
+    ClassifierParams,
+    DataParams,
+    ModelParams,
+    Section,
+    SplitParams,
+    TrackingParams,
+    TrainingParams,
+)
+
+RESERVED_METHOD_NAMES = frozenset(
+    {"base", "baseline", "comparison", "split", "tfidf", "unused", "untuned"}
+)
+"""Names whose metrics or model files would overwrite those of another stage."""
+
+METHOD_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
+
+
+class Params(Section):
+    """The whole of params.yaml."""
+
+    data: DataParams
+    split: SplitParams
+    model: ModelParams
+    classifier: ClassifierParams
+    training: TrainingParams
+    methods: Annotated[dict[str, MethodParams], Field(min_length=1)]
+    tracking: TrackingParams
+
+    @field_validator("methods")
+    @classmethod
+    def _name_methods_as_files(cls, methods: dict[str, MethodParams]) -> dict[str, MethodParams]:
+        for name in methods:
+            if not METHOD_NAME.fullmatch(name):
+                raise ValueError(
+                    f"the method name {name!r} must be a letter, then letters, digits, _ or -, "
+                    "64 characters at most: it becomes a file name"
+                )
+            if name in RESERVED_METHOD_NAMES or name.endswith("_cost"):
+                raise ValueError(f"the method name {name!r} is taken by a file of the pipeline")
+        lowered = [name.lower() for name in methods]
+        if len(set(lowered)) < len(lowered):
+            raise ValueError("method names must differ in more than upper and lower case")
+        return methods
+
+    @property
+    def threads(self) -> int | None:
+        """CPU threads to compute with; None takes torch's default.
+
+        The operations of gpt2-nano are so short that threads wait longer than they work; one
+        thread also gives the same bits whatever the number of cores (docs/decisions/0005).
+        """
+        return self.training.threads or (1 if self.model.name == "gpt2-nano" else None)
+
+    def method(self, name: str) -> MethodParams:
+        """Return the settings of one method.
+
+        Raises:
+            ParamsError: params.yaml has no such method; the message lists those it has.
+        """
+        if name not in self.methods:
+            raise ParamsError(
+                f"There is no method {name!r}.",
+                where="params.yaml: methods",
+                expected=", ".join(self.methods),
+                actual=name,
+            )
+        return self.methods[name]

@@ -1,0 +1,134 @@
+"""One way to fine-tune, and its adapter."""
+
+import re
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from lora_compare.params.sections import Count, NotNegative, Positive, Probability, Section
+
+Name = Annotated[str, Field(min_length=1)]
+Names = Annotated[list[Name], Field(min_length=1)]
+LayerIndex = Annotated[int, Field(ge=0)]
+
+
+class LoraParams(Section):
+    """A low-rank adapter, in the names and with the meaning of PEFT's LoraConfig.
+
+    Modules are named as PEFT names them: by the end of their dotted path (`q_proj`,
+    `mlp.c_proj`), or by a regular expression that matches the whole path. GPT-2's own names
+    (`transformer.h.0.attn.c_attn`) work too; `c_attn` means q_proj, k_proj and v_proj.
+    docs/adapters.md tells where a setting differs from PEFT's.
+
+    Attributes:
+        r: Rank of the update, at most the larger side of every adapted matrix (for `pissa` and
+            `olora` the smaller side).
+        lora_alpha: Numerator of the scale lora_alpha / r.
+        lora_dropout: Probability of zeroing an input of the adapter while training.
+        target_modules: What is adapted: `all-linear`, a list of names, or a regular expression.
+            Embeddings (`wte`, `wpe`) are adapted where they are named.
+        bias: Which of the model's biases are trained: `none`, `all`, or `lora_only` (those
+            of adapted layers).
+        exclude_modules: What is not adapted although `target_modules` matches it.
+        modules_to_save: Modules trained in full and saved with the adapter, such as `score`,
+            the head; they are not adapted.
+        layers_to_transform: Indices of the blocks to adapt; null adapts all, and what is
+            outside of the blocks.
+        rank_pattern: Another r for the modules that a name or regular expression matches.
+        alpha_pattern: Another lora_alpha, likewise.
+        use_rslora: Scale by lora_alpha / sqrt(r) instead (Kalajdzievski 2023, arXiv:2312.03732).
+        use_dora: Train each output's magnitude apart from its direction (Liu et al. 2024,
+            arXiv:2402.09353).
+        init_lora_weights: How A and B start: true (A uniform, B zero), `gaussian` (A normal
+            with standard deviation 1/r, B zero), `pissa` (the largest singular vectors,
+            Meng et al. 2024, arXiv:2404.02948) or `olora` (a QR decomposition, Büyükakyüz
+            2024, arXiv:2406.01775).
+        loraplus_lr_ratio: B's learning rate over A's (LoRA+, Hayou et al. 2024,
+            arXiv:2402.12354); null: the same.
+        quantization: `nf4` holds the frozen Linear layers but the head in 4 bit (QLoRA,
+            Dettmers et al. 2023, arXiv:2305.14314); needs the extra `qlora`.
+    """
+
+    r: Count
+    lora_alpha: Positive
+    lora_dropout: Probability
+    target_modules: Name | Names
+    bias: Literal["none", "all", "lora_only"]
+    exclude_modules: Name | Names | None = None
+    modules_to_save: Names | None = None
+    layers_to_transform: LayerIndex | Annotated[list[LayerIndex], Field(min_length=1)] | None = None
+    rank_pattern: dict[Name, Count] = Field(default_factory=dict)
+    alpha_pattern: dict[Name, Positive] = Field(default_factory=dict)
+    use_rslora: bool = False
+    use_dora: bool = False
+    init_lora_weights: Literal[True, "gaussian", "pissa", "olora"] = True
+    loraplus_lr_ratio: Positive | None = None
+    quantization: Literal["nf4"] | None = None
+
+    @field_validator("target_modules", "exclude_modules")
+    @classmethod
+    def _compile(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            _require_pattern(value)
+        return value
+
+    @field_validator("rank_pattern", "alpha_pattern")
+    @classmethod
+    def _compile_keys(cls, patterns: dict[str, Any]) -> dict[str, Any]:
+        for pattern in patterns:
+            _require_pattern(pattern)
+        return patterns
+
+    @model_validator(mode="after")
+    def _refuse_contradictions(self) -> Self:
+        if self.quantization and self.init_lora_weights in ("pissa", "olora"):
+            raise ValueError(
+                f"init_lora_weights: {self.init_lora_weights} needs the exact weights, "
+                f"quantization: {self.quantization} does not keep them; choose one"
+            )
+        if self.layers_to_transform is not None and self.target_is_pattern:
+            raise ValueError(
+                "layers_to_transform goes with a list in target_modules or all-linear; a "
+                "regular expression names the blocks itself"
+            )
+        return self
+
+    @property
+    def target_is_pattern(self) -> bool:
+        """Whether `target_modules` is a regular expression."""
+        return isinstance(self.target_modules, str) and self.target_modules != "all-linear"
+
+
+def _require_pattern(text: str) -> None:
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise ValueError(f"{text!r} is no regular expression: {error}") from None
+
+
+Trainable = Literal["all", "lora", "head", "last_block", "last_two_blocks"]
+
+
+class MethodParams(Section):
+    """One way to fine-tune; its optimizer settings are its own.
+
+    Attributes:
+        trainable: `all`, `lora`, `head`, or the head with the final norm and the
+            `last_block` or `last_two_blocks`.
+        learning_rate: AdamW's learning rate (the peak where there is a schedule).
+        weight_decay: AdamW's decoupled weight decay, on every trained parameter.
+        lora: The adapter; needed for `trainable: lora`, refused otherwise.
+    """
+
+    trainable: Trainable
+    learning_rate: Positive
+    weight_decay: NotNegative
+    lora: LoraParams | None = None
+
+    @model_validator(mode="after")
+    def _pair_adapter_with_method(self) -> Self:
+        if self.trainable == "lora" and self.lora is None:
+            raise ValueError("trainable: lora needs a section lora with r, lora_alpha, ...")
+        if self.trainable != "lora" and self.lora is not None:
+            raise ValueError(f"a section lora goes with trainable: lora, not {self.trainable}")
+        return self

@@ -1,0 +1,168 @@
+"""The sections of params.yaml that all methods share."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
+
+Count = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Fraction = Annotated[FiniteFloat, Field(gt=0.0, lt=1.0)]
+Probability = Annotated[FiniteFloat, Field(ge=0.0, lt=1.0)]
+Positive = Annotated[FiniteFloat, Field(gt=0.0)]
+NotNegative = Annotated[FiniteFloat, Field(ge=0.0)]
+
+
+class Section(BaseModel):
+    """A part of params.yaml: no unknown key, no conversion, no change after reading."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class DataParams(Section):
+    """Where the labelled text comes from.
+
+    Attributes:
+        source: `bundled`, `uci`, or a path or URL of .zip, .tsv, .csv, .jsonl or .parquet.
+        text_column: Column of the text; a .tsv without a header has label and text.
+        label_column: Column of the class.
+        sha256: Expected SHA-256 of the source file; null accepts any and records it.
+    """
+
+    source: Annotated[str, Field(min_length=1)]
+    text_column: Annotated[str, Field(min_length=1)]
+    label_column: Annotated[str, Field(min_length=1)]
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
+
+
+class SplitParams(Section):
+    """How messages become train, validation and test.
+
+    Attributes:
+        mode: `stratified`, or `appendix_e` for the exact split of the book's notebook.
+        deduplicate: `exact` drops repeated messages before splitting, `none` keeps them.
+        balance: `undersample` cuts every class to the smallest, `none` keeps the prior.
+        train: Fraction of the balanced messages.
+        validation: Fraction of the balanced messages; the test split gets the rest.
+        seed: Seed of every random choice of the split.
+    """
+
+    mode: Literal["stratified", "appendix_e"] = "stratified"
+    deduplicate: Literal["exact", "none"]
+    balance: Literal["undersample", "none"]
+    train: Fraction
+    validation: Fraction
+    seed: Seed
+
+    @model_validator(mode="after")
+    def _leave_room_for_test(self) -> Self:
+        if self.train + self.validation > 0.999:
+            raise ValueError("train + validation must leave room for a test split (at most 0.999)")
+        if self.mode == "appendix_e" and (self.deduplicate, self.balance) != (
+            "none",
+            "undersample",
+        ):
+            raise ValueError("mode appendix_e needs deduplicate: none and balance: undersample")
+        return self
+
+
+class PretrainingParams(Section):
+    """How `gpt2-nano` is pre-trained on the messages that no evaluation uses.
+
+    Attributes:
+        vocabulary_size: Tokens of the byte-level BPE, at least 257.
+        steps: Optimizer steps.
+        batch_tokens: Positions a step, padding included.
+        sequence_length: Tokens after which a message is cut into another sequence.
+        learning_rate: Peak of the cosine schedule.
+        weight_decay: AdamW's decoupled weight decay.
+        seed: Seed of the initial weights and of the batches.
+    """
+
+    vocabulary_size: Annotated[int, Field(ge=257, le=50_257)] = 2048
+    steps: Count = 600
+    batch_tokens: Count = 1024
+    sequence_length: Annotated[int, Field(ge=2, le=256)] = 128
+    learning_rate: Positive = 3.0e-3
+    weight_decay: NotNegative = 0.1
+    seed: Seed = 123
+
+
+ModelName = Literal["gpt2-nano", "gpt2-small", "gpt2-medium", "gpt2-large", "gpt2-xl"]
+
+
+class ModelParams(Section):
+    """The network before fine-tuning.
+
+    Attributes:
+        name: `gpt2-nano` is pre-trained here; the others are OpenAI's checkpoints.
+        weights: `pretrained` or `random`.
+        seed: Seed of random weights.
+        pretraining: Settings of the pre-training of `gpt2-nano`.
+    """
+
+    name: ModelName
+    weights: Literal["pretrained", "random"]
+    seed: Seed = 123
+    pretraining: PretrainingParams = PretrainingParams()
+
+
+Position = Literal["last_token", "last_position", "first", "mean"]
+
+
+class ClassifierParams(Section):
+    """The classification head.
+
+    Attributes:
+        position: Whose hidden state is classified: the `last_token` of the message, the
+            `last_position` of a batch padded to the longest training message, the `first`
+            token, or the `mean` over the message's tokens.
+        bias: Whether the head has a bias.
+    """
+
+    position: Position
+    bias: bool
+
+
+class TrainingParams(Section):
+    """What every method's training shares.
+
+    Attributes:
+        epochs: Passes over the training split.
+        batch_size: Messages a forward pass.
+        seed: Seed of the head's initial weights, of the batches, adapters and dropout.
+        gradient_accumulation_steps: Forward passes an optimizer step.
+        drop_last: Leave out an epoch's last batch where it is smaller than the others.
+        max_length: Longest message in tokens; longer ones are cut. null: the model's limit.
+        max_grad_norm: Clip the gradient's norm to this; null does not clip.
+        lr_scheduler: `constant`, or `linear` or `cosine` decay to zero.
+        warmup_ratio: Fraction of the steps in which the learning rate rises from zero.
+        eval_every: Optimizer steps between two evaluations.
+        eval_examples: Messages of each split in these evaluations; null takes all.
+        device: `auto` (cuda, mps, cpu in this order) or one of these.
+        threads: CPU threads; null: one for gpt2-nano, else torch's default (all cores).
+            Results repeat for equal numbers.
+    """
+
+    epochs: Count
+    batch_size: Count
+    seed: Seed
+    gradient_accumulation_steps: Count = 1
+    drop_last: bool = False
+    max_length: Annotated[int, Field(ge=1, le=1024)] | None = None
+    max_grad_norm: Positive | None = None
+    lr_scheduler: Literal["constant", "linear", "cosine"] = "constant"
+    warmup_ratio: Probability = 0.0
+    eval_every: Count = 50
+    eval_examples: Count | None = None
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    threads: Count | None = None
+
+
+class TrackingParams(Section):
+    """Where runs are shown.
+
+    Attributes:
+        experiment: Name of the MLflow experiment.
+    """
+
+    experiment: Annotated[str, Field(min_length=1)]
