@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev repro summary results ui test test-slow lint types check lock clean
+.PHONY: help setup setup-dev repro summary results ui test test-slow parity lint types check lock clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -52,6 +52,10 @@ test: setup-dev ## set up, run the test suite (all but test-slow)
 
 test-slow: setup-dev ## the default experiment on the real file (minutes)
 	python -m pytest -m slow $(PYTEST_ARGS)
+
+parity: setup-dev ## measure how far PEFT, transformers and the notebook are (docs/parity.md)
+	python -m pytest --numprocesses=0 -m "slow or not slow" tests/parity \
+	  --parity-report docs/parity.md $(PYTEST_ARGS)
 
 lint: setup-dev ## ruff: rules and format
 	ruff check .

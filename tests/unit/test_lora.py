@@ -251,6 +251,14 @@ def test_initial_adapters_have_pefts_bound() -> None:
     assert tensors["0.lora_B"].abs().max() == 0
 
 
+def test_gaussian_adapters_start_with_standard_deviation_one_over_r() -> None:
+    model = nn.Sequential(nn.Linear(4000, 10))
+    inject(model, lora_settings(r=8, init_lora_weights="gaussian"))
+    tensors = adapter_tensors(model)
+    assert tensors["0.lora_A"].std().item() == pytest.approx(1 / 8, rel=0.02)
+    assert tensors["0.lora_B"].abs().max() == 0
+
+
 def test_dropout_acts_on_the_adapters_input_while_training_only() -> None:
     model = small()
     inject(model, lora_settings(lora_dropout=0.5))

@@ -47,6 +47,9 @@ def _nf4(linear: nn.Linear) -> nn.Module:
         linear.weight.detach().clone(), requires_grad=False, quant_type="nf4", module=layer
     )
     layer.bias = linear.bias
+    # Evaluation on a CPU with fast bfloat16 would repack the weight and round what it computes:
+    # the same layer would give other outputs than in training.
+    layer.support_avx512bf16_for_cpu = False
     # The weight is quantised by the move to a device, also to the one where it is.
     layer.weight = layer.weight.to(device)
     return layer.train(linear.training)  # type: ignore[no-any-return]
