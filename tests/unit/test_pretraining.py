@@ -59,6 +59,25 @@ def test_the_loss_is_that_of_each_real_next_token() -> None:
     torch.testing.assert_close(next_token_loss(gpt, padded), by_hand)
 
 
+def test_a_step_over_two_halves_equals_one_over_the_whole_batch() -> None:
+    encoding = train_encoding(TEXTS, 300)
+    pieces = sequences(TEXTS[:9], encoding, 16)
+    one_step = settings(steps=1, learning_rate=0.01)
+    trained, loss = pretrain(pieces, encoding.n_vocab, one_step, CPU)
+    plain = random_nano(encoding.n_vocab, one_step.seed)
+    optimizer = torch.optim.AdamW(
+        plain.parameters(), lr=0.01, betas=(0.9, 0.95), weight_decay=one_step.weight_decay
+    )
+    (batch,) = batches(pieces, one_step)
+    assert len(batch) % 2 == 1  # halves of different size
+    whole = next_token_loss(plain, batch)
+    whole.backward()
+    optimizer.step()
+    assert loss == pytest.approx(whole.item(), rel=1e-6)
+    for a, b in zip(trained.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-4)
+
+
 def test_pretraining_learns_and_repeats_bit_for_bit() -> None:
     encoding = train_encoding(TEXTS, 300)
     pieces = sequences(TEXTS, encoding, 16)
