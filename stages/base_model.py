@@ -1,6 +1,6 @@
 """Make or fetch the model that every method starts from."""
 
-from lora_compare.base import make_base, save_base
+from lora_compare.base import make_base, save_base, say_continuation
 from lora_compare.console import stage
 from lora_compare.corpus import read_split
 from lora_compare.params import Params
@@ -18,6 +18,7 @@ def main(paths: Paths, params: Params, progress: Progress) -> None:
     texts = [text for frame in frames for text in frame["Text"]]
     base = save_base(make_base(params.model, texts, device, progress), paths.base)
     progress.say(f"{params.model.name}: {base.description['parameters']:,} parameters")
+    say_continuation(base, progress)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from lora_compare import weights
 from lora_compare.checkpoints import fetch_checkpoint
 from lora_compare.errors import CheckpointError
 from lora_compare.files import read_json, sha256, write_json
+from lora_compare.generation import continuation
 from lora_compare.gpt import CONFIGS, GPT, GPTConfig, initialise
 from lora_compare.params import ModelParams
 from lora_compare.paths import require
@@ -19,6 +20,20 @@ from lora_compare.pretraining import pretrain, random_nano, sequences
 from lora_compare.progress import SILENT, Progress
 from lora_compare.seeding import seeded
 from lora_compare.tokenizer import gpt2_encoding, load_encoding, save_encoding, train_encoding
+
+PROMPT = "Every effort moves you"
+"""What every base model continues, so that wrongly loaded weights are seen at a glance."""
+
+NEW_TOKENS = 15
+"""Tokens of the continuation."""
+
+PUBLISHED_CONTINUATIONS = {
+    "gpt2-small": " forward.\n\nThe first step is to understand the importance of your work"
+}
+"""How pretrained weights are known to continue the prompt, by the model's name.
+
+Source: Raschka 2024, "Build a Large Language Model (From Scratch)", appendix E, notebook.
+"""
 
 
 @dataclass(frozen=True)
@@ -28,7 +43,8 @@ class Base:
     Attributes:
         gpt: The network.
         encoding: Its tokenizer.
-        description: What config.json holds: name, weights, shape, parameters, source, sha256.
+        description: What config.json holds: name, weights, shape, parameters, source,
+            continuation of the prompt, sha256.
     """
 
     gpt: GPT
@@ -93,8 +109,26 @@ def _describe(
         "shape": gpt.config.to_dict(),
         "parameters": sum(p.numel() for p in gpt.parameters()),
         "source": source,
+        "continuation": {"prompt": PROMPT, "text": continuation(gpt, encoding, PROMPT, NEW_TOKENS)},
     }
     return Base(gpt, encoding, description)
+
+
+def say_continuation(base: Base, progress: Progress) -> None:
+    """Print how `base` continues the prompt, and where that is known to be wrong.
+
+    Args:
+        base: The model.
+        progress: Where to print.
+    """
+    name, text = base.description["name"], base.description["continuation"]["text"]
+    progress.say(f"{PROMPT!r} goes on with {text!r}")
+    published = PUBLISHED_CONTINUATIONS.get(name)
+    if base.description["weights"] == "pretrained" and published not in (None, text):
+        progress.say(
+            f"WRONG: with its published weights {name} goes on with {published!r}.\n"
+            "Something reads or runs them differently; no result of this model can be trusted."
+        )
 
 
 def _empty(config: GPTConfig) -> GPT:

@@ -63,3 +63,7 @@ class TrainingError(UserError):
 
 class MissingArtifactError(UserError):
     """A file that an earlier stage writes is not there."""
+
+
+class PromptError(UserError):
+    """A prompt cannot be continued as asked."""

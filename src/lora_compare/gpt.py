@@ -1,6 +1,7 @@
 """GPT-2's network and its classification head, with separate query, key and value layers."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal
 
@@ -48,6 +49,33 @@ Source: Radford et al. 2019, "Language Models are Unsupervised Multitask Learner
 """
 
 
+class KeyValueCache:
+    """The keys and values of the positions that one attention layer has seen; empty at first."""
+
+    def __init__(self) -> None:
+        self._seen: tuple[Tensor, Tensor] | None = None
+
+    @property
+    def length(self) -> int:
+        """Positions seen so far."""
+        return 0 if self._seen is None else self._seen[0].shape[-2]
+
+    def extend(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Append the keys and values of t new positions and return those of all positions.
+
+        Args:
+            k: Keys, shape (b, h, t, d/h).
+            v: Values, shape (b, h, t, d/h).
+
+        Returns:
+            Keys and values, both of shape (b, h, seen + t, d/h).
+        """
+        if self._seen is not None:
+            k, v = torch.cat((self._seen[0], k), dim=-2), torch.cat((self._seen[1], v), dim=-2)
+        self._seen = k, v
+        return k, v
+
+
 class CausalSelfAttention(nn.Module):
     """Multi-head attention in which a position sees itself and the positions before it.
 
@@ -63,11 +91,12 @@ class CausalSelfAttention(nn.Module):
         self.v_proj = nn.Linear(config.n_embd, config.n_embd)
         self.c_proj = nn.Linear(config.n_embd, config.n_embd)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, cache: KeyValueCache | None = None) -> Tensor:
         """Return the attended values.
 
         Args:
             x: Normalised residual stream, shape (b, t, d).
+            cache: What this layer has seen before `x`, to which `x` is added.
 
         Returns:
             What the block adds to the residual stream, shape (b, t, d).
@@ -78,7 +107,13 @@ class CausalSelfAttention(nn.Module):
             projection(x).unflatten(-1, (self.n_head, -1)).transpose(1, 2)  # (b, h, t, d/h)
             for projection in (self.q_proj, self.k_proj, self.v_proj)
         )
-        attended = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        mask = None
+        if cache is not None:
+            seen = cache.length
+            k, v = cache.extend(k, v)
+            # Not is_causal: its triangle starts at the first key, as if nothing came before.
+            mask = x.new_ones(x.shape[1], k.shape[2], dtype=torch.bool).tril(seen)
+        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)
         y: Tensor = self.c_proj(attended.transpose(1, 2).flatten(-2))
         return y
 
@@ -120,9 +155,14 @@ class Block(nn.Module):
         self.ln_2 = nn.LayerNorm(config.n_embd)
         self.mlp = MLP(config)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the residual stream after the block, shape (b, t, d) as `x`."""
-        x = x + self.attn(self.ln_1(x))
+    def forward(self, x: Tensor, cache: KeyValueCache | None = None) -> Tensor:
+        """Return the residual stream after the block.
+
+        Args:
+            x: Residual stream, shape (b, t, d); so is the result.
+            cache: As for `CausalSelfAttention`.
+        """
+        x = x + self.attn(self.ln_1(x), cache)
         y: Tensor = x + self.mlp(self.ln_2(x))
         return y
 
@@ -145,20 +185,25 @@ class GPT(nn.Module):
         self.h = nn.ModuleList(Block(config) for _ in range(config.n_layer))
         self.ln_f = nn.LayerNorm(config.n_embd)
 
-    def forward(self, tokens: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor, caches: Sequence[KeyValueCache] | None = None) -> Tensor:
         """Return the final hidden states.
 
         Args:
             tokens: Token ids, shape (b, t) with t at most the context length. Padding goes
                 to the right: attention is causal, so no real token ever sees it.
+            caches: One a block, for texts that come in pieces: `tokens` follow those of the
+                earlier calls, with which they must fit into the context length.
 
         Returns:
             Normalised hidden states, shape (b, t, d).
+
+        Checked by tests/unit/test_generation.py::test_pieces_through_the_cache_equal_the_whole.
         """
-        positions = torch.arange(tokens.shape[1], device=tokens.device)
+        seen = caches[0].length if caches else 0
+        positions = torch.arange(seen, seen + tokens.shape[1], device=tokens.device)
         x = self.wte(tokens) + self.wpe(positions)
-        for block in self.h:
-            x = block(x)
+        for index, block in enumerate(self.h):
+            x = block(x, caches[index] if caches else None)
         y: Tensor = self.ln_f(x)
         return y
 
