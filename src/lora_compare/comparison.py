@@ -1,6 +1,6 @@
 """Every method beside every other: records, paired tests, ratios, and a verdict in words."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from itertools import combinations
 from typing import Any
 
@@ -122,34 +122,22 @@ def verdict(interval: tuple[float, float] | list[float], adjusted_p: float) -> s
     return NO_EVIDENCE
 
 
-def differing_settings(params: Params, methods: Iterable[str]) -> dict[str, dict[str, Any]]:
+def differing_settings(params: Params, methods: Collection[str]) -> dict[str, dict[str, Any]]:
     """Return every setting in which two of `methods` differ: its key, then each one's value.
 
     A nested key is joined with dots (`lora.r`). A method that has no such setting is missing
-    from the inner mapping.
+    from the inner mapping. What every adapter leaves at its default is not listed.
     """
-    names = list(methods)
-    flat = {name: flatten(params.method(name).model_dump()) for name in names}
-    keys = dict.fromkeys(key for settings in flat.values() for key in settings)
+    sections = [params.method(name) for name in methods]
+    flat = dict(zip(methods, (section.flat() for section in sections), strict=True))
+    keys = dict.fromkeys(key for section in sections for key in section.flat(defaults=False))
     differing = {}
     for key in keys:
-        values = {name: flat[name][key] for name in names if key in flat[name]}
-        is_section = any(other.startswith(f"{key}.") for other in keys)
-        same = len(values) == len(names) and all(v == values[names[0]] for v in values.values())
-        if not same and not is_section:
+        values = {name: settings[key] for name, settings in flat.items() if key in settings}
+        first, *others = values.values()
+        if len(values) < len(sections) or any(value != first for value in others):
             differing[key] = values
     return differing
-
-
-def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested `settings` under one level of keys, joined with dots."""
-    flat: dict[str, Any] = {}
-    for key, value in settings.items():
-        if isinstance(value, Mapping) and value:
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
 
 
 def _pairs_to_test(

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from lora_compare import charts, formats
-from lora_compare.comparison import TESTED_BASELINE, differing_settings, flatten, shown_settings
+from lora_compare.comparison import TESTED_BASELINE, differing_settings, shown_settings
 from lora_compare.evidence import Evidence, Outcome
 from lora_compare.files import write_text
 from lora_compare.markdown import render_markdown
@@ -214,5 +214,6 @@ def _shown_text(text: str) -> str:
 
 def _all_settings(params: Params) -> dict[str, str]:
     # Where runs are shown changes no result, so the stage need not depend on it.
-    settings = flatten(params.model_dump(exclude={"tracking"}))
-    return {key: formats.setting(value) for key, value in settings.items()}
+    settings = params.flat().items()
+    shown = (item for item in settings if not item[0].startswith("tracking."))
+    return {key: formats.setting(value) for key, value in shown}

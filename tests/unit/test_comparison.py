@@ -15,7 +15,6 @@ from lora_compare.comparison import (
     NO_EVIDENCE,
     compare,
     differing_settings,
-    flatten,
     verdict,
 )
 from lora_compare.errors import DataError, MissingArtifactError
@@ -215,7 +214,3 @@ def test_every_differing_setting_is_listed_and_no_other():
         "lora.r": {"lora": 16, "lora_r4": 4},
     }
     assert differing_settings(params, ["full"]) == {}
-
-
-def test_nested_settings_are_joined_with_dots():
-    assert flatten({"a": {"b": 1, "c": {"d": [2]}}, "e": {}}) == {"a.b": 1, "a.c.d": [2], "e": {}}

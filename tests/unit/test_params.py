@@ -53,6 +53,18 @@ def test_recipes_spell_out_every_default(path: Path) -> None:
     assert unset(params) == []
 
 
+def test_settings_are_flat_under_dotted_keys_with_or_without_defaults() -> None:
+    text = edited(("bias: none", "bias: none\n      rank_pattern: {q_proj: 4}"))
+    params = parse_params(text)
+    flat, chosen = params.flat(), params.flat(defaults=False)
+    assert flat["model.pretraining.vocabulary_size"] == 2048
+    assert flat["methods.lora.lora.rank_pattern"] == {"q_proj": 4}
+    assert flat["methods.full.lora"] is None
+    assert flat["methods.lora.lora.use_dora"] is False
+    assert chosen["methods.lora.lora.r"] == 16
+    assert "methods.lora.lora.use_dora" not in chosen
+
+
 def test_every_mistake_is_reported_at_once() -> None:
     message = mistakes(
         edited(("train: 0.7", "train: 7"), ("epochs: 5", "epoch: 5"), ("r: 16", "r: -3"))

@@ -1,6 +1,6 @@
 """The sections of params.yaml that all methods share."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
@@ -16,6 +16,34 @@ class Section(BaseModel):
     """A part of params.yaml: no unknown key, no conversion, no change after reading."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    def flat(self, defaults: bool = True) -> dict[str, Any]:
+        """Return every setting by its key, those of sections within joined with dots.
+
+        Lists, and mappings of anything but sections, stay whole.
+
+        Args:
+            defaults: Whether to return the settings that have their default value, too.
+        """
+        settings: dict[str, Any] = {}
+        for key, info in type(self).model_fields.items():
+            value = getattr(self, key)
+            inner = _sections(key, value)
+            for prefix, section in inner.items():
+                flat = section.flat(defaults)
+                settings |= {f"{prefix}.{name}": setting for name, setting in flat.items()}
+            if not inner and (defaults or value != info.get_default(call_default_factory=True)):
+                settings[key] = value
+        return settings
+
+
+def _sections(key: str, value: Any) -> dict[str, Section]:
+    """Return the sections that `value` is or holds, by their dotted keys; none for a setting."""
+    if isinstance(value, Section):
+        return {key: value}
+    if isinstance(value, dict) and all(isinstance(v, Section) for v in value.values()):
+        return {f"{key}.{name}": section for name, section in value.items()}
+    return {}
 
 
 class DataParams(Section):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lora_compare.files import read_json, sha256, sha256_of
-from lora_compare.params import LoraParams, Params
+from lora_compare.params import Params
 from lora_compare.paths import SPLITS, Paths
 from lora_compare.tracking.figures import curves, describe, evaluation, headline, numbers, sizes
 from lora_compare.tracking.lineage import Lineage, Pipeline
@@ -135,8 +135,6 @@ def pipeline_record(pipeline: Pipeline, runs: tuple[tuple[str, str], ...] = ()) 
     """
     params, paths = pipeline.params, pipeline.paths
     key = pipeline_key(pipeline)
-    settings = section_params(params, EVERY_SECTION)
-    methods = params.model_dump(mode="json")["methods"]
     comparison = read_json(paths.metrics("comparison")) if runs else {}
     page = paths.report("html")
     return RunRecord(
@@ -144,7 +142,7 @@ def pipeline_record(pipeline: Pipeline, runs: tuple[tuple[str, str], ...] = ()) 
         name=f"{PIPELINE} {key[:8]}",
         stage=PIPELINE,
         parent="",
-        params=settings | flatten({"methods": methods}),
+        params=section_params(params, (*EVERY_SECTION, "methods")),
         points=tuple(headline(comparison)),
         artifacts=(artifact(page, page.name),) if runs and page.is_file() else (),
         description=describe(comparison) if runs else "",
@@ -200,27 +198,24 @@ def _holds_times(path: str) -> bool:
 
 
 def method_params(params: Params, method: str) -> dict[str, str]:
-    """Return every parameter that shapes a method, under the same keys for every method."""
-    settings = params.method(method).model_dump(mode="json")
-    settings["lora"] = settings["lora"] or dict.fromkeys(LoraParams.model_fields)
-    return section_params(params, EVERY_SECTION) | flatten({"method": settings})
+    """Return every parameter that shapes a method, under the same keys for every method.
+
+    Of an adapter's many settings, those that all methods leave at their default are left out.
+    """
+    chosen = [section.flat(defaults=False) for section in params.methods.values()]
+    settings = params.method(method).flat()
+    own = {f"method.{key}": settings.get(key) for keys in chosen for key in keys}
+    return section_params(params, EVERY_SECTION) | _as_text(own)
 
 
 def section_params(params: Params, sections: tuple[str, ...]) -> dict[str, str]:
     """Return the parameters of `sections` under dotted keys."""
-    settings = params.model_dump(mode="json")
-    return flatten({section: settings[section] for section in sections})
+    settings = params.flat().items()
+    return _as_text({key: value for key, value in settings if key.split(".")[0] in sections})
 
 
-def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Return nested settings as text under dotted keys."""
-    flat: dict[str, str] = {}
-    for key, value in settings.items():
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value if isinstance(value, str) else json.dumps(value)
-    return flat
+def _as_text(settings: Mapping[str, Any]) -> dict[str, str]:
+    return {k: v if isinstance(v, str) else json.dumps(v) for k, v in settings.items()}
 
 
 def artifact(source: Path, target: str) -> Artifact:
