@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from lora_compare.errors import CheckpointError, ParamsError
 from lora_compare.lora.copies import add_copy, forget_copies, owners, use_copies
 from lora_compare.lora.layer import LoRALayer, LowRank
-from lora_compare.lora.quantization import numel
+from lora_compare.lora.quantization import dense_weight, is_quantized, numel
 from lora_compare.lora.start import FROM_WEIGHT, start_embedding_factors, start_factors
 from lora_compare.lora.targets import Aliases, Target, find_saved, find_targets
 from lora_compare.params import LoraParams
@@ -238,6 +238,34 @@ def _remove_layers(model: nn.Module) -> nn.Module:
         model.set_submodule(path, layer.base_layer)
     forget_copies(model)
     return model
+
+
+def bare_state_dict(model: nn.Module) -> dict[str, Tensor]:
+    """Return the tensors of `model` under the names of a model without adapters, not copied.
+
+    The adapters' own tensors are left out; while the model is merged, their update is part of
+    the weights. Parameters trained in full have the values of the adapter in use, and weights
+    in 4 bit are dequantised.
+    """
+    layers = [path for path, _ in adapted_layers(model)]
+    adapters = tuple(f"{path}.adapters" for path in layers)
+    bare = {f"{path}.base_layer": path for path in layers}
+    state: dict[str, Tensor] = {}
+    for path, module in model.named_modules():
+        if not path.startswith(adapters):
+            prefix = bare.get(path, path)
+            state |= {f"{prefix}.{n}".lstrip("."): t for n, t in _own_tensors(module).items()}
+    return state
+
+
+def _own_tensors(module: nn.Module) -> dict[str, Tensor]:
+    """Return the tensors that a state holds for `module` itself, without its parts."""
+    tensors = {name: p.detach() for name, p in module.named_parameters(recurse=False)}
+    transient = module._non_persistent_buffers_set
+    tensors |= {n: b for n, b in module.named_buffers(recurse=False) if n not in transient}
+    if is_quantized(module):
+        tensors["weight"] = dense_weight(module)
+    return tensors
 
 
 def adapter_tensors(model: nn.Module, name: str = DEFAULT) -> dict[str, Tensor]:
