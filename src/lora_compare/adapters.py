@@ -186,6 +186,15 @@ def load_method(folder: Path, base: Base, stage: str = "finetune") -> TextClassi
     return classifier
 
 
+def read_settings(folder: Path, stage: str = "finetune") -> LoraParams | None:
+    """Return the adapter's settings in a folder of `save_method`; None if it holds no adapter.
+
+    Raises:
+        MissingArtifactError: The folder is missing.
+    """
+    return _method_of(read_json(require(folder / "config.json", stage))).lora
+
+
 def _method_tensors(model: Classifier, method: MethodParams) -> dict[str, Tensor]:
     """Return the tensors that a method's file holds, not copied, by name."""
     if method.lora is not None:

@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 import click
 from rich.console import Console
@@ -60,10 +60,8 @@ def classify(
 
     if texts and source:
         raise click.UsageError("give texts or --file, not both")
-    paths = Paths.here()
-    params = load_params(paths.params)
-    name = method or ("lora" if "lora" in params.methods else next(iter(params.methods)))
-    params.method(name)
+    paths, params = _project()
+    name = _method_or_default(params, method)
     classifier = load_method(paths.model(name), load_base(paths.base), f"finetune@{name}")
     classifier.model.to(choose_device(params.training.device))
     for chunk in _chunks(texts or _lines(source)):
@@ -76,6 +74,12 @@ def classify(
                 click.echo(json.dumps({**record, "probabilities": chances}, ensure_ascii=False))
             else:
                 click.echo(f"{label}\t{probability:.4f}\t{text}")
+
+
+def _method_or_default(params: Params, method: str | None) -> str:
+    name = method or ("lora" if "lora" in params.methods else next(iter(params.methods)))
+    params.method(name)
+    return name
 
 
 def _lines(source: Path | None) -> Iterator[str]:
@@ -116,6 +120,40 @@ def _chunks(texts: Iterable[str]) -> Iterator[list[str]]:
             chunk = []
     if chunk:
         yield chunk
+
+
+@main.command()
+@click.option("--method", help="The method to export; `lora` if there is one.")
+@click.option(
+    "--format",
+    "kind",
+    required=True,
+    type=click.Choice(["peft", "merged", "onnx"]),
+    help="peft: the adapter alone; merged: a model for transformers; onnx: for ONNX runtimes.",
+)
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    help="The folder to write; exports/METHOD-FORMAT. An earlier export there is replaced.",
+)
+@report_user_errors
+def export(
+    method: str | None, kind: Literal["peft", "merged", "onnx"], output: Path | None
+) -> None:
+    """Write a fine-tuned method for PEFT, transformers or an ONNX runtime.
+
+    \b
+    lora-compare export --format peft
+    lora-compare export --method full --format merged --output ~/spam-filter
+    """  # noqa: D301 (click reads the \b as a character)
+    from lora_compare.export import export as write_export
+    from lora_compare.export import load_source
+
+    paths, params = _project()
+    name = _method_or_default(params, method)
+    folder = (output or Path("exports") / f"{name}-{kind}").expanduser()
+    lines = write_export(load_source(paths, name), kind, folder)
+    click.echo(f"{name} is in {folder}. To use it in Python:\n\n{lines}")
 
 
 @main.command()
