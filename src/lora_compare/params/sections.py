@@ -10,6 +10,7 @@ Fraction = Annotated[FiniteFloat, Field(gt=0.0, lt=1.0)]
 Probability = Annotated[FiniteFloat, Field(ge=0.0, lt=1.0)]
 Positive = Annotated[FiniteFloat, Field(gt=0.0)]
 NotNegative = Annotated[FiniteFloat, Field(ge=0.0)]
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
 class Section(BaseModel):
@@ -59,7 +60,7 @@ class DataParams(Section):
     source: Annotated[str, Field(min_length=1)]
     text_column: Annotated[str, Field(min_length=1)]
     label_column: Annotated[str, Field(min_length=1)]
-    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
+    sha256: Sha256 | None = None
 
 
 class SplitParams(Section):
