@@ -70,6 +70,24 @@ def gpt2_state_dict(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return stored
 
 
+def holds_gpt2(path: Path, state: Mapping[str, Tensor]) -> bool:
+    """Return whether a GPT-2 checkpoint has exactly these weights, whatever else it holds.
+
+    Args:
+        path: A safetensors file in the format of the hub's `openai-community/gpt2`.
+        state: All weights of a `gpt.GPT`.
+
+    Raises:
+        CheckpointError: It is no safetensors file.
+    """
+    with _opened(path) as file:
+        keys = {key.removeprefix("transformer."): key for key in file.keys()}  # noqa: SIM118
+        return all(
+            name in keys and torch.equal(file.get_tensor(keys[name]).float(), tensor)
+            for name, tensor in gpt2_state_dict(state).items()
+        )
+
+
 def gpt2_shapes(config: GPTConfig) -> dict[str, tuple[int, ...]]:
     """Return the shape of every tensor of a GPT-2 checkpoint by its name."""
     d = config.n_embd
@@ -146,6 +164,17 @@ def load_state(path: Path, shapes: Mapping[str, Sequence[int]]) -> dict[str, Ten
         CheckpointError: As `load_gpt2_state`.
     """
     return _read(path, {name: tuple(shape) for name, shape in shapes.items()})
+
+
+def load_any_state(path: Path) -> dict[str, Tensor]:
+    """Return all tensors of a safetensors file, whatever they are, in float32.
+
+    Raises:
+        CheckpointError: It is no safetensors file, or holds numbers that are no weights.
+    """
+    with _opened(path) as file:
+        shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
+    return load_state(path, shapes)
 
 
 def _read(
