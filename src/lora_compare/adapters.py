@@ -111,6 +111,7 @@ def save_method(
     seed: int,
     base: Base,
     merge_error: Mapping[str, float] | None = None,
+    count: lora.Count | None = None,
 ) -> int:
     """Write what training changed to `folder`: model.safetensors and config.json.
 
@@ -121,13 +122,14 @@ def save_method(
         seed: Seed of the head's and the adapters' initial weights.
         base: The model that it started from.
         merge_error: For LoRA, how much merging changes the logits, by precision.
+        count: The numbers of parameters, where they are not those of the classifier's model.
 
     Returns:
         The size of model.safetensors in bytes.
     """
     path = folder / "model.safetensors"
     weights.save_state(path, _method_tensors(classifier.model, method))
-    count = lora.count(classifier.model)
+    count = count or lora.count(classifier.model)
     config = {
         "base": {key: base.description[key] for key in ("name", "sha256")},
         "trainable": method.trainable,

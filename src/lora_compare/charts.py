@@ -85,6 +85,8 @@ def colour(index: int) -> str:
 def curves(histories: Mapping[str, pd.DataFrame], quantity: str, title: str) -> str:
     """Return the curves of every method by epoch: train above, validation below.
 
+    A method with one row, which was trained elsewhere, is a level line.
+
     Args:
         histories: Each method's reports/history/M.csv.
         quantity: `loss` (nats, logarithmic axis) or `accuracy` (per cent).
@@ -94,8 +96,9 @@ def curves(histories: Mapping[str, pd.DataFrame], quantity: str, title: str) -> 
     with _drawing(quantity, (WIDE, 400), (54, right, 24, 38)) as (figure, finish):
         panels = figure.subplots(2, 1, sharex=True, sharey=True, gridspec_kw={"hspace": 0.22})
         ends: dict[str, list[Mark]] = {"train": [], "validation": []}
+        drawn = _with_level_lines(histories)
         for panel, split in zip(panels, ends, strict=True):
-            for index, (name, history) in enumerate(histories.items()):
+            for index, (name, history) in enumerate(drawn.items()):
                 ends[split].append(_curve(panel, history, f"{split}_{quantity}", name, index))
             panel.set_title(f"{title}, {split}")
             panel.margins(x=0.02)
@@ -253,6 +256,15 @@ def _printable(name: str, length: int = 18) -> str:
     """Return a name without what no font draws, and short enough to stand in a chart."""
     shown = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in name)
     return shown if len(shown) <= length else shown[: length - 1] + "\N{HORIZONTAL ELLIPSIS}"
+
+
+def _with_level_lines(histories: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
+    """Return the histories, those of one row with that row at the last epoch of all too."""
+    last = max(1.0, *(float(history["epoch"].iloc[-1]) for history in histories.values()))
+    return {
+        name: history if len(history) > 1 else pd.concat([history, history.assign(epoch=last)])
+        for name, history in histories.items()
+    }
 
 
 def _curve(panel: "Axes", history: pd.DataFrame, column: str, name: str, index: int) -> Mark:

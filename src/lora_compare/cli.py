@@ -1,5 +1,6 @@
 """The command `lora-compare`: what people do beside running the pipeline."""
 
+import csv
 import json
 import os
 import sys
@@ -154,6 +155,36 @@ def export(
     folder = (output or Path("exports") / f"{name}-{kind}").expanduser()
     lines = write_export(load_source(paths, name), kind, folder)
     click.echo(f"{name} is in {folder}. To use it in Python:\n\n{lines}")
+
+
+@main.command("import")
+@click.argument("folder", metavar="PATH", type=click.Path(path_type=Path))
+@click.option("--name", required=True, help="Name of the new method.")
+@click.option(
+    "--classes",
+    help="The classes in the order of the adapter's head, such as spam,ham; else in the data's.",
+)
+@report_user_errors
+def import_(folder: Path, name: str, classes: str | None) -> None:
+    """Add an adapter that PEFT trained on GPT-2 to the comparison, as a method.
+
+    PATH is what PEFT's save_pretrained wrote. It is copied to inputs/adapters/NAME.
+
+    \b
+    lora-compare import ~/my-adapter --name theirs
+    """  # noqa: D301 (click reads the \b as a character)
+    from lora_compare.base import load_base
+    from lora_compare.corpus import read_classes
+    from lora_compare.importing import import_adapter
+
+    paths, params = _project()
+    mine = read_classes(require(paths.classes, "split"))
+    rows = next(csv.reader([classes], skipinitialspace=True)) if classes else None
+    imported = import_adapter(paths, params, load_base(paths.base), mine, folder, name, rows)
+    click.echo(
+        f"{name} is a method of params.yaml now: {imported.trainable:,} trained parameters.\n"
+        "To compare it: dvc repro"
+    )
 
 
 @main.command()

@@ -107,7 +107,7 @@ def _price_row(record: Mapping[str, Any]) -> list[str]:
         f"{formats.percent(record['test_accuracy'])} ({formats.percent_interval(interval)})",
         formats.count(record["trainable_parameters"]),
         formats.share(record.get("parameters_of_full")),
-        formats.duration(record["train_seconds"]),
+        formats.duration(record["train_seconds"] or None),
         formats.size(record["peak_memory_bytes"]),
         formats.size(record["artifact_bytes"] or None),
     ]

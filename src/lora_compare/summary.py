@@ -103,7 +103,7 @@ def _cells(record: Mapping[str, Any]) -> list[Text]:
     price = [
         formats.count(record["trainable_parameters"]),
         formats.share(record.get("parameters_of_full")),
-        formats.duration(record["train_seconds"]),
+        formats.duration(record["train_seconds"] or None),
         formats.size(record["peak_memory_bytes"]),
         formats.size(record["artifact_bytes"] or None),
     ]

@@ -2,14 +2,20 @@
 
 import importlib.util
 import json
+import shutil
 from pathlib import Path
 
 import click
 import pandas as pd
 import pytest
 from click.testing import CliRunner, Result
+from safetensors.torch import load_file
 
 from lora_compare import cli
+from lora_compare.params import load_params
+from lora_compare.paths import Paths
+from lora_compare.tracking.lineage import Pipeline
+from lora_compare.tracking.records import method_record
 from small_project import ROOT, small_params, write_messages
 
 
@@ -256,3 +262,94 @@ def test_summary_shows_accuracy_price_verdict_and_what_to_type_next(inside: Path
     assert f"{accuracy:.1%}".replace("%", " %") in result.output
     for word in ("full", "tfidf", "untuned", "make ui", "params.yaml"):
         assert word in result.output
+
+
+@pytest.fixture(scope="module")
+def with_import(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The project after its LoRA was exported for PEFT and imported again as `theirs`."""
+    folder = tmp_path_factory.mktemp("import") / "project"
+    shutil.copytree(project, folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("LORA_COMPARE_TRACKING", "off")
+        for arguments in (
+            ["export", "--format", "peft"],
+            ["import", "exports/lora-peft", "--name", "theirs"],
+        ):
+            result = CliRunner().invoke(cli.main, arguments)
+            assert result.exit_code == 0, result.output + repr(result.exception)
+        for stage, *method in (("finetune", "theirs"), ("evaluate", "theirs"), ("compare",)):
+            result = run(stage, *method)
+            assert result.exit_code == 0, result.output + repr(result.exception)
+    return folder
+
+
+def test_an_imported_adapter_is_evaluated_as_any_method(with_import: Path) -> None:
+    mine, theirs = (
+        pd.read_csv(with_import / f"reports/predictions/{name}.csv") for name in ("lora", "theirs")
+    )
+    assert mine["text"].equals(theirs["text"])
+    assert mine["p_spam"].tolist() == pytest.approx(theirs["p_spam"].tolist(), abs=1e-5)
+    history = pd.read_csv(with_import / "reports/history/theirs.csv")
+    assert history["step"].tolist() == [0]
+    config = json.loads((with_import / "models/theirs/config.json").read_text())
+    exported = load_file(with_import / "exports/lora-peft/adapter_model.safetensors")
+    assert config["trainable"] == "lora"
+    assert config["trainable_parameters"] == sum(t.numel() for t in exported.values())
+    assert metrics(with_import, "theirs")["trainable_parameters"] == config["trainable_parameters"]
+    assert metrics(with_import, "theirs")["merge_error"]["float32"] < 1e-4
+
+
+def test_the_comparison_shows_what_an_import_did_not_cost(
+    with_import: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    comparison = metrics(with_import, "comparison")
+    assert [record["method"] for record in comparison["methods"]] == ["full", "lora", "theirs"]
+    assert comparison["reference"]["lora"] == "lora"
+    cost = metrics(with_import, "theirs_cost")
+    assert cost["train_seconds"] == 0.0
+    assert cost["examples_per_second"] is cost["peak_memory_bytes"] is None
+    report = (with_import / "reports/comparison.md").read_text()
+    (row,) = (
+        line for line in report.splitlines() if line.startswith("| theirs | ") and "%" in line
+    )
+    assert row.count("n/a") == 2  # time and memory
+    assert "theirs" in (with_import / "reports/plots/loss.svg").read_text()
+    assert "theirs" in (with_import / "reports/comparison.html").read_text()
+    monkeypatch.chdir(with_import)
+    result = CliRunner().invoke(cli.main, ["summary"])
+    assert result.exit_code == 0, result.output
+    assert "theirs" in result.output
+
+
+def test_an_imported_adapter_is_a_run_in_mlflow(
+    with_import: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    params = load_params(with_import / "params.yaml")
+    record = method_record(Pipeline(Paths(with_import), params), "theirs", True, True)
+    points = {point.key: point.value for point in record.points}
+    assert points["cost/train_seconds"] == 0.0
+    assert "cost/examples_per_second" not in points
+    assert points["params/trainable"] > 0
+    assert record.params["method.trainable"] == "imported"
+
+
+def test_an_import_under_a_taken_name_changes_nothing(
+    with_import: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(with_import)
+    before = (with_import / "params.yaml").read_text()
+    arguments = ["import", "exports/lora-peft", "--name", "theirs"]
+    result = CliRunner().invoke(cli.main, arguments)
+    assert result.exit_code == 2
+    assert "has a method 'theirs' already" in result.output
+    assert (with_import / "params.yaml").read_text() == before
+
+
+def test_an_export_that_is_refused_says_what_to_type(inside: Path) -> None:
+    result = CliRunner().invoke(
+        cli.main, ["export", "--method", "full", "--format", "peft", "--output", "x"]
+    )
+    assert result.exit_code == 2
+    assert "lora-compare export --method full --format merged" in result.output
+    assert not (inside / "x").exists()
