@@ -186,7 +186,7 @@ def test_an_unknown_method_is_an_error_with_the_methods_there_are(inside: Path) 
 def test_an_adapter_that_does_not_fit_is_named_with_its_key(inside: Path) -> None:
     params = inside / "params.yaml"
     text = params.read_text()
-    params.write_text(text.replace("target_modules: all-linear", "target_modules: [c_attn]"))
+    params.write_text(text.replace("target_modules: all-linear", "target_modules: [query]"))
     try:
         result = run("finetune", "lora")
     finally:
