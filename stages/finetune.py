@@ -62,7 +62,8 @@ def main(paths: Paths, params: Params, progress: Progress, method: str) -> None:
     write_csv(paths.history(method), columns(result.history))
     for path in (paths.cost(method), paths.cost_copy(method)):
         write_json(path, cost)
-    progress.say(f"{method}: trained {result.examples:,} examples in {result.seconds:.1f} s")
+    done = f"trained {result.examples} examples in {result.seconds:.1f} s"
+    progress.say(f"{method}: {done if result.examples else 'imported, nothing to train'}")
 
 
 @contextmanager

@@ -137,7 +137,9 @@ def test_half_precision_is_read_as_float32(
     parity(f"file in {dtype}".replace("torch.", ""), "PEFT", 1e-5, measured)
 
 
-def test_pefts_file_comes_back_bit_for_bit(base_folder: Path, tmp_path: Path) -> None:
+def test_pefts_file_comes_back_bit_for_bit(
+    base_folder: Path, tmp_path: Path, parity: Parity
+) -> None:
     settings = {"target_modules": LINEAR, "bias": "lora_only", "modules_to_save": ["ln_f"]}
     train_with_peft(base_folder, tmp_path, **settings)
     converted, ours = imported(base_folder, tmp_path)
@@ -145,8 +147,8 @@ def test_pefts_file_comes_back_bit_for_bit(base_folder: Path, tmp_path: Path) ->
     again = to_peft(ours.model, converted.settings, base.gpt.state_dict(), "")
     stored = load_file(tmp_path / "adapter_model.safetensors")
     assert again.tensors.keys() == stored.keys()
-    for name, tensor in stored.items():
-        assert torch.equal(again.tensors[name], tensor), name
+    measured = max(float((again.tensors[n] - t).abs().max()) for n, t in stored.items())
+    parity("every tensor of PEFT's file, imported and exported again", "PEFT", 0.0, measured)
 
 
 @pytest.mark.parametrize(
