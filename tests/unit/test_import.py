@@ -188,6 +188,19 @@ def test_an_adapter_that_does_not_fit_is_refused_with_its_differences(
         assert part in message
 
 
+def test_the_bases_own_embeddings_beside_an_adapter_of_theirs_are_left_out(
+    project: Paths, base_folder: Path, good: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    table = load_base(base_folder).gpt.wte.weight.detach()
+    key = "base_model.model.transformer.wte.base_layer.weight"
+    folder = tmp_path_factory.mktemp("embeddings")
+    same = changed(good, folder / "same", lambda c, t: t.update({key: table.clone()}))
+    other = changed(good, folder / "other", lambda c, t: t.update({key: table + 1}))
+    assert "its layer has an adapter as well" in refused(project, base_folder, other)
+    expected = run_import(project, base_folder, good, name="plain").trainable
+    assert run_import(project, base_folder, same).trainable == expected
+
+
 def test_every_difference_is_named_at_once(
     project: Paths, base_folder: Path, good: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
