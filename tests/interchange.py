@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from lora_compare import lora
-from lora_compare.adapters import adapt, load_method, save_method, untuned
+from lora_compare.adapters import adapt, untuned
 from lora_compare.base import Base, load_base, save_base
 from lora_compare.evaluation import TextClassifier, predict_logits
 from lora_compare.export import Source
 from lora_compare.gpt import GPT, GPTConfig
-from lora_compare.params import ClassifierParams, LoraParams, MethodParams
+from lora_compare.params import ClassifierParams, LoraParams
 from lora_compare.seeding import seeded
 from lora_compare.tokenizer import train_encoding
 
@@ -74,14 +74,6 @@ def make_source(folder: Path, settings: LoraParams | None, **head: Any) -> Sourc
     original = {name: tensor.clone() for name, tensor in base.gpt.state_dict().items()}
     classifier = make_classifier(base, settings, **head)
     return Source("m", classifier, settings, original, base.description, "0" * 64)
-
-
-def save_small_method(folder: Path, base: Base, settings: LoraParams | None) -> None:
-    """Write a method to `folder` as the stage finetune would."""
-    trainable = "all" if settings is None else "lora"
-    method = MethodParams(trainable=trainable, learning_rate=1.0, weight_decay=0.0, lora=settings)
-    save_method(folder, make_classifier(base, settings), method, 2, base)
-    load_method(folder, load_base(folder.parent / "base"))
 
 
 def logits(classifier: TextClassifier) -> np.ndarray:
