@@ -18,7 +18,7 @@ from lora_compare.comparison import (
     verdict,
 )
 from lora_compare.errors import DataError, MissingArtifactError
-from lora_compare.evidence import load_evidence
+from lora_compare.evidence import answers, load_evidence
 from lora_compare.files import canonical_json, read_json, write_json
 
 THREE = ("full", "lora", "last_block")
@@ -180,6 +180,18 @@ def test_predictions_of_another_split_are_refused(tmp_path: Path):
     frame.to_csv(paths.predictions("lora"), index=False)
     with pytest.raises(DataError, match="full and lora did not classify the same test messages"):
         load_evidence(paths, params)
+
+
+def test_the_table_of_answers_holds_what_is_compared_and_no_removed_method(tmp_path: Path):
+    paths, params = write_inputs(tmp_path, n=40)
+    for name in ("removed", "lora"):
+        paths.predictions(name).write_bytes(paths.predictions("full").read_bytes())
+    table = pd.DataFrame(answers(load_evidence(paths, params)))
+    assert list(table) == ["method", "label", "predicted"]
+    assert list(table["method"].unique()) == ["full", "lora", "tfidf", "untuned"]
+    for name, rows in table.groupby("method"):
+        expected = pd.read_csv(paths.predictions(str(name)))[["label", "predicted"]]
+        assert rows[["label", "predicted"]].to_numpy().tolist() == expected.to_numpy().tolist()
 
 
 def test_messages_that_look_like_missing_values_are_messages(tmp_path: Path):
