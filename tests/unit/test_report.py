@@ -15,7 +15,7 @@ from rich.console import Console
 
 from comparison_inputs import make_texts, write_inputs
 from lora_compare import charts, formats
-from lora_compare.comparison import compare
+from lora_compare.comparison import compare, headline
 from lora_compare.errors import MissingArtifactError
 from lora_compare.evidence import load_evidence
 from lora_compare.files import write_json, write_text
@@ -123,8 +123,8 @@ def test_the_page_fetches_nothing_and_runs_nothing(four):
 def test_the_page_says_what_the_comparison_says(four):
     paths, comparison = four
     text = " ".join(" ".join(Page(read_html(paths)).words).split())
-    headline, _, numbers = comparison["verdict"].partition(": ")
-    assert text.index(headline) < text.index("Results")
+    found, _, numbers = headline(comparison).partition(": ")
+    assert text.index(found) < text.index("Results")
     assert numbers in text
     for record in comparison["methods"] + comparison["baselines"]:
         low, high = 100 * record["test_accuracy_low"], 100 * record["test_accuracy_high"]
@@ -223,7 +223,7 @@ def test_many_classes_have_a_report(tmp_path: Path):
 def test_markdown_holds_the_verdict_and_no_tags(four):
     paths, comparison = four
     text = paths.report("md").read_text(encoding="utf-8")
-    assert text.splitlines()[2] == f"**{comparison['verdict']}**"
+    assert text.splitlines()[2] == f"**{headline(comparison)}**"
     assert "plots/loss.svg" in text
     assert "<" not in text.replace("&#60;", "")
     columns = {line.count("|") for line in text.splitlines() if line.startswith("| lora_r4 |")}
@@ -235,7 +235,7 @@ def test_the_terminal_shows_table_verdict_and_next_steps_in_80_columns(four):
     text = printed(paths)
     assert all(len(line) <= 80 for line in text.splitlines())
     flat = " ".join(text.split())
-    assert comparison["verdict"] in flat
+    assert headline(comparison) in flat
     assert f"98.0 % (95.6{formats.DASH}99.1) 166,432 15 % 17.0 s 612 MB 667 kB" in flat
     assert "tfidf" in flat
     assert "untuned" in flat
