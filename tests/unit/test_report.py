@@ -8,6 +8,7 @@ from io import StringIO
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -218,6 +219,18 @@ def test_one_method_has_a_report(tmp_path: Path):
 def test_many_classes_have_a_report(tmp_path: Path):
     paths, _ = make_report(tmp_path, n=60, classes=[f"class {i:02d}" for i in range(15)])
     assert "Of 15 classes those with the most mistakes are drawn" in read_html(paths)
+
+
+@pytest.mark.parametrize(
+    ("first", "last"),
+    [(0.79, 0.036), (0.7, 0.15), (0.694, 0.691), (0.7, 1e-5), (2.3, 0.9), (0.5, 0.5)],
+)
+def test_a_loss_axis_has_ticks_enough_to_read_and_no_crowd(first: float, last: float):
+    loss = np.geomspace(first, last, 10)
+    frame = {"epoch": np.arange(10), "train_loss": loss, "validation_loss": loss}
+    text = charts.curves({"full": pd.DataFrame(frame)}, "loss", "Loss")
+    ticks = re.findall(r'id="loss-ytick_\d+"', text)
+    assert 3 <= len(ticks) / 2 <= 8
 
 
 def test_markdown_holds_the_verdict_and_no_tags(four):
