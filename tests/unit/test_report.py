@@ -233,6 +233,11 @@ def test_a_loss_axis_has_ticks_enough_to_read_and_no_crowd(first: float, last: f
     assert 3 <= len(ticks) / 2 <= 8
 
 
+def test_wilsons_interval_is_said_to_cover_the_true_accuracy(four):
+    text = " ".join("".join(Page(read_html(four[0])).words).split())
+    assert "covers the method\u2019s true accuracy on messages of this kind with 95 %" in text
+
+
 def test_markdown_holds_the_verdict_and_no_tags(four):
     paths, comparison = four
     text = paths.report("md").read_text(encoding="utf-8")
