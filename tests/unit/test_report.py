@@ -221,6 +221,18 @@ def test_many_classes_have_a_report(tmp_path: Path):
     assert "Of 15 classes those with the most mistakes are drawn" in read_html(paths)
 
 
+def test_on_a_phone_every_answer_carries_the_name_of_its_column(four):
+    paths, comparison = four
+    text = read_html(paths)
+    start = text.index('<h2 id="disagreements">')
+    table = text[start : text.index("</table>", start)]
+    assert '<table class="stacked">' in table
+    names = ["is", *(record["method"] for record in comparison["methods"])]
+    rows = re.findall(r"<tr><td class=\"message\">.*?</tr>", table, re.DOTALL)
+    assert rows
+    assert all(re.findall(r'data-of="([^"]*)"', row) == names for row in rows)
+
+
 @pytest.mark.parametrize(
     ("first", "last"),
     [(0.79, 0.036), (0.7, 0.15), (0.694, 0.691), (0.7, 1e-5), (2.3, 0.9), (0.5, 0.5)],
