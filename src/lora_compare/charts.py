@@ -48,6 +48,12 @@ UPRIGHT_CLASSES = 4
 LEAST_LOSS = 1e-5
 """Nats below which a loss is drawn at the edge: a logarithmic axis has no zero."""
 
+DECADE = ((1.0,), (1.0, 3.0), (1.0, 2.0, 5.0))
+"""Places of the ticks in a decade of a logarithmic axis, from few to many."""
+
+LEAST_TICKS = 4
+"""Ticks without which a logarithmic axis cannot be read."""
+
 GUIDE: dict[str, Any] = {"color": INK, "alpha": 0.5, "linewidth": 1, "linestyle": (0, (4, 3))}
 """A dashed line to compare with."""
 
@@ -306,10 +312,24 @@ def _cell(axes: "Axes", place: tuple[int, ...], n: int, share: float, paint: str
 
 
 def _logarithmic(axes: "Axes") -> None:
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
+    from matplotlib.ticker import (
+        FuncFormatter,
+        LogLocator,
+        MaxNLocator,
+        NullFormatter,
+        NullLocator,
+    )
 
     axes.set_yscale("log")
-    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
+    low, high = axes.get_ylim()
+    locators = (LogLocator(subs=places, numticks=12) for places in DECADE)
+    enough = (
+        locator
+        for locator in locators
+        if sum(low <= tick <= high for tick in locator.tick_values(low, high)) >= LEAST_TICKS
+    )
+    # Losses that barely move can lie between all of these; even steps reach any of them.
+    axes.yaxis.set_major_locator(next(enough, MaxNLocator(LEAST_TICKS)))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_minor_formatter(NullFormatter())

@@ -104,6 +104,11 @@ class Paths:
         return self.root / "reports" / "curves.csv"
 
     @property
+    def answers(self) -> Path:
+        """The CSV of every method's answers to the test messages, for `dvc plots`."""
+        return self.root / "reports" / "test_answers.csv"
+
+    @property
     def plots(self) -> Path:
         """The folder of the report's figures."""
         return self.root / "reports" / "plots"

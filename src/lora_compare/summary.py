@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lora_compare import formats
-from lora_compare.comparison import NO_EVIDENCE
+from lora_compare.comparison import NO_EVIDENCE, headline
 from lora_compare.files import read_json
 from lora_compare.paths import Paths, require
 
@@ -30,10 +30,10 @@ def print_summary(paths: Paths, console: Console) -> None:
     console.print()
     console.print(summary_table(comparison))
     console.print()
-    texts = [comparison["verdict"], caution(comparison), price_sentence(comparison["reference"])]
+    texts = [headline(comparison), caution(comparison), price_sentence(comparison["reference"])]
     for text in filter(None, texts):
         console.print(Padding(Text(text), (0, 0, 0, 1)))
-    others = [p for p in comparison["pairs"] if p["sentence"] != comparison["verdict"]]
+    others = [p for p in comparison["pairs"] if p["sentence"] != headline(comparison)]
     if others:
         console.print()
         console.print(_pairs_table(others))
@@ -82,7 +82,8 @@ def price_sentence(reference: Mapping[str, Any] | None) -> str:
 
 def caution(comparison: Mapping[str, Any]) -> str:
     """Return what the headline's verdict does not say, or nothing where it claims more."""
-    pair = next((p for p in comparison["pairs"] if p["sentence"] == comparison["verdict"]), None)
+    sentence = headline(comparison)
+    pair = next((p for p in comparison["pairs"] if p["sentence"] == sentence), None)
     if pair is None or pair["verdict"] != NO_EVIDENCE:
         return ""
     low, high = pair["accuracy_difference_ci95"]
