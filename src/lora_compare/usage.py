@@ -5,7 +5,7 @@ from pathlib import Path
 
 from lora_compare.evaluation import TextClassifier
 
-EXAMPLE = "You won a prize, call now"
+EXAMPLE = "You won a tablet! To collect your prize call 09098790503 today"
 
 
 def of_peft(
