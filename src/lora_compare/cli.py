@@ -50,7 +50,7 @@ def classify(
     Without TEXT and --file, lines are read from standard input; empty lines are left out.
 
     \b
-    lora-compare classify "You have won a prize, call now"
+    lora-compare classify "You won a tablet! To collect your prize call 09098790503 today"
     lora-compare classify --method full --file messages.txt
     cat messages.txt | lora-compare classify --json
     """  # noqa: D301 (click reads the \b as a character)
