@@ -1,5 +1,6 @@
 """The command `lora-compare`: what people do beside running the pipeline."""
 
+import codecs
 import csv
 import json
 import os
@@ -74,7 +75,8 @@ def classify(
                 record = {"text": text, "label": label, "probability": probability}
                 click.echo(json.dumps({**record, "probabilities": chances}, ensure_ascii=False))
             else:
-                click.echo(f"{label}\t{probability:.4f}\t{text}")
+                # One line a text, whatever the text holds.
+                click.echo(f"{label}\t{probability:.4f}\t{' '.join(text.split())}")
 
 
 def _method_or_default(params: Params, method: str | None) -> str:
@@ -104,10 +106,16 @@ def _decoded(file: BinaryIO, name: str) -> Iterator[str]:
             raise DataError(
                 "A line is not UTF-8.",
                 where=f"{name}:{number}",
-                next=f"iconv -f WINDOWS-1252 -t UTF-8 {name}",
+                next=f"iconv -f {_likely_encoding(line, number)} -t UTF-8 FILE | "
+                "lora-compare classify --file -",
             ) from None
         if text.strip():
             yield text
+
+
+def _likely_encoding(line: bytes, number: int) -> str:
+    is_marked = number == 1 and line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    return "UTF-16" if is_marked or b"\0" in line else "WINDOWS-1252"
 
 
 def _chunks(texts: Iterable[str]) -> Iterator[list[str]]:
@@ -188,6 +196,14 @@ def import_(folder: Path, name: str, classes: str | None) -> None:
 
 
 @main.command()
+@report_user_errors
+def check() -> None:
+    """Check every setting in params.yaml; `make repro` does so before anything runs."""
+    _, params = _project()
+    click.echo(f"params.yaml is in order; methods: {', '.join(params.methods)}")
+
+
+@main.command()
 @click.option(
     "--write",
     "target",
@@ -199,10 +215,13 @@ def summary(target: Path | None) -> None:
     """Print the comparison: accuracy, price and verdict, and what to type next."""
     from lora_compare.markdown import write_results
     from lora_compare.summary import print_summary
+    from lora_compare.tracking.lineage import Pipeline
 
-    paths = Paths.here()
+    paths, params = _project()
     if target is None:
         print_summary(paths, Console())
+        if not Pipeline(paths, params).is_current("compare"):
+            click.echo("\nThis is out of date, files or settings have changed since: dvc repro")
     else:
         write_results(target, read_json(require(paths.metrics("comparison"), "compare")))
 

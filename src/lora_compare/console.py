@@ -3,8 +3,9 @@
 import functools
 import os
 import sys
+import time
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import click
 
@@ -52,14 +53,16 @@ def stage(name: str, per_method: bool = False) -> Callable[[Callable[..., None]]
 
     def decorate(function: Callable[..., None]) -> click.Command:
         @report_user_errors
-        def command(quiet: bool, **arguments: str) -> None:
+        def command(quiet: bool, **arguments: Any) -> None:
             from lora_compare import tracking
 
             paths = Paths.here()
             params = load_params(paths.params)
             progress = Progress(quiet)
+            started = time.monotonic()
             function(paths, params, progress, **arguments)
-            tracking.log_stage(paths, params, name, progress, **arguments)
+            seconds = time.monotonic() - started
+            tracking.log_stage(paths, params, name, progress, **arguments, seconds=seconds)
 
         command.__doc__ = function.__globals__["__doc__"]
         if per_method:

@@ -119,11 +119,11 @@ def _cells(record: Mapping[str, Any]) -> list[Text]:
 
 def _pairs_table(pairs: Sequence[Mapping[str, Any]]) -> Table:
     table = Table(box=None, pad_edge=True, padding=(0, 1), header_style="bold")
-    table.add_column("A", overflow="fold")
-    table.add_column("B", overflow="fold")
+    table.add_column("A", no_wrap=True)
+    table.add_column("B", no_wrap=True)
     table.add_column("A \N{MINUS SIGN} B, points", justify="right", no_wrap=True)
     table.add_column("Holm p", justify="right", no_wrap=True)
-    table.add_column("verdict", no_wrap=True)
+    table.add_column("verdict")
     for pair in pairs:
         low, high = (formats.points(end) for end in pair["accuracy_difference_ci95"])
         difference = f"{formats.points(pair['accuracy_difference'])} ({low} to {high})"

@@ -216,6 +216,11 @@ def test_classify_prints_label_probability_and_text(inside: Path) -> None:
     assert all(row[0] in ("ham", "spam") and 0.5 <= float(row[1]) <= 1 for row in rows)
 
 
+def test_classify_prints_one_line_for_a_text_of_several(inside: Path) -> None:
+    result = CliRunner().invoke(cli.main, ["classify", "home\tby 6\nlove"])
+    assert [line.split("\t")[2] for line in result.output.splitlines()] == ["home by 6 love"]
+
+
 def test_classify_reads_lines_and_writes_json(inside: Path, tmp_path: Path) -> None:
     file = tmp_path / "messages.txt"
     file.write_text("claim £9 now\r\n\nhome by 6", encoding="utf-8")
@@ -244,6 +249,8 @@ def test_classify_gives_the_probabilities_of_the_evaluation(inside: Path) -> Non
         (["classify", " "], None, "empty text"),
         (["classify", "--file", "missing.txt"], None, "missing.txt"),
         (["classify"], b"ok\ncaf\xe9\n", "standard input:2"),
+        (["classify"], b"ok\ncaf\xe9\n", "iconv -f WINDOWS-1252 -t UTF-8 FILE"),
+        (["classify"], "caf\xe9".encode("utf-16"), "iconv -f UTF-16 -t UTF-8 FILE"),
         (["classify", "--method", "nope", "hi"], None, "full, lora"),
     ],
 )
@@ -262,6 +269,46 @@ def test_summary_shows_accuracy_price_verdict_and_what_to_type_next(inside: Path
     assert f"{accuracy:.1%}".replace("%", " %") in result.output
     for word in ("full", "tfidf", "untuned", "make ui", "params.yaml"):
         assert word in result.output
+
+
+def test_summary_says_when_settings_have_changed_since(
+    inside: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(inside, tmp_path / "project")
+    monkeypatch.chdir(tmp_path / "project")
+    (tmp_path / "project" / "dvc.lock").write_text(
+        "stages: {compare: {params: {params.yaml: {training.epochs: 7}}}}"
+    )
+    assert "out of date" in CliRunner().invoke(cli.main, ["summary"]).output
+    (tmp_path / "project" / "dvc.lock").write_text(
+        "stages: {compare: {params: {params.yaml: {training.epochs: 1}}}}"
+    )
+    assert "out of date" not in CliRunner().invoke(cli.main, ["summary"]).output
+
+
+def test_summary_outside_a_project_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(cli.main, ["summary"])
+    assert result.exit_code == 2
+    assert "There is no params.yaml here" in result.output
+
+
+def test_check_accepts_good_settings_and_names_what_is_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "params.yaml").write_text(small_params())
+    result = CliRunner().invoke(cli.main, ["check"])
+    assert (result.exit_code, result.output) == (
+        0,
+        "params.yaml is in order; methods: full, lora\n",
+    )
+    for methods in ("methods: {}", "methods:"):
+        start, end = small_params().split("methods:")[0], "\ntracking: {experiment: x}\n"
+        (tmp_path / "params.yaml").write_text(start + methods + end)
+        result = CliRunner().invoke(cli.main, ["check"])
+        assert result.exit_code == 2
+        assert "methods: name at least one method" in result.output
 
 
 @pytest.fixture(scope="module")

@@ -264,6 +264,7 @@ def test_the_terminal_shows_table_verdict_and_next_steps_in_80_columns(four):
     paths, comparison = four
     text = printed(paths)
     assert all(len(line) <= 80 for line in text.splitlines())
+    assert re.search(r"^ lora_r4 +last_block ", text, re.M)  # no name is broken
     flat = " ".join(text.split())
     assert headline(comparison) in flat
     assert f"98.0 % (95.6{formats.DASH}99.1) 166,432 15 % 17.0 s 612 MB 667 kB" in flat

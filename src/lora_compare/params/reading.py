@@ -52,9 +52,10 @@ def parse_params(text: str, name: str = "params.yaml") -> Params:
         problems = [_describe(problem) for problem in error.errors(include_url=False)]
         count = "1 mistake" if len(problems) == 1 else f"{len(problems)} mistakes"
         raise ParamsError(
-            f"{name} has {count}; no stage was started.",
+            f"{name} has {count}.",
             where="\n".join(problems),
-            next=f"correct {name}; README.md lists every parameter with its range",
+            kept="every result: what DVC removed before a stage comes back with dvc repro",
+            next=f"correct {name} (README.md lists every parameter with its range), then dvc repro",
         ) from None
 
 
