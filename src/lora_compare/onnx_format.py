@@ -1,9 +1,5 @@
 """A classifier as an ONNX model; the only module that needs the extra `onnx`."""
 
-import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -11,6 +7,7 @@ import torch
 
 from lora_compare.errors import ExportError
 from lora_compare.gpt import Classifier
+from lora_compare.progress import without_warnings
 
 LARGEST_FILE = 2_000_000_000
 """Bytes of weights above which they go into a file beside the model: protobuf ends at 2 GiB."""
@@ -36,7 +33,7 @@ def write_onnx(path: Path, model: Classifier) -> None:
     # Two texts of unequal length: a size of 1 would be taken for a constant.
     length = min(3, limit)
     example = (torch.zeros(2, length, dtype=torch.int64), torch.tensor([length, 1]))
-    with _quiet():
+    with without_warnings("torch.onnx"):
         program = torch.onnx.export(
             model.eval(),
             example,
@@ -51,20 +48,6 @@ def write_onnx(path: Path, model: Classifier) -> None:
         node.metadata_props.clear()  # stack traces, with the paths of this machine
     size = sum(p.numel() * p.element_size() for p in model.parameters())
     program.save(path, external_data=size > LARGEST_FILE)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep back what the exporter says about its own parts."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
 
 
 def _require_libraries() -> None:

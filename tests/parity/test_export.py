@@ -2,13 +2,15 @@
 
 import io
 import json
-from collections.abc import Callable
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
+import peft
 import pytest
+import transformers
 
 from interchange import (
     CLASSES,
@@ -29,15 +31,13 @@ from lora_compare.params import LoraParams
 from lora_compare.usage import EXAMPLE
 from lora_settings import lora_settings
 
-peft = pytest.importorskip("peft")
-transformers = pytest.importorskip("transformers")
+from .conftest import Parity
 
 pytestmark = pytest.mark.filterwarnings(
     # PEFT reads a property of transformers by its old name.
     "ignore:.is_gradient_checkpointing. is deprecated:FutureWarning"
 )
 
-Parity = Callable[[str, str, float, float], None]
 
 TOLERANCE = 1e-5
 
@@ -123,7 +123,6 @@ def test_at_the_width_of_gpt2_small(tmp_path: Path, parity: Parity) -> None:
 def test_an_adapter_of_a_4_bit_base_is_exact_when_merged_and_warns_of_the_full_weights(
     tmp_path: Path, parity: Parity
 ) -> None:
-    pytest.importorskip("bitsandbytes")
     # The kernels for 4 bit on a CPU need widths that are multiples of 64.
     make_small_base(tmp_path / "base", GPTConfig(SMALL.vocab_size, 40, 2, 4, 128))
     source = make_source(tmp_path / "base", lora_settings(quantization="nf4"))
@@ -195,8 +194,6 @@ def test_onnxruntime_computes_the_merged_models_logits(
     position: str,
     settings: LoraParams | None,
 ) -> None:
-    pytest.importorskip("onnxscript")
-    onnxruntime = pytest.importorskip("onnxruntime")
     source = make_source(base_folder, settings, position=position)
     export(source, "onnx", tmp_path)
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
@@ -218,9 +215,6 @@ def test_the_printed_lines_run(
     parity: Parity,
     kind: Any,
 ) -> None:
-    if kind == "onnx":
-        pytest.importorskip("onnxscript")
-        pytest.importorskip("onnxruntime")
     monkeypatch.chdir(tmp_path)
     source = make_source(base_folder, ADAPTERS["all-linear"])
     lines = export(source, kind, Path("exports/m"))

@@ -1,13 +1,14 @@
 """Adapters that PEFT trained, imported: logits in float32."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import peft
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file, save_file
 
 from interchange import (
@@ -34,15 +35,13 @@ from lora_compare.transformers_format import model_config
 from lora_compare.weights import gpt2_state_dict
 from lora_settings import lora_settings
 
-peft = pytest.importorskip("peft")
-transformers = pytest.importorskip("transformers")
+from .conftest import Parity
 
 pytestmark = pytest.mark.filterwarnings(
     # PEFT reads a property of transformers by its old name.
     "ignore:.is_gradient_checkpointing. is deprecated:FutureWarning"
 )
 
-Parity = Callable[[str, str, float, float], None]
 
 TRAINING = TrainingParams(epochs=1, batch_size=1, seed=1, max_length=30)
 LINEAR = ["c_attn", "c_proj", "c_fc"]
