@@ -331,6 +331,7 @@ ALL = [
         ({"layers_to_transform": [1, 3]}, ALL[6:12] + ALL[18:24]),
         ({"layers_to_transform": 3, "target_modules": ["q_proj"]}, ["gpt.h.3.attn.q_proj"]),
         ({"modules_to_save": ["score"]}, ALL[:-1]),
+        ({"modules_to_save": ["score"], "exclude_modules": ["score"]}, ALL[:-1]),
         ({"modules_to_save": ["h.3", "score"]}, ALL[:18]),
     ],
 )

@@ -68,7 +68,9 @@ def find_targets(model: nn.Module, settings: LoraParams, aliases: Aliases) -> li
     names = Names(adaptable(model), aliases)
     saved = find_saved(model, settings, aliases)
     free = [p for p in names.modules if not any(p == s or p.startswith(f"{s}.") for s in saved)]
-    excluded = set(names.matching("lora.exclude_modules", settings.exclude_modules, free))
+    # Among all layers: leaving out what is saved in full is said twice, but no mistake.
+    every = list(names.modules)
+    excluded = set(names.matching("lora.exclude_modules", settings.exclude_modules, every))
     free = [path for path in free if path not in excluded]
     chosen = names.matching("lora.target_modules", settings.target_modules, free)
     chosen = _in_blocks(chosen, settings.layers_to_transform)
