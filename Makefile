@@ -44,7 +44,7 @@ summary: setup ## print the comparison again
 results: setup ## write the comparison into README.md
 	@lora-compare summary --write README.md
 
-ui: setup ## open MLflow on http://127.0.0.1:5000 (PORT=5001 for another port)
+ui: setup ## start MLflow and print the runs' address (PORT=5001 for another port)
 	lora-compare ui --port $(PORT)
 
 test: setup-dev ## set up, run the test suite (all but test-slow)

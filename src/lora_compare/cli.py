@@ -161,8 +161,8 @@ def sync(quiet: bool) -> None:
 @click.option("--port", default=5000, show_default=True, type=click.IntRange(1, 65535))
 @report_user_errors
 def ui(port: int) -> None:
-    """Open MLflow on http://127.0.0.1:PORT, on the runs of this project."""
-    from lora_compare.tracking.server import Server, set_patience
+    """Start MLflow on http://127.0.0.1:PORT and print the address of this project's runs."""
+    from lora_compare.tracking.server import Server, address_of_runs, set_patience
     from lora_compare.tracking.store import connect
 
     paths, params = _project()
@@ -173,10 +173,12 @@ def ui(port: int) -> None:
         click.echo(f"The runs are at {server.shown}")
         return
     # The first start of a store takes a lock that MLflow's own server does not know.
-    with connect(server, params.tracking.experiment):
-        pass
+    with connect(server, params.tracking.experiment) as store:
+        address = address_of_runs(f"http://127.0.0.1:{port}", store.experiment)
     set_patience()
-    click.echo(f"MLflow is starting at http://127.0.0.1:{port} (stop it with Ctrl-C)")
+    click.echo("MLflow is starting (stop it with Ctrl-C); the runs are at")
+    click.echo(f"  {address}")
+    click.echo("There: expand the pipeline run with +, tick two methods, press Compare.")
     arguments = ["mlflow", "ui", "--backend-store-uri", server.uri]
     arguments += ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     os.execvp(sys.executable, [sys.executable, "-m", *arguments])  # noqa: S606

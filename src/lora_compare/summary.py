@@ -14,7 +14,11 @@ from lora_compare.files import read_json
 from lora_compare.paths import Paths, require
 
 NEXT_STEPS = (
-    ("make ui", "browse runs and curves in MLflow"),
+    (
+        "make ui",
+        "browse runs and curves in MLflow: expand the pipeline run with +, tick two methods, "
+        "press Compare",
+    ),
     ("open reports/comparison.html", "read curves, mistakes and settings"),
     ("edit params.yaml, then make repro", "only what an edit touches runs again"),
 )

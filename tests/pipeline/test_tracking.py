@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from lora_compare import tracking
+from lora_compare.cli import main
 from lora_compare.errors import UserError
 from lora_compare.params import load_params
 from lora_compare.progress import SILENT, Progress
@@ -364,6 +366,21 @@ def test_tracking_can_be_switched_off(project: Project, monkeypatch: pytest.Monk
     with pytest.raises(UserError, match="switched off"):
         project.sync()
     assert project.runs() == []
+
+
+def test_ui_prints_the_address_that_shows_the_runs_and_starts_mlflow_there(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[list[str]] = []
+    monkeypatch.setattr(os, "execvp", lambda program, arguments: started.append(arguments))
+    monkeypatch.chdir(project.paths.root)
+    result = CliRunner().invoke(main, ["ui", "--port", "5003"])
+    assert result.exit_code == 0, result.output
+    experiment = project.client().get_experiment_by_name(EXPERIMENT).experiment_id
+    # Without the last part MLflow 3 opens on traces, and no run is in sight.
+    page = f"#/experiments/{experiment}/runs?workflowType=machine_learning"
+    assert f"http://127.0.0.1:5003/{page}\n" in result.output
+    assert started[0][started[0].index("--port") + 1] == "5003"
 
 
 def test_two_first_starts_at_once_make_one_experiment(

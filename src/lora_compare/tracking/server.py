@@ -113,6 +113,19 @@ def without_credentials(text: str) -> str:
     return re.sub(r"//[^/@\s]*@", "//", text)
 
 
+def address_of_runs(server: str, experiment: str) -> str:
+    """Return the page of an experiment's runs.
+
+    MLflow 3 opens an experiment for agents, without any run, unless the address says otherwise.
+
+    Args:
+        server: The address of MLflow's server.
+        experiment: Id of the experiment.
+    """
+    page = f"#/experiments/{experiment}/runs?workflowType=machine_learning"
+    return f"{without_credentials(server).rstrip('/')}/{page}"
+
+
 def set_patience() -> None:
     """Set what MLflow reads from the environment, where the user has not."""
     for name, value in PATIENCE.items():
