@@ -35,6 +35,7 @@ setup-dev: .venv/.dev ## the same, with what tests and checks need
 	@touch $@
 
 repro: setup ## set up, run the pipeline, print the comparison
+	@lora-compare check
 	dvc repro
 	@lora-compare summary
 

@@ -119,6 +119,14 @@ def _chunks(texts: Iterable[str]) -> Iterator[list[str]]:
 
 
 @main.command()
+@report_user_errors
+def check() -> None:
+    """Read params.yaml and report every mistake in it, before `dvc repro` touches any output."""
+    _, params = _project()
+    click.echo(f"params.yaml is valid; methods: {', '.join(params.methods)}")
+
+
+@main.command()
 @click.option(
     "--write",
     "target",

@@ -8,8 +8,8 @@ from typing import ParamSpec, TypeVar
 
 import click
 
-from lora_compare.errors import UserError
-from lora_compare.params import load_params
+from lora_compare.errors import ParamsError, UserError
+from lora_compare.params import Params, load_params
 from lora_compare.paths import Paths
 from lora_compare.progress import Progress
 
@@ -56,7 +56,7 @@ def stage(name: str, per_method: bool = False) -> Callable[[Callable[..., None]]
             from lora_compare import tracking
 
             paths = Paths.here()
-            params = load_params(paths.params)
+            params = _read_params(paths)
             progress = Progress(quiet)
             function(paths, params, progress, **arguments)
             tracking.log_stage(paths, params, name, progress, **arguments)
@@ -68,3 +68,12 @@ def stage(name: str, per_method: bool = False) -> Callable[[Callable[..., None]]
         return click.command(name)(command)
 
     return decorate
+
+
+def _read_params(paths: Paths) -> Params:
+    try:
+        return load_params(paths.params)
+    except ParamsError as error:
+        # DVC removes the outputs of a stage before the stage can look at its parameters.
+        error.kept = "what DVC removed is in its cache; the next good dvc repro brings it back"
+        raise

@@ -199,7 +199,32 @@ def test_a_mistake_in_the_parameters_stops_every_stage(
         result = run(stage)
         assert result.exit_code == 2
         assert "training.epochs" in result.output
+        # DVC may have removed outputs by then: no claim that nothing happened.
+        assert "no stage was started" not in result.output
+        assert "the next good dvc repro brings it back" in result.output
     assert [path.name for path in tmp_path.iterdir()] == ["params.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("experiment: lora-compare", "experiments: x", "tracking.experiments: unknown key"),
+        ("epochs: 1", "epochs: one", "training.epochs"),
+    ],
+)
+def test_check_names_every_mistake_and_the_pipeline_that_make_runs_begins_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, old: str, new: str, expected: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "params.yaml").write_text(small_params())
+    result = CliRunner().invoke(cli.main, ["check"])
+    assert (result.exit_code, result.output) == (0, "params.yaml is valid; methods: full, lora\n")
+    (tmp_path / "params.yaml").write_text(small_params().replace(old, new))
+    result = CliRunner().invoke(cli.main, ["check"])
+    assert result.exit_code == 2
+    assert expected in result.output
+    recipe = (ROOT / "Makefile").read_text().split("\nrepro:")[1]
+    assert recipe.index("lora-compare check") < recipe.index("dvc repro")
 
 
 def test_classify_prints_label_probability_and_text(inside: Path) -> None:

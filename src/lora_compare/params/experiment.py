@@ -1,9 +1,9 @@
 """The whole of params.yaml."""
 
 import re
-from typing import Annotated
+from typing import Any
 
-from pydantic import Field, field_validator
+from pydantic import field_validator
 
 from lora_compare.errors import ParamsError
 from lora_compare.params.methods import MethodParams
@@ -33,8 +33,15 @@ class Params(Section):
     model: ModelParams
     classifier: ClassifierParams
     training: TrainingParams
-    methods: Annotated[dict[str, MethodParams], Field(min_length=1)]
+    methods: dict[str, MethodParams]
     tracking: TrackingParams
+
+    @field_validator("methods", mode="before")
+    @classmethod
+    def _require_a_method(cls, methods: Any) -> Any:
+        if methods is None or methods == {}:
+            raise ValueError("should hold at least one method (recipes/default.yaml has two)")
+        return methods
 
     @field_validator("methods")
     @classmethod

@@ -21,7 +21,7 @@ def load_params(path: Path) -> Params:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise ParamsError(
-            "There is no params.yaml here.",
+            "There is no project here: params.yaml is missing.",
             where=str(path),
             next="run the command in the project's folder, or git checkout params.yaml",
         ) from None
@@ -52,7 +52,7 @@ def parse_params(text: str, name: str = "params.yaml") -> Params:
         problems = [_describe(problem) for problem in error.errors(include_url=False)]
         count = "1 mistake" if len(problems) == 1 else f"{len(problems)} mistakes"
         raise ParamsError(
-            f"{name} has {count}; no stage was started.",
+            f"{name} has {count}.",
             where="\n".join(problems),
             next=f"correct {name}; README.md lists every parameter with its range",
         ) from None
