@@ -1,8 +1,8 @@
 """Compare every method with every other and write the verdict and the report."""
 
-from lora_compare.comparison import compare
+from lora_compare.comparison import compare, headline
 from lora_compare.console import stage
-from lora_compare.evidence import curves, load_evidence
+from lora_compare.evidence import answers, curves, load_evidence
 from lora_compare.files import write_csv, write_json
 from lora_compare.params import Params
 from lora_compare.paths import Paths
@@ -19,8 +19,9 @@ def main(paths: Paths, params: Params, progress: Progress) -> None:
     comparison = compare(evidence, groups, params.split.seed)
     write_json(paths.metrics("comparison"), comparison)
     write_csv(paths.curves, curves(evidence))
+    write_csv(paths.answers, answers(evidence))
     write_report(paths, params, evidence, comparison)
-    progress.say(comparison["verdict"])
+    progress.say(headline(comparison))
 
 
 if __name__ == "__main__":

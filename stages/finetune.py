@@ -1,9 +1,9 @@
-"""Fine-tune the base model by one method of params.yaml."""
+"""Fine-tune the base model by one method of params.yaml, or take over an imported adapter."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from lora_compare import tracking
+from lora_compare import lora, tracking
 from lora_compare.adapters import save_method
 from lora_compare.base import load_base
 from lora_compare.console import stage
@@ -12,11 +12,12 @@ from lora_compare.cost import cost_figures
 from lora_compare.errors import ParamsError
 from lora_compare.files import write_csv, write_json
 from lora_compare.finetuning import finetune, merge_error
+from lora_compare.imported import adopt
 from lora_compare.params import Params
 from lora_compare.paths import Paths, require
 from lora_compare.progress import Progress
 from lora_compare.seeding import choose_device, make_deterministic
-from lora_compare.training import columns
+from lora_compare.training import Evaluation, columns
 
 
 @stage("finetune", per_method=True)
@@ -31,27 +32,38 @@ def main(paths: Paths, params: Params, progress: Progress, method: str) -> None:
     splits = {n: read_split(require(paths.split(n), "split")) for n in ("train", "validation")}
 
     with tracking.live_run(paths, params, method, progress) as live, naming(method):
-        classifier, result = finetune(
-            base,
-            classes,
-            splits,
-            params.classifier,
-            training,
-            settings,
-            device,
-            on_evaluation=lambda row: live.log([row.to_dict()]),
-            progress=progress,
-            description=f"finetune {method}",
-        )
+
+        def show(row: Evaluation) -> None:
+            live.log([row.to_dict()])
+
+        if settings.trainable == "imported":
+            classifier, result, settings, count = adopt(
+                paths.root, settings, base, classes, splits, training, device, show
+            )
+        else:
+            classifier, result = finetune(
+                base,
+                classes,
+                splits,
+                params.classifier,
+                training,
+                settings,
+                device,
+                on_evaluation=show,
+                progress=progress,
+                description=f"finetune {method}",
+            )
+            count = lora.count(classifier.model)
 
     cost = cost_figures(result, device)  # before the check of merging, which takes memory too
     texts = splits["validation"]["Text"].tolist()
     error = merge_error(classifier, texts) if settings.lora else None
-    save_method(paths.model(method), classifier, settings, training.seed, base, error)
+    save_method(paths.model(method), classifier, settings, training.seed, base, error, count)
     write_csv(paths.history(method), columns(result.history))
     for path in (paths.cost(method), paths.cost_copy(method)):
         write_json(path, cost)
-    progress.say(f"{method}: trained {result.examples} examples in {result.seconds:.1f} s")
+    done = f"trained {result.examples} examples in {result.seconds:.1f} s"
+    progress.say(f"{method}: {done if result.examples else 'imported, nothing to train'}")
 
 
 @contextmanager

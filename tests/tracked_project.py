@@ -123,7 +123,8 @@ def write_comparison(paths: Paths) -> None:
         for name in ("full", "lora")
     ]
     comparison = {
-        "verdict": "No evidence of a difference between full and lora.",
+        "verdict": "no evidence of a difference between full and lora",
+        "headline": ["No evidence of a difference between full and lora."],
         "methods": records,
         "pairs": [{"a": "full", "b": "lora", "holm_p": 0.5}],
         "reference": {"full": "full", "lora": "lora", "parameter_ratio": 0.1},

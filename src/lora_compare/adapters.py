@@ -111,6 +111,7 @@ def save_method(
     seed: int,
     base: Base,
     merge_error: Mapping[str, float] | None = None,
+    count: lora.Count | None = None,
 ) -> int:
     """Write what training changed to `folder`: model.safetensors and config.json.
 
@@ -121,13 +122,14 @@ def save_method(
         seed: Seed of the head's and the adapters' initial weights.
         base: The model that it started from.
         merge_error: For LoRA, how much merging changes the logits, by precision.
+        count: The numbers of parameters, where they are not those of the classifier's model.
 
     Returns:
         The size of model.safetensors in bytes.
     """
     path = folder / "model.safetensors"
     weights.save_state(path, _method_tensors(classifier.model, method))
-    count = lora.count(classifier.model)
+    count = count or lora.count(classifier.model)
     config = {
         "base": {key: base.description[key] for key in ("name", "sha256")},
         "trainable": method.trainable,
@@ -184,6 +186,15 @@ def load_method(folder: Path, base: Base, stage: str = "finetune") -> TextClassi
         for name, tensor in own.items():
             tensor.copy_(state[name])
     return classifier
+
+
+def read_settings(folder: Path, stage: str = "finetune") -> LoraParams | None:
+    """Return the adapter's settings in a folder of `save_method`; None if it holds no adapter.
+
+    Raises:
+        MissingArtifactError: The folder is missing.
+    """
+    return _method_of(read_json(require(folder / "config.json", stage))).lora
 
 
 def _method_tensors(model: Classifier, method: MethodParams) -> dict[str, Tensor]:

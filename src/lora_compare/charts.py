@@ -48,6 +48,12 @@ UPRIGHT_CLASSES = 4
 LEAST_LOSS = 1e-5
 """Nats below which a loss is drawn at the edge: a logarithmic axis has no zero."""
 
+DECADE = ((1.0,), (1.0, 3.0), (1.0, 2.0, 5.0))
+"""Places of the ticks in a decade of a logarithmic axis, from few to many."""
+
+LEAST_TICKS = 4
+"""Ticks without which a logarithmic axis cannot be read."""
+
 GUIDE: dict[str, Any] = {"color": INK, "alpha": 0.5, "linewidth": 1, "linestyle": (0, (4, 3))}
 """A dashed line to compare with."""
 
@@ -85,6 +91,8 @@ def colour(index: int) -> str:
 def curves(histories: Mapping[str, pd.DataFrame], quantity: str, title: str) -> str:
     """Return the curves of every method by epoch: train above, validation below.
 
+    A method with one row, which was trained elsewhere, is a level line.
+
     Args:
         histories: Each method's reports/history/M.csv.
         quantity: `loss` (nats, logarithmic axis) or `accuracy` (per cent).
@@ -94,8 +102,9 @@ def curves(histories: Mapping[str, pd.DataFrame], quantity: str, title: str) -> 
     with _drawing(quantity, (WIDE, 400), (54, right, 24, 38)) as (figure, finish):
         panels = figure.subplots(2, 1, sharex=True, sharey=True, gridspec_kw={"hspace": 0.22})
         ends: dict[str, list[Mark]] = {"train": [], "validation": []}
+        drawn = _with_level_lines(histories)
         for panel, split in zip(panels, ends, strict=True):
-            for index, (name, history) in enumerate(histories.items()):
+            for index, (name, history) in enumerate(drawn.items()):
                 ends[split].append(_curve(panel, history, f"{split}_{quantity}", name, index))
             panel.set_title(f"{title}, {split}")
             panel.margins(x=0.02)
@@ -255,6 +264,15 @@ def _printable(name: str, length: int = 18) -> str:
     return shown if len(shown) <= length else shown[: length - 1] + "\N{HORIZONTAL ELLIPSIS}"
 
 
+def _with_level_lines(histories: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
+    """Return the histories, those of one row with that row at the last epoch of all too."""
+    last = max(1.0, *(float(history["epoch"].iloc[-1]) for history in histories.values()))
+    return {
+        name: history if len(history) > 1 else pd.concat([history, history.assign(epoch=last)])
+        for name, history in histories.items()
+    }
+
+
 def _curve(panel: "Axes", history: pd.DataFrame, column: str, name: str, index: int) -> Mark:
     values = history[column].to_numpy(dtype=float)
     values = np.maximum(values, LEAST_LOSS) if column.endswith("loss") else 100 * values
@@ -294,10 +312,24 @@ def _cell(axes: "Axes", place: tuple[int, ...], n: int, share: float, paint: str
 
 
 def _logarithmic(axes: "Axes") -> None:
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
+    from matplotlib.ticker import (
+        FuncFormatter,
+        LogLocator,
+        MaxNLocator,
+        NullFormatter,
+        NullLocator,
+    )
 
     axes.set_yscale("log")
-    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
+    low, high = axes.get_ylim()
+    locators = (LogLocator(subs=places, numticks=12) for places in DECADE)
+    enough = (
+        locator
+        for locator in locators
+        if sum(low <= tick <= high for tick in locator.tick_values(low, high)) >= LEAST_TICKS
+    )
+    # Losses that barely move can lie between all of these; even steps reach any of them.
+    axes.yaxis.set_major_locator(next(enough, MaxNLocator(LEAST_TICKS)))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_minor_formatter(NullFormatter())

@@ -1,11 +1,13 @@
 """The command `lora-compare`: what people do beside running the pipeline."""
 
+import codecs
+import csv
 import json
 import os
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 import click
 from rich.console import Console
@@ -60,10 +62,8 @@ def classify(
 
     if texts and source:
         raise click.UsageError("give texts or --file, not both")
-    paths = Paths.here()
-    params = load_params(paths.params)
-    name = method or ("lora" if "lora" in params.methods else next(iter(params.methods)))
-    params.method(name)
+    paths, params = _project()
+    name = _method_or_default(params, method)
     classifier = load_method(paths.model(name), load_base(paths.base), f"finetune@{name}")
     classifier.model.to(choose_device(params.training.device))
     for chunk in _chunks(texts or _lines(source)):
@@ -75,7 +75,14 @@ def classify(
                 record = {"text": text, "label": label, "probability": probability}
                 click.echo(json.dumps({**record, "probabilities": chances}, ensure_ascii=False))
             else:
-                click.echo(f"{label}\t{probability:.4f}\t{text}")
+                # One line a text, whatever the text holds.
+                click.echo(f"{label}\t{probability:.4f}\t{' '.join(text.split())}")
+
+
+def _method_or_default(params: Params, method: str | None) -> str:
+    name = method or ("lora" if "lora" in params.methods else next(iter(params.methods)))
+    params.method(name)
+    return name
 
 
 def _lines(source: Path | None) -> Iterator[str]:
@@ -99,10 +106,16 @@ def _decoded(file: BinaryIO, name: str) -> Iterator[str]:
             raise DataError(
                 "A line is not UTF-8.",
                 where=f"{name}:{number}",
-                next=f"iconv -f WINDOWS-1252 -t UTF-8 {name}",
+                next=f"iconv -f {_likely_encoding(line, number)} -t UTF-8 FILE | "
+                "lora-compare classify --file -",
             ) from None
         if text.strip():
             yield text
+
+
+def _likely_encoding(line: bytes, number: int) -> str:
+    is_marked = number == 1 and line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    return "UTF-16" if is_marked or b"\0" in line else "WINDOWS-1252"
 
 
 def _chunks(texts: Iterable[str]) -> Iterator[list[str]]:
@@ -119,11 +132,75 @@ def _chunks(texts: Iterable[str]) -> Iterator[list[str]]:
 
 
 @main.command()
+@click.option("--method", help="The method to export; `lora` if there is one.")
+@click.option(
+    "--format",
+    "kind",
+    required=True,
+    type=click.Choice(["peft", "merged", "onnx"]),
+    help="peft: the adapter alone; merged: a model for transformers; onnx: for ONNX runtimes.",
+)
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    help="The folder to write; exports/METHOD-FORMAT. An earlier export there is replaced.",
+)
+@report_user_errors
+def export(
+    method: str | None, kind: Literal["peft", "merged", "onnx"], output: Path | None
+) -> None:
+    """Write a fine-tuned method for PEFT, transformers or an ONNX runtime.
+
+    \b
+    lora-compare export --format peft
+    lora-compare export --method full --format merged --output ~/spam-filter
+    """  # noqa: D301 (click reads the \b as a character)
+    from lora_compare.export import export as write_export
+    from lora_compare.export import load_source
+
+    paths, params = _project()
+    name = _method_or_default(params, method)
+    folder = (output or Path("exports") / f"{name}-{kind}").expanduser()
+    lines = write_export(load_source(paths, name), kind, folder)
+    click.echo(f"{name} is in {folder}. To use it in Python:\n\n{lines}")
+
+
+@main.command("import")
+@click.argument("folder", metavar="PATH", type=click.Path(path_type=Path))
+@click.option("--name", required=True, help="Name of the new method.")
+@click.option(
+    "--classes",
+    help="The classes in the order of the adapter's head, such as spam,ham; else in the data's.",
+)
+@report_user_errors
+def import_(folder: Path, name: str, classes: str | None) -> None:
+    """Add an adapter that PEFT trained on GPT-2 to the comparison, as a method.
+
+    PATH is what PEFT's save_pretrained wrote. It is copied to inputs/adapters/NAME.
+
+    \b
+    lora-compare import ~/my-adapter --name theirs
+    """  # noqa: D301 (click reads the \b as a character)
+    from lora_compare.base import load_base
+    from lora_compare.corpus import read_classes
+    from lora_compare.importing import import_adapter
+
+    paths, params = _project()
+    mine = read_classes(require(paths.classes, "split"))
+    rows = next(csv.reader([classes], skipinitialspace=True)) if classes else None
+    imported = import_adapter(paths, params, load_base(paths.base), mine, folder, name, rows)
+    click.echo(
+        f"{name} is a method of params.yaml now: {imported.trainable:,} trained parameters.\n"
+        "To compare it: dvc repro"
+    )
+
+
+@main.command()
 @report_user_errors
 def check() -> None:
-    """Read params.yaml and report every mistake in it, before `dvc repro` touches any output."""
+    """Check every setting in params.yaml; `make repro` does so before anything runs."""
     _, params = _project()
-    click.echo(f"params.yaml is valid; methods: {', '.join(params.methods)}")
+    click.echo(f"params.yaml is in order; methods: {', '.join(params.methods)}")
 
 
 @main.command()
@@ -138,10 +215,13 @@ def summary(target: Path | None) -> None:
     """Print the comparison: accuracy, price and verdict, and what to type next."""
     from lora_compare.markdown import write_results
     from lora_compare.summary import print_summary
+    from lora_compare.tracking.lineage import Pipeline
 
-    paths = Paths.here()
+    paths, params = _project()
     if target is None:
         print_summary(paths, Console())
+        if not Pipeline(paths, params).is_current("compare"):
+            click.echo("\nThis is out of date, files or settings have changed since: dvc repro")
     else:
         write_results(target, read_json(require(paths.metrics("comparison"), "compare")))
 

@@ -48,6 +48,7 @@ COST_FIGURES = (
 def compare(evidence: Evidence, groups: npt.NDArray[np.integer[Any]], seed: int) -> dict[str, Any]:
     """Return the content of metrics/comparison.json.
 
+    `verdict` is what was found in a few words, `headline` a list of it as one sentence.
     `methods` and `baselines` hold one flat record each, `pairs` every pair of methods and then
     every method with TF-IDF (`baseline: true`). The p-values of all pairs are adjusted as one
     family. Differences are A minus B. `reference` divides the LoRA method's parameters, time,
@@ -72,8 +73,11 @@ def compare(evidence: Evidence, groups: npt.NDArray[np.integer[Any]], seed: int)
     for record in methods:
         record["parameters_of_full"] = _ratio(record, full, "trainable_parameters")
     reference = _reference(methods, pairs)
+    words, sentence = _found(methods, pairs, reference)
     return {
-        "verdict": _headline(methods, pairs, reference),
+        "verdict": words,
+        # DVC's tables show every scalar, and would be as wide as the sentence; lists they skip.
+        "headline": [sentence],
         "test_messages": len(groups),
         "near_duplicate_groups": len(np.unique(groups)),
         "confidence": CONFIDENCE,
@@ -83,6 +87,11 @@ def compare(evidence: Evidence, groups: npt.NDArray[np.integer[Any]], seed: int)
         "pairs": pairs,
         "reference": reference,
     }
+
+
+def headline(comparison: Mapping[str, Any]) -> str:
+    """Return the sentence that says what the content of metrics/comparison.json found."""
+    return str(comparison["headline"][0])
 
 
 def flat_record(outcome: Outcome) -> dict[str, Any]:
@@ -182,8 +191,14 @@ def _sentence(pair: Mapping[str, Any]) -> str:
     )
     if pair["verdict"] == NO_EVIDENCE:
         return f"No evidence of a difference between {a} and {b}: {numbers}"
-    winner, loser = (a, b) if pair["verdict"] == A_BETTER else (b, a)
+    winner, loser = _ranked(pair)
     return f"{winner} is better than {loser}: {numbers}"
+
+
+def _ranked(pair: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the better method of a pair with a verdict, then the other."""
+    a, b = str(pair["a"]), str(pair["b"])
+    return (a, b) if pair["verdict"] == A_BETTER else (b, a)
 
 
 def _reference(methods: list[dict[str, Any]], pairs: list[dict[str, Any]]) -> dict[str, Any] | None:
@@ -219,14 +234,19 @@ def _ratio(part: Mapping[str, Any], whole: Mapping[str, Any] | None, key: str) -
     return float(part[key] / whole[key])
 
 
-def _headline(
+def _found(
     methods: list[dict[str, Any]], pairs: list[dict[str, Any]], reference: dict[str, Any] | None
-) -> str:
+) -> tuple[str, str]:
+    """Return what the comparison found in a few words, then as a sentence."""
     if len(methods) == 1:
-        name = methods[0]["method"]
-        return f"{name} is the only method: add another under methods in params.yaml to compare."
+        words = f"{methods[0]['method']} is the only method"
+        return words, f"{words}: add another under methods in params.yaml to compare."
     pair = _between(pairs, reference["full"], reference["lora"]) if reference else pairs[0]
-    return str(pair["sentence"])
+    if pair["verdict"] == NO_EVIDENCE:
+        words = f"{NO_EVIDENCE} between {pair['a']} and {pair['b']}"
+    else:
+        words = " better than ".join(_ranked(pair))
+    return words, str(pair["sentence"])
 
 
 def shown_settings(differing: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, str]]:

@@ -3,13 +3,14 @@
 import functools
 import os
 import sys
+import time
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import click
 
-from lora_compare.errors import ParamsError, UserError
-from lora_compare.params import Params, load_params
+from lora_compare.errors import UserError
+from lora_compare.params import load_params
 from lora_compare.paths import Paths
 from lora_compare.progress import Progress
 
@@ -52,14 +53,16 @@ def stage(name: str, per_method: bool = False) -> Callable[[Callable[..., None]]
 
     def decorate(function: Callable[..., None]) -> click.Command:
         @report_user_errors
-        def command(quiet: bool, **arguments: str) -> None:
+        def command(quiet: bool, **arguments: Any) -> None:
             from lora_compare import tracking
 
             paths = Paths.here()
-            params = _read_params(paths)
+            params = load_params(paths.params)
             progress = Progress(quiet)
+            started = time.monotonic()
             function(paths, params, progress, **arguments)
-            tracking.log_stage(paths, params, name, progress, **arguments)
+            seconds = time.monotonic() - started
+            tracking.log_stage(paths, params, name, progress, **arguments, seconds=seconds)
 
         command.__doc__ = function.__globals__["__doc__"]
         if per_method:
@@ -68,12 +71,3 @@ def stage(name: str, per_method: bool = False) -> Callable[[Callable[..., None]]
         return click.command(name)(command)
 
     return decorate
-
-
-def _read_params(paths: Paths) -> Params:
-    try:
-        return load_params(paths.params)
-    except ParamsError as error:
-        # DVC removes the outputs of a stage before the stage can look at its parameters.
-        error.kept = "what DVC removed is in its cache; the next good dvc repro brings it back"
-        raise

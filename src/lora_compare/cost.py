@@ -30,18 +30,22 @@ def peak_memory_bytes(device: torch.device) -> int:
 
 
 def cost_figures(result: TrainingResult, device: torch.device) -> dict[str, Any]:
-    """Return the content of a cost file.
+    """Return the content of a cost file; of a training without a step only its time is known.
 
     Args:
-        result: The finished training.
+        result: The finished training, or one that had no step.
         device: Where it ran.
     """
     return {
         "train_seconds": round(result.seconds, 3),
-        "examples_per_second": round(result.examples / result.seconds, 3),
-        "tokens_per_second": round(result.tokens / result.seconds, 3),
-        "peak_memory_bytes": peak_memory_bytes(device),
+        "examples_per_second": _rate(result.examples, result.seconds),
+        "tokens_per_second": _rate(result.tokens, result.seconds),
+        "peak_memory_bytes": peak_memory_bytes(device) if result.seconds else None,
         "device": device.type,
         "dtype": "float32",
         "threads": torch.get_num_threads(),
     }
+
+
+def _rate(amount: int, seconds: float) -> float | None:
+    return round(amount / seconds, 3) if seconds else None

@@ -57,6 +57,10 @@ class CheckpointError(UserError):
     """Stored weights do not fit the model that should read them."""
 
 
+class ExportError(UserError):
+    """A method cannot be written in the format, or to the place, that was asked for."""
+
+
 class TrainingError(UserError):
     """Training had to stop: the loss or a gradient is not finite."""
 

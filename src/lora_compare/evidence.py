@@ -151,3 +151,16 @@ def curves(evidence: Evidence) -> dict[str, list[Any]]:
             for name, values in part.items():
                 table.setdefault(name, []).extend(values)
     return table
+
+
+def answers(evidence: Evidence) -> dict[str, list[str]]:
+    """Return all answers to the test messages as one long table: method, label, predicted.
+
+    Methods come first, then baselines, each with one row per message.
+    """
+    table: dict[str, list[str]] = {"method": [], "label": [], "predicted": []}
+    for outcome in evidence.outcomes:
+        table["method"] += [outcome.name] * len(outcome.predictions)
+        for column in ("label", "predicted"):
+            table[column] += outcome.predictions[column].tolist()
+    return table

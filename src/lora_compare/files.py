@@ -5,6 +5,7 @@ import json
 import os
 import re
 import secrets
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,6 +39,32 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def replacing_folder(folder: Path) -> Iterator[Path]:
+    """Yield an empty folder beside `folder` that takes its place if the block succeeds.
+
+    Otherwise `folder` stays as it was, or missing.
+
+    Args:
+        folder: The folder to write; what it held is deleted at the end.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    mark = f".{folder.name}.{secrets.token_hex(4)}"
+    new, old = folder.with_name(f"{mark}.tmp"), folder.with_name(f"{mark}.old")
+    new.mkdir()
+    try:
+        yield new
+        if folder.exists():
+            folder.rename(old)
+        new.rename(folder)
+        _sync(folder.parent)
+    finally:
+        if old.exists() and not folder.exists():
+            old.rename(folder)
+        for remains in (new, old):
+            shutil.rmtree(remains, ignore_errors=True)
 
 
 def write_bytes(path: Path, content: bytes) -> None:

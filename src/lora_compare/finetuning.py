@@ -70,6 +70,8 @@ def finetune(
         ParamsError: The method does not fit the model.
         TrainingError: The loss is not finite.
     """
+    assert method.learning_rate is not None, "an imported method is not trained"
+    assert method.weight_decay is not None
     texts = {name: frame["Text"].tolist() for name, frame in splits.items()}
     start_point = start(base, classes, texts["train"], classifier, training)
     choose_trainable(start_point.model, method, training.seed)

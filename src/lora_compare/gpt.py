@@ -247,7 +247,7 @@ class Classifier(nn.Module):
 
     def _pool(self, hidden: Tensor, lengths: Tensor) -> Tensor:
         if self.position == "last_token":
-            return hidden[torch.arange(len(hidden), device=hidden.device), lengths - 1]
+            return hidden[torch.arange(hidden.shape[0], device=hidden.device), lengths - 1]
         if self.position == "last_position":
             return hidden[:, -1]
         if self.position == "first":

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lora_compare import formats
-from lora_compare.comparison import differing_settings, shown_settings
+from lora_compare.comparison import differing_settings, headline, shown_settings
 from lora_compare.errors import DataError
 from lora_compare.evidence import Evidence
 from lora_compare.files import write_text
@@ -39,7 +39,7 @@ def render_results(comparison: Mapping[str, Any]) -> str:
     records = [*comparison["methods"], *comparison["baselines"]]
     price, warning = price_sentence(comparison["reference"]), caution(comparison)
     parts = [
-        f"**{_plain(comparison['verdict'])}**",
+        f"**{_plain(headline(comparison))}**",
         *(_plain(text) for text in (warning, price) if text),
         _markdown_table(PRICE_HEADER, [_price_row(record) for record in records]),
     ]
@@ -107,7 +107,7 @@ def _price_row(record: Mapping[str, Any]) -> list[str]:
         f"{formats.percent(record['test_accuracy'])} ({formats.percent_interval(interval)})",
         formats.count(record["trainable_parameters"]),
         formats.share(record.get("parameters_of_full")),
-        formats.duration(record["train_seconds"]),
+        formats.duration(record["train_seconds"] or None),
         formats.size(record["peak_memory_bytes"]),
         formats.size(record["artifact_bytes"] or None),
     ]

@@ -66,6 +66,10 @@ class Paths:
         """Return the folder of what one method's fine-tuning changed."""
         return self.root / "models" / method
 
+    def adapter(self, method: str) -> Path:
+        """Return the folder of an imported method's adapter as PEFT wrote it."""
+        return self.root / "inputs" / "adapters" / method
+
     def metrics(self, name: str) -> Path:
         """Return a repeatable metrics file: a method, split, baseline or comparison."""
         return self.root / "metrics" / f"{name}.json"
@@ -98,6 +102,11 @@ class Paths:
     def curves(self) -> Path:
         """The CSV of all methods' histories in one table, for `dvc plots`."""
         return self.root / "reports" / "curves.csv"
+
+    @property
+    def answers(self) -> Path:
+        """The CSV of every method's answers to the test messages, for `dvc plots`."""
+        return self.root / "reports" / "test_answers.csv"
 
     @property
     def plots(self) -> Path:

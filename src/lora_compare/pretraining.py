@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from lora_compare.batches import IntArray, by_length
 from lora_compare.errors import TrainingError
 from lora_compare.gpt import CONFIGS, GPT, initialise
+from lora_compare.muon import Muon
 from lora_compare.params import PretrainingParams
 from lora_compare.progress import SILENT, Progress
 from lora_compare.schedules import rate_factor
@@ -24,6 +25,9 @@ from lora_compare.tokenizer import encode_all
 
 IGNORED = -100
 """Fills the right side of shorter pieces; no token has this id."""
+
+Map = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
+"""`map`, or what does the same in its own way."""
 
 WARMUP = 0.05
 """Fraction of the steps in which the learning rate rises to its peak."""
@@ -105,23 +109,22 @@ def pretrain(
         TrainingError: The loss is not finite.
     """
     gpt = random_nano(vocabulary_size, settings.seed).to(device)
-    optimizer = torch.optim.AdamW(
-        gpt.parameters(),
-        lr=settings.learning_rate,
-        betas=(0.9, 0.95),
-        weight_decay=settings.weight_decay,
-        fused=True,
-    )
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: rate_factor(step, settings.steps, "cosine", WARMUP)
-    )
+    optimizers = _optimizers(gpt, settings)
+    schedules = [
+        torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: rate_factor(step, settings.steps, "cosine", WARMUP)
+        )
+        for optimizer in optimizers
+    ]
     losses: list[float] = []
     task = progress.task("pre-train gpt2-nano", settings.steps)
-    with task as advance, _halves(device) as gradients:
+    with task as advance, _at_once(device) as over:
         for batch in batches(pieces, settings):
-            losses.append(gradients(gpt, batch.to(device)))
-            optimizer.step()
-            schedule.step()
+            halves = batch.to(device).chunk(2 if device.type == "cpu" else 1)
+            losses.append(_gradients(gpt, halves, over))
+            list(over(lambda optimizer: optimizer.step(), optimizers))
+            for schedule in schedules:
+                schedule.step()
             if not math.isfinite(losses[-1]):
                 raise TrainingError(
                     f"The pre-training loss is {losses[-1]}.",
@@ -133,23 +136,40 @@ def pretrain(
     return gpt, float(np.mean(losses[-max(1, settings.steps // 10) :]))
 
 
-@contextmanager
-def _halves(device: torch.device) -> Iterator[Callable[[GPT, Tensor], float]]:
-    """Yield the function that sets the gradients of a batch and returns its loss.
+def _optimizers(gpt: GPT, settings: PretrainingParams) -> list[torch.optim.Optimizer]:
+    """Return Muon for the matrices in the blocks, and AdamW for embeddings, biases and norms.
 
-    On a CPU the batch's halves go through the network at the same time, one thread each. Two
-    threads inside every operation would wait for each other a thousand times a step; these
-    wait once. The halves are the same on every machine, and so are the bits of their sum.
+    Muon is there twice, each for every other block, so that both can work at once.
+    """
+    matrices = [
+        [p for block in gpt.h[i::2] for p in block.parameters() if p.ndim == 2] for i in (0, 1)
+    ]
+    inside = {id(p) for half in matrices for p in half}
+    rest = [p for p in gpt.parameters() if id(p) not in inside]
+    rate, decay = settings.matrix_learning_rate, settings.weight_decay
+    adam = torch.optim.AdamW(
+        rest, lr=settings.learning_rate, betas=(0.9, 0.95), weight_decay=decay, fused=True
+    )
+    return [*(Muon(half, lr=rate, weight_decay=decay) for half in matrices), adam]
+
+
+@contextmanager
+def _at_once(device: torch.device) -> Iterator[Map]:
+    """Yield a `map` whose calls go on at the same time on a CPU, on two threads.
+
+    Two threads inside every operation would wait for each other a thousand times a step; a
+    batch's halves, one thread each, wait once. The halves are the same on every machine, and
+    so are the bits of their sum.
     """
     if device.type != "cpu":
-        yield lambda gpt, batch: _add_up(gpt, [batch], map)
+        yield map
         return
     threads = torch.get_num_threads()
     with ThreadPoolExecutor(2, initializer=torch.set_num_threads, initargs=(threads,)) as pool:
-        yield lambda gpt, batch: _add_up(gpt, list(batch.chunk(2)), pool.map)
+        yield pool.map
 
 
-def _add_up(gpt: GPT, parts: list[Tensor], over: Callable[..., Iterable[Any]]) -> float:
+def _gradients(gpt: GPT, parts: Sequence[Tensor], over: Map) -> float:
     """Set the gradients of the mean loss over all tokens of `parts`, and return that loss."""
     parameters = list(gpt.parameters())
     n = sum(int((part[:, 1:] != IGNORED).sum()) for part in parts)

@@ -1,7 +1,9 @@
 """Progress of long work: a bar on a terminal, plain lines when piped, or nothing."""
 
+import logging
 import os
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -86,3 +88,21 @@ class Progress:
 
 SILENT = Progress(quiet=True)
 """The progress of callers that want none."""
+
+
+@contextmanager
+def without_warnings(logger: str) -> Iterator[None]:
+    """Keep back warnings, and what a library says through `logger` below an error.
+
+    Args:
+        logger: The library's name in Python's logging.
+    """
+    found = logging.getLogger(logger)
+    level = found.level
+    found.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        found.setLevel(level)

@@ -11,7 +11,12 @@ import numpy as np
 import pandas as pd
 
 from lora_compare import charts, formats
-from lora_compare.comparison import TESTED_BASELINE, differing_settings, shown_settings
+from lora_compare.comparison import (
+    TESTED_BASELINE,
+    differing_settings,
+    headline,
+    shown_settings,
+)
 from lora_compare.evidence import Evidence, Outcome
 from lora_compare.files import write_text
 from lora_compare.markdown import render_markdown
@@ -84,13 +89,13 @@ def render_html(
     Arguments as in `write_report`; `drawings` come from `draw`.
     """
     names = [method.name for method in evidence.methods]
-    headline, _, numbers = str(comparison["verdict"]).partition(": ")
+    found, _, numbers = headline(comparison).partition(": ")
     return (
         _environment()
         .get_template("comparison.html.j2")
         .render(
             comparison=comparison,
-            headline=headline.removesuffix("."),
+            headline=found.removesuffix("."),
             numbers=numbers,
             price=price_sentence(comparison["reference"]),
             caution=caution(comparison),

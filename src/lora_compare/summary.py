@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lora_compare import formats
-from lora_compare.comparison import NO_EVIDENCE
+from lora_compare.comparison import NO_EVIDENCE, headline
 from lora_compare.files import read_json
 from lora_compare.paths import Paths, require
 
@@ -34,10 +34,10 @@ def print_summary(paths: Paths, console: Console) -> None:
     console.print()
     console.print(summary_table(comparison))
     console.print()
-    texts = [comparison["verdict"], caution(comparison), price_sentence(comparison["reference"])]
+    texts = [headline(comparison), caution(comparison), price_sentence(comparison["reference"])]
     for text in filter(None, texts):
         console.print(Padding(Text(text), (0, 0, 0, 1)))
-    others = [p for p in comparison["pairs"] if p["sentence"] != comparison["verdict"]]
+    others = [p for p in comparison["pairs"] if p["sentence"] != headline(comparison)]
     if others:
         console.print()
         console.print(_pairs_table(others))
@@ -86,7 +86,8 @@ def price_sentence(reference: Mapping[str, Any] | None) -> str:
 
 def caution(comparison: Mapping[str, Any]) -> str:
     """Return what the headline's verdict does not say, or nothing where it claims more."""
-    pair = next((p for p in comparison["pairs"] if p["sentence"] == comparison["verdict"]), None)
+    sentence = headline(comparison)
+    pair = next((p for p in comparison["pairs"] if p["sentence"] == sentence), None)
     if pair is None or pair["verdict"] != NO_EVIDENCE:
         return ""
     low, high = pair["accuracy_difference_ci95"]
@@ -107,7 +108,7 @@ def _cells(record: Mapping[str, Any]) -> list[Text]:
     price = [
         formats.count(record["trainable_parameters"]),
         formats.share(record.get("parameters_of_full")),
-        formats.duration(record["train_seconds"]),
+        formats.duration(record["train_seconds"] or None),
         formats.size(record["peak_memory_bytes"]),
         formats.size(record["artifact_bytes"] or None),
     ]
@@ -118,11 +119,11 @@ def _cells(record: Mapping[str, Any]) -> list[Text]:
 
 def _pairs_table(pairs: Sequence[Mapping[str, Any]]) -> Table:
     table = Table(box=None, pad_edge=True, padding=(0, 1), header_style="bold")
-    table.add_column("A", overflow="fold")
-    table.add_column("B", overflow="fold")
+    table.add_column("A", no_wrap=True)
+    table.add_column("B", no_wrap=True)
     table.add_column("A \N{MINUS SIGN} B, points", justify="right", no_wrap=True)
     table.add_column("Holm p", justify="right", no_wrap=True)
-    table.add_column("verdict", no_wrap=True)
+    table.add_column("verdict")
     for pair in pairs:
         low, high = (formats.points(end) for end in pair["accuracy_difference_ci95"])
         difference = f"{formats.points(pair['accuracy_difference'])} ({low} to {high})"

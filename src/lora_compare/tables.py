@@ -265,9 +265,15 @@ def _find(header: list[str], name: str, columns: Columns) -> tuple[int, int]:
             where="params.yaml: data.text_column, data.label_column",
             expected=f"two of the file's columns: {', '.join(map(repr, header))}",
             actual=f"{columns.text!r}, {columns.label!r}",
-            next="name the file's columns in params.yaml",
+            next=_advice(header),
         )
     return header.index(columns.label), header.index(columns.text)
+
+
+def _advice(header: list[str]) -> str:
+    if len(header) == 1 and ";" in header[0]:
+        return "separate the columns with commas: this file seems to use semicolons"
+    return "name the file's columns in params.yaml"
 
 
 def _refuse_unknown_header(header: list[str], name: str, columns: Columns) -> None:

@@ -78,7 +78,7 @@ def train_encoding(
     )
     tokenizer.train_from_iterator(texts, trainer)
     ids = tokenizer.get_vocab()
-    byte_of = {character: byte for byte, character in _alphabet().items()}
+    byte_of = {character: byte for byte, character in byte_alphabet().items()}
     return _encoding(
         name, [_as_bytes(token, byte_of) for token in sorted(ids, key=ids.__getitem__)]
     )
@@ -185,7 +185,7 @@ def save_encoding(encoding: tiktoken.Encoding, path: Path) -> None:
     if encoding.name == GPT2:
         files.write_json(path, {"name": GPT2})
         return
-    alphabet = _alphabet()
+    alphabet = byte_alphabet()
     tokens = [encoding.decode_single_token_bytes(rank) for rank in range(encoding.eot_token)]
     content = {
         "name": encoding.name,
@@ -233,7 +233,7 @@ def _check_fields(path: Path, content: Any) -> None:
 
 def _checked_tokens(path: Path, stored: list[Any]) -> list[bytes]:
     """Return the bytes of the stored tokens; refuse what is no complete byte-level vocabulary."""
-    byte_of = {character: byte for byte, character in _alphabet().items()}
+    byte_of = {character: byte for byte, character in byte_alphabet().items()}
     for rank, token in enumerate(stored):
         fits = isinstance(token, str) and 0 < len(token) <= LONGEST_TOKEN
         if not fits or not byte_of.keys() >= set(token):
@@ -269,7 +269,7 @@ def _encoding(name: str, tokens: Sequence[bytes]) -> tiktoken.Encoding:
     )
 
 
-def _alphabet() -> dict[int, str]:
+def byte_alphabet() -> dict[int, str]:
     """Return the printable character that stands for each byte, in the order of GPT-2's ids.
 
     Visible Latin-1 characters stand for themselves, the other bytes for the characters from

@@ -15,6 +15,9 @@ from lora_compare import files
 from lora_compare.errors import CheckpointError
 from lora_compare.gpt import GPTConfig
 
+QKV = ("q_proj", "k_proj", "v_proj")
+"""The layers that GPT-2 stores as one, `c_attn`, in the order of its rows."""
+
 SHOWN_DIFFERENCES = 10
 """Differences between a file and the model that an error lists before it only counts."""
 
@@ -36,7 +39,7 @@ def load_gpt2_state(path: Path, config: GPTConfig) -> dict[str, Tensor]:
 
     Checked by tests/parity/test_gpt2_weights.py.
     """
-    shapes = _gpt2_shapes(config)
+    shapes = gpt2_shapes(config)
     head = {"lm_head.weight": shapes["wte.weight"]}
     tensors = _read(path, shapes, optional=head, canonical=_gpt2_name)
     output = tensors.pop("lm_head.weight", None)
@@ -44,7 +47,7 @@ def load_gpt2_state(path: Path, config: GPTConfig) -> dict[str, Tensor]:
         raise _refusal(path, ["lm_head.weight: differs from wte.weight, to which it is tied"])
     state: dict[str, Tensor] = {}
     for name in list(tensors):
-        state |= _from_gpt2(name, tensors.pop(name))
+        state |= from_gpt2(name, tensors.pop(name))
     return state
 
 
@@ -67,7 +70,25 @@ def gpt2_state_dict(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return stored
 
 
-def _gpt2_shapes(config: GPTConfig) -> dict[str, tuple[int, ...]]:
+def holds_gpt2(path: Path, state: Mapping[str, Tensor]) -> bool:
+    """Return whether a GPT-2 checkpoint has exactly these weights, whatever else it holds.
+
+    Args:
+        path: A safetensors file in the format of the hub's `openai-community/gpt2`.
+        state: All weights of a `gpt.GPT`.
+
+    Raises:
+        CheckpointError: It is no safetensors file.
+    """
+    with _opened(path) as file:
+        keys = {key.removeprefix("transformer."): key for key in file.keys()}  # noqa: SIM118
+        return all(
+            name in keys and torch.equal(file.get_tensor(keys[name]).float(), tensor)
+            for name, tensor in gpt2_state_dict(state).items()
+        )
+
+
+def gpt2_shapes(config: GPTConfig) -> dict[str, tuple[int, ...]]:
     """Return the shape of every tensor of a GPT-2 checkpoint by its name."""
     d = config.n_embd
     block = {"ln_1": (d,), "attn.c_attn": (d, 3 * d), "attn.c_proj": (d, d)}
@@ -98,13 +119,13 @@ def gpt2_paths(path: str) -> list[str]:
     return ["transformer." + re.sub(r"\b[qkv]_proj\b", "c_attn", inside)]
 
 
-def _from_gpt2(name: str, tensor: Tensor) -> dict[str, Tensor]:
+def from_gpt2(name: str, tensor: Tensor) -> dict[str, Tensor]:
     """Return the one or three tensors of `gpt.GPT` that one of GPT-2's becomes."""
     if _is_transposed(name):
         tensor = tensor.T
     if ".c_attn." not in name:
         return {name: tensor.contiguous()}
-    parts = zip(("q_proj", "k_proj", "v_proj"), tensor.chunk(3), strict=True)
+    parts = zip(QKV, tensor.chunk(3), strict=True)
     return {name.replace("c_attn", part): piece.clone() for part, piece in parts}
 
 
@@ -143,6 +164,17 @@ def load_state(path: Path, shapes: Mapping[str, Sequence[int]]) -> dict[str, Ten
         CheckpointError: As `load_gpt2_state`.
     """
     return _read(path, {name: tuple(shape) for name, shape in shapes.items()})
+
+
+def load_any_state(path: Path) -> dict[str, Tensor]:
+    """Return all tensors of a safetensors file, whatever they are, in float32.
+
+    Raises:
+        CheckpointError: It is no safetensors file, or holds numbers that are no weights.
+    """
+    with _opened(path) as file:
+        shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
+    return load_state(path, shapes)
 
 
 def _read(

@@ -75,8 +75,9 @@ def report(rows: list[Row]) -> str:
         "# Parity",
         "",
         "How far this project's GPT-2, LoRA and files are from other implementations: the largest",
-        "absolute difference of what the setting names, measured by `make parity`, which writes",
-        "this page. The same comparisons are tests (tests/parity) that fail above the tolerance.",
+        "difference of what the setting names (of GPT-2's states, logits and gradients relative",
+        "to the largest value), measured by `make parity`, which writes this page. The comparisons",
+        "are tests too (tests/parity), which fail above the tolerance.",
         "",
         f"Measured with {versions} on {platform.machine()}, one thread.",
     ]

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import transformers
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -16,9 +17,7 @@ from lora_compare.gpt import CONFIGS, GPT, Classifier, GPTConfig
 from lora_compare.seeding import seeded
 from lora_compare.weights import gpt2_state_dict, load_gpt2_state
 
-transformers = pytest.importorskip("transformers")
-
-Parity = Callable[[str, str, float, float], None]
+from .conftest import Parity
 
 LANGUAGE_MODEL = "transformers GPT2LMHeadModel"
 CLASSIFIER = "transformers GPT2ForSequenceClassification"

@@ -1,11 +1,11 @@
 """GPT-2 checkpoints as transformers writes them: the same network in our names."""
 
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -14,23 +14,13 @@ from lora_compare.gpt import GPT, GPTConfig
 from lora_compare.seeding import seeded
 from lora_compare.weights import gpt2_state_dict, load_gpt2_state, save_state
 
-transformers = pytest.importorskip("transformers")
-
-Parity = Callable[[str, str, float, float], None]
+from .conftest import Parity
 
 LANGUAGE_MODEL = "transformers GPT2LMHeadModel"
 
 # The head width of 8 and the four-fold MLP keep the real sizes' ratios; three heads of odd
 # number, so that a mixed-up head or channel cannot land in its own place.
 CONFIG = GPTConfig(vocab_size=97, context_length=20, n_layer=3, n_head=3, n_embd=24)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -160,9 +160,16 @@ def test_plots_show_curves_and_confusion_of_every_method(project: Path) -> None:
     rows = plots["loss"][0]["content"]["data"]["values"]
     assert {row["method"] for row in rows} == {"full", "lora"}
     assert {row["split"] for row in rows} == {"train", "validation"}
-    for method in ("full", "lora"):
-        assert plots[f"reports/predictions/{method}.csv"]
-    assert "accuracy" in plots
+    # Points on the lines would replace the dashes in the legend, and hide which split is which.
+    assert "point" not in plots["loss"][0]["content"]["spec"]["mark"]
+    assert set(plots) == {"loss", "accuracy", "confusion"}
+    confusion = plots["confusion"][0]["content"]
+    assert {facet["field"] for facet in confusion["facet"].values()} == {"rev", "method"}
+    axes = confusion["spec"]["encoding"]
+    assert (axes["x"]["field"], axes["y"]["field"]) == ("predicted", "label")
+    rows = confusion["data"]["values"]
+    assert {row["method"] for row in rows} == {"full", "lora", "tfidf", "untuned"}
+    assert {row["label"] for row in rows} == {"ham", "spam"}
 
 
 def test_a_method_joins_the_comparison_by_a_block_in_params(project: Path) -> None:

@@ -2,14 +2,20 @@
 
 import importlib.util
 import json
+import shutil
 from pathlib import Path
 
 import click
 import pandas as pd
 import pytest
 from click.testing import CliRunner, Result
+from safetensors.torch import load_file
 
 from lora_compare import cli
+from lora_compare.params import load_params
+from lora_compare.paths import Paths
+from lora_compare.tracking.lineage import Pipeline
+from lora_compare.tracking.records import method_record
 from small_project import ROOT, small_params, write_messages
 
 
@@ -180,7 +186,7 @@ def test_an_unknown_method_is_an_error_with_the_methods_there_are(inside: Path) 
 def test_an_adapter_that_does_not_fit_is_named_with_its_key(inside: Path) -> None:
     params = inside / "params.yaml"
     text = params.read_text()
-    params.write_text(text.replace("target_modules: all-linear", "target_modules: [c_attn]"))
+    params.write_text(text.replace("target_modules: all-linear", "target_modules: [query]"))
     try:
         result = run("finetune", "lora")
     finally:
@@ -201,30 +207,8 @@ def test_a_mistake_in_the_parameters_stops_every_stage(
         assert "training.epochs" in result.output
         # DVC may have removed outputs by then: no claim that nothing happened.
         assert "no stage was started" not in result.output
-        assert "the next good dvc repro brings it back" in result.output
+        assert "comes back with dvc repro" in result.output
     assert [path.name for path in tmp_path.iterdir()] == ["params.yaml"]
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "expected"),
-    [
-        ("experiment: lora-compare", "experiments: x", "tracking.experiments: unknown key"),
-        ("epochs: 1", "epochs: one", "training.epochs"),
-    ],
-)
-def test_check_names_every_mistake_and_the_pipeline_that_make_runs_begins_with_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, old: str, new: str, expected: str
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "params.yaml").write_text(small_params())
-    result = CliRunner().invoke(cli.main, ["check"])
-    assert (result.exit_code, result.output) == (0, "params.yaml is valid; methods: full, lora\n")
-    (tmp_path / "params.yaml").write_text(small_params().replace(old, new))
-    result = CliRunner().invoke(cli.main, ["check"])
-    assert result.exit_code == 2
-    assert expected in result.output
-    recipe = (ROOT / "Makefile").read_text().split("\nrepro:")[1]
-    assert recipe.index("lora-compare check") < recipe.index("dvc repro")
 
 
 def test_classify_prints_label_probability_and_text(inside: Path) -> None:
@@ -233,6 +217,11 @@ def test_classify_prints_label_probability_and_text(inside: Path) -> None:
     rows = [line.split("\t") for line in result.output.splitlines()]
     assert [row[2] for row in rows] == ["claim £9 now", "home by 6"]
     assert all(row[0] in ("ham", "spam") and 0.5 <= float(row[1]) <= 1 for row in rows)
+
+
+def test_classify_prints_one_line_for_a_text_of_several(inside: Path) -> None:
+    result = CliRunner().invoke(cli.main, ["classify", "home\tby 6\nlove"])
+    assert [line.split("\t")[2] for line in result.output.splitlines()] == ["home by 6 love"]
 
 
 def test_classify_reads_lines_and_writes_json(inside: Path, tmp_path: Path) -> None:
@@ -263,6 +252,8 @@ def test_classify_gives_the_probabilities_of_the_evaluation(inside: Path) -> Non
         (["classify", " "], None, "empty text"),
         (["classify", "--file", "missing.txt"], None, "missing.txt"),
         (["classify"], b"ok\ncaf\xe9\n", "standard input:2"),
+        (["classify"], b"ok\ncaf\xe9\n", "iconv -f WINDOWS-1252 -t UTF-8 FILE"),
+        (["classify"], "caf\xe9".encode("utf-16"), "iconv -f UTF-16 -t UTF-8 FILE"),
         (["classify", "--method", "nope", "hi"], None, "full, lora"),
     ],
 )
@@ -281,3 +272,150 @@ def test_summary_shows_accuracy_price_verdict_and_what_to_type_next(inside: Path
     assert f"{accuracy:.1%}".replace("%", " %") in result.output
     for word in ("full", "tfidf", "untuned", "make ui", "params.yaml"):
         assert word in result.output
+
+
+def test_summary_says_when_settings_have_changed_since(
+    inside: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(inside, tmp_path / "project")
+    monkeypatch.chdir(tmp_path / "project")
+    (tmp_path / "project" / "dvc.lock").write_text(
+        "stages: {compare: {params: {params.yaml: {training.epochs: 7}}}}"
+    )
+    assert "out of date" in CliRunner().invoke(cli.main, ["summary"]).output
+    (tmp_path / "project" / "dvc.lock").write_text(
+        "stages: {compare: {params: {params.yaml: {training.epochs: 1}}}}"
+    )
+    assert "out of date" not in CliRunner().invoke(cli.main, ["summary"]).output
+
+
+def test_summary_outside_a_project_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(cli.main, ["summary"])
+    assert result.exit_code == 2
+    assert "There is no project here" in result.output
+
+
+def test_check_accepts_good_settings_and_names_what_is_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "params.yaml").write_text(small_params())
+    result = CliRunner().invoke(cli.main, ["check"])
+    assert (result.exit_code, result.output) == (
+        0,
+        "params.yaml is in order; methods: full, lora\n",
+    )
+    for methods in ("methods: {}", "methods:"):
+        start, end = small_params().split("methods:")[0], "\ntracking: {experiment: x}\n"
+        (tmp_path / "params.yaml").write_text(start + methods + end)
+        result = CliRunner().invoke(cli.main, ["check"])
+        assert result.exit_code == 2
+        assert "methods: name at least one method" in result.output
+
+
+def test_check_finds_what_an_up_to_date_pipeline_never_looks_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = small_params().replace("experiment: lora-compare", "experiments: x")
+    (tmp_path / "params.yaml").write_text(text)
+    result = CliRunner().invoke(cli.main, ["check"])
+    assert result.exit_code == 2
+    assert "tracking.experiments: unknown key" in result.output
+
+
+def test_make_repro_checks_the_parameters_before_dvc_removes_anything() -> None:
+    recipe = (ROOT / "Makefile").read_text().split("\nrepro:")[1]
+    assert recipe.index("lora-compare check") < recipe.index("dvc repro")
+
+
+@pytest.fixture(scope="module")
+def with_import(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The project after its LoRA was exported for PEFT and imported again as `theirs`."""
+    folder = tmp_path_factory.mktemp("import") / "project"
+    shutil.copytree(project, folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("LORA_COMPARE_TRACKING", "off")
+        for arguments in (
+            ["export", "--format", "peft"],
+            ["import", "exports/lora-peft", "--name", "theirs"],
+        ):
+            result = CliRunner().invoke(cli.main, arguments)
+            assert result.exit_code == 0, result.output + repr(result.exception)
+        for stage, *method in (("finetune", "theirs"), ("evaluate", "theirs"), ("compare",)):
+            result = run(stage, *method)
+            assert result.exit_code == 0, result.output + repr(result.exception)
+    return folder
+
+
+def test_an_imported_adapter_is_evaluated_as_any_method(with_import: Path) -> None:
+    mine, theirs = (
+        pd.read_csv(with_import / f"reports/predictions/{name}.csv") for name in ("lora", "theirs")
+    )
+    assert mine["text"].equals(theirs["text"])
+    assert mine["p_spam"].tolist() == pytest.approx(theirs["p_spam"].tolist(), abs=1e-5)
+    history = pd.read_csv(with_import / "reports/history/theirs.csv")
+    assert history["step"].tolist() == [0]
+    config = json.loads((with_import / "models/theirs/config.json").read_text())
+    exported = load_file(with_import / "exports/lora-peft/adapter_model.safetensors")
+    assert config["trainable"] == "lora"
+    assert config["trainable_parameters"] == sum(t.numel() for t in exported.values())
+    assert metrics(with_import, "theirs")["trainable_parameters"] == config["trainable_parameters"]
+    assert metrics(with_import, "theirs")["merge_error"]["float32"] < 1e-4
+
+
+def test_the_comparison_shows_what_an_import_did_not_cost(
+    with_import: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    comparison = metrics(with_import, "comparison")
+    assert [record["method"] for record in comparison["methods"]] == ["full", "lora", "theirs"]
+    assert comparison["reference"]["lora"] == "lora"
+    cost = metrics(with_import, "theirs_cost")
+    assert cost["train_seconds"] == 0.0
+    assert cost["examples_per_second"] is cost["peak_memory_bytes"] is None
+    report = (with_import / "reports/comparison.md").read_text()
+    (row,) = (
+        line for line in report.splitlines() if line.startswith("| theirs | ") and "%" in line
+    )
+    assert row.count("n/a") == 2  # time and memory
+    assert "theirs" in (with_import / "reports/plots/loss.svg").read_text()
+    assert "theirs" in (with_import / "reports/comparison.html").read_text()
+    monkeypatch.chdir(with_import)
+    result = CliRunner().invoke(cli.main, ["summary"])
+    assert result.exit_code == 0, result.output
+    assert "theirs" in result.output
+
+
+def test_an_imported_adapter_is_a_run_in_mlflow(
+    with_import: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    params = load_params(with_import / "params.yaml")
+    record = method_record(Pipeline(Paths(with_import), params), "theirs", True, True)
+    points = {point.key: point.value for point in record.points}
+    assert points["cost/train_seconds"] == 0.0
+    assert "cost/examples_per_second" not in points
+    assert points["params/trainable"] > 0
+    assert record.params["method.trainable"] == "imported"
+
+
+def test_an_import_under_a_taken_name_changes_nothing(
+    with_import: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(with_import)
+    before = (with_import / "params.yaml").read_text()
+    arguments = ["import", "exports/lora-peft", "--name", "theirs"]
+    result = CliRunner().invoke(cli.main, arguments)
+    assert result.exit_code == 2
+    assert "has a method 'theirs' already" in result.output
+    assert (with_import / "params.yaml").read_text() == before
+
+
+def test_an_export_that_is_refused_says_what_to_type(inside: Path) -> None:
+    result = CliRunner().invoke(
+        cli.main, ["export", "--method", "full", "--format", "peft", "--output", "x"]
+    )
+    assert result.exit_code == 2
+    assert "lora-compare export --method full --format merged" in result.output
+    assert not (inside / "x").exists()

@@ -383,6 +383,12 @@ def test_ui_prints_the_address_that_shows_the_runs_and_starts_mlflow_there(
     assert started[0][started[0].index("--port") + 1] == "5003"
 
 
+def test_a_stages_run_lasts_as_long_as_the_stage(project: Project) -> None:
+    tracking.log_stage(project.paths, project.params, "split", SILENT, seconds=30.0)
+    run = project.run("split")
+    assert 30_000 <= run.info.end_time - run.info.start_time < 60_000
+
+
 def test_two_first_starts_at_once_make_one_experiment(
     first_starts: tuple[Path, list[tuple[int, str]]],
 ) -> None:

@@ -15,10 +15,11 @@ from lora_compare.comparison import (
     NO_EVIDENCE,
     compare,
     differing_settings,
+    headline,
     verdict,
 )
 from lora_compare.errors import DataError, MissingArtifactError
-from lora_compare.evidence import load_evidence
+from lora_compare.evidence import answers, load_evidence
 from lora_compare.files import canonical_json, read_json, write_json
 
 THREE = ("full", "lora", "last_block")
@@ -105,6 +106,31 @@ def test_better_needs_both_witnesses(interval: tuple[float, float], p: float, ex
     assert expected in ("A better", "B better", "no evidence of a difference")
 
 
+@pytest.mark.parametrize(
+    ("better", "words"),
+    [
+        ("full", "full better than lora"),
+        ("lora", "lora better than full"),
+        (None, "no evidence of a difference between full and lora"),
+    ],
+)
+def test_the_verdict_is_short_and_the_sentence_where_dvc_shows_none(
+    tmp_path: Path, better: str | None, words: str
+):
+    paths, params = write_inputs(tmp_path, n=60)
+    for name in ("full", "lora"):
+        frame = pd.read_csv(paths.predictions(name))
+        right = better in (name, None)
+        frame["predicted"] = frame["label"] if right else frame["label"].to_numpy()[::-1]
+        frame.to_csv(paths.predictions(name), index=False)
+    comparison = compare(load_evidence(paths, params), np.arange(60), seed=1)
+    assert comparison["verdict"] == words
+    assert headline(comparison) == comparison["pairs"][0]["sentence"]
+    # `dvc metrics` makes a column of every scalar and leaves out lists.
+    scalars = [v for v in comparison.values() if not isinstance(v, list | dict)]
+    assert all(len(str(value)) < 60 for value in scalars)
+
+
 def test_identical_answers_are_said_to_be_so(tmp_path: Path):
     paths, params = write_inputs(tmp_path)
     for kind in (paths.predictions, paths.evaluation):
@@ -124,7 +150,8 @@ def test_one_method_is_compared_with_tfidf_only(tmp_path: Path):
     comparison = run(tmp_path, ("lora",))
     assert [(p["a"], p["b"]) for p in comparison["pairs"]] == [("lora", "tfidf")]
     assert comparison["reference"] is None
-    assert "only method" in comparison["verdict"]
+    assert comparison["verdict"] == "lora is the only method"
+    assert "add another" in headline(comparison)
     assert comparison["methods"][0]["parameters_of_full"] is None
 
 
@@ -180,6 +207,18 @@ def test_predictions_of_another_split_are_refused(tmp_path: Path):
     frame.to_csv(paths.predictions("lora"), index=False)
     with pytest.raises(DataError, match="full and lora did not classify the same test messages"):
         load_evidence(paths, params)
+
+
+def test_the_table_of_answers_holds_what_is_compared_and_no_removed_method(tmp_path: Path):
+    paths, params = write_inputs(tmp_path, n=40)
+    for name in ("removed", "lora"):
+        paths.predictions(name).write_bytes(paths.predictions("full").read_bytes())
+    table = pd.DataFrame(answers(load_evidence(paths, params)))
+    assert list(table) == ["method", "label", "predicted"]
+    assert list(table["method"].unique()) == ["full", "lora", "tfidf", "untuned"]
+    for name, rows in table.groupby("method"):
+        expected = pd.read_csv(paths.predictions(str(name)))[["label", "predicted"]]
+        assert rows[["label", "predicted"]].to_numpy().tolist() == expected.to_numpy().tolist()
 
 
 def test_messages_that_look_like_missing_values_are_messages(tmp_path: Path):

@@ -5,6 +5,7 @@ import re
 import pytest
 from click.testing import CliRunner
 
+from lora_compare import params
 from lora_compare.baselines import character_model
 from lora_compare.cli import main
 from lora_compare.params import load_params
@@ -34,6 +35,43 @@ def test_links_between_pages_lead_somewhere() -> None:
     for page in [ROOT / "README.md", ROOT / "CHANGELOG.md", *PAGES]:
         for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+README = (ROOT / "README.md").read_text()
+
+SECTIONS = [
+    params.DataParams,
+    params.SplitParams,
+    params.ModelParams,
+    params.PretrainingParams,
+    params.ClassifierParams,
+    params.TrainingParams,
+    params.MethodParams,
+    params.LoraParams,
+    params.TrackingParams,
+]
+
+
+@pytest.mark.parametrize("section", SECTIONS, ids=lambda section: section.__name__)
+def test_the_readme_explains_every_parameter(section: type[params.Section]) -> None:
+    table = "\n".join(line for line in README.splitlines() if line.startswith("| `"))
+    for name, field in section.model_fields.items():
+        inner = [s for s in SECTIONS if s.__name__ in str(field.annotation)]
+        assert inner or re.search(rf"[`.]{name}`", table), f"{section.__name__}.{name}"
+
+
+def test_the_pages_on_adapters_explain_every_setting() -> None:
+    page = (ROOT / "docs" / "adapters.md").read_text()
+    assert [name for name in params.LoraParams.model_fields if f"`{name}`" not in page] == []
+
+
+def test_the_readmes_tree_names_every_module() -> None:
+    tree = README[README.index("## The tree") :]
+    source = ROOT / "src" / "lora_compare"
+    names = {path.stem for path in source.glob("[a-z]*.py")}
+    names |= {path.parent.name for path in source.glob("*/__init__.py")}
+    assert sorted(name for name in names if not re.search(rf"\b{name}\b", tree)) == []
+    assert len(README.splitlines()) < 250
 
 
 def test_the_text_that_classify_is_shown_with_is_spam_beyond_doubt() -> None:

@@ -129,7 +129,7 @@ def test_a_value_outside_the_rules_is_refused_with_its_key(
 def test_empty_methods_are_refused_in_words_of_this_project(empty: str) -> None:
     head, tail = TEXT.split("methods:")
     message = mistakes(f"{head}methods:{empty}\n\ntracking:" + tail.split("tracking:")[1])
-    assert "methods: should hold at least one method" in message
+    assert "methods: name at least one method" in message
     assert "ictionary" not in message
 
 
@@ -158,7 +158,7 @@ def test_a_file_that_is_no_mapping_in_yaml_is_refused(tmp_path: Path, content: b
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ParamsError, match=r"no project here: params\.yaml"):
+    with pytest.raises(ParamsError, match=r"params\.yaml"):
         load_params(tmp_path / "params.yaml")
 
 

@@ -6,6 +6,7 @@ import torch
 from torch.nn import functional as F
 
 from lora_compare.errors import TrainingError
+from lora_compare.muon import Muon
 from lora_compare.params import PretrainingParams
 from lora_compare.pretraining import (
     IGNORED,
@@ -65,14 +66,19 @@ def test_a_step_over_two_halves_equals_one_over_the_whole_batch() -> None:
     one_step = settings(steps=1, learning_rate=0.01)
     trained, loss = pretrain(pieces, encoding.n_vocab, one_step, CPU)
     plain = random_nano(encoding.n_vocab, one_step.seed)
-    optimizer = torch.optim.AdamW(
-        plain.parameters(), lr=0.01, betas=(0.9, 0.95), weight_decay=one_step.weight_decay
-    )
+    matrices = [p for p in plain.h.parameters() if p.ndim == 2]
+    rest = [p for p in plain.parameters() if all(p is not m for m in matrices)]
+    decay = one_step.weight_decay
+    optimizers = [
+        Muon(matrices, lr=one_step.matrix_learning_rate, weight_decay=decay),
+        torch.optim.AdamW(rest, lr=0.01, betas=(0.9, 0.95), weight_decay=decay),
+    ]
     (batch,) = batches(pieces, one_step)
     assert len(batch) % 2 == 1  # halves of different size
     whole = next_token_loss(plain, batch)
     whole.backward()
-    optimizer.step()
+    for optimizer in optimizers:
+        optimizer.step()
     assert loss == pytest.approx(whole.item(), rel=1e-6)
     for a, b in zip(trained.parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-4)

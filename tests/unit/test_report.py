@@ -8,6 +8,7 @@ from io import StringIO
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,7 +16,7 @@ from rich.console import Console
 
 from comparison_inputs import make_texts, write_inputs
 from lora_compare import charts, formats
-from lora_compare.comparison import compare
+from lora_compare.comparison import compare, headline
 from lora_compare.errors import MissingArtifactError
 from lora_compare.evidence import load_evidence
 from lora_compare.files import write_json, write_text
@@ -123,8 +124,8 @@ def test_the_page_fetches_nothing_and_runs_nothing(four):
 def test_the_page_says_what_the_comparison_says(four):
     paths, comparison = four
     text = " ".join(" ".join(Page(read_html(paths)).words).split())
-    headline, _, numbers = comparison["verdict"].partition(": ")
-    assert text.index(headline) < text.index("Results")
+    found, _, numbers = headline(comparison).partition(": ")
+    assert text.index(found) < text.index("Results")
     assert numbers in text
     for record in comparison["methods"] + comparison["baselines"]:
         low, high = 100 * record["test_accuracy_low"], 100 * record["test_accuracy_high"]
@@ -220,10 +221,39 @@ def test_many_classes_have_a_report(tmp_path: Path):
     assert "Of 15 classes those with the most mistakes are drawn" in read_html(paths)
 
 
+def test_on_a_phone_every_answer_carries_the_name_of_its_column(four):
+    paths, comparison = four
+    text = read_html(paths)
+    start = text.index('<h2 id="disagreements">')
+    table = text[start : text.index("</table>", start)]
+    assert '<table class="stacked">' in table
+    names = ["is", *(record["method"] for record in comparison["methods"])]
+    rows = re.findall(r"<tr><td class=\"message\">.*?</tr>", table, re.DOTALL)
+    assert rows
+    assert all(re.findall(r'data-of="([^"]*)"', row) == names for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("first", "last"),
+    [(0.79, 0.036), (0.7, 0.15), (0.694, 0.691), (0.7, 1e-5), (2.3, 0.9), (0.5, 0.5)],
+)
+def test_a_loss_axis_has_ticks_enough_to_read_and_no_crowd(first: float, last: float):
+    loss = np.geomspace(first, last, 10)
+    frame = {"epoch": np.arange(10), "train_loss": loss, "validation_loss": loss}
+    text = charts.curves({"full": pd.DataFrame(frame)}, "loss", "Loss")
+    ticks = re.findall(r'id="loss-ytick_\d+"', text)
+    assert 3 <= len(ticks) / 2 <= 8
+
+
+def test_wilsons_interval_is_said_to_cover_the_true_accuracy(four):
+    text = " ".join("".join(Page(read_html(four[0])).words).split())
+    assert "covers the method\u2019s true accuracy on messages of this kind with 95 %" in text
+
+
 def test_markdown_holds_the_verdict_and_no_tags(four):
     paths, comparison = four
     text = paths.report("md").read_text(encoding="utf-8")
-    assert text.splitlines()[2] == f"**{comparison['verdict']}**"
+    assert text.splitlines()[2] == f"**{headline(comparison)}**"
     assert "plots/loss.svg" in text
     assert "<" not in text.replace("&#60;", "")
     columns = {line.count("|") for line in text.splitlines() if line.startswith("| lora_r4 |")}
@@ -234,8 +264,9 @@ def test_the_terminal_shows_table_verdict_and_next_steps_in_80_columns(four):
     paths, comparison = four
     text = printed(paths)
     assert all(len(line) <= 80 for line in text.splitlines())
+    assert re.search(r"^ lora_r4 +last_block ", text, re.M)  # no name is broken
     flat = " ".join(text.split())
-    assert comparison["verdict"] in flat
+    assert headline(comparison) in flat
     assert f"98.0 % (95.6{formats.DASH}99.1) 166,432 15 % 17.0 s 612 MB 667 kB" in flat
     assert "tfidf" in flat
     assert "untuned" in flat

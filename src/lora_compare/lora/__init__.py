@@ -20,11 +20,9 @@ from lora_compare.lora.model import (
     active_adapter,
     adapted_layers,
     adapter_names,
-    adapter_tensors,
     count,
     disabled,
     inject,
-    load_adapter_tensors,
     merge,
     merge_and_unload,
     parameter_groups,
@@ -32,6 +30,7 @@ from lora_compare.lora.model import (
     unmerge,
 )
 from lora_compare.lora.quantization import dense_weight, quantize
+from lora_compare.lora.state import adapter_tensors, bare_state_dict, load_adapter_tensors
 from lora_compare.lora.targets import Aliases, adaptable
 
 __all__ = [
@@ -46,6 +45,7 @@ __all__ = [
     "adapted_layers",
     "adapter_names",
     "adapter_tensors",
+    "bare_state_dict",
     "count",
     "dense_weight",
     "disabled",

@@ -1,15 +1,14 @@
 """Adapters on a whole model: put on, counted, switched, merged, taken off, read and written."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from lora_compare.errors import CheckpointError, ParamsError
-from lora_compare.lora.copies import add_copy, forget_copies, owners, use_copies
+from lora_compare.errors import ParamsError
+from lora_compare.lora.copies import add_copy, forget_copies, use_copies
 from lora_compare.lora.layer import LoRALayer, LowRank
 from lora_compare.lora.quantization import numel
 from lora_compare.lora.start import FROM_WEIGHT, start_embedding_factors, start_factors
@@ -238,55 +237,6 @@ def _remove_layers(model: nn.Module) -> nn.Module:
         model.set_submodule(path, layer.base_layer)
     forget_copies(model)
     return model
-
-
-def adapter_tensors(model: nn.Module, name: str = DEFAULT) -> dict[str, Tensor]:
-    """Return the tensors that make up one adapter, not copied, by name.
-
-    The factors are called `<layer>.lora_A` (r, d_in) and `<layer>.lora_B` (d_out, r), further
-    `lora_magnitude` (d_out,), `initial_A` and `initial_B`; parameters that are trained in full
-    have their path in the bare model.
-    """
-    tensors: dict[str, Tensor] = {}
-    for path, layer in adapted_layers(model):
-        if adapter := layer.adapter(name):
-            tensors |= {f"{path}.{key}": tensor for key, tensor in adapter.tensors().items()}
-    for path, _, copies in owners(model):
-        bare = path.removesuffix(".base_layer")
-        tensors |= {f"{bare}.{p}": known[name] for p, known in copies.items() if name in known}
-    return tensors
-
-
-def load_adapter_tensors(
-    model: nn.Module, tensors: Mapping[str, Tensor], name: str = DEFAULT
-) -> None:
-    """Copy `tensors` into the adapter `name`, in place.
-
-    Args:
-        model: A model with that adapter injected.
-        tensors: Exactly the tensors that `adapter_tensors` returns, in the same shapes.
-        name: The adapter's name.
-
-    Raises:
-        CheckpointError: A tensor is missing, not the adapter's, or has another shape; nothing
-            was changed.
-    """
-    own = adapter_tensors(model, name)
-    problems = [f"{key}: missing" for key in own if key not in tensors]
-    problems += [f"{key}: not part of the adapter" for key in tensors if key not in own]
-    problems += [
-        f"{key}: shape {tuple(tensors[key].shape)}, the adapter's is {tuple(own[key].shape)}"
-        for key in own
-        if key in tensors and tensors[key].shape != own[key].shape
-    ]
-    if problems:
-        raise CheckpointError(
-            f"The tensors do not fit the adapter: {len(problems)} differences.",
-            actual="\n".join(problems[:10]),
-        )
-    with torch.no_grad():
-        for key, tensor in own.items():
-            tensor.copy_(tensors[key])
 
 
 def parameter_groups(

@@ -1,6 +1,12 @@
 """Typed, frozen and strict models of params.yaml; the only reader of YAML."""
 
-from lora_compare.params.experiment import METHOD_NAME, RESERVED_METHOD_NAMES, Params
+from lora_compare.params.editing import with_method
+from lora_compare.params.experiment import (
+    METHOD_NAME,
+    RESERVED_METHOD_NAMES,
+    Params,
+    describe_method_name,
+)
 from lora_compare.params.methods import LoraParams, MethodParams, Trainable
 from lora_compare.params.reading import load_params, parse_params, read_yaml
 from lora_compare.params.sections import (
@@ -8,6 +14,7 @@ from lora_compare.params.sections import (
     DataParams,
     ModelParams,
     PretrainingParams,
+    Section,
     SplitParams,
     TrackingParams,
     TrainingParams,
@@ -23,11 +30,14 @@ __all__ = [
     "ModelParams",
     "Params",
     "PretrainingParams",
+    "Section",
     "SplitParams",
     "TrackingParams",
     "Trainable",
     "TrainingParams",
+    "describe_method_name",
     "load_params",
     "parse_params",
     "read_yaml",
+    "with_method",
 ]

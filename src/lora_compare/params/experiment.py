@@ -25,6 +25,18 @@ RESERVED_METHOD_NAMES = frozenset(
 METHOD_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 
 
+def describe_method_name(name: str) -> str:
+    """Return what is wrong with the name of a method; empty if nothing is."""
+    if not METHOD_NAME.fullmatch(name):
+        return (
+            f"the method name {name!r} must be a letter, then letters, digits, _ or -, "
+            "64 characters at most: it becomes a file name"
+        )
+    if name in RESERVED_METHOD_NAMES or name.endswith("_cost"):
+        return f"the method name {name!r} is taken by a file of the pipeline"
+    return ""
+
+
 class Params(Section):
     """The whole of params.yaml."""
 
@@ -38,22 +50,17 @@ class Params(Section):
 
     @field_validator("methods", mode="before")
     @classmethod
-    def _require_a_method(cls, methods: Any) -> Any:
+    def _ask_for_a_method(cls, methods: Any) -> Any:
         if methods is None or methods == {}:
-            raise ValueError("should hold at least one method (recipes/default.yaml has two)")
+            raise ValueError("name at least one method (recipes/default.yaml has two)")
         return methods
 
     @field_validator("methods")
     @classmethod
     def _name_methods_as_files(cls, methods: dict[str, MethodParams]) -> dict[str, MethodParams]:
         for name in methods:
-            if not METHOD_NAME.fullmatch(name):
-                raise ValueError(
-                    f"the method name {name!r} must be a letter, then letters, digits, _ or -, "
-                    "64 characters at most: it becomes a file name"
-                )
-            if name in RESERVED_METHOD_NAMES or name.endswith("_cost"):
-                raise ValueError(f"the method name {name!r} is taken by a file of the pipeline")
+            if problem := describe_method_name(name):
+                raise ValueError(problem)
         lowered = [name.lower() for name in methods]
         if len(set(lowered)) < len(lowered):
             raise ValueError("method names must differ in more than upper and lower case")

@@ -1,11 +1,27 @@
 """One way to fine-tune, and its adapter."""
 
 import re
+from collections.abc import Collection
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
-from lora_compare.params.sections import Count, NotNegative, Positive, Probability, Section
+from lora_compare.params.sections import (
+    Count,
+    NotNegative,
+    Positive,
+    Probability,
+    Section,
+    Sha256,
+)
 
 Name = Annotated[str, Field(min_length=1)]
 Names = Annotated[list[Name], Field(min_length=1)]
@@ -106,7 +122,16 @@ def _require_pattern(text: str) -> None:
         raise ValueError(f"{text!r} is no regular expression: {error}") from None
 
 
-Trainable = Literal["all", "lora", "head", "last_block", "last_two_blocks"]
+Trainable = Literal["all", "lora", "head", "last_block", "last_two_blocks", "imported"]
+
+OF_TRAINING = ("learning_rate", "weight_decay")
+"""What every method needs that is trained here."""
+
+OF_IMPORTED = ("adapter", "sha256")
+"""What an imported method needs."""
+
+ONLY_TRAINED = (*OF_TRAINING, "lora")
+ONLY_IMPORTED = (*OF_IMPORTED, "config_sha256", "classes")
 
 
 class MethodParams(Section):
@@ -114,21 +139,61 @@ class MethodParams(Section):
 
     Attributes:
         trainable: `all`, `lora`, `head`, or the head with the final norm and the
-            `last_block` or `last_two_blocks`.
+            `last_block` or `last_two_blocks`; `imported` for an adapter of PEFT, which is not
+            trained here.
         learning_rate: AdamW's learning rate (the peak where there is a schedule).
         weight_decay: AdamW's decoupled weight decay, on every trained parameter.
         lora: The adapter; needed for `trainable: lora`, refused otherwise.
+        adapter: Folder of an imported adapter, from the project's folder.
+        sha256: SHA-256 of the imported adapter_model.safetensors.
+        config_sha256: SHA-256 of the imported adapter_config.json; null accepts any.
+        classes: The classes in the order of the imported head's rows; null: the data's order.
     """
 
     trainable: Trainable
-    learning_rate: Positive
-    weight_decay: NotNegative
+    learning_rate: Positive | None = Field(default=None, validate_default=True)
+    weight_decay: NotNegative | None = Field(default=None, validate_default=True)
     lora: LoraParams | None = None
+    adapter: Name | None = Field(default=None, validate_default=True)
+    sha256: Sha256 | None = Field(default=None, validate_default=True)
+    config_sha256: Sha256 | None = None
+    classes: Names | None = None
+
+    @field_validator(*OF_TRAINING, *OF_IMPORTED)
+    @classmethod
+    def _require(cls, value: Any, info: ValidationInfo) -> Any:
+        imported = info.data.get("trainable") == "imported"
+        if value is None and imported == (info.field_name in OF_IMPORTED):
+            raise PydanticCustomError("missing", "Field required")
+        return value
 
     @model_validator(mode="after")
-    def _pair_adapter_with_method(self) -> Self:
+    def _pair_settings_with_method(self) -> Self:
         if self.trainable == "lora" and self.lora is None:
             raise ValueError("trainable: lora needs a section lora with r, lora_alpha, ...")
+        if self.trainable == "imported":
+            given = self._given(ONLY_TRAINED)
+            if given:
+                raise ValueError(f"trainable: imported trains nothing; remove {', '.join(given)}")
+            return self
         if self.trainable != "lora" and self.lora is not None:
             raise ValueError(f"a section lora goes with trainable: lora, not {self.trainable}")
+        given = self._given(ONLY_IMPORTED)
+        if given:
+            raise ValueError(f"{', '.join(given)}: only for trainable: imported")
         return self
+
+    def _given(self, names: Collection[str]) -> list[str]:
+        return [name for name in names if getattr(self, name) is not None]
+
+    def flat(self, defaults: bool = True) -> dict[str, Any]:
+        """Return every setting that applies to such a method by its dotted key."""
+        return self._applying(super().flat(defaults))
+
+    @model_serializer(mode="wrap")
+    def _dump(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return self._applying(dump(self))
+
+    def _applying(self, settings: dict[str, Any]) -> dict[str, Any]:
+        foreign = ONLY_TRAINED if self.trainable == "imported" else ONLY_IMPORTED
+        return {key: value for key, value in settings.items() if key not in foreign}

@@ -54,7 +54,8 @@ def parse_params(text: str, name: str = "params.yaml") -> Params:
         raise ParamsError(
             f"{name} has {count}.",
             where="\n".join(problems),
-            next=f"correct {name}; README.md lists every parameter with its range",
+            kept="every result: what DVC removed before a stage comes back with dvc repro",
+            next=f"correct {name} (README.md lists every parameter with its range), then dvc repro",
         ) from None
 
 

@@ -10,6 +10,7 @@ Fraction = Annotated[FiniteFloat, Field(gt=0.0, lt=1.0)]
 Probability = Annotated[FiniteFloat, Field(ge=0.0, lt=1.0)]
 Positive = Annotated[FiniteFloat, Field(gt=0.0)]
 NotNegative = Annotated[FiniteFloat, Field(ge=0.0)]
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
 class Section(BaseModel):
@@ -59,7 +60,7 @@ class DataParams(Section):
     source: Annotated[str, Field(min_length=1)]
     text_column: Annotated[str, Field(min_length=1)]
     label_column: Annotated[str, Field(min_length=1)]
-    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
+    sha256: Sha256 | None = None
 
 
 class SplitParams(Section):
@@ -101,16 +102,18 @@ class PretrainingParams(Section):
         steps: Optimizer steps.
         batch_tokens: Positions a step, padding included.
         sequence_length: Tokens after which a message is cut into another sequence.
-        learning_rate: Peak of the cosine schedule.
-        weight_decay: AdamW's decoupled weight decay.
+        learning_rate: AdamW's rate for embeddings, biases and norms, at the cosine's peak.
+        matrix_learning_rate: Muon's rate for the matrices in the blocks, likewise.
+        weight_decay: Decoupled weight decay of both.
         seed: Seed of the initial weights and of the batches.
     """
 
     vocabulary_size: Annotated[int, Field(ge=257, le=50_257)] = 2048
-    steps: Count = 600
-    batch_tokens: Count = 1024
+    steps: Count = 700
+    batch_tokens: Count = 512
     sequence_length: Annotated[int, Field(ge=2, le=256)] = 128
     learning_rate: Positive = 3.0e-3
+    matrix_learning_rate: Positive = 0.02
     weight_decay: NotNegative = 0.1
     seed: Seed = 123
 

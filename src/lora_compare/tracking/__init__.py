@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from lora_compare.errors import UserError
@@ -42,7 +42,12 @@ class SyncResult:
 
 
 def log_stage(
-    paths: Paths, params: Params, stage: str, progress: Progress, method: str | None = None
+    paths: Paths,
+    params: Params,
+    stage: str,
+    progress: Progress,
+    method: str | None = None,
+    seconds: float = 0.0,
 ) -> None:
     """Show what a stage wrote in MLflow; without a server, keep it for `sync`.
 
@@ -54,11 +59,15 @@ def log_stage(
         stage: The stage that has just written its files.
         progress: Where to warn.
         method: The method, for `finetune` and `evaluate`.
+        seconds: How long the stage took; 0: not known.
     """
     server = Server.configured(paths)
     if server is None:
         return
-    records = _records(paths, params, stage, method)
+    records = [
+        replace(record, seconds=seconds) if record.stage == stage else record
+        for record in _records(paths, params, stage, method)
+    ]
     spool = Spool(server.state)
     if _deliver(server, params.tracking.experiment, records, spool, progress):
         return

@@ -118,7 +118,7 @@ def headline(comparison: Mapping[str, Any]) -> Iterator[Point]:
 
 def describe(comparison: Mapping[str, Any]) -> str:
     """Return verdict and table as Markdown."""
-    lines = [f"**{comparison.get('verdict', '')}**", ""]
+    lines = [f"**{' '.join(comparison.get('headline', ()))}**", ""]
     lines += [
         "| method | test accuracy | trainable parameters | training |",
         "|---|---:|---:|---:|",

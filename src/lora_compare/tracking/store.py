@@ -1,16 +1,15 @@
 """MLflow's client for one experiment, patient for a while and silent; the only user of MLflow."""
 
 import json
-import logging
 import math
 import time
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+from lora_compare.progress import without_warnings
 from lora_compare.tracking.figures import Point
 from lora_compare.tracking.runs import Data
 from lora_compare.tracking.server import Server, set_patience
@@ -177,18 +176,9 @@ def _experiment(client: Any, name: str, server: Server) -> str:
     return str(experiment.experiment_id)
 
 
-@contextmanager
-def quietly() -> Iterator[None]:
+def quietly() -> AbstractContextManager[None]:
     """Keep MLflow's and urllib3's words from the user, who gets one warning of ours."""
-    logger = logging.getLogger("urllib3.connectionpool")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
+    return without_warnings("urllib3.connectionpool")
 
 
 def troubles() -> tuple[type[Exception], ...]:

@@ -1,0 +1,220 @@
+"""A fine-tuned method as a folder for other programs: PEFT, transformers, ONNX."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from lora_compare import usage, weights
+from lora_compare.adapters import load_method, read_settings
+from lora_compare.base import load_base
+from lora_compare.errors import ExportError
+from lora_compare.evaluation import TextClassifier
+from lora_compare.files import read_json, replacing_folder, sha256, write_json, write_text
+from lora_compare.gpt import GPT, Classifier
+from lora_compare.onnx_format import write_onnx
+from lora_compare.params import LoraParams
+from lora_compare.paths import Paths
+from lora_compare.peft_export import to_peft
+from lora_compare.peft_format import CONFIG_FILE, TENSORS_FILE
+from lora_compare.transformers_format import (
+    classifier_state,
+    label_settings,
+    merged_state,
+    model_config,
+    write_tokenizer,
+)
+from lora_compare.weights import gpt2_state_dict
+
+Format = Literal["peft", "merged", "onnx"]
+
+RECORD = "export.json"
+"""The file by which a folder is known as an export, with the names of all files in it."""
+
+TORCH = {"format": "pt"}
+"""The one entry of metadata without which transformers does not read a safetensors file."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A fine-tuned method, read back.
+
+    Attributes:
+        method: Its name.
+        classifier: The classifier, its adapter not merged.
+        settings: Its adapter; None where something else was trained.
+        base: The weights of the GPT before fine-tuning and quantisation.
+        description: The base model's config.json.
+        sha256: Of the method's model.safetensors.
+    """
+
+    method: str
+    classifier: TextClassifier
+    settings: LoraParams | None
+    base: Mapping[str, Tensor]
+    description: Mapping[str, Any]
+    sha256: str
+
+
+def load_source(paths: Paths, method: str) -> Source:
+    """Return a method as its fine-tuning left it.
+
+    Raises:
+        MissingArtifactError: The base model or the method is missing.
+        CheckpointError: They do not belong together.
+    """
+    base = load_base(paths.base)
+    # The method's training never changes these tensors, it puts others in their places; only
+    # a method without adapter overwrites them, and is never asked for its base.
+    original = dict(base.gpt.state_dict())
+    folder, stage = paths.model(method), f"finetune@{method}"
+    classifier = load_method(folder, base, stage)
+    return Source(
+        method,
+        classifier,
+        read_settings(folder),
+        original,
+        base.description,
+        sha256(folder / "model.safetensors"),
+    )
+
+
+def export(source: Source, kind: Format, folder: Path) -> str:
+    """Write a method to `folder` and return the Python lines that use it.
+
+    The folder is written whole or not at all; an earlier export in its place is replaced.
+
+    Args:
+        source: The method.
+        kind: `peft`: the adapter and, where no hub has it, its base; `merged`: a whole model
+            for transformers; `onnx`: a whole model for ONNX runtimes.
+        folder: Where to write, as a user would type it.
+
+    Raises:
+        ExportError: The format cannot hold the method, or `folder` holds something else.
+    """
+    _require_replaceable(folder)
+    write = {"peft": _write_peft, "merged": _write_merged, "onnx": _write_onnx}[kind]
+    with replacing_folder(folder.resolve()) as new:
+        lines = write(source, new, folder)
+        write_text(new / "README.md", _readme(source, kind, lines))
+        write_json(new / RECORD, _record(source, kind, new))
+    return lines
+
+
+def _require_replaceable(folder: Path) -> None:
+    """Refuse to replace what is no export, or an export that somebody put something into."""
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    foreign = sorted(set(_files(folder)) - _exported(folder)) if folder.is_dir() else [folder.name]
+    if foreign:
+        more = f" and {len(foreign) - 5} more" if len(foreign) > 5 else ""
+        raise ExportError(
+            "The place for the export is taken.",
+            where=str(folder),
+            expected="no folder, an empty one, or an earlier export",
+            actual=", ".join(foreign[:5]) + more,
+            kept="everything in it",
+            next="choose another folder with --output, or move these files away",
+        )
+
+
+def _exported(folder: Path) -> set[str]:
+    """Return the files that an export wrote into `folder`, by its record."""
+    try:
+        names = read_json(folder / RECORD)["files"]
+    except (OSError, ValueError, TypeError, KeyError):
+        return set()
+    return {RECORD, *map(str, names)}
+
+
+def _files(folder: Path) -> list[str]:
+    return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+
+
+def _record(source: Source, kind: Format, folder: Path) -> dict[str, Any]:
+    return {
+        "format": kind,
+        "method": source.method,
+        "method_sha256": source.sha256,
+        "base": {key: source.description[key] for key in ("name", "sha256")},
+        "classes": source.classifier.classes,
+        "files": _files(folder),
+    }
+
+
+def _write_peft(source: Source, new: Path, folder: Path) -> str:
+    if source.settings is None:
+        raise ExportError(
+            f"The method {source.method} has no adapter.",
+            where=f"params.yaml: methods.{source.method}.trainable",
+            expected="a method with trainable: lora",
+            next=f"lora-compare export --method {source.method} --format merged",
+        )
+    origin = source.description["source"]
+    name, revision = str(origin.get("repository")), origin.get("revision")
+    if origin["kind"] != "checkpoint":
+        name, revision = f"{folder.as_posix()}/base", None
+        stored = {f"transformer.{n}": t for n, t in gpt2_state_dict(source.base).items()}
+        _write_model(source, new / "base", stored)
+    adapter = to_peft(source.classifier.model, source.settings, source.base, name, revision)
+    weights.save_state(new / TENSORS_FILE, adapter.tensors, TORCH)
+    write_json(new / CONFIG_FILE, adapter.config)
+    _write_tokenizer(source, new)
+    return usage.of_peft(
+        folder, name, revision, source.classifier, quantized=bool(source.settings.quantization)
+    )
+
+
+def _write_merged(source: Source, new: Path, folder: Path) -> str:
+    _write_model(source, new, classifier_state(source.classifier.model))
+    _write_tokenizer(source, new)
+    return usage.of_merged(folder)
+
+
+def _write_model(source: Source, folder: Path, state: Mapping[str, Tensor]) -> None:
+    weights.save_state(folder / "model.safetensors", state, TORCH)
+    classifier = source.classifier
+    config = model_config(classifier.model.gpt.config, classifier.classes, classifier.padding.token)
+    write_json(folder / "config.json", config)
+
+
+def _write_onnx(source: Source, new: Path, folder: Path) -> str:
+    classifier = source.classifier
+    write_onnx(new / "model.onnx", _plain(classifier.model))
+    _write_tokenizer(source, new)
+    inputs = {
+        "id2label": label_settings(classifier.classes)["id2label"],
+        "position": classifier.model.position,
+        "pad_token_id": classifier.padding.token,
+        "padded_length": classifier.padding.length,
+        "max_length": classifier.max_length,
+    }
+    write_json(new / "config.json", inputs)
+    return usage.of_onnx(folder, classifier)
+
+
+def _plain(model: Classifier) -> Classifier:
+    """Return a classifier of plain layers in full precision that computes what `model` does."""
+    with torch.device("meta"):
+        gpt = GPT(model.gpt.config)
+        plain = Classifier(gpt, model.n_classes, model.position, model.bias)
+    plain.load_state_dict(merged_state(model), assign=True)
+    return plain
+
+
+def _write_tokenizer(source: Source, folder: Path) -> None:
+    classifier = source.classifier
+    write_tokenizer(folder, classifier.encoding, classifier.max_length)
+
+
+def _readme(source: Source, kind: Format, lines: str) -> str:
+    classes = ", ".join(source.classifier.classes)
+    return (
+        f"# {source.method}, as {kind}\n\n"
+        f"A classifier of texts into {classes}, fine-tuned from {source.description['name']} "
+        f"and written by lora-compare.\n\n```python\n{lines}\n```\n"
+    )

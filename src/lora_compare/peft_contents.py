@@ -1,0 +1,206 @@
+"""The tensors in an adapter's file: sorted by what they are, and held against the model."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from lora_compare.gpt import GPT, GPTConfig
+from lora_compare.peft_config import PeftConfig, refusal
+from lora_compare.peft_format import EMBEDDINGS, PREFIX, Layer, tensor_names
+from lora_compare.transformers_format import HEAD
+from lora_compare.weights import gpt2_shapes
+
+HEAD_WEIGHT = f"{HEAD}.weight"
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+@dataclass
+class Contents:
+    """What an adapter's file holds.
+
+    Attributes:
+        layers: The adapter of each adapted layer, by its path in transformers' model.
+        others: Tensors that take the place of the model's, by their names there: the head, the
+            modules trained in full, biases.
+    """
+
+    layers: dict[str, Layer] = field(default_factory=dict)
+    others: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def factors(self) -> int:
+        """Trained numbers that come beside the base's weights, not in their place."""
+        parts = [p for layer in self.layers.values() for p in (layer.a, layer.b, layer.magnitude)]
+        return sum(part.numel() for part in parts if part is not None)
+
+    @property
+    def trainable(self) -> int:
+        """Trained numbers, as PEFT counts them."""
+        return self.factors + sum(tensor.numel() for tensor in self.others.values())
+
+
+def classifier_shapes(config: GPTConfig, n_classes: int) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of the tensors of a GPT2ForSequenceClassification by name."""
+    gpt = {f"transformer.{name}": shape for name, shape in gpt2_shapes(config).items()}
+    return {**gpt, HEAD_WEIGHT: (n_classes, config.n_embd)}
+
+
+def read_contents(
+    tensors: Mapping[str, Tensor], config: PeftConfig, base: GPT, classes: Sequence[str]
+) -> Contents:
+    """Return the tensors of an adapter's file by what they are.
+
+    Args:
+        tensors: The file's tensors.
+        config: The adapter's settings.
+        base: The network that it shall adapt.
+        classes: Names of the classes.
+
+    Raises:
+        CheckpointError: They do not fit; every difference is named.
+    """
+    shapes = classifier_shapes(base.config, len(classes))
+    parts, others, problems = _sorted(tensors, shapes)
+    _forget_unchanged_embeddings(others, base)
+    for path, found in parts.items():
+        problems += _layer_problems(path, found, config, shapes[f"{path}.weight"])
+    problems += _head_problems(others, classes)
+    problems += _other_problems(others, parts, config, shapes)
+    if problems:
+        raise refusal(problems)
+    layers = {
+        path: Layer(found["a"], found["b"], config.scale(path), found.get("magnitude"))
+        for path, found in parts.items()
+    }
+    return Contents(layers, others)
+
+
+def _sorted(
+    tensors: Mapping[str, Tensor], shapes: Shapes
+) -> tuple[dict[str, dict[str, Tensor]], dict[str, Tensor], list[str]]:
+    """Return each layer's parts, the other tensors by plain name, and what neither is."""
+    parts: dict[str, dict[str, Tensor]] = {}
+    others: dict[str, Tensor] = {}
+    problems = []
+    slots = _slots(shapes)
+    for key, tensor in tensors.items():
+        name = _plain_name(key)
+        if key in slots:
+            path, part = slots[key]
+            parts.setdefault(path, {})[part] = tensor
+        elif name is not None and name not in shapes:
+            problems.append(f"{key}: no part of an adapter of this model")
+        elif name is not None and not torch.equal(others.setdefault(name, tensor), tensor):
+            problems.append(f"{key}: another value than the other one for {name}")
+    return parts, others, problems
+
+
+def _slots(shapes: Shapes) -> dict[str, tuple[str, str]]:
+    """Return the layer and the part of it that each key of a factor in a file means."""
+    slots = {}
+    for name in shapes:
+        path, _, kind = name.rpartition(".")
+        if kind == "weight" and path != HEAD and ".ln_" not in path:
+            for part, key in tensor_names(path).items():
+                slots[key] = path, part
+    return slots
+
+
+def _plain_name(key: str) -> str | None:
+    """Return the name in transformers' model of what takes a parameter's place.
+
+    None stands for the base's own values, which PEFT saves beside those trained in full; a key
+    without PEFT's prefix is no name there.
+    """
+    if ".original_module." in key:
+        return None
+    if not key.startswith(PREFIX):
+        return ""
+    name = re.sub(r"\.modules_to_save(\.default)?\.", ".", key.removeprefix(PREFIX))
+    # Older versions of PEFT write no base_layer.
+    return name.replace(".base_layer.", ".")
+
+
+def _forget_unchanged_embeddings(others: dict[str, Tensor], base: GPT) -> None:
+    """Drop the base's own embeddings, which PEFT may save beside an adapter of theirs."""
+    for path, table in zip(EMBEDDINGS, (base.wte, base.wpe), strict=True):
+        stored = others.get(f"{path}.weight")
+        if stored is not None and torch.equal(stored, table.weight):
+            del others[f"{path}.weight"]
+
+
+def _layer_problems(
+    path: str, parts: Mapping[str, Tensor], config: PeftConfig, shape: tuple[int, ...]
+) -> list[str]:
+    """Return what is wrong with one layer's factors; `shape` is (d_in, d_out)."""
+    d_in, d_out = shape
+    r = config.rank(path)
+    wanted: dict[str, tuple[int, ...]] = {"a": (r, d_in), "b": (d_out, r)}
+    if config.use_dora:
+        wanted["magnitude"] = (d_out,)
+    names = tensor_names(path)
+    problems = [f"{names[part]}: missing" for part in wanted if part not in parts]
+    problems += [f"{names[part]}: use_dora is false" for part in parts if part not in wanted]
+    return problems + [
+        f"{names[part]}: shape {tuple(parts[part].shape)}, rank and model ask for {wanted[part]}"
+        for part in wanted
+        if part in parts and tuple(parts[part].shape) != wanted[part]
+    ]
+
+
+def _head_problems(others: Mapping[str, Tensor], classes: Sequence[str]) -> list[str]:
+    head = others.get(HEAD_WEIGHT)
+    if head is None:
+        return [f"{HEAD_WEIGHT}: missing; without a trained head there are no classes"]
+    if len(head) != len(classes):
+        mine = f"the data has {len(classes)} ({', '.join(classes)})"
+        return [f"{HEAD_WEIGHT}: {len(head)} classes, {mine}"]
+    return []
+
+
+def _other_problems(
+    others: Mapping[str, Tensor],
+    adapted: Mapping[str, object],
+    config: PeftConfig,
+    shapes: Shapes,
+) -> list[str]:
+    """Return what is wrong with the modules trained in full, and with the biases."""
+    problems = [] if adapted else ["no layer is adapted"]
+    for name, tensor in others.items():
+        # The number of the head's rows is that of the classes, and looked at elsewhere.
+        first = 1 if name == HEAD_WEIGHT else 0
+        if tuple(tensor.shape)[first:] != shapes[name][first:]:
+            problems.append(f"{name}: shape {tuple(tensor.shape)}, the model's is {shapes[name]}")
+    owners = dict.fromkeys(name.rpartition(".")[0] for name in others)
+    for owner in owners:
+        problems += _owner_problems(owner, others, owner in adapted, config.bias, shapes)
+    return problems + _unsaved(others, config)
+
+
+def _owner_problems(
+    owner: str, others: Mapping[str, Tensor], adapted: bool, bias: str, shapes: Shapes
+) -> list[str]:
+    """Return what is wrong with the tensors of one module as a whole."""
+    weight, own_bias = f"{owner}.weight", f"{owner}.bias"
+    if weight not in others:
+        alone = bias == "all" or (bias == "lora_only" and adapted)
+        return [] if alone else [f"{own_bias}: not trained with bias: {bias}"]
+    if adapted:
+        return [f"{weight}: its layer has an adapter as well"]
+    complete = own_bias in others or own_bias not in shapes
+    return [] if complete else [f"{own_bias}: missing beside {weight}"]
+
+
+def _unsaved(others: Mapping[str, Tensor], config: PeftConfig) -> list[str]:
+    """Return the modules of `modules_to_save` that the file lacks."""
+    owners = [f".{name.rpartition('.')[0]}." for name in others]
+    return [
+        f"modules_to_save: {module} is not in the file"
+        for module in config.modules_to_save
+        # PEFT lists the names that heads of other models have, too.
+        if module not in ("classifier", HEAD) and not any(f"{module}." in path for path in owners)
+    ]

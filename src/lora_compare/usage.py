@@ -1,0 +1,81 @@
+"""The Python lines that use an export, for the terminal and the export's README."""
+
+import json
+from pathlib import Path
+
+from lora_compare.evaluation import TextClassifier
+
+EXAMPLE = "You won a tablet! To collect your prize call 09098790503 today"
+
+
+def of_peft(
+    folder: Path, base: str, revision: str | None, classifier: TextClassifier, quantized: bool
+) -> str:
+    """Return the lines that load an adapter with PEFT.
+
+    Args:
+        folder: The export.
+        base: Where transformers finds the base.
+        revision: The base's revision on the hub.
+        classifier: What was exported.
+        quantized: Whether the adapter was trained on the base in 4 bit.
+    """
+    note = (
+        "# The base was in 4 bit while the adapter was trained. On the full weights, as here,\n"
+        "# the logits differ a little; --format merged keeps them."
+    )
+    labels = ", ".join(f"{i}: {_text(name)}" for i, name in enumerate(classifier.classes))
+    return _lines(
+        *([note] if quantized else []),
+        "from peft import PeftModel",
+        "from transformers import AutoModelForSequenceClassification, AutoTokenizer",
+        "",
+        "base = AutoModelForSequenceClassification.from_pretrained(",
+        f"    {_text(base)},",
+        *([f"    revision={_text(revision)},"] if revision else []),
+        f"    id2label={{{labels}}},",
+        f"    pad_token_id={classifier.padding.token},",
+        ")",
+        f"model = PeftModel.from_pretrained(base, {_text(folder.as_posix())}).eval()",
+        f"tokenizer = AutoTokenizer.from_pretrained({_text(folder.as_posix())})",
+        f"inputs = tokenizer([{_text(EXAMPLE)}], padding=True, truncation=True, "
+        'return_tensors="pt")',
+        "print(base.config.id2label, model(**inputs).logits.softmax(dim=-1))",
+    )
+
+
+def of_merged(folder: Path) -> str:
+    """Return the lines that use a merged model with transformers."""
+    return _lines(
+        "from transformers import pipeline",
+        "",
+        f'classify = pipeline("text-classification", model={_text(folder.as_posix())})',
+        f"print(classify({_text(EXAMPLE)}, truncation=True))",
+    )
+
+
+def of_onnx(folder: Path, classifier: TextClassifier) -> str:
+    """Return the lines that use an ONNX model with ONNX Runtime."""
+    length = classifier.padding.length
+    padded = f" + [{classifier.padding.token}] * ({length} - len(ids))" if length else ""
+    return _lines(
+        "import numpy",
+        "import onnxruntime",
+        "from tokenizers import Tokenizer",
+        "",
+        f"tokenizer = Tokenizer.from_file({_text(f'{folder.as_posix()}/tokenizer.json')})",
+        "tokenizer.encode_special_tokens = True",
+        f"session = onnxruntime.InferenceSession({_text(f'{folder.as_posix()}/model.onnx')})",
+        f"ids = tokenizer.encode({_text(EXAMPLE)}).ids[:{classifier.max_length}]",
+        f'inputs = {{"tokens": numpy.array([ids{padded}]), "lengths": numpy.array([len(ids)])}}',
+        f"print({classifier.classes!r}, session.run(None, inputs)[0])",
+    )
+
+
+def _text(text: str) -> str:
+    # A Python string too: JSON's escapes are among Python's.
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _lines(*lines: str) -> str:
+    return "\n".join(lines)
