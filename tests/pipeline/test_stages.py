@@ -205,6 +205,9 @@ def test_a_mistake_in_the_parameters_stops_every_stage(
         result = run(stage)
         assert result.exit_code == 2
         assert "training.epochs" in result.output
+        # DVC may have removed outputs by then: no claim that nothing happened.
+        assert "no stage was started" not in result.output
+        assert "comes back with dvc repro" in result.output
     assert [path.name for path in tmp_path.iterdir()] == ["params.yaml"]
 
 
@@ -290,7 +293,7 @@ def test_summary_outside_a_project_says_so(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.chdir(tmp_path)
     result = CliRunner().invoke(cli.main, ["summary"])
     assert result.exit_code == 2
-    assert "There is no params.yaml here" in result.output
+    assert "There is no project here" in result.output
 
 
 def test_check_accepts_good_settings_and_names_what_is_wrong(
@@ -309,6 +312,22 @@ def test_check_accepts_good_settings_and_names_what_is_wrong(
         result = CliRunner().invoke(cli.main, ["check"])
         assert result.exit_code == 2
         assert "methods: name at least one method" in result.output
+
+
+def test_check_finds_what_an_up_to_date_pipeline_never_looks_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = small_params().replace("experiment: lora-compare", "experiments: x")
+    (tmp_path / "params.yaml").write_text(text)
+    result = CliRunner().invoke(cli.main, ["check"])
+    assert result.exit_code == 2
+    assert "tracking.experiments: unknown key" in result.output
+
+
+def test_make_repro_checks_the_parameters_before_dvc_removes_anything() -> None:
+    recipe = (ROOT / "Makefile").read_text().split("\nrepro:")[1]
+    assert recipe.index("lora-compare check") < recipe.index("dvc repro")
 
 
 @pytest.fixture(scope="module")

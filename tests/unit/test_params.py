@@ -125,9 +125,12 @@ def test_a_value_outside_the_rules_is_refused_with_its_key(
     assert expected in mistakes(edited((old, new)))
 
 
-def test_empty_methods_are_refused() -> None:
+@pytest.mark.parametrize("empty", ["", " {}", " null"])
+def test_empty_methods_are_refused_in_words_of_this_project(empty: str) -> None:
     head, tail = TEXT.split("methods:")
-    assert "methods" in mistakes(head + "methods: {}\n\ntracking:" + tail.split("tracking:")[1])
+    message = mistakes(f"{head}methods:{empty}\n\ntracking:" + tail.split("tracking:")[1])
+    assert "methods: name at least one method" in message
+    assert "ictionary" not in message
 
 
 def test_whole_numbers_are_accepted_where_fractions_are() -> None:

@@ -52,7 +52,7 @@ class Params(Section):
     @classmethod
     def _ask_for_a_method(cls, methods: Any) -> Any:
         if methods is None or methods == {}:
-            raise ValueError("name at least one method; recipes/default.yaml has two")
+            raise ValueError("name at least one method (recipes/default.yaml has two)")
         return methods
 
     @field_validator("methods")

@@ -21,7 +21,7 @@ def load_params(path: Path) -> Params:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise ParamsError(
-            "There is no params.yaml here.",
+            "There is no project here: params.yaml is missing.",
             where=str(path),
             next="run the command in the project's folder, or git checkout params.yaml",
         ) from None
