@@ -56,6 +56,11 @@ class Project:
         (run,) = [run for run in self.runs() if run.info.run_name.split()[0] == name]
         return run
 
+    def duration(self, name: str) -> int | None:
+        """The milliseconds that MLflow shows; None where it shows none."""
+        info = self.run(name).info
+        return info.end_time and info.end_time - info.start_time
+
     def curve(self, name: str, key: str) -> list[tuple[int, float]]:
         points = self.client().get_metric_history(self.run(name).info.run_id, key)
         return sorted((point.step, point.value) for point in points)
@@ -385,8 +390,34 @@ def test_ui_prints_the_address_that_shows_the_runs_and_starts_mlflow_there(
 
 def test_a_stages_run_lasts_as_long_as_the_stage(project: Project) -> None:
     tracking.log_stage(project.paths, project.params, "split", SILENT, seconds=30.0)
-    run = project.run("split")
-    assert 30_000 <= run.info.end_time - run.info.start_time < 60_000
+    assert project.duration("split") == 30_000
+    project.log("compare")  # it publishes all again, and knows no time
+    assert project.duration("split") == 30_000
+    tracking.log_stage(project.paths, project.params, "split", SILENT, seconds=40.0)
+    assert project.duration("split") == 40_000
+
+
+def test_the_time_that_a_stage_took_waits_for_the_server_too(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refusing = _refusing()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", next(refusing))
+    tracking.log_stage(project.paths, project.params, "split", SILENT, seconds=30.0)
+    project.log("compare")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    project.sync()
+    assert project.duration("split") == 30_000
+
+
+def test_a_time_that_no_file_knows_is_not_invented(project: Project) -> None:
+    project.sync()
+    durations = {name: project.duration(name) for name in RUNS}
+    assert durations == {**dict.fromkeys(RUNS), "full": 3_000, "lora": 3_000}
+    assert project.sync().published == ()
+
+
+def test_a_methods_run_lasts_as_long_live_as_after_sync(logged: Project) -> None:
+    assert (logged.duration("full"), logged.duration("lora")) == (3_000, 3_000)
 
 
 def test_two_first_starts_at_once_make_one_experiment(
@@ -408,6 +439,7 @@ def test_a_real_server_shows_the_same_and_sync_changes_nothing(
     assert project.names() == RUNS
     assert project.run("lora").data.metrics["test/accuracy"] == 0.96
     assert len(project.curve("lora", "validation/accuracy")) == len(history())
+    assert (project.duration("lora"), project.duration("split")) == (3_000, None)
     assert "history.csv" in project.files("lora")
     assert project.run("lora").info.artifact_uri.startswith("mlflow-artifacts:")
     assert project.sync().published == ()

@@ -64,11 +64,11 @@ def log_stage(
     server = Server.configured(paths)
     if server is None:
         return
+    spool = Spool(server.state)
     records = [
-        replace(record, seconds=seconds) if record.stage == stage else record
+        replace(record, seconds=seconds) if record.stage == stage else spool.with_time(record)
         for record in _records(paths, params, stage, method)
     ]
-    spool = Spool(server.state)
     if _deliver(server, params.tracking.experiment, records, spool, progress):
         return
     try:

@@ -111,7 +111,7 @@ class Diary:
             self._store.delete(double.info.run_id)
         same = run is not None and (record.provisional or run.data.tags.get(CONTENT) == content)
         if same and _is_complete(run):
-            return False
+            return self._finish(run, record)
         missing = self._missing(run, record)
         if missing is None:
             self._store.delete(run.info.run_id)
@@ -123,9 +123,16 @@ class Diary:
         if note:
             tags["mlflow.note.content"] = note
         self._store.log(run.info.run_id, tags=tags)
-        if run.info.status != "FINISHED":
-            self._store.finish(run.info.run_id, "FINISHED", now())
+        self._finish(run, record)
         self._found.pop(record.key, None)
+        return True
+
+    def _finish(self, run: Any, record: RunRecord) -> bool:
+        """End a run when its work ended, where that is known; return whether that changed it."""
+        end = _end_of(run, record)
+        if run.info.status == "FINISHED" and (end is None or run.info.end_time == end):
+            return False
+        self._store.finish(run.info.run_id, "FINISHED", end)
         return True
 
     def _missing(self, run: Any, record: RunRecord) -> list[Point] | None:
@@ -148,9 +155,9 @@ class Diary:
 
     def _fill(self, run: Any, record: RunRecord, missing: list[Point]) -> list[str]:
         """Give a run what it lacks; return the list of its files."""
-        run_id, start, end = run.info.run_id, run.info.start_time, now()
+        run_id, start, end = run.info.run_id, run.info.start_time, _end_of(run, record)
         params = {k: v for k, v in record.params.items() if k not in run.data.params}
-        self._store.log(run_id, _spread(missing, start, end), params)
+        self._store.log(run_id, _spread(missing, start, end or now()), params)
         there = {(i.dataset.name, i.dataset.digest) for i in run.inputs.dataset_inputs}
         if new := [data for data in record.datasets if (data.name, data.digest) not in there]:
             self._store.log_datasets(run_id, new)
@@ -183,6 +190,14 @@ class Diary:
 def now() -> int:
     """Return the time in ms since 1970."""
     return round(1000 * time.time())
+
+
+def _end_of(run: Any, record: RunRecord) -> int | None:
+    """Return when the work of `record` ended (ms since 1970); None if its time is not known.
+
+    The time counts, not the moment of publishing: a run looks the same live and after `sync`.
+    """
+    return run.info.start_time + round(1000 * record.seconds) if record.seconds else None
 
 
 def _spread(points: list[Point], start: int, end: int) -> list[tuple[Point, int]]:

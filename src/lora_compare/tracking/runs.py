@@ -58,7 +58,7 @@ class RunRecord:
         tags: Where the content comes from.
         artifacts: Files.
         datasets: Splits.
-        seconds: How long the work took, where known.
+        seconds: How long the work took; 0: not known.
         description: Markdown.
         runs: For the pipeline: label and key of every run of this state.
     """

@@ -3,6 +3,7 @@
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from lora_compare.files import read_json, write_json, write_with
@@ -38,6 +39,16 @@ class Spool:
     def mark_back(self) -> None:
         """Forget the outage."""
         self._outage.unlink(missing_ok=True)
+
+    def with_time(self, record: RunRecord) -> RunRecord:
+        """Return `record`, with the time that what waits of the same run knows if it has none.
+
+        Only the stage itself measures it; a later stage makes the record anew from files.
+        """
+        file = self._folder / record.key / "record.json"
+        if record.seconds or not file.is_file():
+            return record
+        return replace(record, seconds=read_json(file)["seconds"])
 
     def keep(self, record: RunRecord) -> None:
         """Store `record` with its files, in place of an earlier record of the same run."""

@@ -59,9 +59,12 @@ class Store:
         """Move a run to MLflow's trash."""
         self._client.delete_run(run_id)
 
-    def finish(self, run_id: str, status: str, end: int) -> None:
-        """End a run at `end` (ms since 1970)."""
-        self._client.set_terminated(run_id, status, end)
+    def finish(self, run_id: str, status: str, end: int | None) -> None:
+        """End a run at `end` (ms since 1970), or at no known time, so that it has no duration."""
+        if end is None:
+            self._client.update_run(run_id, status)
+        else:
+            self._client.set_terminated(run_id, status, end)
 
     def history(self, run_id: str, key: str) -> dict[tuple[str, int], float]:
         """Return the latest value of a metric at every step, by (key, step)."""
