@@ -220,10 +220,10 @@ def summary(target: Path | None) -> None:
     paths, params = _project()
     if target is None:
         print_summary(paths, Console())
-        if not Pipeline(paths, params).is_current("compare"):
-            click.echo("\nThis is out of date, files or settings have changed since: dvc repro")
     else:
         write_results(target, read_json(require(paths.metrics("comparison"), "compare")))
+    if not Pipeline(paths, params).is_current("compare"):
+        click.echo("\nThis is out of date, files or settings have changed since: dvc repro")
 
 
 @main.command()

@@ -3,6 +3,8 @@
 import importlib.util
 import json
 import shutil
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -285,10 +287,21 @@ def test_summary_says_when_settings_have_changed_since(
         "stages: {compare: {params: {params.yaml: {training.epochs: 7}}}}"
     )
     assert "out of date" in CliRunner().invoke(cli.main, ["summary"]).output
+    shutil.copy(ROOT / "README.md", "README.md")
+    assert "out of date" in CliRunner().invoke(cli.main, ["summary", "--write", "README.md"]).output
     (tmp_path / "project" / "dvc.lock").write_text(
         "stages: {compare: {params: {params.yaml: {training.epochs: 1}}}}"
     )
     assert "out of date" not in CliRunner().invoke(cli.main, ["summary"]).output
+
+
+def test_summary_is_quick_for_it_imports_neither_mlflow_nor_torch(inside: Path) -> None:
+    code = (
+        "import sys; from lora_compare.cli import main; main(['summary'], standalone_mode=False);"
+        "assert not {'mlflow', 'torch'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_summary_outside_a_project_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
