@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import shlex
 import shutil
 import subprocess
 import sys
@@ -258,6 +259,7 @@ def test_classify_gives_the_probabilities_of_the_evaluation(inside: Path) -> Non
         (["classify"], b"ok\ncaf\xe9\n", "standard input:2"),
         (["classify"], b"ok\ncaf\xe9\n", "iconv -f WINDOWS-1252 -t UTF-8 FILE"),
         (["classify"], "caf\xe9".encode("utf-16"), "iconv -f UTF-16 -t UTF-8 FILE"),
+        (["classify"], "café\n".encode("utf-16-le"), "iconv -f UTF-16LE -t UTF-8 FILE"),
         (["classify", "--method", "nope", "hi"], None, "full, lora"),
     ],
 )
@@ -359,6 +361,21 @@ def test_check_finds_what_an_up_to_date_pipeline_never_looks_at(
 def test_make_repro_checks_the_parameters_before_dvc_removes_anything() -> None:
     recipe = (ROOT / "Makefile").read_text().split("\nrepro:")[1]
     assert recipe.index("lora-compare check") < recipe.index("dvc repro")
+
+
+def test_the_command_that_classify_suggests_for_another_encoding_works(
+    inside: Path, tmp_path: Path
+) -> None:
+    for encoding in ("cp1252", "utf-16", "utf-16-le"):
+        file = tmp_path / f"my {encoding}.txt"
+        file.write_bytes("claim £9 café\n".encode(encoding))
+        refused = CliRunner().invoke(cli.main, ["classify", "--file", str(file)])
+        assert refused.exit_code == 2
+        suggested = refused.output.split("next:")[1].strip()
+        conversion, _, command = suggested.partition(" | lora-compare ")
+        text = subprocess.run(shlex.split(conversion), capture_output=True, check=True).stdout
+        result = CliRunner().invoke(cli.main, shlex.split(command), input=text)
+        assert result.output.endswith("\tclaim £9 café\n")
 
 
 @pytest.fixture(scope="module")
