@@ -4,6 +4,7 @@ import codecs
 import csv
 import json
 import os
+import shlex
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -102,11 +103,14 @@ def _decoded(file: BinaryIO, name: str) -> Iterator[str]:
     for number, line in enumerate(file, start=1):
         try:
             text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
-        except UnicodeDecodeError:
+            if "\0" in text:  # UTF-16 without a mark passes for UTF-8
+                raise ValueError
+        except ValueError:
+            file_name = "FILE" if file is sys.stdin.buffer else shlex.quote(name)
             raise DataError(
                 "A line is not UTF-8.",
                 where=f"{name}:{number}",
-                next=f"iconv -f {_likely_encoding(line, number)} -t UTF-8 FILE | "
+                next=f"iconv -f {_likely_encoding(line, number)} -t UTF-8 {file_name} | "
                 "lora-compare classify --file -",
             ) from None
         if text.strip():
@@ -115,7 +119,9 @@ def _decoded(file: BinaryIO, name: str) -> Iterator[str]:
 
 def _likely_encoding(line: bytes, number: int) -> str:
     is_marked = number == 1 and line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    return "UTF-16" if is_marked or b"\0" in line else "WINDOWS-1252"
+    if is_marked:
+        return "UTF-16"
+    return "UTF-16LE" if b"\0" in line else "WINDOWS-1252"
 
 
 def _chunks(texts: Iterable[str]) -> Iterator[list[str]]:
@@ -220,10 +226,10 @@ def summary(target: Path | None) -> None:
     paths, params = _project()
     if target is None:
         print_summary(paths, Console())
-        if not Pipeline(paths, params).is_current("compare"):
-            click.echo("\nThis is out of date, files or settings have changed since: dvc repro")
     else:
         write_results(target, read_json(require(paths.metrics("comparison"), "compare")))
+    if not Pipeline(paths, params).is_current("compare"):
+        click.echo("\nThis is out of date, files or settings have changed since: dvc repro")
 
 
 @main.command()

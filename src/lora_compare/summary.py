@@ -32,7 +32,11 @@ def print_summary(paths: Paths, console: Console) -> None:
     """
     comparison = read_json(require(paths.metrics("comparison"), "compare"))
     console.print()
-    console.print(summary_table(comparison))
+    table = summary_table(comparison)
+    # Times of minutes beside a long name: narrower gaps rather than a name broken in the middle.
+    unlimited = console.options.update(width=1000)
+    table.collapse_padding = console.measure(table, options=unlimited).maximum > console.width
+    console.print(table)
     console.print()
     texts = [headline(comparison), caution(comparison), price_sentence(comparison["reference"])]
     for text in filter(None, texts):
@@ -40,7 +44,7 @@ def print_summary(paths: Paths, console: Console) -> None:
     others = [p for p in comparison["pairs"] if p["sentence"] != headline(comparison)]
     if others:
         console.print()
-        console.print(_pairs_table(others))
+        console.print(_pairs_table(others, console.width))
     console.print()
     console.print(_next_steps())
 
@@ -117,10 +121,12 @@ def _cells(record: Mapping[str, Any]) -> list[Text]:
     return [Text(c) for c in cells + ["" if p == formats.UNKNOWN else p for p in price]]
 
 
-def _pairs_table(pairs: Sequence[Mapping[str, Any]]) -> Table:
+def _pairs_table(pairs: Sequence[Mapping[str, Any]], width: int) -> Table:
     table = Table(box=None, pad_edge=True, padding=(0, 1), header_style="bold")
-    table.add_column("A", no_wrap=True)
-    table.add_column("B", no_wrap=True)
+    for side in ("a", "b"):
+        longest = max(len(pair[side]) for pair in pairs)
+        # What may not wrap is cut off where it does not fit, and two long names look the same.
+        table.add_column(side.upper(), overflow="fold", no_wrap=longest <= width // 5)
     table.add_column("A \N{MINUS SIGN} B, points", justify="right", no_wrap=True)
     table.add_column("Holm p", justify="right", no_wrap=True)
     table.add_column("verdict")

@@ -2,7 +2,10 @@
 
 import importlib.util
 import json
+import shlex
 import shutil
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -256,6 +259,7 @@ def test_classify_gives_the_probabilities_of_the_evaluation(inside: Path) -> Non
         (["classify"], b"ok\ncaf\xe9\n", "standard input:2"),
         (["classify"], b"ok\ncaf\xe9\n", "iconv -f WINDOWS-1252 -t UTF-8 FILE"),
         (["classify"], "caf\xe9".encode("utf-16"), "iconv -f UTF-16 -t UTF-8 FILE"),
+        (["classify"], "café\n".encode("utf-16-le"), "iconv -f UTF-16LE -t UTF-8 FILE"),
         (["classify", "--method", "nope", "hi"], None, "full, lora"),
     ],
 )
@@ -285,10 +289,21 @@ def test_summary_says_when_settings_have_changed_since(
         "stages: {compare: {params: {params.yaml: {training.epochs: 7}}}}"
     )
     assert "out of date" in CliRunner().invoke(cli.main, ["summary"]).output
+    shutil.copy(ROOT / "README.md", "README.md")
+    assert "out of date" in CliRunner().invoke(cli.main, ["summary", "--write", "README.md"]).output
     (tmp_path / "project" / "dvc.lock").write_text(
         "stages: {compare: {params: {params.yaml: {training.epochs: 1}}}}"
     )
     assert "out of date" not in CliRunner().invoke(cli.main, ["summary"]).output
+
+
+def test_summary_is_quick_for_it_imports_neither_mlflow_nor_torch(inside: Path) -> None:
+    code = (
+        "import sys; from lora_compare.cli import main; main(['summary'], standalone_mode=False);"
+        "assert not {'mlflow', 'torch'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_summary_outside_a_project_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -346,6 +361,21 @@ def test_check_finds_what_an_up_to_date_pipeline_never_looks_at(
 def test_make_repro_checks_the_parameters_before_dvc_removes_anything() -> None:
     recipe = (ROOT / "Makefile").read_text().split("\nrepro:")[1]
     assert recipe.index("lora-compare check") < recipe.index("dvc repro")
+
+
+def test_the_command_that_classify_suggests_for_another_encoding_works(
+    inside: Path, tmp_path: Path
+) -> None:
+    for encoding in ("cp1252", "utf-16", "utf-16-le"):
+        file = tmp_path / f"my {encoding}.txt"
+        file.write_bytes("claim £9 café\n".encode(encoding))
+        refused = CliRunner().invoke(cli.main, ["classify", "--file", str(file)])
+        assert refused.exit_code == 2
+        suggested = refused.output.split("next:")[1].strip()
+        conversion, _, command = suggested.partition(" | lora-compare ")
+        text = subprocess.run(shlex.split(conversion), capture_output=True, check=True).stdout
+        result = CliRunner().invoke(cli.main, shlex.split(command), input=text)
+        assert result.output.endswith("\tclaim £9 café\n")
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,7 @@
 """The page, the markdown, the charts and the terminal's table."""
 
 import itertools
+import json
 import re
 import xml.etree.ElementTree as ElementTree
 from html.parser import HTMLParser
@@ -21,6 +22,7 @@ from lora_compare.errors import MissingArtifactError
 from lora_compare.evidence import load_evidence
 from lora_compare.files import write_json, write_text
 from lora_compare.labels import LINE, spread
+from lora_compare.paths import Paths
 from lora_compare.report import write_report
 from lora_compare.summary import caution, print_summary
 
@@ -272,6 +274,26 @@ def test_the_terminal_shows_table_verdict_and_next_steps_in_80_columns(four):
     assert "untuned" in flat
     assert "A better" in flat
     assert flat.index("make ui") < flat.index("reports/comparison.html") < flat.index("make repro")
+
+
+def test_no_name_is_broken_beside_times_of_minutes_and_no_long_name_is_cut_off(four, tmp_path):
+    comparison = json.loads(json.dumps(four[1]))
+    for record in comparison["methods"]:
+        record["train_seconds"] = 754.0
+    paths = Paths(tmp_path)
+    write_json(paths.metrics("comparison"), comparison)
+    text = printed(paths)
+    assert all(len(line) <= 80 for line in text.splitlines())
+    assert re.search(r"^ last_block .* 12 min 34 s ", text, re.M)
+    assert "\N{HORIZONTAL ELLIPSIS}" not in text
+
+    longer = "a_name_of_a_method_that_is_long"
+    text = json.dumps(comparison).replace('"last_block"', f'"{longer}"')
+    write_json(paths.metrics("comparison"), json.loads(text))
+    lines = [line for line in printed(paths).splitlines() if line.strip()]
+    assert all(len(line) <= 80 for line in lines)
+    # Folded: the table and, as A, the pairs have it whole, piece under piece.
+    assert "".join(line.split()[0] for line in lines).count(longer) >= 2
 
 
 def test_the_summary_without_a_comparison_names_the_stage(tmp_path: Path):

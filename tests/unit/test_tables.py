@@ -150,6 +150,7 @@ def test_first_five_broken_lines_are_named_and_all_counted() -> None:
         ('label,text\nham,"a\nb"\nspam,"never\nclosed\n', ".csv", "file.csv:4: a quote is never"),
         ('label,text\nham,"a"b\n', ".csv", "file.csv:2"),
         ("label;text\nham;hello\n", ".csv", "'label;text'"),
+        ("label;text\nham;hello\n", ".csv", "this file seems to use semicolons"),
         (
             '{"label": "ham", "text": "a"}\n{"label": "ham"}\n',
             ".jsonl",
