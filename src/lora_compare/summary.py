@@ -32,7 +32,7 @@ def print_summary(paths: Paths, console: Console) -> None:
     """
     comparison = read_json(require(paths.metrics("comparison"), "compare"))
     console.print()
-    table = summary_table(comparison)
+    table = summary_table(comparison, console.width)
     # Times of minutes beside a long name: narrower gaps rather than a name broken in the middle.
     unlimited = console.options.update(width=1000)
     table.collapse_padding = console.measure(table, options=unlimited).maximum > console.width
@@ -49,16 +49,19 @@ def print_summary(paths: Paths, console: Console) -> None:
     console.print(_next_steps())
 
 
-def summary_table(comparison: Mapping[str, Any]) -> Table:
+def summary_table(comparison: Mapping[str, Any], width: int) -> Table:
     """Return one row per method and baseline: accuracy with its interval, then the price.
 
     Args:
         comparison: The content of metrics/comparison.json.
+        width: Columns of the terminal.
     """
     table = Table(box=None, pad_edge=True, padding=(0, 1), header_style="bold")
-    table.add_column("\nmethod", overflow="fold")
+    longest = max(len(r["method"]) for r in comparison["methods"] + comparison["baselines"])
+    table.add_column("\nmethod", overflow="fold", no_wrap=_stays_whole(longest, width))
+    # It may wrap, between figure and interval, rather than a name be broken in the middle.
+    table.add_column("test accuracy\n(95 % interval)", justify="right")
     for heading in (
-        "test accuracy\n(95 % interval)",
         "trainable\nparameters",
         "of\nfull",
         "training\ntime",
@@ -121,12 +124,20 @@ def _cells(record: Mapping[str, Any]) -> list[Text]:
     return [Text(c) for c in cells + ["" if p == formats.UNKNOWN else p for p in price]]
 
 
+def _stays_whole(longest: int, width: int) -> bool:
+    """Return whether names of that length fit beside the figures of either table.
+
+    What may not wrap is cut off where it does not fit, and two long names look the same.
+    """
+    return longest <= width // 5
+
+
 def _pairs_table(pairs: Sequence[Mapping[str, Any]], width: int) -> Table:
     table = Table(box=None, pad_edge=True, padding=(0, 1), header_style="bold")
     for side in ("a", "b"):
         longest = max(len(pair[side]) for pair in pairs)
-        # What may not wrap is cut off where it does not fit, and two long names look the same.
-        table.add_column(side.upper(), overflow="fold", no_wrap=longest <= width // 5)
+        whole = _stays_whole(longest, width)
+        table.add_column(side.upper(), overflow="fold", no_wrap=whole)
     table.add_column("A \N{MINUS SIGN} B, points", justify="right", no_wrap=True)
     table.add_column("Holm p", justify="right", no_wrap=True)
     table.add_column("verdict")

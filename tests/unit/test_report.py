@@ -296,6 +296,27 @@ def test_no_name_is_broken_beside_times_of_minutes_and_no_long_name_is_cut_off(f
     assert "".join(line.split()[0] for line in lines).count(longer) >= 2
 
 
+@pytest.mark.parametrize(
+    "longest", ["last_two_blocks", "lora_r16_alpha32", "lora_on_attention_and_mlp_with_rank_16"]
+)
+def test_long_names_and_long_trainings_fit_80_columns_with_every_figure(
+    four, tmp_path: Path, longest: str
+):
+    comparison = json.loads(json.dumps(four[1]).replace('"last_block"', json.dumps(longest)))
+    for record in comparison["methods"]:
+        record |= {"trainable_parameters": 1_557_611_200, "train_seconds": 754.0}
+    for pair in comparison["pairs"]:
+        pair["accuracy_difference_ci95"] = [-0.123, -0.101]
+    write_json(Paths(tmp_path).metrics("comparison"), comparison)
+    text = printed(Paths(tmp_path))
+    assert all(len(line) <= 80 for line in text.splitlines())
+    # A name is broken rather than a figure, and neither before there is need.
+    assert "\N{HORIZONTAL ELLIPSIS}" not in text
+    whole = re.findall(rf"^ {longest} |^ lora_r4 +{longest} ", text, re.M)
+    assert len(whole) == (0 if len(longest) > 16 else 3)
+    assert text.count("1,557,611,200") == text.count("12 min 34 s") == 4
+
+
 def test_the_summary_without_a_comparison_names_the_stage(tmp_path: Path):
     paths, _ = write_inputs(tmp_path, n=40)
     with pytest.raises(MissingArtifactError, match=r"comparison\.json is missing"):
