@@ -228,7 +228,7 @@ def summary(target: Path | None) -> None:
         print_summary(paths, Console())
     else:
         write_results(target, read_json(require(paths.metrics("comparison"), "compare")))
-    if not Pipeline(paths, params).is_current("compare"):
+    if not Pipeline(paths, params).is_current("compare", without_files=True):
         click.echo("\nThis is out of date, files or settings have changed since: dvc repro")
 
 

@@ -1,6 +1,7 @@
 """Checksums and freshness as DVC itself sees them, and the commit as git does."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -81,6 +82,16 @@ def test_a_stage_is_current_until_an_input_an_output_or_a_setting_changes(
     assert current() == [False, False, False]
     _edit(reproduced / "stage.py", "something", "nothing")
     assert current() == [True, True, True]
+
+
+def test_a_missing_file_can_be_believed_but_no_other_one(reproduced: Path, tmp_path: Path) -> None:
+    clone = shutil.copytree(reproduced, tmp_path / "clone")
+    shutil.rmtree(clone / "data")
+    pipeline = _pipeline(clone)
+    assert not pipeline.is_current("split")
+    assert pipeline.is_current("split", without_files=True)
+    (clone / "data").mkdir()
+    assert not _pipeline(clone).is_current("split", without_files=True)
 
 
 def _edit(path: Path, old: str, new: str) -> None:

@@ -72,18 +72,27 @@ class Pipeline:
         names = {name for stage in stages for name in _names(stage, "deps", None)}
         return self._md5s(sorted(name for name in names if name.endswith(".py")))
 
-    def is_current(self, stage: str, method: str | None = None) -> bool:
+    def is_current(
+        self, stage: str, method: str | None = None, without_files: bool = False
+    ) -> bool:
         """Return whether what lies on disk is what the stage made of what lies on disk.
 
         dvc.lock says so. A stage that it does not know is believed: it ran without DVC, or DVC
         has not written its entry yet.
+
+        Args:
+            stage: A stage of dvc.yaml.
+            method: The method, for a stage that runs once per method.
+            without_files: Believe a file that is missing, as most are in a fresh clone, to be
+                what dvc.lock says.
         """
         entry = self._locked.get(f"{stage}@{method}" if method else stage)
         if entry is None:
             return True
         files = [*entry.get("deps", ()), *entry.get("outs", ())]
+        known = [f for f in files if not without_files or self.md5(f["path"]) is not None]
         raw = read_yaml(self.paths.params)
-        return all(self.md5(file["path"]) == file.get("md5") for file in files) and all(
+        return all(self.md5(file["path"]) == file.get("md5") for file in known) and all(
             _as_numbers(_look_up(raw, key)) == _as_numbers(value)
             for key, value in entry.get("params", {}).get("params.yaml", {}).items()
         )
