@@ -76,8 +76,9 @@ def classify(
                 record = {"text": text, "label": label, "probability": probability}
                 click.echo(json.dumps({**record, "probabilities": chances}, ensure_ascii=False))
             else:
-                # One line a text, whatever the text holds.
-                click.echo(f"{label}\t{probability:.4f}\t{' '.join(text.split())}")
+                # One line of three fields a text, whatever the text holds.
+                line = " ".join(text.replace("\t", " ").splitlines())
+                click.echo(f"{label}\t{probability:.4f}\t{line}")
 
 
 def _method_or_default(params: Params, method: str | None) -> str:
