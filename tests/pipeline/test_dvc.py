@@ -155,6 +155,30 @@ def test_an_experiment_reruns_only_what_its_parameter_touches(project: Path) -> 
     dvc(project, "checkout", "-f")
 
 
+def test_a_mistake_in_params_costs_no_training(project: Path) -> None:
+    params, outputs = project / "params.yaml", ("metrics/full_cost.json", "models/full")
+    good = params.read_text()
+    params.write_text(good.replace("epochs: 1", "epochs: one"))
+    checked = subprocess.run(
+        ["make", "--silent", "--assume-old=.venv/.runtime", "repro"],
+        cwd=project,
+        env=environment(PATH=f"{Path(sys.executable).parent}:/usr/bin:/bin"),
+        capture_output=True,
+        text=True,
+    )
+    assert checked.returncode == 2
+    assert "training.epochs" in checked.stderr
+    # The check comes before DVC, which deletes a stage's outputs before the stage can refuse.
+    assert all((project / path).exists() for path in outputs)
+
+    with pytest.raises(AssertionError, match="comes back with dvc repro"):
+        dvc(project, "repro")
+    assert not any((project / path).exists() for path in outputs)
+    params.write_text(good)
+    assert ran(dvc(project, "repro")) == []
+    assert all((project / path).exists() for path in outputs)
+
+
 def test_plots_show_curves_and_confusion_of_every_method(project: Path) -> None:
     plots = json.loads(dvc(project, "plots", "show", "--json").splitlines()[-1])["data"]
     rows = plots["loss"][0]["content"]["data"]["values"]
