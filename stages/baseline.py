@@ -11,6 +11,7 @@ from lora_compare.files import write_csv, write_json
 from lora_compare.finetuning import start
 from lora_compare.params import Params
 from lora_compare.paths import SPLITS, Paths, require
+from lora_compare.precision import choose_precision
 from lora_compare.progress import Progress
 from lora_compare.results import measure, size_figures
 from lora_compare.seeding import choose_device, make_deterministic
@@ -27,9 +28,12 @@ def main(paths: Paths, params: Params, progress: Progress) -> None:
     labels = {name: frame["Label"].tolist() for name, frame in splits.items()}
 
     untuned = start(base, classes, texts["train"], params.classifier, params.training)
-    untuned.model.to(choose_device(params.training.device))
+    device = choose_device(params.training.device)
+    untuned.model.to(device)
     total = sum(p.numel() for p in untuned.model.parameters())
-    untuned_results = measure(partial(untuned.probabilities, progress=progress), splits, classes)
+    dtype = choose_precision(params.training.precision, device)
+    predict = partial(untuned.probabilities, progress=progress, dtype=dtype)
+    untuned_results = measure(predict, splits, classes)
 
     progress.say("fit TF-IDF and logistic regression")
     name, tfidf = fit_tfidf(

@@ -2,13 +2,16 @@
 
 from functools import partial
 
+from lora_compare import lora
 from lora_compare.adapters import load_method
 from lora_compare.base import load_base
 from lora_compare.console import stage
 from lora_compare.corpus import read_split
+from lora_compare.evaluation import merge_error
 from lora_compare.files import read_json, write_csv, write_json
 from lora_compare.params import Params
 from lora_compare.paths import SPLITS, Paths, require
+from lora_compare.precision import choose_precision
 from lora_compare.progress import Progress
 from lora_compare.results import measure, size_figures
 from lora_compare.seeding import choose_device, make_deterministic
@@ -21,10 +24,14 @@ def main(paths: Paths, params: Params, progress: Progress, method: str) -> None:
     make_deterministic(params.training.seed, params.threads)
     folder = paths.model(method)
     classifier = load_method(folder, load_base(paths.base), f"finetune@{method}")
-    classifier.model.to(choose_device(params.training.device))
+    device = choose_device(params.training.device)
+    classifier.model.to(device)
     splits = {name: read_split(require(paths.split(name), "split")) for name in SPLITS}
 
-    predict = partial(classifier.probabilities, progress=progress)
+    adapted = lora.active_adapter(classifier.model) is not None
+    error = merge_error(classifier, splits["validation"]["Text"].tolist()) if adapted else None
+    dtype = choose_precision(params.training.precision, device)
+    predict = partial(classifier.probabilities, progress=progress, dtype=dtype)
     results = measure(predict, splits, classifier.classes)
 
     config = read_json(folder / "config.json")
@@ -34,8 +41,8 @@ def main(paths: Paths, params: Params, progress: Progress, method: str) -> None:
         (folder / "model.safetensors").stat().st_size,
     )
     metrics = {**results.figures, **sizes}
-    if config["merge_error"]:
-        metrics["merge_error"] = config["merge_error"]
+    if error:
+        metrics["merge_error"] = error
     write_json(paths.metrics(method), metrics)
     write_json(paths.evaluation(method), {**metrics, "calibration": results.calibration})
     write_csv(paths.predictions(method), results.predictions)

@@ -5,16 +5,18 @@ from contextlib import contextmanager
 
 from lora_compare import lora, tracking
 from lora_compare.adapters import save_method
+from lora_compare.allocator import keep_freed_memory
 from lora_compare.base import load_base
 from lora_compare.console import stage
 from lora_compare.corpus import read_classes, read_split
 from lora_compare.cost import cost_figures
 from lora_compare.errors import ParamsError
 from lora_compare.files import write_csv, write_json
-from lora_compare.finetuning import finetune, merge_error
+from lora_compare.finetuning import finetune
 from lora_compare.imported import adopt
 from lora_compare.params import Params
 from lora_compare.paths import Paths, require
+from lora_compare.precision import choose_precision
 from lora_compare.progress import Progress
 from lora_compare.seeding import choose_device, make_deterministic
 from lora_compare.training import Evaluation, columns
@@ -26,6 +28,7 @@ def main(paths: Paths, params: Params, progress: Progress, method: str) -> None:
     settings = params.method(method)
     training = params.training
     make_deterministic(training.seed, params.threads)
+    keep_freed_memory()
     device = choose_device(training.device)
     base = load_base(paths.base)
     classes = read_classes(require(paths.classes, "split"))
@@ -55,10 +58,8 @@ def main(paths: Paths, params: Params, progress: Progress, method: str) -> None:
             )
             count = lora.count(classifier.model)
 
-    cost = cost_figures(result, device)  # before the check of merging, which takes memory too
-    texts = splits["validation"]["Text"].tolist()
-    error = merge_error(classifier, texts) if settings.lora else None
-    save_method(paths.model(method), classifier, settings, training.seed, base, error, count)
+    cost = cost_figures(result, device, choose_precision(training.precision, device))
+    save_method(paths.model(method), classifier, settings, training.seed, base, count)
     write_csv(paths.history(method), columns(result.history))
     for path in (paths.cost(method), paths.cost_copy(method)):
         write_json(path, cost)

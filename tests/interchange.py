@@ -79,7 +79,7 @@ def make_source(folder: Path, settings: LoraParams | None, **head: Any) -> Sourc
 def logits(classifier: TextClassifier) -> np.ndarray:
     """Return our logits of TEXTS, shape (n, n_classes)."""
     examples, _ = classifier.examples(TEXTS, [0] * len(TEXTS))
-    return predict_logits(classifier.model, examples, classifier.padding)
+    return predict_logits(classifier.model, examples)
 
 
 def padded_tokens(classifier: TextClassifier) -> tuple[Tensor, Tensor]:

@@ -1,6 +1,5 @@
 """What a method trains, and the files that hold it: the trained tensors and nothing else."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +109,6 @@ def save_method(
     method: MethodParams,
     seed: int,
     base: Base,
-    merge_error: Mapping[str, float] | None = None,
     count: lora.Count | None = None,
 ) -> int:
     """Write what training changed to `folder`: model.safetensors and config.json.
@@ -121,7 +119,6 @@ def save_method(
         method: How it was trained.
         seed: Seed of the head's and the adapters' initial weights.
         base: The model that it started from.
-        merge_error: For LoRA, how much merging changes the logits, by precision.
         count: The numbers of parameters, where they are not those of the classifier's model.
 
     Returns:
@@ -142,7 +139,6 @@ def save_method(
         "padded_length": classifier.padding.length,
         "trainable_parameters": count.trainable,
         "total_parameters": count.total,
-        "merge_error": dict(merge_error) if merge_error else None,
     }
     write_json(folder / "config.json", config)
     return path.stat().st_size

@@ -1,4 +1,4 @@
-"""Token sequences into batches: order, padding, and groups of similar length."""
+"""Token sequences into batches: order, and groups of similar length."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -7,6 +7,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+
+from lora_compare.packing import Packed, pack
 
 IntArray = npt.NDArray[np.int64]
 
@@ -47,43 +49,21 @@ class Batch:
     """Some texts as tensors.
 
     Attributes:
-        tokens: Token ids padded on the right, shape (b, t).
-        lengths: Real tokens of each text, shape (b,).
-        labels: Class indices, shape (b,).
+        texts: b texts.
+        labels: Their class indices, shape (b,).
     """
 
-    tokens: Tensor
-    lengths: Tensor
+    texts: Packed
     labels: Tensor
 
     def to(self, device: torch.device) -> "Batch":
         """Return the batch on `device`."""
-        move = {"device": device, "non_blocking": True}
-        return Batch(
-            self.tokens.to(**move),  # type: ignore[call-overload]
-            self.lengths.to(**move),  # type: ignore[call-overload]
-            self.labels.to(**move),  # type: ignore[call-overload]
-        )
+        return Batch(self.texts.to(device), self.labels.to(device, non_blocking=True))
 
 
-def collate(examples: Examples, pad_token: int, padded_length: int | None = None) -> Batch:
-    """Return `examples` as one batch.
-
-    Args:
-        examples: The texts, b of them.
-        pad_token: Token id that fills the right side.
-        padded_length: Tokens to pad every text to; None: the longest text of the batch.
-
-    Returns:
-        A batch with t = `padded_length` or the longest text's tokens.
-    """
-    lengths = examples.lengths
-    width = padded_length or int(lengths.max())
-    assert lengths.max() <= width
-    tokens = np.full((len(examples), width), pad_token, dtype=np.int64)
-    for row, sequence in zip(tokens, examples.tokens, strict=True):
-        row[: len(sequence)] = sequence
-    return Batch(*(torch.from_numpy(array) for array in (tokens, lengths, examples.labels)))
+def collate(examples: Examples) -> Batch:
+    """Return `examples` as one batch."""
+    return Batch(pack(examples.tokens), torch.from_numpy(examples.labels))
 
 
 def epoch_order(n: int, seed: int, epoch: int) -> IntArray:
@@ -112,12 +92,12 @@ def consecutive(order: IntArray, batch_size: int, drop_last: bool = False) -> li
 
 
 def by_length(lengths: IntArray, token_budget: int) -> Iterator[IntArray]:
-    """Yield groups of texts of similar length, so that padding wastes little.
+    """Yield groups of texts of similar length, shorter ones first.
 
     Args:
         lengths: Tokens of every text, shape (n,).
-        token_budget: Most positions of a group's padded batch; a single longer text is a
-            group of its own.
+        token_budget: Most tokens of a group, were all its texts as long as its longest; a
+            single longer text is a group of its own.
 
     Yields:
         Indices into `lengths`; together they are every index once.

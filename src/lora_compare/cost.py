@@ -29,12 +29,15 @@ def peak_memory_bytes(device: torch.device) -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def cost_figures(result: TrainingResult, device: torch.device) -> dict[str, Any]:
+def cost_figures(
+    result: TrainingResult, device: torch.device, dtype: torch.dtype
+) -> dict[str, Any]:
     """Return the content of a cost file; of a training without a step only its time is known.
 
     Args:
         result: The finished training, or one that had no step.
         device: Where it ran.
+        dtype: Type of its arithmetic.
     """
     return {
         "train_seconds": round(result.seconds, 3),
@@ -42,7 +45,7 @@ def cost_figures(result: TrainingResult, device: torch.device) -> dict[str, Any]
         "tokens_per_second": _rate(result.tokens, result.seconds),
         "peak_memory_bytes": peak_memory_bytes(device) if result.seconds else None,
         "device": device.type,
-        "dtype": "float32",
+        "dtype": str(dtype).removeprefix("torch."),
         "threads": torch.get_num_threads(),
     }
 

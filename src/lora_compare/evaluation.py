@@ -1,21 +1,24 @@
 """A classifier over texts: tokens in, probabilities, loss and accuracy out."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import tiktoken
 import torch
-from torch import Tensor
-from torch.func import functional_call
 
-from lora_compare.batches import Examples, by_length, collate
+from lora_compare import lora
+from lora_compare.batches import Examples, IntArray, by_length, collate
 from lora_compare.gpt import Classifier
+from lora_compare.precision import computing_in
 from lora_compare.progress import SILENT, Progress
 from lora_compare.tokenizer import encode_all
 
 FloatArray = npt.NDArray[np.float64]
+
+MERGE_CHECKED = 64
+"""Texts on which the error of merging is measured."""
 
 TOKEN_BUDGET = 4096
 """Positions of one forward pass: enough to fill the arithmetic units, small in memory."""
@@ -23,15 +26,22 @@ TOKEN_BUDGET = 4096
 
 @dataclass(frozen=True)
 class Padding:
-    """How texts of unequal length become one batch.
+    """How texts are padded, where the last position of equally long texts is classified.
 
     Attributes:
         token: Token id on the right of shorter texts.
-        length: Tokens that every text is padded to; None: the longest of its batch.
+        length: Tokens that every text is padded to; None: texts keep their length.
     """
 
     token: int
     length: int | None = None
+
+    def pad(self, tokens: IntArray) -> IntArray:
+        """Return the token ids of a text, no longer than `length`, padded."""
+        if self.length is None:
+            return tokens
+        missing = (0, self.length - len(tokens))
+        return np.pad(tokens, missing, constant_values=self.token)
 
 
 @dataclass(frozen=True)
@@ -43,7 +53,7 @@ class TextClassifier:
         encoding: The tokenizer.
         classes: Names of the classes, in the order of the logits.
         max_length: Tokens after which a text is cut.
-        padding: How to fill up batches.
+        padding: How texts are padded.
     """
 
     model: Classifier
@@ -55,22 +65,33 @@ class TextClassifier:
     def examples(self, texts: Sequence[str], labels: Sequence[int]) -> tuple[Examples, int]:
         """Return the texts as tokens with their classes, and how many of them were cut."""
         tokens, cut = encode_all(self.encoding, texts, self.max_length)
-        return Examples(tokens, np.asarray(labels, dtype=np.int64)), cut
+        padded = [self.padding.pad(sequence) for sequence in tokens]
+        return Examples(padded, np.asarray(labels, dtype=np.int64)), cut
 
-    def probabilities(self, texts: Sequence[str], progress: Progress = SILENT) -> FloatArray:
-        """Return the probability of each class for each text, shape (n, n_classes)."""
+    def probabilities(
+        self,
+        texts: Sequence[str],
+        progress: Progress = SILENT,
+        dtype: torch.dtype = torch.float32,
+    ) -> FloatArray:
+        """Return the probability of each class for each text, shape (n, n_classes).
+
+        Args:
+            texts: n texts.
+            progress: Where to report.
+            dtype: Type of the arithmetic.
+        """
         examples, _ = self.examples(texts, [0] * len(texts))
-        return softmax(predict_logits(self.model, examples, self.padding, progress))
+        return softmax(predict_logits(self.model, examples, progress, dtype=dtype))
 
 
 @torch.inference_mode()
 def predict_logits(
     model: Classifier,
     examples: Examples,
-    padding: Padding,
     progress: Progress = SILENT,
     description: str = "evaluate",
-    dtype: torch.dtype | None = None,
+    dtype: torch.dtype = torch.float32,
 ) -> FloatArray:
     """Return the logits of every text, shape (n, n_classes), in the examples' order.
 
@@ -79,32 +100,22 @@ def predict_logits(
     Args:
         model: The classifier, on the device where it shall run.
         examples: The texts, n of them.
-        padding: How to fill up batches.
         progress: Where to report.
         description: What the progress says is being done.
-        dtype: Floating-point type to compute in; None: that of the weights.
+        dtype: Type of the arithmetic: `bfloat16`, or any other for that of the weights.
     """
     device = next(model.parameters()).device
-    forward = model if dtype is None else _in_type(model, dtype)
     was_training = model.training
     model.eval()
     logits = np.empty((len(examples), model.n_classes), dtype=np.float64)
-    lengths = examples.lengths
-    widths = lengths if padding.length is None else np.full_like(lengths, padding.length)
     with progress.task(description, len(examples)) as advance:
-        for indices in by_length(widths, TOKEN_BUDGET):
-            batch = collate(examples.take(indices), padding.token, padding.length).to(device)
-            logits[indices] = forward(batch.tokens, batch.lengths).cpu().double().numpy()
+        for indices in by_length(examples.lengths, TOKEN_BUDGET):
+            texts = collate(examples.take(indices)).texts.to(device)
+            with computing_in(dtype, device):
+                logits[indices] = model.of_packed(texts).cpu().double().numpy()
             advance(len(indices))
     model.train(was_training)
     return logits
-
-
-def _in_type(model: Classifier, dtype: torch.dtype) -> Callable[[Tensor, Tensor], Tensor]:
-    """Return `model` as a function whose floating-point weights are of another type."""
-    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    cast = {n: tensor.to(dtype) for n, tensor in tensors.items() if tensor.is_floating_point()}
-    return lambda tokens, lengths: functional_call(model, cast, (tokens, lengths))
 
 
 def softmax(logits: FloatArray) -> FloatArray:
@@ -122,3 +133,29 @@ def loss_and_accuracy(logits: FloatArray, labels: npt.NDArray[np.int64]) -> tupl
     """
     loss = torch.nn.functional.cross_entropy(torch.from_numpy(logits), torch.from_numpy(labels))
     return float(loss), float((logits.argmax(axis=1) == labels).mean())
+
+
+def merge_error(classifier: TextClassifier, texts: Sequence[str]) -> dict[str, float]:
+    """Merge the adapter, and return how much that changes the logits, by arithmetic.
+
+    Each figure is the largest absolute difference between the logits of the adapted model and
+    of the merged one, whose weights are float32.
+
+    Args:
+        classifier: A classifier with an active adapter; afterwards it is merged for good.
+        texts: Texts to compare on; the first `MERGE_CHECKED` are taken.
+    """
+    sample = list(texts)[:MERGE_CHECKED]
+    examples, _ = classifier.examples(sample, [0] * len(sample))
+    dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+    def logits() -> dict[str, FloatArray]:
+        return {
+            name: predict_logits(classifier.model, examples, dtype=dtype)
+            for name, dtype in dtypes.items()
+        }
+
+    adapted = logits()
+    lora.merge_and_unload(classifier.model)
+    merged = logits()
+    return {name: float(abs(adapted[name] - merged[name]).max()) for name in dtypes}

@@ -1,20 +1,17 @@
 """One method from the base model to a trained classifier."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import pandas as pd
 import torch
 
-from lora_compare import lora
 from lora_compare.adapters import choose_trainable, longest, untuned
 from lora_compare.base import Base
-from lora_compare.evaluation import FloatArray, TextClassifier, predict_logits
+from lora_compare.evaluation import TextClassifier
 from lora_compare.params import ClassifierParams, MethodParams, TrainingParams
+from lora_compare.precision import choose_precision, lower_frozen
 from lora_compare.progress import SILENT, Progress
-from lora_compare.training import Evaluation, TrainingResult, train
-
-MERGE_CHECKED = 64
-"""Texts on which the error of merging is measured."""
+from lora_compare.training import Evaluation, Rates, TrainingResult, train
 
 
 def start(
@@ -74,54 +71,30 @@ def finetune(
     assert method.weight_decay is not None
     texts = {name: frame["Text"].tolist() for name, frame in splits.items()}
     start_point = start(base, classes, texts["train"], classifier, training)
-    choose_trainable(start_point.model, method, training.seed)
-    start_point.model.to(device)
+    model = start_point.model
+    choose_trainable(model, method, training.seed)
+    model.to(device)
+    dtype = choose_precision(training.precision, device)
+    lower_frozen(model, dtype, keep=(model.score,))
+    model.gpt.checkpointing = training.gradient_checkpointing
     (train_examples, train_cut), (validation_examples, validation_cut) = (
         start_point.examples(texts[name], splits[name]["Label"].tolist())
         for name in ("train", "validation")
     )
     if cut := train_cut + validation_cut:
         progress.say(f"{cut} messages were cut at {start_point.max_length} tokens")
-    if not any(p.requires_grad for p in start_point.model.score.parameters()):
+    if not any(p.requires_grad for p in model.score.parameters()):
         progress.say("the head keeps its random weights: adapt score, or put it in modules_to_save")
+    ratio = method.lora.loraplus_lr_ratio if method.lora else None
     result = train(
-        start_point.model,
+        model,
         train_examples,
         validation_examples,
         training,
-        method.learning_rate,
-        method.weight_decay,
-        start_point.padding,
-        method.lora.loraplus_lr_ratio if method.lora else None,
+        Rates(method.learning_rate, method.weight_decay, ratio),
+        dtype,
         on_evaluation,
         progress,
         description,
     )
     return start_point, result
-
-
-def merge_error(classifier: TextClassifier, texts: Sequence[str]) -> dict[str, float]:
-    """Return how much merging the adapter changes the logits, by precision.
-
-    Each figure is the largest absolute difference between the logits of the adapted model and
-    of the merged one, both computed in that precision from float32 weights.
-
-    Args:
-        classifier: A classifier with an active adapter; it is unmerged afterwards.
-        texts: Texts to compare on; the first `MERGE_CHECKED` are taken.
-    """
-    sample = list(texts)[:MERGE_CHECKED]
-    examples, _ = classifier.examples(sample, [0] * len(sample))
-    dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-
-    def logits() -> dict[str, FloatArray]:
-        return {
-            name: predict_logits(classifier.model, examples, classifier.padding, dtype=dtype)
-            for name, dtype in dtypes.items()
-        }
-
-    adapted = logits()
-    lora.merge(classifier.model)
-    merged = logits()
-    lora.unmerge(classifier.model)
-    return {name: float(abs(adapted[name] - merged[name]).max()) for name in dtypes}

@@ -1,13 +1,17 @@
 """GPT-2's network and its classification head, with separate query, key and value layers."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from lora_compare.linear import project
+from lora_compare.packing import Packed
 
 Position = Literal["last_token", "last_position", "first", "mean"]
 
@@ -49,6 +53,23 @@ Source: Radford et al. 2019, "Language Models are Unsupervised Multitask Learner
 """
 
 
+Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""Returns what queries attend to, in their shape; all are of shape (..., t, h, d/h)."""
+
+
+def causal(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Return causal attention within each row of a batch; all have shape (b, t, h, d/h)."""
+    return _attended(q, k, v, is_causal=True)
+
+
+def _attended(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, is_causal: bool = False
+) -> Tensor:
+    q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+    y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=is_causal)
+    return y.transpose(1, 2)
+
+
 class KeyValueCache:
     """The keys and values of the positions that one attention layer has seen; empty at first."""
 
@@ -58,22 +79,26 @@ class KeyValueCache:
     @property
     def length(self) -> int:
         """Positions seen so far."""
-        return 0 if self._seen is None else self._seen[0].shape[-2]
+        return 0 if self._seen is None else self._seen[0].shape[1]
 
-    def extend(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Append the keys and values of t new positions and return those of all positions.
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Keep the keys and values of t new positions, which attend to all positions so far.
 
         Args:
-            k: Keys, shape (b, h, t, d/h).
-            v: Values, shape (b, h, t, d/h).
+            q: Queries, shape (b, t, h, d/h).
+            k: Keys, shape (b, t, h, d/h).
+            v: Values, shape (b, t, h, d/h).
 
         Returns:
-            Keys and values, both of shape (b, h, seen + t, d/h).
+            The attended values, shape (b, t, h, d/h).
         """
+        seen = self.length
         if self._seen is not None:
-            k, v = torch.cat((self._seen[0], k), dim=-2), torch.cat((self._seen[1], v), dim=-2)
+            k, v = torch.cat((self._seen[0], k), dim=1), torch.cat((self._seen[1], v), dim=1)
         self._seen = k, v
-        return k, v
+        # Not is_causal: its triangle starts at the first key, as if nothing came before.
+        mask = q.new_ones(q.shape[1], k.shape[1], dtype=torch.bool).tril(seen)
+        return _attended(q, k, v, mask)
 
 
 class CausalSelfAttention(nn.Module):
@@ -91,30 +116,26 @@ class CausalSelfAttention(nn.Module):
         self.v_proj = nn.Linear(config.n_embd, config.n_embd)
         self.c_proj = nn.Linear(config.n_embd, config.n_embd)
 
-    def forward(self, x: Tensor, cache: KeyValueCache | None = None) -> Tensor:
+    def forward(self, x: Tensor, attend: Attention, rows: Tensor | None = None) -> Tensor:
         """Return the attended values.
 
         Args:
-            x: Normalised residual stream, shape (b, t, d).
-            cache: What this layer has seen before `x`, to which `x` is added.
+            x: Normalised residual stream, shape (..., t, d).
+            attend: Which positions see which.
+            rows: Indices of those positions of x, shape (n, d), whose values are wanted; None:
+                of all.
 
         Returns:
-            What the block adds to the residual stream, shape (b, t, d).
+            What the block adds to the residual stream at the wanted positions, as x in shape.
 
         Source: Vaswani et al. 2017, arXiv:1706.03762, section 3.2.
         """
-        q, k, v = (
-            projection(x).unflatten(-1, (self.n_head, -1)).transpose(1, 2)  # (b, h, t, d/h)
-            for projection in (self.q_proj, self.k_proj, self.v_proj)
-        )
-        mask = None
-        if cache is not None:
-            seen = cache.length
-            k, v = cache.extend(k, v)
-            # Not is_causal: its triangle starts at the first key, as if nothing came before.
-            mask = x.new_ones(x.shape[1], k.shape[2], dtype=torch.bool).tril(seen)
-        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)
-        y: Tensor = self.c_proj(attended.transpose(1, 2).flatten(-2))
+        if rows is None:
+            projected = project(x, (self.q_proj, self.k_proj, self.v_proj))
+        else:
+            projected = (self.q_proj(x[rows]), *project(x, (self.k_proj, self.v_proj)))
+        q, k, v = (z.unflatten(-1, (self.n_head, -1)) for z in projected)  # (..., t, h, d/h)
+        y: Tensor = self.c_proj(attend(q, k, v).flatten(-2))
         return y
 
 
@@ -155,14 +176,19 @@ class Block(nn.Module):
         self.ln_2 = nn.LayerNorm(config.n_embd)
         self.mlp = MLP(config)
 
-    def forward(self, x: Tensor, cache: KeyValueCache | None = None) -> Tensor:
+    def forward(self, x: Tensor, attend: Attention, rows: Tensor | None = None) -> Tensor:
         """Return the residual stream after the block.
 
         Args:
-            x: Residual stream, shape (b, t, d); so is the result.
-            cache: As for `CausalSelfAttention`.
+            x: Residual stream, shape (..., t, d).
+            attend: As for `CausalSelfAttention`.
+            rows: As for `CausalSelfAttention`.
+
+        Returns:
+            The residual stream at the wanted positions, as x in shape.
         """
-        x = x + self.attn(self.ln_1(x), cache)
+        attended = self.attn(self.ln_1(x), attend, rows)
+        x = (x if rows is None else x[rows]) + attended
         y: Tensor = x + self.mlp(self.ln_2(x))
         return y
 
@@ -175,11 +201,16 @@ class GPT(nn.Module):
 
     Args:
         config: The network's shape.
+
+    Attributes:
+        checkpointing: Whether training keeps the input of each block alone and computes what
+            is in it anew for the gradient: less memory for a third more work.
     """
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
         self.config = config
+        self.checkpointing = False
         self.wte = nn.Embedding(config.vocab_size, config.n_embd)
         self.wpe = nn.Embedding(config.context_length, config.n_embd)
         self.h = nn.ModuleList(Block(config) for _ in range(config.n_layer))
@@ -203,8 +234,38 @@ class GPT(nn.Module):
         positions = torch.arange(seen, seen + tokens.shape[1], device=tokens.device)
         x = self.wte(tokens) + self.wpe(positions)
         for index, block in enumerate(self.h):
-            x = block(x, caches[index] if caches else None)
+            x = block(x, caches[index].attend if caches else causal)
         y: Tensor = self.ln_f(x)
+        return y
+
+    def of_packed(self, texts: Packed, only_last: bool = False) -> Tensor:
+        """Return the final hidden states of packed texts.
+
+        Args:
+            texts: b texts of n tokens in all.
+            only_last: Return those of every text's last token alone. They are all that the
+                last block's queries and feed-forward part then work on.
+
+        Returns:
+            Normalised hidden states, shape (n, d), or (b, d) of the last tokens.
+
+        Checked by tests/unit/test_packing.py.
+        """
+        x = self.wte(texts.tokens) + self.wpe(texts.positions)
+        *blocks, top = self.h
+        for block in blocks:
+            x = self._run(block, x, texts.attend)
+        if only_last:
+            x = self._run(top, x, texts.attend_last, texts.last)
+        else:
+            x = self._run(top, x, texts.attend)
+        y: Tensor = self.ln_f(x)
+        return y
+
+    def _run(self, block: nn.Module, *inputs: Any) -> Tensor:
+        if self.checkpointing and torch.is_grad_enabled():
+            return checkpoint(block, *inputs, use_reentrant=False)  # type: ignore[no-any-return]
+        y: Tensor = block(*inputs)
         return y
 
     def next_token_logits(self, hidden: Tensor) -> Tensor:
@@ -243,6 +304,31 @@ class Classifier(nn.Module):
             Logits, shape (b, n_classes).
         """
         logits: Tensor = self.score(self._pool(self.gpt(tokens), lengths))
+        return logits
+
+    def of_packed(self, texts: Packed) -> Tensor:
+        """Return the logits of the classes of packed texts.
+
+        For `last_position` the texts hold their padding themselves.
+
+        Args:
+            texts: b texts.
+
+        Returns:
+            Logits, shape (b, n_classes).
+
+        Checked by tests/unit/test_packing.py against `forward`.
+        """
+        if self.position == "mean":
+            hidden = self.gpt.of_packed(texts)
+            pooled = torch.stack([h.mean(dim=0) for h in hidden.split(texts.lengths)])
+        else:
+            # Attention looks back only: to the first token, the others do not exist.
+            seen = texts.first_tokens() if self.position == "first" else texts
+            pooled = self.gpt.of_packed(seen, only_last=True)
+        # In full precision: a bfloat16 has too few digits for probabilities.
+        with torch.autocast(pooled.device.type, enabled=False):
+            logits: Tensor = self.score(pooled)
         return logits
 
     def _pool(self, hidden: Tensor, lengths: Tensor) -> Tensor:

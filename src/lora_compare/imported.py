@@ -95,7 +95,7 @@ def _evaluate(
         frame = splits[name]
         examples, _ = classifier.examples(frame["Text"].tolist(), frame["Label"].tolist())
         watched = sample(examples, training)
-        logits = predict_logits(classifier.model, watched, classifier.padding)
+        logits = predict_logits(classifier.model, watched)
         figures.append(loss_and_accuracy(logits, watched.labels))
     return Evaluation(0, 0.0, 0.0, *figures[0], *figures[1])
 

@@ -15,6 +15,7 @@ from lora_compare.adapters import adapt
 from lora_compare.batches import Examples, collate
 from lora_compare.evaluation import Padding, predict_logits
 from lora_compare.gpt import CONFIGS, GPT, Classifier, GPTConfig, initialise
+from lora_compare.precision import computing_in
 from lora_compare.tokenizer import encode_all, gpt2_encoding
 from lora_compare.training import optimizer_step
 from lora_settings import lora_settings
@@ -73,13 +74,16 @@ def step_by_step(shape: GPTConfig, method: str, rate: float, data: Examples) -> 
     own = torch.optim.AdamW(lora.parameter_groups(ours, rate, 0.1, None), fused=True)
     other = torch.optim.AdamW(its, lr=rate, weight_decay=0.1)
     losses = []
+    padding = Padding(shape.vocab_size - 1, PADDED)
+    padded = Examples([padding.pad(tokens) for tokens in data.tokens], data.labels)
     for first in range(0, len(data), 8):
-        batch = collate(data.take(range(first, first + 8)), shape.vocab_size - 1, PADDED)
-        loss = F.cross_entropy(theirs(batch.tokens)[:, -1, :], batch.labels)
+        batch = collate(padded.take(range(first, first + 8)))
+        tokens = batch.texts.tokens.view(-1, PADDED)
+        loss = F.cross_entropy(theirs(tokens)[:, -1, :], batch.labels)
         other.zero_grad()
         loss.backward()
         other.step()
-        losses.append((optimizer_step(ours, [batch], own, mine), loss.item()))
+        losses.append((optimizer_step(ours, [batch], own).item(), loss.item()))
     assert abs(losses[0][1] - losses[-1][1]) > 1e-3
     return max(abs(a - b) for a, b in losses)
 
@@ -208,7 +212,7 @@ def test_mixed_precision_trains_as_float32_does(changes: dict[str, object], pari
     config = GPTConfig(vocab_size=60, context_length=16, n_layer=2, n_head=2, n_embd=32)
     random = np.random.default_rng(1)
     data = Examples([random.integers(0, 59, 9) for _ in range(16)], np.arange(16) % 2)
-    batch = collate(data, 59)
+    batch = collate(data)
 
     def losses(mixed: bool) -> tuple[list[float], Classifier]:
         torch.manual_seed(0)
@@ -217,8 +221,9 @@ def test_mixed_precision_trains_as_float32_does(changes: dict[str, object], pari
         optimizer = torch.optim.AdamW(lora.parameter_groups(model, 5e-3, 0.0, None))
         found = []
         for _ in range(15):
-            with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
-                loss = F.cross_entropy(model(batch.tokens, batch.lengths), batch.labels)
+            with computing_in(torch.bfloat16 if mixed else torch.float32, torch.device("cpu")):
+                logits = model.of_packed(batch.texts)
+            loss = F.cross_entropy(logits, batch.labels)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -234,6 +239,6 @@ def test_mixed_precision_trains_as_float32_does(changes: dict[str, object], pari
     parity(
         f"{name}: losses of 15 steps in bfloat16 autocast", "the same in float32", 5e-2, difference
     )
-    half = predict_logits(model, data, Padding(59), dtype=torch.bfloat16)
-    whole = predict_logits(model, data, Padding(59))
+    half = predict_logits(model, data, dtype=torch.bfloat16)
+    whole = predict_logits(model, data)
     parity(f"{name}: logits in bfloat16", "the same in float32", 5e-2, abs(half - whole).max())

@@ -15,7 +15,7 @@ from lora_compare.finetuning import start
 from lora_compare.gpt import CONFIGS, GPT, initialise
 from lora_compare.params import ClassifierParams, Params, TrainingParams, parse_params
 from lora_compare.tokenizer import gpt2_encoding
-from lora_compare.training import train
+from lora_compare.training import Rates, train
 from pipeline.test_stages import run
 from small_project import ROOT
 
@@ -100,20 +100,18 @@ def test_gpt2_small_takes_a_few_steps_of_the_books_experiment(
     classifier = start(base, ["ham", "spam"], texts, head, training)
     examples, _ = classifier.examples(texts, labels)
     frozen = base.gpt.wte.weight.detach().clone()
-    untuned = predict_logits(classifier.model, examples, classifier.padding)
+    untuned = predict_logits(classifier.model, examples)
 
     settings = book.method(method)
     choose_trainable(classifier.model, settings, training.seed)
     assert sum(p.numel() for p in classifier.model.parameters() if p.requires_grad) == trainable
-    assert (predict_logits(classifier.model, examples, classifier.padding) == untuned).all()
+    assert (predict_logits(classifier.model, examples) == untuned).all()
     result = train(
         classifier.model,
         examples,
         examples,
         training,
-        settings.learning_rate,
-        settings.weight_decay,
-        classifier.padding,
+        Rates(settings.learning_rate, settings.weight_decay),
     )
     assert [row.step for row in result.history] == [0, 2]
     assert result.history[1].train_loss < result.history[0].train_loss

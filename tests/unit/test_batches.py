@@ -1,4 +1,4 @@
-"""Batches: every text once, padded on the right, grouped by length."""
+"""Batches: every text once, one behind the other, grouped by length."""
 
 import numpy as np
 from hypothesis import given
@@ -12,12 +12,14 @@ def examples(*lengths: int) -> Examples:
     return Examples(tokens, np.arange(len(lengths)) % 2)
 
 
-def test_texts_are_padded_on_the_right() -> None:
-    batch = collate(examples(2, 3), pad_token=9)
-    assert batch.tokens.tolist() == [[1, 2, 9], [1, 2, 3]]
-    assert batch.lengths.tolist() == [2, 3]
+def test_texts_lie_one_behind_the_other() -> None:
+    batch = collate(examples(2, 3))
+    assert batch.texts.tokens.tolist() == [1, 2, 1, 2, 3]
+    assert batch.texts.positions.tolist() == [0, 1, 0, 1, 2]
+    assert batch.texts.last.tolist() == [1, 4]
+    assert batch.texts.bounds.tolist() == [0, 2, 5]
+    assert batch.texts.lengths == (2, 3)
     assert batch.labels.tolist() == [0, 1]
-    assert collate(examples(2), 9, padded_length=4).tokens.tolist() == [[1, 2, 9, 9]]
 
 
 def test_every_epoch_has_its_own_repeatable_order() -> None:

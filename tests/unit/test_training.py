@@ -9,15 +9,15 @@ from torch import nn
 
 from lora_compare.batches import Batch, Examples, collate
 from lora_compare.errors import TrainingError
-from lora_compare.evaluation import Padding, loss_and_accuracy, predict_logits
+from lora_compare.evaluation import loss_and_accuracy, predict_logits
 from lora_compare.gpt import GPT, Classifier, GPTConfig, initialise
 from lora_compare.lora import inject
 from lora_compare.params import TrainingParams
-from lora_compare.training import Evaluation, Schedule, optimizer_step, sample, train
+from lora_compare.schedules import Schedule
+from lora_compare.training import Evaluation, Rates, optimizer_step, sample, train
 from lora_settings import lora_settings
 
 CONFIG = GPTConfig(vocab_size=40, context_length=16, n_layer=2, n_head=2, n_embd=16)
-PADDING = Padding(39)
 
 
 def texts(n: int, seed: int = 0) -> Examples:
@@ -37,12 +37,19 @@ def model(method: str = "full") -> Classifier:
     return classifier
 
 
+def padded(data: Examples) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the texts as a padded batch, and their lengths."""
+    rows = [torch.from_numpy(tokens) for tokens in data.tokens]
+    batch = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=39)
+    return batch, torch.from_numpy(data.lengths)
+
+
 def settings(**changes: object) -> TrainingParams:
     return TrainingParams(**{"epochs": 3, "batch_size": 8, "seed": 1, "eval_every": 4, **changes})
 
 
 def run(classifier: Classifier, rate: float = 0.01, **changes: object) -> list[Evaluation]:
-    result = train(classifier, texts(50), texts(20, 1), settings(**changes), rate, 0.01, PADDING)
+    result = train(classifier, texts(50), texts(20, 1), settings(**changes), Rates(rate, 0.01))
     return result.history
 
 
@@ -54,9 +61,7 @@ def test_training_learns_and_reports_every_evaluation(method: str) -> None:
         texts(50),
         texts(20, 1),
         settings(epochs=20),
-        0.02,
-        0.01,
-        PADDING,
+        Rates(0.02, 0.01),
         on_evaluation=rows.append,
     )
     assert rows == result.history
@@ -86,14 +91,14 @@ def test_the_loop_equals_plain_adamw_over_the_same_batches() -> None:
     optimizer = torch.optim.AdamW(plain.parameters(), lr=0.01, weight_decay=0.01)
     data = texts(50)
     for groups in schedule.batches():
-        batch = collate(data.take(groups[0]), 39)
-        loss = nn.functional.cross_entropy(plain(batch.tokens, batch.lengths), batch.labels)
+        chosen = data.take(groups[0])
+        loss = nn.functional.cross_entropy(plain(*padded(chosen)), torch.from_numpy(chosen.labels))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
     for a, b in zip(ours.parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-8)
-    logits = predict_logits(plain, data, PADDING)
+    logits = predict_logits(plain, data)
     assert history[-1].train_loss == pytest.approx(loss_and_accuracy(logits, data.labels)[0], 1e-8)
 
 
@@ -104,11 +109,11 @@ def test_accumulated_small_batches_give_the_gradient_of_the_large_batch() -> Non
     def gradients(batches: list[Batch]) -> tuple[float, list[torch.Tensor]]:
         classifier = model().double()
         parameters = list(classifier.parameters())
-        loss = optimizer_step(classifier, batches, torch.optim.SGD(parameters, lr=0.0), parameters)
-        return loss, [p.grad for p in parameters]
+        loss = optimizer_step(classifier, batches, torch.optim.SGD(parameters, lr=0.0))
+        return loss.item(), [p.grad for p in parameters]
 
-    loss, grads = gradients([collate(data, 39)])
-    split_loss, split_grads = gradients([collate(part, 39) for part in parts])
+    loss, grads = gradients([collate(data)])
+    split_loss, split_grads = gradients([collate(part) for part in parts])
     assert split_loss == pytest.approx(loss, rel=1e-12)
     for a, b in zip(grads, split_grads, strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-12)
@@ -120,7 +125,7 @@ def test_accumulation_counts_optimizer_steps() -> None:
 
 
 def test_dropping_the_last_batch_leaves_out_its_texts() -> None:
-    result = train(model(), texts(50), texts(20, 1), settings(drop_last=True), 0.01, 0.0, PADDING)
+    result = train(model(), texts(50), texts(20, 1), settings(drop_last=True), Rates(0.01, 0.0))
     assert result.examples == 3 * 48
 
 
@@ -128,7 +133,7 @@ def test_the_gradients_norm_is_clipped() -> None:
     classifier = model()
     parameters = list(classifier.parameters())
     sgd = torch.optim.SGD(parameters, lr=0.0)
-    optimizer_step(classifier, [collate(texts(8), 39)], sgd, parameters, max_grad_norm=1e-3)
+    optimizer_step(classifier, [collate(texts(8))], sgd, max_grad_norm=1e-3)
     norm = torch.linalg.vector_norm(torch.cat([p.grad.flatten() for p in parameters]))
     assert norm.item() == pytest.approx(1e-3, rel=1e-3)
 
@@ -175,7 +180,7 @@ def test_the_watched_sample_is_fixed_and_of_the_asked_size() -> None:
 def test_prediction_does_not_depend_on_the_batches_and_keeps_the_mode() -> None:
     classifier = model().double()
     data = texts(30)
-    together = predict_logits(classifier, data, PADDING)
-    alone = np.concatenate([predict_logits(classifier, data.take([i]), PADDING) for i in range(30)])
+    together = predict_logits(classifier, data)
+    alone = np.concatenate([predict_logits(classifier, data.take([i])) for i in range(30)])
     np.testing.assert_allclose(together, alone, rtol=0, atol=1e-10)
     assert classifier.training

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lora_compare.linear import Adapted, adapted_linear
 from lora_compare.lora.quantization import dense_weight, is_quantized
 
 
@@ -87,7 +88,10 @@ class LowRank(nn.Module):
 
         It has no gradient: DoRA takes it as a constant (its section 4.3).
         """
-        norms: Tensor = torch.linalg.vector_norm(weight + self.delta().to(weight.dtype), dim=1)
+        # In float32 at least: a magnitude over a norm of few digits would scale the layer.
+        delta = self.delta()
+        wide = torch.promote_types(weight.dtype, delta.dtype)
+        norms: Tensor = torch.linalg.vector_norm(weight.to(wide) + delta.to(wide), dim=1)
         return norms
 
     def start_magnitude(self, weight: Tensor) -> None:
@@ -158,8 +162,11 @@ class LoRALayer(nn.Module):
         Returns:
             Outputs, shape (..., d_out).
         """
+        adapted = self.adapted()
+        if adapted is not None:
+            return adapted_linear(x, [adapted])[0]
         base: Tensor = self.base_layer(x)
-        adapter = None if self.active is None or self._unmerged else self.adapter(self.active)
+        adapter = self._in_use()
         if adapter is None:
             return base
         dropped = adapter.dropout(x) if x.is_floating_point() else x
@@ -168,6 +175,27 @@ class LoRALayer(nn.Module):
             return base + self._dora(adapter, base, x, dropped, update, subtracted)
         # The difference first: at the start it is exactly zero, and the output exactly `base`.
         return base + (update if subtracted is None else update - subtracted)
+
+    def _in_use(self) -> LowRank | None:
+        return None if self.active is None or self._unmerged else self.adapter(self.active)
+
+    def adapted(self) -> Adapted | None:
+        """Return weight, bias, A and B where they are all there is to compute with.
+
+        None without an active adapter, while merged, and for adapters with dropout, DoRA or a
+        start to subtract, of embeddings, and of quantised weights.
+        """
+        adapter, layer = self._in_use(), self.base_layer
+        if (
+            adapter is None
+            or adapter.lora_magnitude is not None
+            or adapter.initial_A is not None
+            or (adapter.training and isinstance(adapter.dropout, nn.Dropout))
+            or not isinstance(layer, nn.Linear)
+            or is_quantized(layer)
+        ):
+            return None
+        return Adapted(layer.weight, layer.bias, adapter.lora_A, adapter.lora_B, adapter.scale)
 
     def _dora(
         self,

@@ -169,6 +169,11 @@ class TrainingParams(Section):
         warmup_ratio: Fraction of the steps in which the learning rate rises from zero.
         eval_every: Optimizer steps between two evaluations.
         eval_examples: Messages of each split in these evaluations; null takes all.
+        precision: Type of the arithmetic: `float32`; `bfloat16` multiplies matrices in it,
+            while what is trained, norms, attention on a CPU and the head stay float32; `auto`
+            takes bfloat16 where the device has it in hardware.
+        gradient_checkpointing: Keep only each block's input for the gradient and compute the
+            rest anew: less memory, a third more work, the same gradient.
         device: `auto` (cuda, mps, cpu in this order) or one of these.
         threads: CPU threads; null: one for gpt2-nano, else torch's default (all cores).
             Results repeat for equal numbers.
@@ -185,6 +190,8 @@ class TrainingParams(Section):
     warmup_ratio: Probability = 0.0
     eval_every: Count = 50
     eval_examples: Count | None = None
+    precision: Literal["auto", "float32", "bfloat16"] = "float32"
+    gradient_checkpointing: bool = False
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     threads: Count | None = None
 

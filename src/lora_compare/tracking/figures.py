@@ -93,7 +93,6 @@ def sizes(folder: Path) -> Iterator[Point]:
     if total and trainable is not None:
         yield Point("params/trainable", float(trainable))
         yield Point("params/trainable_percent", 100 * trainable / total)
-    yield from numbers(config.get("merge_error"), "merge_error")
     yield Point("artifact/bytes", float((folder / "model.safetensors").stat().st_size))
 
 
@@ -105,6 +104,7 @@ def evaluation(metrics: Mapping[str, Any]) -> Iterator[Point]:
         else:
             wanted = {f"final/{split}/{name}" for name in FINAL}
             yield from (p for p in numbers(metrics[split], f"final/{split}") if p.key in wanted)
+    yield from numbers(metrics.get("merge_error"), "merge_error")
 
 
 def headline(comparison: Mapping[str, Any]) -> Iterator[Point]:

@@ -1,0 +1,87 @@
+"""Training an embedding only where a text needs it, exactly as if it were trained whole."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lora_compare.batches import Examples
+from lora_compare.gpt import GPT
+
+
+class SeenRows(nn.Module):
+    """The rows of an embedding that some texts look up, as a smaller embedding of its own.
+
+    Args:
+        table: The whole embedding, of vocab_size rows.
+        seen: Token ids whose rows are kept, shape (m,), sorted.
+
+    Attributes:
+        weight: The kept rows, shape (m, d), trained.
+    """
+
+    place: Tensor
+
+    def __init__(self, table: nn.Embedding, seen: Tensor) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(table.weight.detach()[seen])
+        place = seen.new_zeros(table.num_embeddings)
+        place[seen] = torch.arange(len(seen), device=seen.device)
+        self.register_buffer("place", place)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Return the rows of `tokens`, which must be among those kept, shape (..., d)."""
+        return F.embedding(self.place[tokens], self.weight)
+
+
+class Rest:
+    """What AdamW does to rows without a gradient: its weight decay, and nothing else.
+
+    Attributes:
+        factor: The product of all decays so far.
+    """
+
+    def __init__(self) -> None:
+        self.factor = 1.0
+
+    def decay(self, factor: float) -> None:
+        """Take in one step's decay, 1 - learning_rate * weight_decay."""
+        self.factor *= factor
+
+
+@contextmanager
+def seen_rows(gpt: GPT, splits: Sequence[Examples]) -> Iterator[Rest]:
+    """Let the token embedding be only the rows that `splits` look up, if it is trained.
+
+    A row that no text looks up has no gradient, and AdamW's moments of it stay zero: all that
+    happens to it is weight decay, the same factor for every such row. Leaving these rows
+    out of every step spares their gradient and moments, of GPT-2's 50,257 rows most. After the
+    block the embedding is whole again, with the rest decayed at once.
+
+    Args:
+        gpt: The network.
+        splits: Every text that it will see in the block.
+
+    Yields:
+        Takes in each step's decay.
+
+    Checked by tests/unit/test_embeddings.py against training the whole embedding.
+    """
+    table, rest = gpt.wte, Rest()
+    if not isinstance(table, nn.Embedding) or not table.weight.requires_grad:
+        yield rest
+        return
+    ids = np.unique(np.concatenate([tokens for split in splits for tokens in split.tokens]))
+    seen = torch.from_numpy(ids).to(table.weight.device)
+    small = SeenRows(table, seen)
+    gpt.set_submodule("wte", small)
+    try:
+        yield rest
+    finally:
+        gpt.set_submodule("wte", table)
+        with torch.no_grad():
+            table.weight.mul_(rest.factor)
+            table.weight[seen] = small.weight

@@ -1,0 +1,122 @@
+"""A training's time and losses, without making a device wait for the host at every step."""
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lora_compare.batches import IntArray
+from lora_compare.errors import TrainingError
+
+UNSEEN = 20
+"""Losses that may wait on a device before the host looks at them."""
+
+
+class Clock:
+    """Adds up seconds, those that the device's queued work takes included.
+
+    Args:
+        device: The device whose work is waited for when the clock stops.
+
+    Attributes:
+        seconds: The time so far, up to the last stop.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.seconds = 0.0
+        self._synchronize = {
+            "cuda": torch.cuda.synchronize,
+            "mps": torch.mps.synchronize,
+        }.get(device.type, lambda: None)
+
+    def start(self) -> None:
+        """Go on counting."""
+        self._start = time.perf_counter()
+
+    def stop(self) -> None:
+        """Count what the device has been given so far, and no further."""
+        self._synchronize()
+        self.seconds += time.perf_counter() - self._start
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Do not count what is done in the block."""
+        self.stop()
+        yield
+        self.start()
+
+
+class Losses:
+    """Sees to it that every step's loss is a finite number.
+
+    On a CPU each is looked at once; elsewhere that would stop the device at every step, so
+    a few are collected first.
+
+    Args:
+        device: Where the losses are.
+
+    Attributes:
+        last: The last loss that was looked at, in nats.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.last = math.nan
+        self._most = 0 if device.type == "cpu" else UNSEEN
+        self._unseen: list[tuple[Tensor, int, float, Sequence[IntArray]]] = []
+
+    def add(self, loss: Tensor, step: int, rate: float, groups: Sequence[IntArray]) -> None:
+        """Take in the loss of one step.
+
+        Args:
+            loss: The loss, shape ().
+            step: The step's number, from 1.
+            rate: Its learning rate.
+            groups: The indices of its texts in the training split.
+
+        Raises:
+            TrainingError: This loss or an earlier one is not finite.
+        """
+        self._unseen.append((loss, step, rate, groups))
+        if len(self._unseen) > self._most:
+            self.check()
+
+    def check(self) -> None:
+        """Look at all losses so far.
+
+        Raises:
+            TrainingError: One of them is not finite; the message names the first.
+        """
+        if not self._unseen:
+            return
+        values = torch.stack([loss for loss, *_ in self._unseen]).tolist()
+        for value, (_, step, rate, groups) in zip(values, self._unseen, strict=True):
+            rows = ", ".join(str(i) for i in np.concatenate(groups)[:16])
+            require_finite(value, step, rate, f"rows {rows} of data/splits/train.csv")
+        self.last = values[-1]
+        self._unseen.clear()
+
+
+def require_finite(loss: float, step: int, rate: float, texts: str) -> None:
+    """Stop a training whose loss is not a finite number.
+
+    Args:
+        loss: The loss in nats.
+        step: The step's number.
+        rate: Its learning rate.
+        texts: What the loss is of, in words.
+
+    Raises:
+        TrainingError: The loss is infinite or no number.
+    """
+    if not math.isfinite(loss):
+        raise TrainingError(
+            f"The loss is {loss}.",
+            where=f"step {step}, learning rate {rate:g}, {texts}",
+            expected="a finite number",
+            kept="the outputs of the stages before this one",
+            next="lower the method's learning_rate, or set training.max_grad_norm, in params.yaml",
+        )

@@ -1,0 +1,46 @@
+"""The type of the arithmetic: chosen by device, applied to frozen weights alone."""
+
+import pytest
+import torch
+
+from lora_compare.gpt import GPT, Classifier, GPTConfig, initialise
+from lora_compare.lora import inject
+from lora_compare.precision import choose_precision, has_fast_bfloat16, lower_frozen
+from lora_settings import lora_settings
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("known", "expected"),
+    [
+        ({"avx2": True, "avx512_f": True}, torch.float32),
+        ({"avx512_f": True, "avx512_bf16": False, "amx_bf16": False}, torch.float32),
+        ({"avx512_f": True, "avx512_bf16": True}, torch.bfloat16),
+        ({"amx_bf16": True}, torch.bfloat16),
+        ({"neon": True}, torch.float32),
+    ],
+)
+def test_auto_takes_bfloat16_only_where_a_cpu_has_it(
+    known: dict[str, bool], expected: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: known)
+    assert choose_precision("auto", CPU) == expected
+    assert choose_precision("float32", CPU) == torch.float32
+    assert choose_precision("bfloat16", CPU) == torch.bfloat16
+
+
+def test_auto_is_float32_on_other_devices_without_a_measurement() -> None:
+    assert not has_fast_bfloat16(torch.device("mps"))
+
+
+def test_only_frozen_weights_of_linear_layers_are_lowered() -> None:
+    config = GPTConfig(vocab_size=40, context_length=8, n_layer=1, n_head=2, n_embd=8)
+    model = Classifier(initialise(GPT(config)), 2, "last_token")
+    inject(model, lora_settings(bias="lora_only"))
+    lower_frozen(model, torch.bfloat16, keep=(model.score,))
+    lowered = {n for n, p in model.named_parameters() if p.dtype == torch.bfloat16}
+    names = ("attn.q_proj", "attn.k_proj", "attn.v_proj", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
+    assert lowered == {f"gpt.h.0.{name}.base_layer.weight" for name in names}
+    trained = [p for p in model.parameters() if p.requires_grad]
+    assert {p.dtype for p in trained} == {torch.float32}
