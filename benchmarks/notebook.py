@@ -1,4 +1,4 @@
-"""The published notebook's formulation, written plainly: what our fast one must equal.
+"""The published notebook's formulation, written plainly: the yardstick for results and for speed.
 
 Batches are padded to the longest training text with no mask, every position goes through every
 layer, the last position's logits classify, and LoRA is a separate sum beside each Linear layer.
@@ -77,7 +77,7 @@ class NotebookGPT(nn.Module):
         self.norm, self.head = Norm(width), nn.Linear(width, classes)
 
     def forward(self, ids: Tensor) -> Tensor:
-        x = self.tokens(ids) + self.positions(torch.arange(ids.shape[1]))
+        x = self.tokens(ids) + self.positions(torch.arange(ids.shape[1], device=ids.device))
         return self.head(self.norm(self.blocks(x)))
 
 

@@ -1,0 +1,64 @@
+"""lora-compare as a contender: the one place here that uses its training interface."""
+
+import numpy as np
+import torch
+
+from benchmarks.jobs import SEED, Contender, Job, Text
+from lora_compare import lora
+from lora_compare.adapters import choose_trainable
+from lora_compare.batches import Examples, collate
+from lora_compare.evaluation import Padding, predict_logits
+from lora_compare.gpt import GPT, Classifier, GPTConfig, initialise
+from lora_compare.params import LoraParams, MethodParams
+from lora_compare.seeding import seeded
+from lora_compare.training import optimizer_step
+
+LEARNING_RATES = {"lora": 8e-4, "full": 5e-5}
+"""The book's, as its weight decay; they do not matter for the time."""
+
+WEIGHT_DECAY = 0.1
+
+
+def method_params(job: Job) -> MethodParams:
+    """Return the method as params.yaml would have it."""
+    adapter = LoraParams(
+        r=job.rank,
+        lora_alpha=job.rank,
+        lora_dropout=0.0,
+        target_modules="all-linear",
+        bias="none",
+    )
+    return MethodParams(
+        trainable="lora" if job.method == "lora" else "all",
+        learning_rate=LEARNING_RATES[job.method],
+        weight_decay=WEIGHT_DECAY,
+        lora=adapter if job.method == "lora" else None,
+    )
+
+
+def build(job: Job) -> Contender:
+    """Return this project's classifier with the steps of `training.train`."""
+    with seeded(SEED):
+        model = Classifier(initialise(GPT(GPTConfig(**job.shape))), 2, "last_token")
+    choose_trainable(model, method_params(job), SEED)
+    model.to(torch.device(job.device))
+    trained = [p for p in model.parameters() if p.requires_grad]
+    rate = LEARNING_RATES[job.method]
+    optimizer = torch.optim.AdamW(
+        lora.parameter_groups(model, rate, WEIGHT_DECAY, None), fused=True
+    )
+
+    def step(texts: list[Text], labels: list[int]) -> float:
+        batch = collate(_examples(texts, labels), job.pad_token, job.width)
+        return optimizer_step(model, [batch], optimizer, trained)
+
+    def predict(texts: list[Text]) -> None:
+        lora.merge(model)
+        predict_logits(model, _examples(texts, [0] * len(texts)), Padding(job.pad_token, job.width))
+        lora.unmerge(model)
+
+    return Contender(model, step, predict)
+
+
+def _examples(texts: list[Text], labels: list[int]) -> Examples:
+    return Examples([np.array(text, dtype=np.int64) for text in texts], np.array(labels))
