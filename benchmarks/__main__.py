@@ -1,6 +1,7 @@
 """The commands of `python -m benchmarks`: measure steps, measure scale, write the page."""
 
 import importlib.util
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,28 +24,21 @@ RESULTS = ROOT / "benchmarks" / "results"
 
 PAGE = ROOT / "docs" / "performance.md"
 
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
-class Names(click.ParamType):
-    """Several names with commas between them.
 
-    Args:
-        allowed: All names.
-    """
+def names_option(name: str, allowed: Sequence[str], default: Sequence[str]) -> Decorator:
+    """Return an option that takes several of the `allowed` names, with commas between them."""
 
-    name = "names"
-
-    def __init__(self, allowed: tuple[str, ...]) -> None:
-        self.allowed = allowed
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[str, ...]:
-        """Return the names in `value`, in its order."""
-        names = tuple(value.split(",")) if isinstance(value, str) else tuple(value)
-        for name in names:
-            if name not in self.allowed:
-                self.fail(f"{name!r} is none of {', '.join(self.allowed)}", param, ctx)
+    def read(context: click.Context, parameter: click.Parameter, value: str) -> tuple[str, ...]:
+        names = tuple(value.split(","))
+        for one in names:
+            if one not in allowed:
+                message = f"{one!r} is none of {', '.join(allowed)}"
+                raise click.BadParameter(message, context, parameter)
         return names
+
+    return click.option(name, default=",".join(default), show_default=True, callback=read)
 
 
 THREADS = click.option(
@@ -53,9 +47,7 @@ THREADS = click.option(
 DEVICE = click.option(
     "--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True
 )
-METHODS = click.option(
-    "--methods", type=Names(steps.METHODS), default=steps.METHODS, show_default="lora,full"
-)
+METHODS = names_option("--methods", steps.METHODS, steps.METHODS)
 OUTPUT = click.option(
     "--output",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -71,16 +63,9 @@ def main() -> None:
 
 @main.command("steps")
 @click.option("--messages", type=click.Path(path_type=Path, exists=True, dir_okay=False))
-@click.option(
-    "--model", type=click.Choice(list(CONFIGS)), default="gpt2-small", show_default=True
-)
+@click.option("--model", type=click.Choice(list(CONFIGS)), default="gpt2-small", show_default=True)
 @METHODS
-@click.option(
-    "--implementations",
-    type=Names(tuple(IMPLEMENTATIONS)),
-    default=tuple(IMPLEMENTATIONS),
-    show_default=",".join(IMPLEMENTATIONS),
-)
+@names_option("--implementations", tuple(IMPLEMENTATIONS), tuple(IMPLEMENTATIONS))
 @click.option("--steps", "n_steps", type=POSITIVE, default=8, show_default=True)
 @click.option("--repeats", type=POSITIVE, default=3, show_default=True)
 @click.option("--batch-size", type=POSITIVE, default=8, show_default=True)
@@ -131,12 +116,7 @@ def measure_steps(
 
 @main.command("scale")
 @METHODS
-@click.option(
-    "--implementations",
-    type=Names(tuple(IMPLEMENTATIONS)),
-    default=scale.IMPLEMENTATIONS,
-    show_default=",".join(scale.IMPLEMENTATIONS),
-)
+@names_option("--implementations", tuple(IMPLEMENTATIONS), scale.IMPLEMENTATIONS)
 @click.option("--steps", "n_steps", type=POSITIVE, default=2, show_default=True)
 @THREADS
 @DEVICE

@@ -103,14 +103,13 @@ def matmul_throughput(job: Job) -> dict[str, Any]:
     rows = {round(sum(map(len, job.texts)) / n_batches), job.batch_size * job.padded_length}
     figures: dict[str, Any] = {}
     for dtype in (torch.float32, torch.bfloat16):
-        products = [
-            {"shape": [m, width, 4 * width], "flops_per_second": rate}
-            for m in sorted(rows)
-            for rate in [_best_rate(m, width, dtype, job.device)]
-        ]
+        rates = {m: _best_rate(m, width, dtype, job.device) for m in sorted(rows)}
         figures[str(dtype).removeprefix("torch.")] = {
-            "products": products,
-            "flops_per_second": max(product["flops_per_second"] for product in products),
+            "products": [
+                {"shape": [m, width, 4 * width], "flops_per_second": rate}
+                for m, rate in rates.items()
+            ],
+            "flops_per_second": max(rates.values()),
         }
     return figures
 

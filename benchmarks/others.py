@@ -77,7 +77,6 @@ def build_transformers(job: Job) -> Contender:
         n_embd=s["n_embd"],
         n_layer=s["n_layer"],
         n_head=s["n_head"],
-        num_labels=2,
         resid_pdrop=0.0,
         embd_pdrop=0.0,
         attn_pdrop=0.0,
@@ -86,15 +85,14 @@ def build_transformers(job: Job) -> Contender:
         pad_token_id=job.pad_token,
         use_cache=False,
     )
+    config.num_labels = 2
     model: nn.Module = transformers.GPT2ForSequenceClassification(config)
     if job.method == "lora":
         model = adapted_by_peft(model, job.rank)
     model.to(job.device)
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=RATES[job.method], weight_decay=DECAY, fused=True)
-    autocast = torch.autocast(
-        job.device, dtype=torch.bfloat16, enabled=job.precision == "bfloat16"
-    )
+    autocast = torch.autocast(job.device, dtype=torch.bfloat16, enabled=job.precision == "bfloat16")
 
     def inputs(texts: list[Text]) -> dict[str, Tensor]:
         tokens = padded(texts, job)
@@ -109,7 +107,7 @@ def build_transformers(job: Job) -> Contender:
             loss = model(**inputs(texts), labels=torch.tensor(labels, device=job.device)).loss
         loss.backward()
         optimizer.step()
-        return float(loss)
+        return float(loss.item())
 
     def predict(texts: list[Text]) -> None:
         model.eval()
@@ -131,5 +129,5 @@ def adapted_by_peft(model: nn.Module, rank: int) -> nn.Module:
         target_modules=["c_attn", "c_proj", "c_fc", "score"],
         fan_in_fan_out=True,
     )
-    adapted: nn.Module = peft.get_peft_model(model, config)  # type: ignore[arg-type]
+    adapted: nn.Module = peft.get_peft_model(model, config)
     return adapted

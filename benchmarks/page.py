@@ -8,7 +8,7 @@ from typing import Any
 from benchmarks.charts import steps_chart, sweep_chart
 from lora_compare.errors import DataError
 from lora_compare.files import write_text
-from lora_compare.formats import UNKNOWN, count, duration, percent, size
+from lora_compare.formats import DASH, UNKNOWN, count, percent, size
 
 MARKS = re.compile(
     r"(.*<!-- measurements -->\n).*(<!-- /measurements -->.*)",
@@ -92,8 +92,7 @@ STEP_HEADER = (
     "precision",
     "padded to",
     "trained parameters",
-    "step (median)",
-    "lowest to highest of the repeats",
+    "a step (lowest to highest repeat)",
     "messages a second",
     "peak memory",
     "times as fast as the notebook",
@@ -121,8 +120,7 @@ def _step_row(row: Mapping[str, Any]) -> list[str]:
         row["precision"],
         _padding(row),
         count(row["trainable_parameters"]),
-        _seconds(row["step_seconds"]),
-        f"{_seconds(min(repeats))} to {_seconds(max(repeats))}",
+        f"{_seconds(row['step_seconds'])} ({_bare(min(repeats))}{DASH}{_bare(max(repeats))})",
         f"{row['examples_per_second']:.3g}",
         size(row["peak_memory_bytes"]),
         *_ratios(row),
@@ -134,7 +132,7 @@ def _evaluation_row(row: Mapping[str, Any]) -> list[str]:
         row["implementation"],
         row["precision"],
         _padding(row),
-        duration(row["seconds"]),
+        _seconds(row["seconds"]),
         f"{row['examples_per_second']:.3g}",
         size(row["peak_memory_bytes"]),
         *_ratios(row),
@@ -152,7 +150,12 @@ def _padding(row: Mapping[str, Any]) -> str:
 
 
 def _seconds(value: float) -> str:
-    return f"{1000 * value:.3g} ms" if value < 0.9995 else f"{value:.2f} s"
+    return f"{_bare(value)} s"
+
+
+def _bare(value: float) -> str:
+    """Return a number with three digits and no exponent."""
+    return f"{value:.3g}" if value < 0.9995 else f"{value:.2f}"
 
 
 def _machine_line(results: Mapping[str, Any]) -> str:
@@ -191,14 +194,12 @@ def _work_line(results: Mapping[str, Any]) -> str:
 
 def _matmul_table(results: Mapping[str, Any]) -> str:
     matmul = results["matmul"]
-    shapes = [product["shape"] for product in matmul["float32"]["products"]]
+    rates = {name: [p["flops_per_second"] for p in m["products"]] for name, m in matmul.items()}
     rows = [
-        [" × ".join(map(str, shape))]
-        + [f"{figures['products'][i]['flops_per_second'] / 1e9:,.0f}" for figures in matmul.values()]
-        for i, shape in enumerate(shapes)
+        [*map(str, product["shape"]), *(f"{rates[name][i] / 1e9:,.0f}" for name in matmul)]
+        for i, product in enumerate(matmul["float32"]["products"])
     ]
-    header = ("rows × inputs × outputs", *(f"{name}, GFLOP/s" for name in matmul))
-    return _table(header, rows)
+    return _table(("rows", "inputs", "outputs", *(f"{n}, GFLOP/s" for n in matmul)), rows)
 
 
 def scale_section(results: Mapping[str, Any], pictures: Sequence[str]) -> str:

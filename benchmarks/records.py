@@ -82,9 +82,9 @@ def with_ratios(records: Sequence[dict[str, Any]], seconds: str) -> list[dict[st
         ratios: dict[str, float | None] = {}
         for name, implementation in REFERENCES.items():
             other = by_key.get((implementation, record["method"]))
-            ratios[f"times_as_fast_as_{name}"] = other and other[seconds] / record[seconds]
+            ratios[f"times_as_fast_as_{name}"] = other[seconds] / record[seconds] if other else None
             ratios[f"memory_of_{name}"] = (
-                other and record["peak_memory_bytes"] / other["peak_memory_bytes"]
+                record["peak_memory_bytes"] / other["peak_memory_bytes"] if other else None
             )
         result.append({**record, **ratios})
     return result
@@ -99,4 +99,3 @@ def matmul_record(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
         best = max(product["flops_per_second"] for product in products)
         result[precision] = {"products": products, "flops_per_second": best}
     return result
-

@@ -56,9 +56,7 @@ SWEEPS: Sweeps = {
 }
 """The points by what changes along them."""
 
-QUICK_SWEEPS: Sweeps = {
-    "rank": _along("rank", (4, 16), Point("gpt2-nano", length=8, batch_size=2))
-}
+QUICK_SWEEPS: Sweeps = {"rank": _along("rank", (4, 16), Point("gpt2-nano", length=8, batch_size=2))}
 
 
 @dataclass(frozen=True)

@@ -60,8 +60,9 @@ def make_workload(messages: Path | None, model: str, batch_size: int) -> Workloa
         DataError: The file cannot be used.
     """
     source, name = _choose_source(messages)
-    corpus, _ = load_corpus(DataParams(source=source, text_column="text", label_column="label"),
-                            Paths(Path.cwd()))
+    corpus, _ = load_corpus(
+        DataParams(source=source, text_column="text", label_column="label"), Paths(Path.cwd())
+    )
     own = messages is not None
     frames, _ = split(
         corpus,
