@@ -21,7 +21,10 @@ CAPABILITIES = ("avx2", "avx512_f", "avx512_bf16", "amx_bf16", "amx_fp16", "bf16
 
 PACKAGES = ("torch", "transformers", "peft", "numpy")
 
-MATMUL_SECONDS = 0.3
+LARGE_BATCH = 4096
+"""Tokens of a batch that is not bound by memory: `lora_compare.evaluation.TOKEN_BUDGET`."""
+
+MATMUL_SECONDS = 0.5
 """Time for which each matrix product is repeated; the fastest repetition counts."""
 
 
@@ -95,12 +98,13 @@ def peak_memory_bytes(device: str) -> int:
 def matmul_throughput(job: Job) -> dict[str, Any]:
     """Return how many FLOPs a second the feed-forward's matrix products reach, by precision.
 
-    Each is measured with the tokens of the job's mean batch and of its padded one, as the
-    forward pass, the gradient of the input and the gradient of the weight multiply.
+    Each is measured with the tokens of the job's mean batch, of its padded one and of a large
+    one, as the forward pass, the gradient of the input and the gradient of the weight multiply.
     """
     width = job.shape["n_embd"]
     n_batches = len(job.texts) / job.batch_size
-    rows = {round(sum(map(len, job.texts)) / n_batches), job.batch_size * job.padded_length}
+    mean = round(sum(map(len, job.texts)) / n_batches)
+    rows = {mean, job.batch_size * job.padded_length, LARGE_BATCH}
     figures: dict[str, Any] = {}
     for dtype in (torch.float32, torch.bfloat16):
         rates = {m: _best_rate(m, width, dtype, job.device) for m in sorted(rows)}

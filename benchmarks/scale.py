@@ -92,6 +92,7 @@ def sweep(
         progress: Where to report.
         run: How a job is done.
     """
+    versions = describe_versions()  # the commit may change while this runs
     limit = MEMORY_SHARE * available_memory_bytes(settings.device)
     jobs: dict[str, Job] = {}
     facts: dict[str, dict[str, Any]] = {}
@@ -110,7 +111,7 @@ def sweep(
     runs = in_turns(jobs, 1, progress, run)
     return {
         "machine": describe_machine(settings.device),
-        "versions": describe_versions(),
+        "versions": versions,
         "settings": {
             "steps": settings.steps,
             "threads": settings.threads,

@@ -67,6 +67,7 @@ def compare(
         progress: Where to report.
         run: How a job is done.
     """
+    versions = describe_versions()  # the commit may change while this runs
     jobs = training_jobs(settings, workload)
     runs = in_turns(jobs, settings.repeats, progress, run)
     matmul = matmul_record(runs.pop("matmul"))
@@ -84,7 +85,7 @@ def compare(
     ]
     return {
         "machine": describe_machine(settings.device),
-        "versions": describe_versions(),
+        "versions": versions,
         "settings": described(settings),
         "messages": workload.description,
         "timed_messages": length_figures(
