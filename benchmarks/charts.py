@@ -17,8 +17,8 @@ from lora_compare.charts import ALONE, INK, STYLE, colour
 WIDTH = 740
 """In SVG units: about as wide as a README shows a picture."""
 
-METHODS = ("lora", "full")
-"""In the order of their colours."""
+METHODS = ("full", "lora")
+"""In the order of their colours, the one of params.yaml."""
 
 LINES = ("-", (0, (4, 2)), (0, (1, 1.5)))
 """Line styles of the implementations, in their order."""
