@@ -2,6 +2,7 @@
 PYTHON ?= python3
 PIP_ARGS ?=
 PYTEST_ARGS ?=
+BENCHMARK_ARGS ?=
 PORT ?= 5000
 
 BIN := .venv/bin
@@ -9,7 +10,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev repro summary results ui test test-slow parity lint types check lock clean
+.PHONY: help setup setup-dev repro summary results ui test test-slow parity benchmark lint types check lock clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -57,6 +58,10 @@ test-slow: setup-dev ## the default experiment on the real file (minutes)
 parity: setup-dev ## measure how far PEFT, transformers and the notebook are (docs/parity.md)
 	python -m pytest --numprocesses=0 -m "slow or not slow" tests/parity \
 	  --parity-report docs/parity.md $(PYTEST_ARGS)
+
+benchmark: setup-dev ## measure steps beside PEFT and the notebook (SCALE=1: by size; docs/performance.md)
+	python -m benchmarks $(if $(SCALE),scale,steps) $(BENCHMARK_ARGS)
+	python -m benchmarks write
 
 lint: setup-dev ## ruff: rules and format
 	ruff check .

@@ -10,6 +10,7 @@ import transformers
 from torch import nn
 from torch.nn import functional as F
 
+from benchmarks.notebook import LinearWithLoRA, NotebookGPT, notebook_name
 from lora_compare import lora
 from lora_compare.adapters import adapt
 from lora_compare.batches import Examples, collate
@@ -21,7 +22,6 @@ from lora_compare.training import optimizer_step
 from lora_settings import lora_settings
 
 from .conftest import Parity
-from .notebook import LinearWithLoRA, NotebookGPT, notebook_name
 
 PADDED = 120
 """Tokens of the longest training message of the notebook."""

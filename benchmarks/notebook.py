@@ -1,4 +1,4 @@
-"""The published notebook's formulation, written plainly: what our fast one must equal.
+"""The published notebook's formulation, written plainly: the yardstick for results and for speed.
 
 Batches are padded to the longest training text with no mask, every position goes through every
 layer, the last position's logits classify, and LoRA is a separate sum beside each Linear layer.
@@ -17,10 +17,12 @@ class Attention(nn.Module):
         super().__init__()
         self.heads, self.size = heads, width // heads
         self.query, self.key, self.value, self.out = (nn.Linear(width, width) for _ in range(4))
+        self.future: Tensor
         future = torch.triu(torch.ones(context, context, dtype=torch.bool), diagonal=1)
         self.register_buffer("future", future)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the attended values; both have shape (b, t, d)."""
         b, t, d = x.shape
         q, k, v = (
             layer(x).view(b, t, self.heads, self.size).transpose(1, 2)
@@ -28,7 +30,8 @@ class Attention(nn.Module):
         )
         scores = q @ k.transpose(2, 3) / math.sqrt(self.size)
         weights = torch.softmax(scores.masked_fill(self.future[:t, :t], -torch.inf), dim=-1)
-        return self.out((weights @ v).transpose(1, 2).reshape(b, t, d))
+        y: Tensor = self.out((weights @ v).transpose(1, 2).reshape(b, t, d))
+        return y
 
 
 class Norm(nn.Module):
@@ -39,6 +42,7 @@ class Norm(nn.Module):
         self.scale, self.shift = nn.Parameter(torch.ones(width)), nn.Parameter(torch.zeros(width))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return `x` normalised along its last axis, in its shape."""
         mean, variance = x.mean(-1, keepdim=True), x.var(-1, keepdim=True, unbiased=False)
         return self.scale * (x - mean) / torch.sqrt(variance + 1e-5) + self.shift
 
@@ -47,6 +51,7 @@ class Gelu(nn.Module):
     """GPT-2's approximation of GELU."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return GELU of every element of `x`, in its shape."""
         inner = math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)
         return 0.5 * x * (1 + torch.tanh(inner))
 
@@ -61,8 +66,10 @@ class Block(nn.Module):
         self.norm1, self.norm2, self.gelu = Norm(width), Norm(width), Gelu()
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the residual stream after the block; both have shape (b, t, d)."""
         x = x + self.attention(self.norm1(x))
-        return x + self.down(self.gelu(self.up(self.norm2(x))))
+        y: Tensor = x + self.down(self.gelu(self.up(self.norm2(x))))
+        return y
 
 
 class NotebookGPT(nn.Module):
@@ -77,8 +84,10 @@ class NotebookGPT(nn.Module):
         self.norm, self.head = Norm(width), nn.Linear(width, classes)
 
     def forward(self, ids: Tensor) -> Tensor:
-        x = self.tokens(ids) + self.positions(torch.arange(ids.shape[1]))
-        return self.head(self.norm(self.blocks(x)))
+        """Return logits of shape (b, t, classes) for token ids of shape (b, t)."""
+        x = self.tokens(ids) + self.positions(torch.arange(ids.shape[1], device=ids.device))
+        logits: Tensor = self.head(self.norm(self.blocks(x)))
+        return logits
 
 
 class LinearWithLoRA(nn.Module):
@@ -91,7 +100,9 @@ class LinearWithLoRA(nn.Module):
         self.scale = alpha / a.shape[1]
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.linear(x) + self.scale * (x @ self.a @ self.b)
+        """Return the outputs, shape (..., d_out), of inputs of shape (..., d_in)."""
+        y: Tensor = self.linear(x) + self.scale * (x @ self.a @ self.b)
+        return y
 
 
 NAMES = {

@@ -1,0 +1,80 @@
+"""lora-compare as a contender: the one place here that uses its training interface."""
+
+from functools import cache
+
+import numpy as np
+import torch
+
+from benchmarks.jobs import SEED, Contender, Job, Text
+from lora_compare import lora
+from lora_compare.adapters import choose_trainable
+from lora_compare.allocator import keep_freed_memory
+from lora_compare.batches import Examples, collate
+from lora_compare.embeddings import seen_rows
+from lora_compare.evaluation import Padding, predict_logits
+from lora_compare.gpt import GPT, Classifier, GPTConfig, initialise
+from lora_compare.params import LoraParams, MethodParams
+from lora_compare.precision import choose_precision, lower_frozen
+from lora_compare.seeding import seeded
+from lora_compare.training import optimizer_step
+
+LEARNING_RATES = {"lora": 8e-4, "full": 5e-5}
+"""The book's, as its weight decay; they do not matter for the time."""
+
+WEIGHT_DECAY = 0.1
+
+
+def method_params(job: Job) -> MethodParams:
+    """Return the method as params.yaml would have it."""
+    adapter = LoraParams(
+        r=job.rank,
+        lora_alpha=job.rank,
+        lora_dropout=0.0,
+        target_modules="all-linear",
+        bias="none",
+    )
+    return MethodParams(
+        trainable="lora" if job.method == "lora" else "all",
+        learning_rate=LEARNING_RATES[job.method],
+        weight_decay=WEIGHT_DECAY,
+        lora=adapter if job.method == "lora" else None,
+    )
+
+
+def build(job: Job) -> Contender:
+    """Return this project's classifier with the steps of `training.train`."""
+    keep_freed_memory()
+    device = torch.device(job.device)
+    dtype = choose_precision(job.precision, device)
+    with seeded(SEED):
+        model = Classifier(initialise(GPT(GPTConfig(**job.shape))), 2, "last_token")
+    choose_trainable(model, method_params(job), SEED)
+    model.to(device)
+    if job.task == "train":
+        lower_frozen(model, dtype, keep=(model.score,))
+    padding = Padding(job.pad_token, job.width)
+    whole_split = [list(job.vocabulary), *job.texts]
+
+    def examples(texts: list[Text], labels: list[int]) -> Examples:
+        tokens = [padding.pad(np.array(text, dtype=np.int64)) for text in texts]
+        return Examples(tokens, np.array(labels))
+
+    @cache
+    def optimizer() -> torch.optim.Optimizer:
+        tokens = [np.array(t, dtype=np.int64) for t in whole_split if t]
+        seen = Examples(tokens, np.zeros(len(tokens), dtype=np.int64))
+        seen_rows(model.gpt, [seen]).__enter__()  # until the process ends
+        rate = LEARNING_RATES[job.method]
+        groups = lora.parameter_groups(model, rate, WEIGHT_DECAY, None)
+        return torch.optim.AdamW(groups, fused=True)
+
+    def step(texts: list[Text], labels: list[int]) -> float:
+        batch = collate(examples(texts, labels))
+        return optimizer_step(model, [batch], optimizer(), dtype=dtype).item()
+
+    def predict(texts: list[Text]) -> None:
+        lora.merge(model)
+        predict_logits(model, examples(texts, [0] * len(texts)), dtype=dtype)
+        lora.unmerge(model)
+
+    return Contender(model, step, predict)
