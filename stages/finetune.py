@@ -3,39 +3,41 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from lora_compare import lora, tracking
-from lora_compare.adapters import save_method
-from lora_compare.base import load_base
 from lora_compare.console import stage
-from lora_compare.corpus import read_classes, read_split
-from lora_compare.cost import cost_figures
 from lora_compare.errors import ParamsError
-from lora_compare.files import write_csv, write_json
-from lora_compare.finetuning import finetune, merge_error
-from lora_compare.imported import adopt
 from lora_compare.params import Params
 from lora_compare.paths import Paths, require
 from lora_compare.progress import Progress
-from lora_compare.seeding import choose_device, make_deterministic
-from lora_compare.training import Evaluation, columns
+from lora_compare.tracking.process import Tracker
 
 
-@stage("finetune", per_method=True)
-def main(paths: Paths, params: Params, progress: Progress, method: str) -> None:
+@stage("finetune", per_method=True, live=True)
+def main(paths: Paths, params: Params, progress: Progress, method: str, live: Tracker) -> None:
     """Write what training changed, its history and its cost."""
+    from lora_compare import lora
+    from lora_compare.adapters import save_method
+    from lora_compare.base import load_base
+    from lora_compare.corpus import read_classes
+    from lora_compare.cost import cost_figures
+    from lora_compare.files import write_csv, write_json
+    from lora_compare.finetuning import finetune, merge_error
+    from lora_compare.imported import adopt
+    from lora_compare.seeding import choose_device, make_deterministic
+    from lora_compare.tokens import read_examples
+    from lora_compare.training import Evaluation, columns
+
     settings = params.method(method)
     training = params.training
     make_deterministic(training.seed, params.threads)
     device = choose_device(training.device)
     base = load_base(paths.base)
     classes = read_classes(require(paths.classes, "split"))
-    splits = {n: read_split(require(paths.split(n), "split")) for n in ("train", "validation")}
+    splits = {name: read_examples(paths.tokens(name)) for name in ("train", "validation")}
 
-    with tracking.live_run(paths, params, method, progress) as live, naming(method):
+    def show(row: Evaluation) -> None:
+        live.log(row.to_dict())
 
-        def show(row: Evaluation) -> None:
-            live.log([row.to_dict()])
-
+    with naming(method), progress.work("train"):
         if settings.trainable == "imported":
             classifier, result, settings, count = adopt(
                 paths.root, settings, base, classes, splits, training, device, show
@@ -56,8 +58,8 @@ def main(paths: Paths, params: Params, progress: Progress, method: str) -> None:
             count = lora.count(classifier.model)
 
     cost = cost_figures(result, device)  # before the check of merging, which takes memory too
-    texts = splits["validation"]["Text"].tolist()
-    error = merge_error(classifier, texts) if settings.lora else None
+    with progress.work("measure the error of merging"):
+        error = merge_error(classifier, splits["validation"]) if settings.lora else None
     save_method(paths.model(method), classifier, settings, training.seed, base, error, count)
     write_csv(paths.history(method), columns(result.history))
     for path in (paths.cost(method), paths.cost_copy(method)):

@@ -60,7 +60,12 @@ class TextClassifier:
     def probabilities(self, texts: Sequence[str], progress: Progress = SILENT) -> FloatArray:
         """Return the probability of each class for each text, shape (n, n_classes)."""
         examples, _ = self.examples(texts, [0] * len(texts))
-        return softmax(predict_logits(self.model, examples, self.padding, progress))
+        return self.chances(examples, progress)
+
+    def chances(self, examples: Examples, progress: Progress = SILENT) -> FloatArray:
+        """Return the probability of each class for each example, shape (n, n_classes)."""
+        taken, _ = examples.cut(self.max_length)
+        return softmax(predict_logits(self.model, taken, self.padding, progress))
 
 
 @torch.inference_mode()

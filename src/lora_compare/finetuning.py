@@ -1,13 +1,13 @@
 """One method from the base model to a trained classifier."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 
-import pandas as pd
 import torch
 
 from lora_compare import lora
-from lora_compare.adapters import choose_trainable, longest, untuned
+from lora_compare.adapters import choose_trainable, untuned
 from lora_compare.base import Base
+from lora_compare.batches import Examples
 from lora_compare.evaluation import FloatArray, TextClassifier, predict_logits
 from lora_compare.params import ClassifierParams, MethodParams, TrainingParams
 from lora_compare.progress import SILENT, Progress
@@ -20,7 +20,7 @@ MERGE_CHECKED = 64
 def start(
     base: Base,
     classes: list[str],
-    train_texts: list[str],
+    train_examples: Examples,
     classifier: ClassifierParams,
     training: TrainingParams,
 ) -> TextClassifier:
@@ -29,7 +29,7 @@ def start(
     Args:
         base: The network and its tokenizer; the network becomes part of the result.
         classes: Names of the classes.
-        train_texts: The training split; position `last_position` pads to its longest text.
+        train_examples: The training split; position `last_position` pads to its longest text.
         classifier: The head.
         training: Seed and longest text.
     """
@@ -37,13 +37,14 @@ def start(
     unpadded = untuned(*arguments)
     if classifier.position != "last_position":
         return unpadded
-    return untuned(*arguments, padded_length=longest(unpadded, train_texts))
+    longest = min(int(train_examples.lengths.max()), unpadded.max_length)
+    return untuned(*arguments, padded_length=longest)
 
 
 def finetune(
     base: Base,
     classes: list[str],
-    splits: dict[str, pd.DataFrame],
+    splits: Mapping[str, Examples],
     classifier: ClassifierParams,
     training: TrainingParams,
     method: MethodParams,
@@ -57,7 +58,7 @@ def finetune(
     Args:
         base: The model to start from; its network is trained in place.
         classes: Names of the classes.
-        splits: Frames `train` and `validation` with the columns Label and Text.
+        splits: `train` and `validation`, not cut yet.
         classifier: The head.
         training: What all methods share.
         method: What is trained, and how fast.
@@ -72,13 +73,11 @@ def finetune(
     """
     assert method.learning_rate is not None, "an imported method is not trained"
     assert method.weight_decay is not None
-    texts = {name: frame["Text"].tolist() for name, frame in splits.items()}
-    start_point = start(base, classes, texts["train"], classifier, training)
+    start_point = start(base, classes, splits["train"], classifier, training)
     choose_trainable(start_point.model, method, training.seed)
     start_point.model.to(device)
     (train_examples, train_cut), (validation_examples, validation_cut) = (
-        start_point.examples(texts[name], splits[name]["Label"].tolist())
-        for name in ("train", "validation")
+        splits[name].cut(start_point.max_length) for name in ("train", "validation")
     )
     if cut := train_cut + validation_cut:
         progress.say(f"{cut} messages were cut at {start_point.max_length} tokens")
@@ -100,7 +99,7 @@ def finetune(
     return start_point, result
 
 
-def merge_error(classifier: TextClassifier, texts: Sequence[str]) -> dict[str, float]:
+def merge_error(classifier: TextClassifier, texts: Examples) -> dict[str, float]:
     """Return how much merging the adapter changes the logits, by precision.
 
     Each figure is the largest absolute difference between the logits of the adapted model and
@@ -110,8 +109,8 @@ def merge_error(classifier: TextClassifier, texts: Sequence[str]) -> dict[str, f
         classifier: A classifier with an active adapter; it is unmerged afterwards.
         texts: Texts to compare on; the first `MERGE_CHECKED` are taken.
     """
-    sample = list(texts)[:MERGE_CHECKED]
-    examples, _ = classifier.examples(sample, [0] * len(sample))
+    sample = texts.take(range(min(MERGE_CHECKED, len(texts))))
+    examples, _ = sample.cut(classifier.max_length)
     dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
     def logits() -> dict[str, FloatArray]:
