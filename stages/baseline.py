@@ -1,46 +1,54 @@
 """Measure what fine-tuning has to beat: the untuned classifier and TF-IDF."""
 
 import pickle
-from functools import partial
 
-from lora_compare.base import load_base
-from lora_compare.baselines import count_parameters, fit_tfidf
 from lora_compare.console import stage
-from lora_compare.corpus import read_classes, read_split
-from lora_compare.files import write_csv, write_json
-from lora_compare.finetuning import start
 from lora_compare.params import Params
 from lora_compare.paths import SPLITS, Paths, require
-from lora_compare.precision import choose_precision
 from lora_compare.progress import Progress
-from lora_compare.results import measure, size_figures
-from lora_compare.seeding import choose_device, make_deterministic
 
 
 @stage("baseline")
 def main(paths: Paths, params: Params, progress: Progress) -> None:
     """Write metrics/baseline.json and both baselines' test predictions."""
+    from lora_compare.base import load_base
+    from lora_compare.baselines import count_parameters, fit_tfidf
+    from lora_compare.corpus import read_classes, read_split
+    from lora_compare.files import write_csv, write_json
+    from lora_compare.finetuning import start
+    from lora_compare.precision import choose_precision
+    from lora_compare.results import measure, size_figures
+    from lora_compare.seeding import choose_device, make_deterministic
+    from lora_compare.tokens import check_fit, read_examples
+
     make_deterministic(params.training.seed, params.threads)
     base = load_base(paths.base)
     classes = read_classes(require(paths.classes, "split"))
     splits = {name: read_split(require(paths.split(name), "split")) for name in SPLITS}
+    tokens = {name: read_examples(paths.tokens(name)) for name in SPLITS}
+    for name in SPLITS:
+        check_fit(paths.tokens(name), tokens[name], splits[name])
     texts = {name: frame["Text"].tolist() for name, frame in splits.items()}
-    labels = {name: frame["Label"].tolist() for name, frame in splits.items()}
+    labels = {name: examples.labels for name, examples in tokens.items()}
 
-    untuned = start(base, classes, texts["train"], params.classifier, params.training)
-    device = choose_device(params.training.device)
-    untuned.model.to(device)
-    total = sum(p.numel() for p in untuned.model.parameters())
-    dtype = choose_precision(params.training.precision, device)
-    predict = partial(untuned.probabilities, progress=progress, dtype=dtype)
-    untuned_results = measure(predict, splits, classes)
+    with progress.work("evaluate the untuned classifier"):
+        untuned = start(base, classes, tokens["train"], params.classifier, params.training)
+        device = choose_device(params.training.device)
+        untuned.model.to(device)
+        total = sum(p.numel() for p in untuned.model.parameters())
+        dtype = choose_precision(params.training.precision, device)
+        chances = {name: untuned.chances(tokens[name], progress, dtype) for name in SPLITS}
+        untuned_results = measure(chances, labels, texts["test"], classes)
 
     progress.say("fit TF-IDF and logistic regression")
-    name, tfidf = fit_tfidf(
-        texts["train"], labels["train"], texts["validation"], labels["validation"]
-    )
-    tfidf_results = measure(tfidf.predict_proba, splits, classes)
-    coefficients = count_parameters(tfidf)
+    with progress.work("fit and evaluate TF-IDF"):
+        name, tfidf = fit_tfidf(
+            *(texts["train"], labels["train"].tolist()),
+            *(texts["validation"], labels["validation"].tolist()),
+        )
+        chances = {name: tfidf.predict_proba(texts[name]) for name in SPLITS}
+        tfidf_results = measure(chances, labels, texts["test"], classes)
+        coefficients = count_parameters(tfidf)
 
     metrics = {
         "untuned": {**untuned_results.figures, **size_figures(0, total, 0)},

@@ -1,19 +1,21 @@
 """Fetch the labelled text, check every row, and write it in the canonical format."""
 
 from lora_compare.console import stage
-from lora_compare.corpus import write_messages
-from lora_compare.files import sha256, write_json
 from lora_compare.params import Params
 from lora_compare.paths import Paths
 from lora_compare.progress import Progress
-from lora_compare.sources import load_corpus
 
 
 @stage("download")
 def main(paths: Paths, params: Params, progress: Progress) -> None:
     """Write data/raw: the messages, and where they came from with checksums."""
-    corpus, provenance = load_corpus(params.data, paths, progress)
-    write_messages(paths.messages, corpus)
+    from lora_compare.corpus import write_messages
+    from lora_compare.files import sha256, write_json
+    from lora_compare.sources import load_corpus
+
+    with progress.work("fetch and parse"):
+        corpus, provenance = load_corpus(params.data, paths, progress)
+        write_messages(paths.messages, corpus)
     write_json(paths.provenance, provenance | {"messages_sha256": sha256(paths.messages)})
     counts = ", ".join(f"{n:,} {name}" for name, n in provenance["classes"].items())
     progress.say(f"{len(corpus):,} messages from {provenance['source']}: {counts}")

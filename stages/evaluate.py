@@ -1,38 +1,45 @@
 """Evaluate one fine-tuned method on every split."""
 
-from functools import partial
-
-from lora_compare import lora
-from lora_compare.adapters import load_method
-from lora_compare.base import load_base
 from lora_compare.console import stage
-from lora_compare.corpus import read_split
-from lora_compare.evaluation import merge_error
-from lora_compare.files import read_json, write_csv, write_json
 from lora_compare.params import Params
 from lora_compare.paths import SPLITS, Paths, require
-from lora_compare.precision import choose_precision
 from lora_compare.progress import Progress
-from lora_compare.results import measure, size_figures
-from lora_compare.seeding import choose_device, make_deterministic
 
 
 @stage("evaluate", per_method=True)
 def main(paths: Paths, params: Params, progress: Progress, method: str) -> None:
     """Write the method's metrics, its calibration and its test predictions."""
+    from lora_compare import lora
+    from lora_compare.adapters import load_method
+    from lora_compare.base import load_base
+    from lora_compare.corpus import read_split
+    from lora_compare.evaluation import merge_error
+    from lora_compare.files import read_json, write_csv, write_json
+    from lora_compare.precision import choose_precision
+    from lora_compare.results import measure, size_figures
+    from lora_compare.seeding import choose_device, make_deterministic
+    from lora_compare.tokens import check_fit, read_examples
+
     params.method(method)
     make_deterministic(params.training.seed, params.threads)
     folder = paths.model(method)
     classifier = load_method(folder, load_base(paths.base), f"finetune@{method}")
     device = choose_device(params.training.device)
-    classifier.model.to(device)
-    splits = {name: read_split(require(paths.split(name), "split")) for name in SPLITS}
-
-    adapted = lora.active_adapter(classifier.model) is not None
-    error = merge_error(classifier, splits["validation"]["Text"].tolist()) if adapted else None
     dtype = choose_precision(params.training.precision, device)
-    predict = partial(classifier.probabilities, progress=progress, dtype=dtype)
-    results = measure(predict, splits, classifier.classes)
+    classifier.model.to(device)
+    tokens = {name: read_examples(paths.tokens(name)) for name in SPLITS}
+    test = read_split(require(paths.split("test"), "split"))
+    check_fit(paths.tokens("test"), tokens["test"], test)
+
+    error = None
+    if lora.active_adapter(classifier.model) is not None:
+        with progress.work("measure the error of merging"):
+            error = merge_error(classifier, tokens["validation"])
+    with progress.work("evaluate"):
+        chances = {name: classifier.chances(tokens[name], progress, dtype) for name in SPLITS}
+    labels = {name: examples.labels for name, examples in tokens.items()}
+    with progress.work("compute the figures"):
+        results = measure(chances, labels, test["Text"].tolist(), classifier.classes)
 
     config = read_json(folder / "config.json")
     sizes = size_figures(

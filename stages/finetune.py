@@ -3,28 +3,31 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from lora_compare import lora, tracking
-from lora_compare.adapters import save_method
-from lora_compare.allocator import keep_freed_memory
-from lora_compare.base import load_base
 from lora_compare.console import stage
-from lora_compare.corpus import read_classes, read_split
-from lora_compare.cost import cost_figures
 from lora_compare.errors import ParamsError
-from lora_compare.files import write_csv, write_json
-from lora_compare.finetuning import finetune
-from lora_compare.imported import adopt
 from lora_compare.params import Params
 from lora_compare.paths import Paths, require
-from lora_compare.precision import choose_precision
 from lora_compare.progress import Progress
-from lora_compare.seeding import choose_device, make_deterministic
-from lora_compare.training import Evaluation, columns
+from lora_compare.tracking.process import Tracker
 
 
-@stage("finetune", per_method=True)
-def main(paths: Paths, params: Params, progress: Progress, method: str) -> None:
+@stage("finetune", per_method=True, live=True)
+def main(paths: Paths, params: Params, progress: Progress, method: str, live: Tracker) -> None:
     """Write what training changed, its history and its cost."""
+    from lora_compare import lora
+    from lora_compare.adapters import save_method
+    from lora_compare.allocator import keep_freed_memory
+    from lora_compare.base import load_base
+    from lora_compare.corpus import read_classes
+    from lora_compare.cost import cost_figures
+    from lora_compare.files import write_csv, write_json
+    from lora_compare.finetuning import finetune
+    from lora_compare.imported import adopt
+    from lora_compare.precision import choose_precision
+    from lora_compare.seeding import choose_device, make_deterministic
+    from lora_compare.tokens import read_examples
+    from lora_compare.training import Evaluation, columns
+
     settings = params.method(method)
     training = params.training
     make_deterministic(training.seed, params.threads)
@@ -32,13 +35,12 @@ def main(paths: Paths, params: Params, progress: Progress, method: str) -> None:
     device = choose_device(training.device)
     base = load_base(paths.base)
     classes = read_classes(require(paths.classes, "split"))
-    splits = {n: read_split(require(paths.split(n), "split")) for n in ("train", "validation")}
+    splits = {name: read_examples(paths.tokens(name)) for name in ("train", "validation")}
 
-    with tracking.live_run(paths, params, method, progress) as live, naming(method):
+    def show(row: Evaluation) -> None:
+        live.log(row.to_dict())
 
-        def show(row: Evaluation) -> None:
-            live.log([row.to_dict()])
-
+    with naming(method), progress.work("train"):
         if settings.trainable == "imported":
             classifier, result, settings, count = adopt(
                 paths.root, settings, base, classes, splits, training, device, show

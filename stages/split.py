@@ -1,20 +1,22 @@
 """Split the messages into train, validation, test and unused."""
 
 from lora_compare.console import stage
-from lora_compare.corpus import read_messages, write_split
-from lora_compare.files import write_json
 from lora_compare.params import Params
 from lora_compare.paths import Paths
 from lora_compare.progress import Progress
-from lora_compare.splits import split
 
 
 @stage("split")
 def main(paths: Paths, params: Params, progress: Progress) -> None:
     """Write data/splits and metrics/split.json."""
-    frames, metrics = split(read_messages(paths.messages), params.split)
-    for name, frame in frames.items():
-        write_split(paths.split(name), frame)
+    from lora_compare.corpus import read_messages, write_split
+    from lora_compare.files import write_json
+    from lora_compare.splits import split
+
+    with progress.work("split"):
+        frames, metrics = split(read_messages(paths.messages), params.split)
+        for name, frame in frames.items():
+            write_split(paths.split(name), frame)
     write_json(paths.classes, list(metrics["classes"]))
     write_json(paths.metrics("split"), metrics)
     sizes = ", ".join(f"{len(frame):,} {name}" for name, frame in frames.items())

@@ -49,11 +49,6 @@ def untuned(
     )
 
 
-def longest(classifier: TextClassifier, texts: list[str]) -> int:
-    """Return the number of tokens of the longest of `texts`, after cutting."""
-    return int(classifier.examples(texts, [0] * len(texts))[0].lengths.max())
-
-
 def choose_trainable(model: Classifier, method: MethodParams, seed: int) -> None:
     """Make the parameters that `method` trains, and no others, require a gradient, in place.
 

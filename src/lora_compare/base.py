@@ -7,6 +7,7 @@ from typing import Any
 
 import tiktoken
 import torch
+from torch.overrides import TorchFunctionMode
 
 from lora_compare import weights
 from lora_compare.checkpoints import fetch_checkpoint
@@ -132,8 +133,24 @@ def say_continuation(base: Base, progress: Progress) -> None:
 
 
 def _empty(config: GPTConfig) -> GPT:
-    with torch.device("meta"):
+    with torch.device("meta"), _Uninitialised():
         return GPT(config)
+
+
+class _Uninitialised(TorchFunctionMode):
+    """Leaves new parameters as they come.
+
+    Random numbers for a tensor without memory cost more than nothing: torch draws them through
+    its compiler, which takes a second to import.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return func(*args, **kwargs)
 
 
 def save_base(base: Base, folder: Path) -> Base:

@@ -38,6 +38,11 @@ class Examples:
         """Return the texts at `indices`, in that order."""
         return Examples([self.tokens[i] for i in indices], self.labels[np.asarray(indices, int)])
 
+    def cut(self, max_length: int) -> tuple["Examples", int]:
+        """Return the texts with at most `max_length` tokens each, and how many had more."""
+        tokens = [sequence[:max_length] for sequence in self.tokens]
+        return Examples(tokens, self.labels), int((self.lengths > max_length).sum())
+
     @property
     def lengths(self) -> IntArray:
         """Tokens of every text, shape (n,)."""

@@ -1,6 +1,7 @@
 """What every command shares: the call, its errors as messages, its progress, its tracking."""
 
 import functools
+import gc
 import os
 import sys
 import time
@@ -39,30 +40,38 @@ def report_user_errors(command: Callable[P, R]) -> Callable[P, R]:
     return reporting
 
 
-def stage(name: str, per_method: bool = False) -> Callable[[Callable[..., None]], click.Command]:
+def stage(
+    name: str, per_method: bool = False, live: bool = False
+) -> Callable[[Callable[..., None]], click.Command]:
     """Return a decorator that makes a function the command of a DVC stage.
 
     The function gets the project's paths, its parameters and where to report progress, and
-    then, for a stage that runs once per method, the method's name. What it wrote is logged
-    to MLflow when it has returned.
+    then, for a stage that runs once per method, the method's name. What it wrote is shown in
+    MLflow when it has returned.
 
     Args:
         name: The stage's name in dvc.yaml.
         per_method: Whether the command takes the name of a method.
+        live: Whether the function also gets `live`, the `Tracker` that shows its curves as they
+            grow.
     """
 
     def decorate(function: Callable[..., None]) -> click.Command:
         @report_user_errors
         def command(quiet: bool, **arguments: Any) -> None:
-            from lora_compare import tracking
+            from lora_compare.tracking.process import COLLECT_AFTER, tracker
 
             paths = Paths.here()
             params = load_params(paths.params)
             progress = Progress(quiet)
-            started = time.monotonic()
-            function(paths, params, progress, **arguments)
-            seconds = time.monotonic() - started
-            tracking.log_stage(paths, params, name, progress, **arguments, seconds=seconds)
+            # The function imports what it needs itself, after MLflow's process has started.
+            gc.set_threshold(COLLECT_AFTER)
+            with tracker(paths, name, progress, **arguments) as tracked:
+                started = time.monotonic()
+                extra = {"live": tracked} if live else {}
+                # Its mistakes are told before the tracker is waited for.
+                report_user_errors(function)(paths, params, progress, **arguments, **extra)
+                tracked.finish(time.monotonic() - started)
 
         command.__doc__ = function.__globals__["__doc__"]
         if per_method:

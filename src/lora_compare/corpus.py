@@ -6,13 +6,14 @@ the columns `Label`, the class as an index into the sorted class names, and `Tex
 
 import re
 from pathlib import Path
-from typing import Any, cast
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any, cast
 
 from lora_compare import files
 from lora_compare.errors import DataError
 from lora_compare.paths import require
+
+if TYPE_CHECKING:  # fine-tuning reads the classes alone, and pandas takes a third of a second
+    import pandas as pd
 
 HEADER = "label\ttext"
 """First line of messages.tsv."""
@@ -21,27 +22,31 @@ _ESCAPES = {"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"}
 _ORIGINALS = {escape: original for original, escape in _ESCAPES.items()}
 
 
-def make_corpus(labels: list[str], texts: list[str]) -> pd.DataFrame:
+def make_corpus(labels: list[str], texts: list[str]) -> "pd.DataFrame":
     """Return the corpus of these messages, one label and one text each."""
+    import pandas as pd
+
     assert len(labels) == len(texts)
     return pd.DataFrame({"label": labels, "text": texts}, dtype="str")
 
 
-def make_split(labels: list[int], texts: list[str]) -> pd.DataFrame:
+def make_split(labels: list[int], texts: list[str]) -> "pd.DataFrame":
     """Return the split of these messages, one class index and one text each."""
+    import pandas as pd
+
     assert len(labels) == len(texts)
     return pd.DataFrame(
         {"Label": pd.Series(labels, dtype="int64"), "Text": pd.Series(texts, dtype="str")}
     )
 
 
-def count_classes(corpus: pd.DataFrame) -> dict[str, int]:
+def count_classes(corpus: "pd.DataFrame") -> dict[str, int]:
     """Return the number of messages of each class, classes sorted by name."""
     counts = corpus["label"].value_counts()
     return {str(name): int(counts[name]) for name in sorted(counts.index)}
 
 
-def write_messages(path: Path, corpus: pd.DataFrame) -> None:
+def write_messages(path: Path, corpus: "pd.DataFrame") -> None:
     """Write the canonical corpus: a header, then one line a message, label and text.
 
     UTF-8, LF, no quoting. A backslash escapes a tab, a line break and itself inside a text,
@@ -53,7 +58,7 @@ def write_messages(path: Path, corpus: pd.DataFrame) -> None:
     files.write_text(path, "\n".join(lines) + "\n")
 
 
-def read_messages(path: Path) -> pd.DataFrame:
+def read_messages(path: Path) -> "pd.DataFrame":
     """Return the canonical corpus that `path` holds; row i is message i.
 
     Raises:
@@ -82,7 +87,7 @@ def _unescape(text: str) -> str:
     return re.sub(r"\\.", lambda match: _ORIGINALS.get(match.group(), match.group()), text)
 
 
-def write_split(path: Path, split: pd.DataFrame) -> None:
+def write_split(path: Path, split: "pd.DataFrame") -> None:
     """Write a split as CSV with the header Label,Text, in the bytes of pandas' `to_csv`.
 
     Checked by tests/unit/test_corpus.py::test_split_files_are_those_of_pandas.
@@ -90,13 +95,15 @@ def write_split(path: Path, split: pd.DataFrame) -> None:
     files.write_csv(path, {name: split[name] for name in ("Label", "Text")})
 
 
-def read_split(path: Path) -> pd.DataFrame:
+def read_split(path: Path) -> "pd.DataFrame":
     """Return the split that `path` holds; texts such as `NA` or `null` stay texts.
 
     Raises:
         MissingArtifactError: The stage split has not run.
         DataError: The file is not what the stage split writes.
     """
+    import pandas as pd
+
     try:
         frame = pd.read_csv(
             require(path, "split"),

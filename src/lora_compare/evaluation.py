@@ -62,27 +62,37 @@ class TextClassifier:
     max_length: int
     padding: Padding
 
-    def examples(self, texts: Sequence[str], labels: Sequence[int]) -> tuple[Examples, int]:
-        """Return the texts as tokens with their classes, and how many of them were cut."""
-        tokens, cut = encode_all(self.encoding, texts, self.max_length)
-        padded = [self.padding.pad(sequence) for sequence in tokens]
-        return Examples(padded, np.asarray(labels, dtype=np.int64)), cut
+    def probabilities(self, texts: Sequence[str], progress: Progress = SILENT) -> FloatArray:
+        """Return the probability of each class for each text, shape (n, n_classes)."""
+        examples, _ = self.examples(texts, [0] * len(texts))
+        return softmax(predict_logits(self.model, examples, progress))
 
-    def probabilities(
+    def examples(self, texts: Sequence[str], labels: Sequence[int]) -> tuple[Examples, int]:
+        """Return texts as tokens with their classes, and how many of them were cut."""
+        tokens, _ = encode_all(self.encoding, texts)
+        return self.fit(Examples(tokens, np.asarray(labels, dtype=np.int64)))
+
+    def fit(self, examples: Examples) -> tuple[Examples, int]:
+        """Return whole texts cut and padded for this classifier, and how many were cut."""
+        taken, cut = examples.cut(self.max_length)
+        padded = [self.padding.pad(sequence) for sequence in taken.tokens]
+        return Examples(padded, taken.labels), cut
+
+    def chances(
         self,
-        texts: Sequence[str],
+        examples: Examples,
         progress: Progress = SILENT,
         dtype: torch.dtype = torch.float32,
     ) -> FloatArray:
-        """Return the probability of each class for each text, shape (n, n_classes).
+        """Return the probability of each class for each example, shape (n, n_classes).
 
         Args:
-            texts: n texts.
+            examples: n whole texts.
             progress: Where to report.
             dtype: Type of the arithmetic.
         """
-        examples, _ = self.examples(texts, [0] * len(texts))
-        return softmax(predict_logits(self.model, examples, progress, dtype=dtype))
+        taken, _ = self.fit(examples)
+        return softmax(predict_logits(self.model, taken, progress, dtype=dtype))
 
 
 @torch.inference_mode()
@@ -135,7 +145,7 @@ def loss_and_accuracy(logits: FloatArray, labels: npt.NDArray[np.int64]) -> tupl
     return float(loss), float((logits.argmax(axis=1) == labels).mean())
 
 
-def merge_error(classifier: TextClassifier, texts: Sequence[str]) -> dict[str, float]:
+def merge_error(classifier: TextClassifier, texts: Examples) -> dict[str, float]:
     """Merge the adapter, and return how much that changes the logits, by arithmetic.
 
     Each figure is the largest absolute difference between the logits of the adapted model and
@@ -143,10 +153,9 @@ def merge_error(classifier: TextClassifier, texts: Sequence[str]) -> dict[str, f
 
     Args:
         classifier: A classifier with an active adapter; afterwards it is merged for good.
-        texts: Texts to compare on; the first `MERGE_CHECKED` are taken.
+        texts: Whole texts to compare on; the first `MERGE_CHECKED` are taken.
     """
-    sample = list(texts)[:MERGE_CHECKED]
-    examples, _ = classifier.examples(sample, [0] * len(sample))
+    examples, _ = classifier.fit(texts.take(range(min(MERGE_CHECKED, len(texts)))))
     dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
     def logits() -> dict[str, FloatArray]:

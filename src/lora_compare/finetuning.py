@@ -1,12 +1,12 @@
 """One method from the base model to a trained classifier."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
-import pandas as pd
 import torch
 
-from lora_compare.adapters import choose_trainable, longest, untuned
+from lora_compare.adapters import choose_trainable, untuned
 from lora_compare.base import Base
+from lora_compare.batches import Examples
 from lora_compare.evaluation import TextClassifier
 from lora_compare.params import ClassifierParams, MethodParams, TrainingParams
 from lora_compare.precision import choose_precision, lower_frozen
@@ -17,7 +17,7 @@ from lora_compare.training import Evaluation, Rates, TrainingResult, train
 def start(
     base: Base,
     classes: list[str],
-    train_texts: list[str],
+    train_examples: Examples,
     classifier: ClassifierParams,
     training: TrainingParams,
 ) -> TextClassifier:
@@ -26,7 +26,7 @@ def start(
     Args:
         base: The network and its tokenizer; the network becomes part of the result.
         classes: Names of the classes.
-        train_texts: The training split; position `last_position` pads to its longest text.
+        train_examples: The training split; position `last_position` pads to its longest text.
         classifier: The head.
         training: Seed and longest text.
     """
@@ -34,13 +34,14 @@ def start(
     unpadded = untuned(*arguments)
     if classifier.position != "last_position":
         return unpadded
-    return untuned(*arguments, padded_length=longest(unpadded, train_texts))
+    longest = min(int(train_examples.lengths.max()), unpadded.max_length)
+    return untuned(*arguments, padded_length=longest)
 
 
 def finetune(
     base: Base,
     classes: list[str],
-    splits: dict[str, pd.DataFrame],
+    splits: Mapping[str, Examples],
     classifier: ClassifierParams,
     training: TrainingParams,
     method: MethodParams,
@@ -54,7 +55,7 @@ def finetune(
     Args:
         base: The model to start from; its network is trained in place.
         classes: Names of the classes.
-        splits: Frames `train` and `validation` with the columns Label and Text.
+        splits: `train` and `validation`, not cut yet.
         classifier: The head.
         training: What all methods share.
         method: What is trained, and how fast.
@@ -69,8 +70,7 @@ def finetune(
     """
     assert method.learning_rate is not None, "an imported method is not trained"
     assert method.weight_decay is not None
-    texts = {name: frame["Text"].tolist() for name, frame in splits.items()}
-    start_point = start(base, classes, texts["train"], classifier, training)
+    start_point = start(base, classes, splits["train"], classifier, training)
     model = start_point.model
     choose_trainable(model, method, training.seed)
     model.to(device)
@@ -78,8 +78,7 @@ def finetune(
     lower_frozen(model, dtype, keep=(model.score,))
     model.gpt.checkpointing = training.gradient_checkpointing
     (train_examples, train_cut), (validation_examples, validation_cut) = (
-        start_point.examples(texts[name], splits[name]["Label"].tolist())
-        for name in ("train", "validation")
+        start_point.fit(splits[name]) for name in ("train", "validation")
     )
     if cut := train_cut + validation_cut:
         progress.say(f"{cut} messages were cut at {start_point.max_length} tokens")

@@ -1,14 +1,14 @@
 """A method that was trained elsewhere: PEFT's adapter on this project's base."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import pandas as pd
 import torch
 
 from lora_compare import lora
 from lora_compare.adapters import adapt, untuned
 from lora_compare.base import Base
+from lora_compare.batches import Examples
 from lora_compare.errors import CheckpointError
 from lora_compare.evaluation import TextClassifier, loss_and_accuracy, predict_logits
 from lora_compare.files import read_json, sha256
@@ -30,7 +30,7 @@ def adopt(
     method: MethodParams,
     base: Base,
     classes: list[str],
-    splits: dict[str, pd.DataFrame],
+    splits: Mapping[str, Examples],
     training: TrainingParams,
     device: torch.device,
     on_evaluation: Callable[[Evaluation], None] = lambda row: None,
@@ -42,7 +42,7 @@ def adopt(
         method: The method, with `trainable: imported`.
         base: The model that it adapts; its network becomes part of the result.
         classes: Names of the classes.
-        splits: Frames `train` and `validation` with the columns Label and Text.
+        splits: `train` and `validation`, not cut yet.
         training: Seed, longest text and the size of the evaluation.
         device: Where to evaluate; the result stays there.
         on_evaluation: Called with the row of the history.
@@ -88,12 +88,11 @@ def build(
 
 
 def _evaluate(
-    classifier: TextClassifier, splits: dict[str, pd.DataFrame], training: TrainingParams
+    classifier: TextClassifier, splits: Mapping[str, Examples], training: TrainingParams
 ) -> Evaluation:
     figures = []
     for name in ("train", "validation"):
-        frame = splits[name]
-        examples, _ = classifier.examples(frame["Text"].tolist(), frame["Label"].tolist())
+        examples, _ = classifier.fit(splits[name])
         watched = sample(examples, training)
         logits = predict_logits(classifier.model, watched)
         figures.append(loss_and_accuracy(logits, watched.labels))

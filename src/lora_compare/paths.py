@@ -52,6 +52,10 @@ class Paths:
         """Return the CSV of one split: train, validation, test or unused."""
         return self.root / "data" / "splits" / f"{name}.csv"
 
+    def tokens(self, name: str) -> Path:
+        """Return the token ids and class indices of train, validation or test."""
+        return self.root / "data" / "tokens" / f"{name}.safetensors"
+
     @property
     def classes(self) -> Path:
         """The names of the classes; a label in a split is an index into them."""

@@ -1,11 +1,13 @@
 """Progress of long work: a bar on a terminal, plain lines when piped, or nothing."""
 
+import json
 import logging
 import os
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from rich.console import Console
 from rich.progress import (
@@ -40,6 +42,25 @@ class Progress:
         """Print one line of `text` as it is."""
         if not self.quiet:
             self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    @contextmanager
+    def work(self, name: str) -> Iterator[None]:
+        """Note the time of what a stage is there for, as benchmarks/overhead.py asks it to.
+
+        With `LORA_COMPARE_SPANS` a JSON line with the name, the start and the end (seconds
+        since 1970) goes to the end of the file that it names.
+
+        Args:
+            name: What is being done, in a few words.
+        """
+        start = time.time()
+        try:
+            yield
+        finally:
+            if file := os.environ.get("LORA_COMPARE_SPANS"):
+                span = {"name": name, "start": start, "end": time.time()}
+                with Path(file).open("a", encoding="utf-8") as spans:
+                    spans.write(json.dumps(span) + "\n")
 
     @contextmanager
     def task(self, description: str, total: float) -> Iterator[Advance]:

@@ -1,11 +1,11 @@
 """A classifier's figures on every split, and its answers on the test split."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
+import numpy.typing as npt
 
 from lora_compare.metrics import calibration_bins, evaluate_predictions, predicted_classes
 from lora_compare.paths import SPLITS
@@ -27,21 +27,21 @@ class Results:
 
 
 def measure(
-    predict: Callable[[list[str]], np.typing.NDArray[np.float64]],
-    splits: Mapping[str, pd.DataFrame],
+    chances: Mapping[str, npt.NDArray[np.float64]],
+    labels: Mapping[str, npt.NDArray[np.int64]],
+    test_texts: Sequence[str],
     classes: Sequence[str],
 ) -> Results:
     """Return the results of a classifier on train, validation and test.
 
     Args:
-        predict: Returns the probabilities, shape (n, n_classes), of n texts.
-        splits: For each split a frame with the columns Label (class index) and Text.
+        chances: For each split the classes' probabilities, shape (n, n_classes).
+        labels: For each split the right classes' indices, shape (n,).
+        test_texts: The texts of the test split.
         classes: Names of the classes.
     """
-    labels = {name: splits[name]["Label"].to_numpy(dtype=np.int64) for name in SPLITS}
-    chances = {name: predict(splits[name]["Text"].tolist()) for name in SPLITS}
     predictions = {
-        "text": splits["test"]["Text"].tolist(),
+        "text": list(test_texts),
         "label": [classes[i] for i in labels["test"]],
         "predicted": [classes[i] for i in predicted_classes(chances["test"])],
         **{f"p_{c}": chances["test"][:, i].tolist() for i, c in enumerate(classes)},

@@ -23,7 +23,8 @@ def make_deterministic(seed: int, threads: int | None = None) -> None:
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
-    torch.use_deterministic_algorithms(True)
+    # As use_deterministic_algorithms(True), which imports torch's compiler first: a second.
+    torch.set_deterministic_debug_mode("error")
     # A debugging aid of that mode writes NaN into every new tensor: a sixth of the time for
     # nothing, because no operation here reads what it has not written.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]

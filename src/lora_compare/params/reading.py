@@ -115,4 +115,6 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """Return the mapping in a YAML file of DVC (dvc.yaml, dvc.lock); empty if there is none."""
     if not path.is_file():
         return {}
-    return yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    # libyaml, where PyYAML has it: every stage reads DVC's files, and dvc.lock is long.
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    return yaml.load(path.read_text(encoding="utf-8"), Loader=loader) or {}  # noqa: S506

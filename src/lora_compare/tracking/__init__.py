@@ -1,8 +1,7 @@
 """Runs in MLflow: one per method, one per other stage, under one per pipeline state."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,7 +10,7 @@ from lora_compare.params import Params
 from lora_compare.paths import Paths
 from lora_compare.progress import Progress
 from lora_compare.tracking.diary import Diary
-from lora_compare.tracking.figures import Point, curve_points
+from lora_compare.tracking.figures import curve_points
 from lora_compare.tracking.lineage import Pipeline
 from lora_compare.tracking.records import (
     current_records,
@@ -162,24 +161,8 @@ def sync(paths: Paths, params: Params, progress: Progress) -> SyncResult:
     return SyncResult(tuple(new), tuple(old), tuple(stale))
 
 
-class LiveRun:
-    """A method's run while it trains.
-
-    Args:
-        show: Takes a batch of points.
-    """
-
-    def __init__(self, show: Callable[[list[Point]], None]) -> None:
-        self._show = show
-
-    def log(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Show rows of the history, each with the columns of a history file."""
-        self._show([point for row in rows for point in curve_points(row)])
-
-
-@contextmanager
-def live_run(paths: Paths, params: Params, method: str, progress: Progress) -> Iterator[LiveRun]:
-    """Yield where a training can show its curves as they grow.
+def live_run(paths: Paths, params: Params, method: str, progress: Progress) -> "LiveRun":
+    """Return where a training can show its curves as they grow.
 
     A run that an earlier, killed training of the same content left is replaced; one that is
     complete is left as it is. `log_stage` completes the run from the files.
@@ -191,55 +174,58 @@ def live_run(paths: Paths, params: Params, method: str, progress: Progress) -> I
         progress: Where to warn.
     """
     server = Server.configured(paths)
-    if server is None:
-        yield LiveRun(lambda points: None)
-        return
-    run = _LiveConnection(server, params.tracking.experiment, progress)
+    run = LiveRun(server, params.tracking.experiment, progress)
     run.start(Pipeline(paths, params), method)
-    try:
-        yield LiveRun(run.show)
-    except BaseException as error:
-        run.end("FAILED" if isinstance(error, Exception) else "KILLED")
-        raise
+    return run
 
 
-class _LiveConnection:
-    """A run to add points to until the server fails once; `log_stage` has them all again."""
+class LiveRun:
+    """A run to add points to until the server fails once; `log_stage` has them all again.
 
-    def __init__(self, server: Server, experiment: str, progress: Progress) -> None:
+    Args:
+        server: Where to show it; None: nowhere.
+        experiment: Name of the experiment.
+        progress: Where to warn.
+    """
+
+    def __init__(self, server: Server | None, experiment: str, progress: Progress) -> None:
         self._server = server
         self._experiment = experiment
         self._progress = progress
-        self._spool = Spool(server.state)
         self._diary: Diary | None = None
         self._run_id: str | None = None
 
     def start(self, pipeline: Pipeline, method: str) -> None:
-        if self._spool.is_away(self._server.shown):
+        """Make the run of a method that starts to train."""
+        if self._server is None or Spool(self._server.state).is_away(self._server.shown):
             return
         try:
             with connect(self._server, self._experiment) as store:
-                self._diary = Diary(store, self._server.home)
-                self._diary.publish_all([pipeline_record(pipeline)])
-                self._run_id = self._diary.restart(starting_record(pipeline, method))
+                diary = Diary(store, self._server.home)
+                diary.publish_all([pipeline_record(pipeline)])
+                self._run_id = diary.restart(starting_record(pipeline, method))
+                self._diary = diary
         except troubles() as error:
-            _warn(self._server, self._spool, self._progress, error)
+            _warn(self._server, Spool(self._server.state), self._progress, error)
 
-    def show(self, points: list[Point]) -> None:
+    def log(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Show rows of the history, each with the columns of a history file, in one request."""
+        points = [point for row in rows for point in curve_points(row)]
         self._call(lambda diary, run_id: diary.log(run_id, points))
 
     def end(self, status: str) -> None:
+        """End the run of a training that did not end well."""
         self._call(lambda diary, run_id: diary.end(run_id, status))
 
     def _call(self, action: Callable[[Diary, str], None]) -> None:
-        if self._diary is None or self._run_id is None:
+        if self._server is None or self._diary is None or self._run_id is None:
             return
         try:
             with quietly():
                 action(self._diary, self._run_id)
         except troubles() as error:
             self._diary = None
-            _warn(self._server, self._spool, self._progress, error)
+            _warn(self._server, Spool(self._server.state), self._progress, error)
 
 
 def _warn(server: Server, spool: Spool, progress: Progress, error: Exception) -> None:

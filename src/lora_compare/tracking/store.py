@@ -4,7 +4,7 @@ import json
 import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -167,6 +167,25 @@ def connect(server: Server, experiment: str, budget: float = BUDGET) -> Iterator
             limit = budget if server.is_remote else math.inf
             client = _Patient(MlflowClient(server.uri), limit)
             yield Store(client, _experiment(client, experiment, server))
+
+
+def prepare(server: Server, experiment: str) -> None:
+    """Do what the first connection takes seconds for: MLflow's import, a new store's tables.
+
+    Trouble is no news yet: the connection that is then needed meets it again and tells it.
+
+    Args:
+        server: The tracking server; a remote one is not asked anything yet.
+        experiment: Name of the experiment.
+    """
+    set_patience()
+    with quietly():
+        problems = troubles()
+        if server.is_remote:
+            from mlflow.tracking import MlflowClient  # noqa: F401
+        else:
+            with suppress(*problems), connect(server, experiment):
+                pass
 
 
 def _experiment(client: Any, name: str, server: Server) -> str:
