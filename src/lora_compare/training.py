@@ -15,6 +15,7 @@ from lora_compare.errors import TrainingError
 from lora_compare.evaluation import Padding, loss_and_accuracy, predict_logits
 from lora_compare.gpt import Classifier
 from lora_compare.lora import parameter_groups
+from lora_compare.optimizers import AdamW
 from lora_compare.params import TrainingParams
 from lora_compare.progress import SILENT, Progress
 from lora_compare.schedules import rate_factor
@@ -105,7 +106,7 @@ def train(
     """
     schedule = Schedule(training, len(train_examples))
     trained = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(
+    optimizer = AdamW(
         parameter_groups(model, learning_rate, weight_decay, loraplus_lr_ratio), fused=True
     )
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, schedule.factor)
