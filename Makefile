@@ -9,10 +9,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev repro summary results ui test test-slow parity lint types check lock clean
+.PHONY: help setup setup-dev repro summary results ui test test-slow parity benchmark-pipeline lint types check lock clean
 
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' Makefile
 
 setup: .venv/.runtime ## create .venv and install the locked versions
 
@@ -57,6 +57,9 @@ test-slow: setup-dev ## the default experiment on the real file (minutes)
 parity: setup-dev ## measure how far PEFT, transformers and the notebook are (docs/parity.md)
 	python -m pytest --numprocesses=0 -m "slow or not slow" tests/parity \
 	  --parity-report docs/parity.md $(PYTEST_ARGS)
+
+benchmark-pipeline: setup-dev ## time dvc repro in a fresh clone: work and overhead by stage
+	python benchmarks/overhead.py
 
 lint: setup-dev ## ruff: rules and format
 	ruff check .
