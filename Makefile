@@ -10,10 +10,11 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev repro summary results ui test test-slow parity benchmark lint types check lock clean
+.PHONY: help setup setup-dev repro summary results ui test test-slow parity benchmark \
+  benchmark-pipeline lint types check lock clean
 
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' Makefile
 
 setup: .venv/.runtime ## create .venv and install the locked versions
 
@@ -62,6 +63,9 @@ parity: setup-dev ## measure how far PEFT, transformers and the notebook are (do
 benchmark: setup-dev ## measure steps beside PEFT and the notebook (SCALE=1: by size; docs/performance.md)
 	python -m benchmarks $(if $(SCALE),scale,steps) $(BENCHMARK_ARGS)
 	python -m benchmarks write
+
+benchmark-pipeline: setup-dev ## time dvc repro in a fresh clone: work and overhead by stage
+	python benchmarks/overhead.py
 
 lint: setup-dev ## ruff: rules and format
 	ruff check .

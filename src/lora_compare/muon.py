@@ -6,13 +6,15 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from lora_compare.optimizers import Uncompiled
+
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """Of the quintic that drives singular values towards 1, as steep as it can be at zero."""
 
 ITERATIONS = 5
 
 
-class Muon(torch.optim.Optimizer):
+class Muon(Uncompiled):
     """Momentum whose update of every matrix is made orthogonal, for matrices inside a network.
 
     A matrix's update gets singular values near 1, so that rare directions are learned as fast

@@ -17,6 +17,7 @@ from lora_compare.batches import IntArray, by_length
 from lora_compare.errors import TrainingError
 from lora_compare.gpt import CONFIGS, GPT, initialise
 from lora_compare.muon import Muon
+from lora_compare.optimizers import AdamW
 from lora_compare.params import PretrainingParams
 from lora_compare.progress import SILENT, Progress
 from lora_compare.schedules import rate_factor
@@ -147,9 +148,7 @@ def _optimizers(gpt: GPT, settings: PretrainingParams) -> list[torch.optim.Optim
     inside = {id(p) for half in matrices for p in half}
     rest = [p for p in gpt.parameters() if id(p) not in inside]
     rate, decay = settings.matrix_learning_rate, settings.weight_decay
-    adam = torch.optim.AdamW(
-        rest, lr=settings.learning_rate, betas=(0.9, 0.95), weight_decay=decay, fused=True
-    )
+    adam = AdamW(rest, lr=settings.learning_rate, betas=(0.9, 0.95), weight_decay=decay, fused=True)
     return [*(Muon(half, lr=rate, weight_decay=decay) for half in matrices), adam]
 
 

@@ -34,7 +34,7 @@ def tokenize(encoding: tiktoken.Encoding, split: "pd.DataFrame") -> Examples:
         split: Columns Label (class index) and Text.
     """
     tokens, _ = encode_all(encoding, split["Text"])
-    return Examples(tokens, split["Label"].to_numpy(dtype=np.int64))
+    return Examples(tokens, np.array(split["Label"], dtype=np.int64))
 
 
 def write_examples(path: Path, examples: Examples) -> None:
@@ -66,7 +66,8 @@ def read_examples(path: Path) -> Examples:
         raise _damaged(path, f"it holds {len(offsets) - 1} texts and {len(labels)} labels")
     if offsets[0] != 0 or offsets[-1] != len(ids) or (np.diff(offsets) < 1).any():
         raise _damaged(path, f"its offsets do not divide its {len(ids)} tokens into texts")
-    return Examples(np.split(ids.astype(np.int64), offsets[1:-1]), labels)
+    # Copies: what is made of a file's bytes cannot be written to, of which torch warns.
+    return Examples(np.split(ids.astype(np.int64), offsets[1:-1]), labels.copy())
 
 
 def check_fit(path: Path, examples: Examples, split: "pd.DataFrame") -> None:

@@ -13,6 +13,7 @@ from lora_compare.embeddings import seen_rows
 from lora_compare.evaluation import loss_and_accuracy, predict_logits
 from lora_compare.gpt import Classifier
 from lora_compare.lora import parameter_groups
+from lora_compare.optimizers import AdamW
 from lora_compare.params import TrainingParams
 from lora_compare.precision import computing_in
 from lora_compare.progress import SILENT, Progress
@@ -135,7 +136,7 @@ def train(
         seen_rows(model.gpt, [train_examples, *watched]) as embedding,
         progress.task(description, schedule.steps) as advance,
     ):
-        optimizer = torch.optim.AdamW(parameter_groups(model, *astuple(rates)), fused=True)
+        optimizer = AdamW(parameter_groups(model, *astuple(rates)), fused=True)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, schedule.factor)
         evaluate(0, rates.learning_rate * schedule.factor(0))
         clock.start()

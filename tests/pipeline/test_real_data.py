@@ -15,6 +15,7 @@ from lora_compare.finetuning import start
 from lora_compare.gpt import CONFIGS, GPT, initialise
 from lora_compare.params import ClassifierParams, Params, TrainingParams, parse_params
 from lora_compare.tokenizer import gpt2_encoding
+from lora_compare.tokens import tokenize
 from lora_compare.training import Rates, train
 from pipeline.test_stages import run
 from small_project import ROOT
@@ -97,8 +98,9 @@ def test_gpt2_small_takes_a_few_steps_of_the_books_experiment(
     base = Base(initialise(GPT(CONFIGS["gpt2-small"])), gpt2_encoding(), {})
     training = TrainingParams(epochs=1, batch_size=8, seed=123, max_length=32, eval_every=10)
     head = ClassifierParams(position="last_token", bias=True)
-    classifier = start(base, ["ham", "spam"], texts, head, training)
-    examples, _ = classifier.examples(texts, labels)
+    whole = tokenize(base.encoding, pd.DataFrame({"Label": labels, "Text": texts}))
+    classifier = start(base, ["ham", "spam"], whole, head, training)
+    examples, _ = whole.cut(classifier.max_length)
     frozen = base.gpt.wte.weight.detach().clone()
     untuned = predict_logits(classifier.model, examples)
 

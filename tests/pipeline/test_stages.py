@@ -6,7 +6,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import click
@@ -15,8 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 from safetensors.torch import load_file
 
-from lora_compare import cli, tracking
-from lora_compare.console import stage as stage_command
+from lora_compare import cli
 from lora_compare.params import load_params
 from lora_compare.paths import Paths
 from lora_compare.tracking.lineage import Pipeline
@@ -336,22 +334,6 @@ def test_check_accepts_good_settings_and_names_what_is_wrong(
         result = CliRunner().invoke(cli.main, ["check"])
         assert result.exit_code == 2
         assert "methods: name at least one method" in result.output
-
-
-def test_the_time_that_a_stage_took_goes_into_its_record(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "params.yaml").write_text(small_params())
-    logged: dict[str, float] = {}
-    monkeypatch.setattr(tracking, "log_stage", lambda *_, seconds: logged.update(seconds=seconds))
-
-    @stage_command("split")
-    def slow(*_: object) -> None:
-        time.sleep(0.05)
-
-    assert CliRunner().invoke(slow).exit_code == 0
-    assert 0.05 <= logged["seconds"] < 5
 
 
 def test_check_finds_what_an_up_to_date_pipeline_never_looks_at(

@@ -14,8 +14,9 @@ from safetensors.torch import load_file
 from lora_compare import lora
 from lora_compare.adapters import choose_trainable, load_method, save_method
 from lora_compare.base import Base, load_base, make_base, save_base
+from lora_compare.batches import Examples
 from lora_compare.errors import CheckpointError, MissingArtifactError, ParamsError
-from lora_compare.evaluation import merge_error
+from lora_compare.evaluation import TextClassifier, merge_error
 from lora_compare.finetuning import finetune, start
 from lora_compare.params import (
     ClassifierParams,
@@ -26,14 +27,12 @@ from lora_compare.params import (
     TrainingParams,
 )
 from lora_compare.progress import Progress
+from lora_compare.tokens import tokenize
 from lora_settings import lora_settings
 
 CPU = torch.device("cpu")
 TEXTS = [f"win prize {i} now" for i in range(8)] + [f"see you at {i} then" for i in range(8)]
-SPLITS = {
-    name: pd.DataFrame({"Label": [1] * 8 + [0] * 8, "Text": TEXTS})
-    for name in ("train", "validation")
-}
+SPLIT = pd.DataFrame({"Label": [1] * 8 + [0] * 8, "Text": TEXTS})
 CLASSES = ["ham", "spam"]
 TRAINING = TrainingParams(epochs=2, batch_size=4, seed=1)
 LORA = LoraParams(
@@ -77,8 +76,17 @@ def base_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def splits(base: Base) -> dict[str, Examples]:
+    return {name: tokenize(base.encoding, SPLIT) for name in ("train", "validation")}
+
+
+def untuned_of(folder: Path) -> TextClassifier:
+    base = load_base(folder)
+    return start(base, CLASSES, splits(base)["train"], HEAD, TRAINING)
+
+
 def trained(base: Base, method: MethodParams, head: ClassifierParams = HEAD):
-    return finetune(base, CLASSES, SPLITS, head, TRAINING, method, CPU)[0]
+    return finetune(base, CLASSES, splits(base), head, TRAINING, method, CPU)[0]
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -90,7 +98,7 @@ def test_a_saved_method_gives_the_same_probabilities_bit_for_bit(
     save_method(tmp_path / "m", classifier, METHODS[name], TRAINING.seed, base)
     loaded = load_method(tmp_path / "m", load_base(base_folder))
     assert np.array_equal(loaded.probabilities(TEXTS), classifier.probabilities(TEXTS))
-    untuned = start(load_base(base_folder), CLASSES, TEXTS, HEAD, TRAINING)
+    untuned = untuned_of(base_folder)
     assert not np.array_equal(untuned.probabilities(TEXTS), classifier.probabilities(TEXTS))
 
 
@@ -126,7 +134,7 @@ def test_a_lora_artifact_is_the_adapter_alone(base_folder: Path, tmp_path: Path)
 def test_a_base_in_four_bit_keeps_its_head_and_the_number_of_its_parameters(
     base_folder: Path,
 ) -> None:
-    plain, packed = (start(load_base(base_folder), CLASSES, TEXTS, HEAD, TRAINING) for _ in "ab")
+    plain, packed = (untuned_of(base_folder) for _ in "ab")
     choose_trainable(packed.model, METHODS["qlora"], TRAINING.seed)
     base = lora.count(plain.model).total
     count = lora.count(packed.model)
@@ -144,7 +152,7 @@ def test_four_bit_without_its_library_says_what_to_install(
     base_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
-    classifier = start(load_base(base_folder), CLASSES, TEXTS, HEAD, TRAINING)
+    classifier = untuned_of(base_folder)
     with pytest.raises(ParamsError, match=r"(?s)lora.quantization.*pip install"):
         choose_trainable(classifier.model, METHODS["qlora"], TRAINING.seed)
 
@@ -155,7 +163,7 @@ def test_the_error_of_merging_is_measured_and_the_adapter_merged(
 ) -> None:
     classifier = trained(load_base(base_folder), METHODS[name])
     before = classifier.probabilities(TEXTS)
-    error = merge_error(classifier, TEXTS)
+    error = merge_error(classifier, tokenize(classifier.encoding, SPLIT))
     np.testing.assert_allclose(classifier.probabilities(TEXTS), before, rtol=0, atol=1e-5)
     assert not list(lora.adapted_layers(classifier.model))
     assert 0 < error["float32"] < 1e-4 < error["bfloat16"] < 0.2
@@ -165,16 +173,16 @@ def test_a_head_that_nothing_trains_is_announced(base_folder: Path) -> None:
     printed = StringIO()
     progress = Progress(console=Console(file=printed))
     base = load_base(base_folder)
-    finetune(base, CLASSES, SPLITS, HEAD, TRAINING, METHODS["dora"], CPU, progress=progress)
+    finetune(base, CLASSES, splits(base), HEAD, TRAINING, METHODS["dora"], CPU, progress=progress)
     assert "the head keeps its random weights" in printed.getvalue()
 
 
 def test_every_method_starts_from_the_untuned_models_outputs(base_folder: Path) -> None:
-    untuned = start(load_base(base_folder), CLASSES, TEXTS, HEAD, TRAINING)
+    untuned = untuned_of(base_folder)
     for name, method in METHODS.items():
         if name == "qlora":
             continue  # rounding the base changes its outputs
-        classifier = start(load_base(base_folder), CLASSES, TEXTS, HEAD, TRAINING)
+        classifier = untuned_of(base_folder)
         choose_trainable(classifier.model, method, TRAINING.seed)
         assert np.array_equal(classifier.probabilities(TEXTS), untuned.probabilities(TEXTS))
 

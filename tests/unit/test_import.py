@@ -20,6 +20,7 @@ from lora_compare.imported import adopt
 from lora_compare.importing import base_problem, import_adapter
 from lora_compare.params import MethodParams, TrainingParams, load_params
 from lora_compare.paths import Paths
+from lora_compare.tokens import tokenize
 from lora_settings import lora_settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -317,13 +318,14 @@ def test_the_named_base_must_be_the_base_here(
 
 
 def adopt_imported(project: Paths, base_folder: Path, method: MethodParams | None = None):
-    frame = pd.DataFrame({"Label": [0, 1, 2, 1], "Text": TEXTS})
+    base = load_base(base_folder)
+    split = tokenize(base.encoding, pd.DataFrame({"Label": [0, 1, 2, 1], "Text": TEXTS}))
     return adopt(
         project.root,
         method or load_params(project.params).method("theirs"),
-        load_base(base_folder),
+        base,
         CLASSES,
-        {"train": frame, "validation": frame},
+        {"train": split, "validation": split},
         TrainingParams(epochs=1, batch_size=1, seed=1),
         CPU,
     )

@@ -73,19 +73,17 @@ class Tracker:
     def _write(self, line: str) -> None:
         assert self._process is not None
         assert self._process.stdin is not None
-        with suppress(BrokenPipeError):  # it has died; `close` says so
+        with suppress(BrokenPipeError):  # it has died, of which `tracker` warns
             self._process.stdin.write(line)
             self._process.stdin.flush()
 
-    def close(self) -> int:
-        """Wait for the process; return its exit code."""
+    def close(self) -> None:
+        """Say that nothing more comes."""
         self._writer.shutdown()
-        if self._process is None:
-            return 0
-        assert self._process.stdin is not None
-        with suppress(BrokenPipeError):
-            self._process.stdin.close()
-        return self._process.wait()
+        if self._process is not None:
+            assert self._process.stdin is not None
+            with suppress(BrokenPipeError):
+                self._process.stdin.close()
 
 
 @contextmanager
@@ -111,6 +109,7 @@ def tracker(
         text=True,
         encoding="utf-8",
     )
+    assert process.stdout is not None
     reader = Thread(target=_say_all, args=(process.stdout, progress))
     reader.start()
     own = Tracker(process)
@@ -120,12 +119,13 @@ def tracker(
         own.fail("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
         raise
     finally:
-        code = own.close()
+        own.close()
         reader.join()
-        if code:
+        process.stdout.close()
+        if code := process.wait():
             progress.say(
-                f"warning: MLflow's process ended with status {code}. Nothing is lost: what the "
-                "stage wrote is on disk; to show it: lora-compare sync"
+                f"warning: the process that shows runs in MLflow ended with {code}. Nothing is "
+                "lost: results are on disk; to show them: lora-compare sync"
             )
 
 
@@ -142,7 +142,7 @@ def main() -> None:
     stage, method = sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else None
     paths = Paths.here()
     serve(paths, stage, method, sys.stdin, Lines())
-    # MLflow's servers and pools have nothing to put in order, and take their time for it.
+    # What MLflow's libraries do at the end takes a while, and nothing here needs it.
     sys.stdout.flush()
     os._exit(0)
 

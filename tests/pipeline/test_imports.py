@@ -1,0 +1,72 @@
+"""A stage loads only what it uses: nobody waits for a library that has nothing to do."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline.imports import ROOT
+from small_project import environment, small_params, write_messages
+
+HEAVY = {"torch", "torch._dynamo", "mlflow", "sklearn", "pandas", "scipy", "matplotlib"}
+"""What takes a noticeable time to import."""
+
+USES = {
+    ("download",): {"pandas"},
+    ("split",): {"pandas", "sklearn", "scipy"},
+    ("base_model",): {"torch", "pandas"},
+    ("baseline",): {"torch", "pandas", "sklearn", "scipy"},
+    ("finetune", "full"): {"torch"},
+    ("finetune", "lora"): {"torch"},
+    ("evaluate", "full"): {"torch", "pandas", "sklearn", "scipy"},
+    ("evaluate", "lora"): {"torch", "pandas", "sklearn", "scipy"},
+    ("compare",): {"pandas", "sklearn", "scipy", "matplotlib"},
+}
+"""What each stage's process loads of these, in the pipeline's order."""
+
+SCRIPT = """
+import runpy, sys
+sys.argv = sys.argv[1:]
+try:
+    runpy.run_path(sys.argv[0], run_name="__main__")
+except SystemExit as exit:
+    assert not exit.code, exit.code
+print(*sys.modules)
+"""
+
+
+def loaded(folder: Path, *arguments: str) -> set[str]:
+    """Run Python in `folder` and return those of HEAVY that it has loaded at its end."""
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, *arguments],
+        cwd=folder,
+        env=environment(LORA_COMPARE_QUIET="1"),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return HEAVY & {*done.stdout.splitlines()[-1].split()}
+
+
+@pytest.fixture(scope="module")
+def used(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, ...], set[str]]:
+    """What each stage loaded in a run of the whole small pipeline, with tracking."""
+    folder = tmp_path_factory.mktemp("project")
+    (folder / "params.yaml").write_text(small_params())
+    write_messages(folder / "inputs" / "messages.csv")
+    return {
+        stage: loaded(folder, str(ROOT / "stages" / f"{stage[0]}.py"), *stage[1:]) for stage in USES
+    }
+
+
+@pytest.mark.parametrize("stage", USES, ids="@".join)
+def test_a_stage_loads_only_what_it_uses(
+    used: dict[tuple[str, ...], set[str]], stage: tuple[str, ...]
+) -> None:
+    assert used[stage] == USES[stage]
+
+
+@pytest.mark.parametrize("name", sorted({stage[0] for stage in USES}))
+def test_nothing_heavy_is_loaded_before_a_stage_starts_its_work(name: str, tmp_path: Path) -> None:
+    assert loaded(tmp_path, str(ROOT / "stages" / f"{name}.py"), "--help") == set()
