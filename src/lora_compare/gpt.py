@@ -8,7 +8,6 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from lora_compare.linear import project
 from lora_compare.packing import Packed
@@ -264,6 +263,9 @@ class GPT(nn.Module):
 
     def _run(self, block: nn.Module, *inputs: Any) -> Tensor:
         if self.checkpointing and torch.is_grad_enabled():
+            # Here, because it imports torch's compiler: a second that few need to wait.
+            from torch.utils.checkpoint import checkpoint
+
             return checkpoint(block, *inputs, use_reentrant=False)  # type: ignore[no-any-return]
         y: Tensor = block(*inputs)
         return y

@@ -9,7 +9,6 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.nn.attention.varlen import varlen_attn
 
 
 @dataclass(frozen=True)
@@ -81,6 +80,9 @@ class Packed:
         """Let the last `queries[i]` tokens of text i, which `q` holds, attend to their past."""
         every = queries == self.lengths
         if q.is_cuda and q.dtype in (torch.bfloat16, torch.float16):
+            # Here, because it imports torch's compiler: a second that a CPU need not wait.
+            from torch.nn.attention.varlen import varlen_attn
+
             bounds, most = self.bounds, max(self.lengths)
             asking = bounds if every else torch.arange(len(bounds), device=q.device).int()
             window = (-1, 0) if every else (-1, -1)
