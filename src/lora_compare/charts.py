@@ -10,18 +10,26 @@ import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import matplotlib
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import (
+    FuncFormatter,
+    LogLocator,
+    MaxNLocator,
+    NullFormatter,
+    NullLocator,
+)
 
 from lora_compare.formats import count
 from lora_compare.labels import Mark, label_ends, label_spots, text_width
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 """Okabe and Ito's palette, distinguishable with any colour vision (Wong 2011,
@@ -213,7 +221,7 @@ def _drawing(
     name: str,
     size: tuple[float, float],
     margins: tuple[float, float, float, float] | None = None,
-) -> Iterator[tuple["Figure", Callable[[], str]]]:
+) -> Iterator[tuple[Figure, Callable[[], str]]]:
     """Yield an empty figure and the function that turns it into SVG.
 
     Args:
@@ -221,10 +229,6 @@ def _drawing(
         size: Width and height in SVG units.
         margins: Left, right, top and bottom in SVG units; None lets matplotlib find them.
     """
-    import matplotlib
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
-
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": name}), warnings.catch_warnings():
         # DejaVu only measures the letters; the reader's own fonts draw those it lacks.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
@@ -242,7 +246,7 @@ def _drawing(
         yield figure, lambda: _svg(figure, name)
 
 
-def _svg(figure: "Figure", name: str) -> str:
+def _svg(figure: Figure, name: str) -> str:
     for axes in figure.axes:
         axes.patch.set_alpha(0.0)
     buffer = io.StringIO()
@@ -273,7 +277,7 @@ def _with_level_lines(histories: Mapping[str, pd.DataFrame]) -> dict[str, pd.Dat
     }
 
 
-def _curve(panel: "Axes", history: pd.DataFrame, column: str, name: str, index: int) -> Mark:
+def _curve(panel: Axes, history: pd.DataFrame, column: str, name: str, index: int) -> Mark:
     values = history[column].to_numpy(dtype=float)
     values = np.maximum(values, LEAST_LOSS) if column.endswith("loss") else 100 * values
     epochs = history["epoch"].to_numpy(dtype=float)
@@ -282,7 +286,7 @@ def _curve(panel: "Axes", history: pd.DataFrame, column: str, name: str, index: 
     return Mark(_printable(name), colour(index), float(epochs[-1]), float(values[-1]))
 
 
-def _interval(axes: "Axes", record: Mapping[str, Any], paint: str, marker: str) -> Mark:
+def _interval(axes: Axes, record: Mapping[str, Any], paint: str, marker: str) -> Mark:
     x, y = float(record["trainable_parameters"]), 100 * record["test_accuracy"]
     low, high = 100 * record["test_accuracy_low"], 100 * record["test_accuracy_high"]
     axes.errorbar(
@@ -300,9 +304,7 @@ def _most_confused(
     return matrix[np.ix_(kept, kept)], [_printable(classes[i], 14) for i in kept]
 
 
-def _cell(axes: "Axes", place: tuple[int, ...], n: int, share: float, paint: str) -> None:
-    from matplotlib.patches import Rectangle
-
+def _cell(axes: Axes, place: tuple[int, ...], n: int, share: float, paint: str) -> None:
     row, column = place
     corner = (column - 0.48, row - 0.48)
     # At most half opaque, so that the ink stays legible on a light and on a dark page.
@@ -311,15 +313,7 @@ def _cell(axes: "Axes", place: tuple[int, ...], n: int, share: float, paint: str
     axes.text(column, row, count(n), ha="center", va="center")
 
 
-def _logarithmic(axes: "Axes") -> None:
-    from matplotlib.ticker import (
-        FuncFormatter,
-        LogLocator,
-        MaxNLocator,
-        NullFormatter,
-        NullLocator,
-    )
-
+def _logarithmic(axes: Axes) -> None:
     axes.set_yscale("log")
     low, high = axes.get_ylim()
     locators = (LogLocator(subs=places, numticks=12) for places in DECADE)
@@ -335,9 +329,7 @@ def _logarithmic(axes: "Axes") -> None:
     axes.yaxis.set_minor_formatter(NullFormatter())
 
 
-def _plain_counts(axes: "Axes") -> None:
-    from matplotlib.ticker import FuncFormatter, NullFormatter
-
+def _plain_counts(axes: Axes) -> None:
     units = ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""))
 
     def write(value: float, _: int | None) -> str:

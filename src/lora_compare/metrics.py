@@ -9,6 +9,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from sklearn.metrics import (
+    average_precision_score,
+    brier_score_loss,
+    confusion_matrix,
+    log_loss,
+    precision_recall_fscore_support,
+    roc_auc_score,
+)
 
 from lora_compare.errors import DataError
 from lora_compare.statistics import wilson_interval
@@ -48,8 +56,6 @@ def evaluate_predictions(
 
     Checked by tests/unit/test_metrics.py against scikit-learn and by hand.
     """
-    from sklearn.metrics import brier_score_loss, confusion_matrix, log_loss
-
     chances = _normalised(labels, probabilities, len(classes))
     indices = list(range(len(classes)))
     predicted = predicted_classes(probabilities)
@@ -149,8 +155,6 @@ def _class_figures(
     chances: npt.NDArray[np.float64],
     classes: Sequence[str],
 ) -> dict[str, dict[str, Any]]:
-    from sklearn.metrics import precision_recall_fscore_support
-
     # Where a class occurs but is never predicted, its precision and F1 are 0 by convention.
     precision, recall, f1, support = precision_recall_fscore_support(
         labels, predicted, labels=range(len(classes)), average=None, zero_division=0
@@ -171,8 +175,6 @@ def _class_figures(
 def _ranking_figures(
     positive: npt.NDArray[np.bool_], scores: npt.NDArray[np.float64]
 ) -> dict[str, float | None]:
-    from sklearn.metrics import average_precision_score, roc_auc_score
-
     both = bool(positive.any() and not positive.all())
     return {
         "auroc": float(roc_auc_score(positive, scores)) if both else None,

@@ -5,10 +5,12 @@ to run or fetch anything.
 """
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
 
 from lora_compare import charts, formats
 from lora_compare.comparison import (
@@ -24,9 +26,6 @@ from lora_compare.metrics import calibration_bins
 from lora_compare.params import Params
 from lora_compare.paths import Paths
 from lora_compare.summary import caution, price_sentence
-
-if TYPE_CHECKING:
-    from jinja2 import Environment
 
 MOST_MESSAGES = 100
 """Messages in one table of the page; the files of predictions hold all."""
@@ -115,10 +114,7 @@ def render_html(
     )
 
 
-def _environment() -> "Environment":
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-    from markupsafe import Markup, escape
-
+def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("lora_compare"),
         autoescape=True,

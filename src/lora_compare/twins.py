@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.sparse import coo_array, csr_array
 from scipy.sparse.csgraph import connected_components
+from sklearn.feature_extraction.text import TfidfVectorizer
 
 NEAR = 0.9
 """Two messages are nearly the same above this cosine of their n-gram vectors."""
@@ -96,8 +97,6 @@ def _contained(texts: Sequence[str], others: Sequence[str]) -> Mask:
 
 def _vectorize(normalized: list[str]) -> csr_array:
     """Return unit vectors, columns ordered from the rarest n-gram to the commonest."""
-    from sklearn.feature_extraction.text import TfidfVectorizer
-
     vectorizer = TfidfVectorizer(**NGRAMS)
     vectors = csr_array(vectorizer.fit_transform(normalized))
     vectors = vectors[:, np.argsort(-vectorizer.idf_, kind="stable")].tocsr()

@@ -84,6 +84,43 @@ def test_split_writes_disjoint_balanced_splits(project: Path) -> None:
     assert len(texts) == 180
 
 
+def test_the_base_model_learns_nothing_from_what_it_is_evaluated_on(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = tmp_path / "other"
+    for name in ("data", "inputs"):
+        shutil.copytree(project / name, other / name)
+    shutil.copy(project / "params.yaml", other)
+    for name in ("validation", "test"):
+        split = other / "data" / "splits" / f"{name}.csv"
+        split.write_text(split.read_text() + "0,another text that nobody has read before\n")
+    monkeypatch.chdir(other)
+    monkeypatch.setenv("LORA_COMPARE_TRACKING", "off")
+    assert run("base_model").exit_code == 0
+    for file in ("models/base/model.safetensors", "models/base/tokenizer.json"):
+        assert (other / file).read_bytes() == (project / file).read_bytes()
+    same = {
+        name: (other / file).read_bytes() == (project / file).read_bytes()
+        for name in ("train", "validation", "test")
+        for file in [f"data/tokens/{name}.safetensors"]
+    }
+    assert same == {"train": True, "validation": False, "test": False}
+
+
+def test_tokens_of_another_split_stop_an_evaluation(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = shutil.copytree(project, tmp_path / "other")
+    split = other / "data" / "splits" / "test.csv"
+    split.write_text(split.read_text() + "0,another text\n")
+    monkeypatch.chdir(other)
+    monkeypatch.setenv("LORA_COMPARE_TRACKING", "off")
+    for stage in (["baseline"], ["evaluate", "full"]):
+        result = run(*stage)
+        assert result.exit_code == 2
+        assert "dvc repro --force base_model" in result.output
+
+
 @pytest.mark.parametrize("method", ["full", "lora"])
 def test_every_method_has_every_figure(project: Path, method: str) -> None:
     figures = metrics(project, method)
