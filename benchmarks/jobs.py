@@ -16,6 +16,10 @@ RANK = 16
 
 SEED = 123
 
+LEARNING_RATES = {"lora": 8e-4, "full": 5e-5}
+WEIGHT_DECAY = 0.1
+"""The book's; they do not matter for the time."""
+
 
 @dataclass(frozen=True)
 class Implementation:

@@ -6,12 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from benchmarks.jobs import SEED, Contender, Job, Text
+from benchmarks.jobs import LEARNING_RATES, SEED, WEIGHT_DECAY, Contender, Job, Text
 from benchmarks.notebook import LinearWithLoRA, NotebookGPT
-
-RATES = {"lora": 8e-4, "full": 5e-5}
-DECAY = 0.1
-"""The book's settings; they do not matter for the time."""
 
 
 def padded(texts: list[Text], job: Job) -> Tensor:
@@ -31,7 +27,8 @@ def build_notebook(job: Job) -> Contender:
         model.requires_grad_(False)
         adapt_notebook(model, job.rank)
     model.to(job.device)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=RATES[job.method], weight_decay=DECAY)
+    rate = LEARNING_RATES[job.method]
+    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=WEIGHT_DECAY)
 
     def step(texts: list[Text], labels: list[int]) -> float:
         optimizer.zero_grad()
@@ -91,7 +88,8 @@ def build_transformers(job: Job) -> Contender:
         model = adapted_by_peft(model, job.rank)
     model.to(job.device)
     trained = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=RATES[job.method], weight_decay=DECAY, fused=True)
+    rate = LEARNING_RATES[job.method]
+    optimizer = torch.optim.AdamW(trained, lr=rate, weight_decay=WEIGHT_DECAY, fused=True)
     autocast = torch.autocast(job.device, dtype=torch.bfloat16, enabled=job.precision == "bfloat16")
 
     def inputs(texts: list[Text]) -> dict[str, Tensor]:

@@ -5,7 +5,7 @@ from functools import cache
 import numpy as np
 import torch
 
-from benchmarks.jobs import SEED, Contender, Job, Text
+from benchmarks.jobs import LEARNING_RATES, SEED, WEIGHT_DECAY, Contender, Job, Text
 from lora_compare import lora
 from lora_compare.adapters import choose_trainable
 from lora_compare.allocator import keep_freed_memory
@@ -17,11 +17,6 @@ from lora_compare.params import LoraParams, MethodParams
 from lora_compare.precision import choose_precision, lower_frozen
 from lora_compare.seeding import seeded
 from lora_compare.training import optimizer_step
-
-LEARNING_RATES = {"lora": 8e-4, "full": 5e-5}
-"""The book's, as its weight decay; they do not matter for the time."""
-
-WEIGHT_DECAY = 0.1
 
 
 def method_params(job: Job) -> MethodParams:

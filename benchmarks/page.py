@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.charts import steps_chart, sweep_chart
+from benchmarks.jobs import IMPLEMENTATIONS
 from lora_compare.errors import DataError
 from lora_compare.files import write_text
 from lora_compare.formats import DASH, UNKNOWN, count, percent, size
@@ -115,24 +116,21 @@ EVALUATION_HEADER = (
 
 def _step_row(row: Mapping[str, Any]) -> list[str]:
     repeats = row["step_seconds_of_repeats"]
-    return [
-        row["implementation"],
-        row["precision"],
-        _padding(row),
-        count(row["trainable_parameters"]),
-        f"{_seconds(row['step_seconds'])} ({_bare(min(repeats))}{DASH}{_bare(max(repeats))})",
-        f"{row['examples_per_second']:.3g}",
-        size(row["peak_memory_bytes"]),
-        *_ratios(row),
-    ]
+    seconds = f"{_seconds(row['step_seconds'])} ({_bare(min(repeats))}{DASH}{_bare(max(repeats))})"
+    return _row(row, count(row["trainable_parameters"]), seconds)
 
 
 def _evaluation_row(row: Mapping[str, Any]) -> list[str]:
+    return _row(row, _seconds(row["seconds"]))
+
+
+def _row(row: Mapping[str, Any], *own: str) -> list[str]:
+    """Return the cells of a row, those of its own table between what both tables have."""
     return [
         row["implementation"],
         row["precision"],
         _padding(row),
-        _seconds(row["seconds"]),
+        *own,
         f"{row['examples_per_second']:.3g}",
         size(row["peak_memory_bytes"]),
         *_ratios(row),
@@ -146,7 +144,10 @@ def _ratios(row: Mapping[str, Any]) -> list[str]:
 
 def _padding(row: Mapping[str, Any]) -> str:
     width = row["padded_length"]
-    return f"{width} tokens" if width else "longest of the batch"
+    if width:
+        return f"{width} tokens"
+    packed = IMPLEMENTATIONS[row["implementation"]].family == "lora-compare"
+    return "nothing" if packed else "longest of the batch"
 
 
 def _seconds(value: float) -> str:
@@ -188,7 +189,7 @@ def _work_line(results: Mapping[str, Any]) -> str:
         f"{percent(all_['padding_to_longest_of_batch'])}. Timed: {settings['steps']} steps of "
         f"{settings['batch_size']} messages (mean {timed['mean_tokens']:.1f} tokens) after "
         f"{settings['warmup']} others, in each of {settings['repeats']} processes of every "
-        f"implementation, in turns; OMP_WAIT_POLICY={settings['omp_wait_policy']}."
+        f"implementation, in turns."
     )
 
 

@@ -1,6 +1,5 @@
 """The comparison: optimizer steps and predictions of every implementation on the same messages."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -143,6 +142,5 @@ def _shared(settings: Settings, workload: Workload) -> dict[str, Any]:
 
 
 def described(settings: Settings) -> dict[str, Any]:
-    """Return the settings for the results file, with those of the environment."""
-    waiting = os.environ.get("OMP_WAIT_POLICY")
-    return {**asdict(settings), "rank": RANK, "omp_wait_policy": waiting}
+    """Return the settings for the results file."""
+    return {**asdict(settings), "rank": RANK}

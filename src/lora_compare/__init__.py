@@ -3,8 +3,12 @@
 import os
 from importlib.metadata import version
 
-# Threads that spin while they wait make torch ten times slower as soon as another process wants
-# a core. OpenMP reads this once, when torch loads it, so it has to be set before any import.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+WAITING = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "10000"}
+"""How OpenMP's threads wait: spinning for as long as the work between two operations takes, then
+asleep (docs/decisions/0005)."""
+
+# OpenMP reads this once, when torch loads it, so it has to be set before any import.
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.update(WAITING | {k: v for k, v in os.environ.items() if k in WAITING})
 
 __version__ = version("lora-compare")

@@ -15,7 +15,7 @@ def keep_freed_memory() -> None:
 
     A training frees and allocates the same tensors at every step. By default glibc returns
     large ones to the system, which then clears every page anew when it is touched: up to a
-    fifth of the time of full fine-tuning (docs/performance.md). Other C libraries have no such
+    fifth of the time of full fine-tuning (docs/decisions/0007). Other C libraries have no such
     setting, and nothing is done.
     """
     if sys.platform != "linux":

@@ -21,7 +21,7 @@ MERGE_CHECKED = 64
 """Texts on which the error of merging is measured."""
 
 TOKEN_BUDGET = 4096
-"""Positions of one forward pass: enough to fill the arithmetic units, small in memory."""
+"""Tokens of one forward pass: enough to fill the arithmetic units, small in memory."""
 
 
 @dataclass(frozen=True)
@@ -64,13 +64,15 @@ class TextClassifier:
 
     def probabilities(self, texts: Sequence[str], progress: Progress = SILENT) -> FloatArray:
         """Return the probability of each class for each text, shape (n, n_classes)."""
-        examples, _ = self.examples(texts, [0] * len(texts))
-        return softmax(predict_logits(self.model, examples, progress))
+        return self.chances(self._tokenized(texts, [0] * len(texts)), progress)
 
     def examples(self, texts: Sequence[str], labels: Sequence[int]) -> tuple[Examples, int]:
         """Return texts as tokens with their classes, and how many of them were cut."""
+        return self.fit(self._tokenized(texts, labels))
+
+    def _tokenized(self, texts: Sequence[str], labels: Sequence[int]) -> Examples:
         tokens, _ = encode_all(self.encoding, texts)
-        return self.fit(Examples(tokens, np.asarray(labels, dtype=np.int64)))
+        return Examples(tokens, np.asarray(labels, dtype=np.int64))
 
     def fit(self, examples: Examples) -> tuple[Examples, int]:
         """Return whole texts cut and padded for this classifier, and how many were cut."""

@@ -6,8 +6,9 @@ import tiktoken
 import torch
 from torch import Tensor
 
+from lora_compare.attention import KeyValueCache
 from lora_compare.errors import PromptError
-from lora_compare.gpt import GPT, KeyValueCache
+from lora_compare.gpt import GPT
 from lora_compare.tokenizer import encode
 
 Choice = Callable[[Tensor], Tensor]

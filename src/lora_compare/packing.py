@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+
+from lora_compare.attention import attention
 
 
 @dataclass(frozen=True)
@@ -103,14 +104,13 @@ class Packed:
             strict=True,
         )
         with torch.autocast(q.device.type, enabled=False):
-            return torch.cat([_attention(count, every, *piece) for (_, count), *piece in pieces])
+            return torch.cat([_within(count, every, *piece) for (_, count), *piece in pieces])
 
 
-def _attention(count: int, causal: bool, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+def _within(count: int, causal: bool, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Return the attention within `count` texts of equal length; shapes as in `Packed`."""
-    q, k, v = (z.unflatten(0, (count, -1)).transpose(1, 2) for z in (q, k, v))  # (c, h, t, d/h)
-    attended = F.scaled_dot_product_attention(q, k, v, is_causal=causal)
-    return attended.transpose(1, 2).flatten(0, 1)
+    q, k, v = (z.unflatten(0, (count, -1)) for z in (q, k, v))  # (count, t, h, d/h)
+    return attention(q, k, v, is_causal=causal).flatten(0, 1)
 
 
 def pack(sequences: Sequence[npt.NDArray[np.int64]]) -> Packed:

@@ -117,28 +117,17 @@ def train(
     """
     schedule = Schedule(training, len(train_examples))
     watched = [sample(e, training) for e in (train_examples, validation_examples)]
-    history: list[Evaluation] = []
+    evaluations = Evaluations(model, watched, dtype, schedule.steps_per_epoch, on_evaluation)
     device = next(model.parameters()).device
     clock, losses = Clock(device), Losses(device)
     tokens = examples = 0
-
-    def evaluate(step: int, rate: float) -> None:
-        losses.check()
-        logits = [predict_logits(model, e, dtype=dtype) for e in watched]
-        figures = [loss_and_accuracy(x, e.labels) for x, e in zip(logits, watched, strict=True)]
-        # A last step that ruins the weights has a finite loss before it; look after it too.
-        require_finite(figures[0][0] + figures[1][0], step, rate, "the evaluation after it")
-        epoch = step / schedule.steps_per_epoch
-        history.append(Evaluation(step, epoch, rate, *figures[0], *figures[1]))
-        on_evaluation(history[-1])
-
     with (
         seen_rows(model.gpt, [train_examples, *watched]) as embedding,
         progress.task(description, schedule.steps) as advance,
     ):
         optimizer = AdamW(parameter_groups(model, *astuple(rates)), fused=True)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, schedule.factor)
-        evaluate(0, rates.learning_rate * schedule.factor(0))
+        evaluations.add(0, rates.learning_rate * schedule.factor(0))
         clock.start()
         for step, groups in enumerate(schedule.batches(), start=1):
             rate = rates.learning_rate * schedule.factor(step - 1)
@@ -151,10 +140,54 @@ def train(
             tokens += sum(len(b.texts.tokens) for b in batches)
             if step % training.eval_every == 0 or step % schedule.steps_per_epoch == 0:
                 with clock.paused():
-                    evaluate(step, rate)
-            advance(1, f"loss {losses.last:.4f}, validation {history[-1].validation_accuracy:.1%}")
+                    losses.check()
+                    evaluations.add(step, rate)
+            accuracy = evaluations.history[-1].validation_accuracy
+            advance(1, f"loss {losses.last:.4f}, validation {accuracy:.1%}")
         clock.stop()
-    return TrainingResult(history, clock.seconds, examples, tokens)
+    return TrainingResult(evaluations.history, clock.seconds, examples, tokens)
+
+
+class Evaluations:
+    """The history of a training as it grows.
+
+    Args:
+        model: The classifier that is trained.
+        watched: The texts of train and of validation that are looked at.
+        dtype: Type of the arithmetic, as in `predict_logits`.
+        steps_per_epoch: Optimizer steps in a pass over the training split.
+        on_evaluation: Called with every row.
+
+    Attributes:
+        history: The rows so far.
+    """
+
+    def __init__(
+        self,
+        model: Classifier,
+        watched: Sequence[Examples],
+        dtype: torch.dtype,
+        steps_per_epoch: int,
+        on_evaluation: Callable[[Evaluation], None],
+    ) -> None:
+        self.history: list[Evaluation] = []
+        self._model, self._watched, self._dtype = model, watched, dtype
+        self._steps_per_epoch, self._on_evaluation = steps_per_epoch, on_evaluation
+
+    def add(self, step: int, rate: float) -> None:
+        """Evaluate the model as it is after `step` steps, the last at the rate `rate`.
+
+        Raises:
+            TrainingError: A loss is not finite.
+        """
+        figures: list[float] = []
+        for examples in self._watched:
+            logits = predict_logits(self._model, examples, dtype=self._dtype)
+            figures += loss_and_accuracy(logits, examples.labels)
+        # A last step that ruins the weights has a finite loss before it; look after it too.
+        require_finite(figures[0] + figures[2], step, rate, "the evaluation after it")
+        self.history.append(Evaluation(step, step / self._steps_per_epoch, rate, *figures))
+        self._on_evaluation(self.history[-1])
 
 
 def optimizer_step(

@@ -4,9 +4,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from lora_compare.attention import KeyValueCache
 from lora_compare.errors import PromptError
 from lora_compare.generation import continuation, generate, greedy, sampling
-from lora_compare.gpt import GPT, GPTConfig, KeyValueCache, initialise
+from lora_compare.gpt import GPT, GPTConfig, initialise
 from lora_compare.seeding import seeded
 from lora_compare.tokenizer import train_encoding
 

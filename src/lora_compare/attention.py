@@ -1,0 +1,109 @@
+"""Multi-head attention, and which positions see which."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lora_compare.linear import project
+
+Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""Returns what queries attend to, in their shape; all are of shape (..., t, h, d/h)."""
+
+
+def causal(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Return causal attention within each row of a batch; all have shape (b, t, h, d/h)."""
+    return attention(q, k, v, is_causal=True)
+
+
+def attention(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, is_causal: bool = False
+) -> Tensor:
+    """Return softmax(q k^T / sqrt(d/h)) v for each row of a batch and each head.
+
+    Args:
+        q: Queries, shape (b, t, h, d/h).
+        k: Keys, shape (b, s, h, d/h).
+        v: Values, shape (b, s, h, d/h).
+        mask: True where a query sees a key, shape (t, s); None: everywhere.
+        is_causal: Whether query i sees the keys up to i alone; t equals s then.
+
+    Returns:
+        The attended values, shape (b, t, h, d/h).
+
+    Source: Vaswani et al. 2017, arXiv:1706.03762, equation 1.
+    """
+    q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+    y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=is_causal)
+    return y.transpose(1, 2)
+
+
+class KeyValueCache:
+    """The keys and values of the positions that one attention layer has seen; empty at first."""
+
+    def __init__(self) -> None:
+        self._seen: tuple[Tensor, Tensor] | None = None
+
+    @property
+    def length(self) -> int:
+        """Positions seen so far."""
+        return 0 if self._seen is None else self._seen[0].shape[1]
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Keep the keys and values of t new positions, which attend to all positions so far.
+
+        Args:
+            q: Queries, shape (b, t, h, d/h).
+            k: Keys, shape (b, t, h, d/h).
+            v: Values, shape (b, t, h, d/h).
+
+        Returns:
+            The attended values, shape (b, t, h, d/h).
+        """
+        seen = self.length
+        if self._seen is not None:
+            k, v = torch.cat((self._seen[0], k), dim=1), torch.cat((self._seen[1], v), dim=1)
+        self._seen = k, v
+        # Not is_causal: its triangle starts at the first key, as if nothing came before.
+        mask = q.new_ones(q.shape[1], k.shape[1], dtype=torch.bool).tril(seen)
+        return attention(q, k, v, mask)
+
+
+class CausalSelfAttention(nn.Module):
+    """Multi-head attention in which a position sees itself and the positions before it.
+
+    Args:
+        n_embd: Width d of the residual stream.
+        n_head: Heads h; divides n_embd.
+    """
+
+    def __init__(self, n_embd: int, n_head: int) -> None:
+        super().__init__()
+        self.n_head = n_head
+        self.q_proj = nn.Linear(n_embd, n_embd)
+        self.k_proj = nn.Linear(n_embd, n_embd)
+        self.v_proj = nn.Linear(n_embd, n_embd)
+        self.c_proj = nn.Linear(n_embd, n_embd)
+
+    def forward(self, x: Tensor, attend: Attention, rows: Tensor | None = None) -> Tensor:
+        """Return the attended values.
+
+        Args:
+            x: Normalised residual stream, shape (..., t, d).
+            attend: Which positions see which.
+            rows: Indices of those positions of x, shape (n, d), whose values are wanted; None:
+                of all.
+
+        Returns:
+            What the block adds to the residual stream at the wanted positions, as x in shape.
+
+        Source: Vaswani et al. 2017, arXiv:1706.03762, section 3.2.
+        """
+        if rows is None:
+            projected = project(x, (self.q_proj, self.k_proj, self.v_proj))
+        else:
+            projected = (self.q_proj(x[rows]), *project(x, (self.k_proj, self.v_proj)))
+        q, k, v = (z.unflatten(-1, (self.n_head, -1)) for z in projected)  # (..., t, h, d/h)
+        y: Tensor = self.c_proj(attend(q, k, v).flatten(-2))
+        return y
