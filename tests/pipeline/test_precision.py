@@ -1,0 +1,121 @@
+"""bfloat16 costs no accuracy: five seeds on the real file, and the loss curve of GPT-2 small."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from lora_compare.base import Base, load_base, make_base, save_base
+from lora_compare.batches import Examples
+from lora_compare.finetuning import finetune
+from lora_compare.gpt import CONFIGS, GPT, initialise
+from lora_compare.params import DataParams, Params, Section, SplitParams, parse_params
+from lora_compare.paths import SPLITS, Paths
+from lora_compare.precision import has_fast_bfloat16
+from lora_compare.sources import load_corpus
+from lora_compare.splits import split
+from lora_compare.statistics import mcnemar_p
+from lora_compare.tokenizer import gpt2_encoding
+from lora_compare.tokens import tokenize
+from small_project import ROOT
+
+CPU = torch.device("cpu")
+
+SEEDS = range(5)
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.real_data,
+    pytest.mark.timeout(1800),
+    pytest.mark.skipif(not has_fast_bfloat16(CPU), reason="this CPU emulates bfloat16"),
+]
+
+
+def recipe(name: str) -> Params:
+    return parse_params((ROOT / "recipes" / f"{name}.yaml").read_text())
+
+
+def changed(section: Section, **changes: object) -> Section:
+    return section.model_copy(update=changes)
+
+
+def frames(assets: Path, settings: SplitParams) -> dict:
+    source = str(assets / "sms" / "SMSSpamCollection")
+    data = DataParams(source=source, text_column="text", label_column="label")
+    corpus, _ = load_corpus(data, Paths(assets))
+    return split(corpus, settings)[0]
+
+
+@pytest.fixture(scope="module")
+def nano(
+    assets: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict[str, Examples]]:
+    """The pre-trained base of the default settings on the real file, and its tokens."""
+    torch.set_num_threads(1)
+    params = recipe("default")
+    parts = frames(assets, params.split)
+    texts = [text for name in ("unused", "train") for text in parts[name]["Text"]]
+    folder = tmp_path_factory.mktemp("base")
+    base = save_base(make_base(params.model, texts, CPU), folder)
+    return folder, {name: tokenize(base.encoding, parts[name]) for name in SPLITS}
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_five_seeds_answer_alike_in_both_precisions(
+    method: str, nano: tuple[Path, dict[str, Examples]]
+) -> None:
+    folder, splits = nano
+    params = recipe("default")
+    right: dict[str, list[np.ndarray]] = {"float32": [], "bfloat16": []}
+    for seed in SEEDS:
+        for precision, answers in right.items():
+            training = changed(params.training, seed=seed, precision=precision)
+            classifier, _ = finetune(
+                load_base(folder),
+                ["ham", "spam"],
+                splits,
+                params.classifier,
+                training,
+                params.method(method),
+                CPU,
+            )
+            dtype = getattr(torch, precision)
+            chances = classifier.chances(splits["test"], dtype=dtype)
+            answers.append(chances.argmax(axis=1) == splits["test"].labels)
+    accuracy = {name: [float(a.mean()) for a in answers] for name, answers in right.items()}
+    print(method, accuracy)
+    p = mcnemar_p(np.concatenate(right["float32"]), np.concatenate(right["bfloat16"]))
+    assert p > 0.05, accuracy
+    assert abs(np.mean(accuracy["float32"]) - np.mean(accuracy["bfloat16"])) < 0.01
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_the_losses_of_gpt2_small_go_the_same_way(
+    method: str, assets: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(assets / "tiktoken_cache"))
+    params = recipe("appendix_e")
+    parts = frames(assets, params.split)
+    encoding = gpt2_encoding()
+    splits = {name: tokenize(encoding, parts[name]).take(range(320)) for name in ("train", "test")}
+    curves = {}
+    for precision in ("float32", "bfloat16"):
+        torch.manual_seed(0)
+        base = Base(initialise(GPT(CONFIGS["gpt2-small"])), encoding, {})
+        changes = {"precision": precision, "epochs": 1, "eval_every": 10, "eval_examples": 64}
+        _, result = finetune(
+            base,
+            ["ham", "spam"],
+            {"train": splits["train"], "validation": splits["test"]},
+            changed(params.classifier, position="last_token"),
+            changed(params.training, **changes),
+            params.method(method),
+            CPU,
+        )
+        curves[precision] = np.array([row.train_loss for row in result.history])
+    print(method, curves)
+    exact, rounded = curves["float32"], curves["bfloat16"]
+    assert exact[-1] < 0.8 * exact[0]
+    # The curves differ by less than the loss itself moves from one evaluation to the next.
+    assert np.abs(exact - rounded).max() < np.abs(np.diff(exact)).max()
