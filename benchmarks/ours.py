@@ -1,5 +1,6 @@
 """lora-compare as a contender: the one place here that uses its training interface."""
 
+from contextlib import ExitStack
 from functools import cache
 
 import numpy as np
@@ -48,6 +49,7 @@ def build(job: Job) -> Contender:
     if job.task == "train":
         lower_frozen(model, dtype, keep=(model.score,))
     padding = Padding(job.pad_token, job.width)
+    held = ExitStack()  # until the process ends
     whole_split = [list(job.vocabulary), *job.texts]
 
     def examples(texts: list[Text], labels: list[int]) -> Examples:
@@ -58,7 +60,7 @@ def build(job: Job) -> Contender:
     def optimizer() -> torch.optim.Optimizer:
         tokens = [np.array(t, dtype=np.int64) for t in whole_split if t]
         seen = Examples(tokens, np.zeros(len(tokens), dtype=np.int64))
-        seen_rows(model.gpt, [seen]).__enter__()  # until the process ends
+        held.enter_context(seen_rows(model.gpt, [seen]))
         rate = LEARNING_RATES[job.method]
         groups = lora.parameter_groups(model, rate, WEIGHT_DECAY, None)
         return torch.optim.AdamW(groups, fused=True)

@@ -1,5 +1,6 @@
 """bfloat16 costs no accuracy: five seeds on the real file, and the loss curve of GPT-2 small."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,9 @@ from small_project import ROOT
 CPU = torch.device("cpu")
 
 SEEDS = range(5)
+
+Nano = tuple[Path, dict[str, Examples]]
+"""The folder of a base model, and the splits as its tokens."""
 
 pytestmark = [
     pytest.mark.slow,
@@ -63,7 +67,7 @@ def nano(
 
 @pytest.mark.parametrize("method", ["full", "lora"])
 def test_five_seeds_answer_alike_in_both_precisions(
-    method: str, nano: tuple[Path, dict[str, Examples]]
+    method: str, nano: Nano, record_property: Callable[[str, object], None]
 ) -> None:
     folder, splits = nano
     params = recipe("default")
@@ -84,7 +88,7 @@ def test_five_seeds_answer_alike_in_both_precisions(
             chances = classifier.chances(splits["test"], dtype=dtype)
             answers.append(chances.argmax(axis=1) == splits["test"].labels)
     accuracy = {name: [float(a.mean()) for a in answers] for name, answers in right.items()}
-    print(method, accuracy)
+    record_property("accuracy", accuracy)
     p = mcnemar_p(np.concatenate(right["float32"]), np.concatenate(right["bfloat16"]))
     assert p > 0.05, accuracy
     assert abs(np.mean(accuracy["float32"]) - np.mean(accuracy["bfloat16"])) < 0.01
@@ -92,7 +96,10 @@ def test_five_seeds_answer_alike_in_both_precisions(
 
 @pytest.mark.parametrize("method", ["full", "lora"])
 def test_the_losses_of_gpt2_small_go_the_same_way(
-    method: str, assets: Path, monkeypatch: pytest.MonkeyPatch
+    method: str,
+    assets: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    record_property: Callable[[str, object], None],
 ) -> None:
     monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(assets / "tiktoken_cache"))
     params = recipe("appendix_e")
@@ -114,7 +121,7 @@ def test_the_losses_of_gpt2_small_go_the_same_way(
             CPU,
         )
         curves[precision] = np.array([row.train_loss for row in result.history])
-    print(method, curves)
+    record_property("losses", {name: curve.tolist() for name, curve in curves.items()})
     exact, rounded = curves["float32"], curves["bfloat16"]
     assert exact[-1] < 0.8 * exact[0]
     # The curves differ by less than the loss itself moves from one evaluation to the next.
