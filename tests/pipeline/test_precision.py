@@ -105,7 +105,8 @@ def test_the_losses_of_gpt2_small_go_the_same_way(
     params = recipe("appendix_e")
     parts = frames(assets, params.split)
     encoding = gpt2_encoding()
-    splits = {name: tokenize(encoding, parts[name]).take(range(320)) for name in ("train", "test")}
+    train, validation = (tokenize(encoding, parts[name]) for name in ("train", "validation"))
+    splits = {"train": train.take(range(320)), "validation": validation}
     curves = {}
     for precision in ("float32", "bfloat16"):
         torch.manual_seed(0)
@@ -114,7 +115,7 @@ def test_the_losses_of_gpt2_small_go_the_same_way(
         _, result = finetune(
             base,
             ["ham", "spam"],
-            {"train": splits["train"], "validation": splits["test"]},
+            splits,
             changed(params.classifier, position="last_token"),
             changed(params.training, **changes),
             params.method(method),
