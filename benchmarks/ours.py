@@ -41,7 +41,7 @@ def build(job: Job) -> Contender:
     """Return this project's classifier with the steps of `training.train`."""
     keep_freed_memory()
     device = torch.device(job.device)
-    dtype = choose_precision(job.precision, device)
+    dtype = choose_precision(job.precision, device, job.shape["n_embd"])
     with seeded(SEED):
         model = Classifier(initialise(GPT(GPTConfig(**job.shape))), 2, "last_token")
     choose_trainable(model, method_params(job), SEED)

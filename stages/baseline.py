@@ -36,7 +36,8 @@ def main(paths: Paths, params: Params, progress: Progress) -> None:
         device = choose_device(params.training.device)
         untuned.model.to(device)
         total = sum(p.numel() for p in untuned.model.parameters())
-        dtype = choose_precision(params.training.precision, device)
+        width = base.gpt.config.n_embd
+        dtype = choose_precision(params.training.precision, device, width)
         chances = {name: untuned.chances(tokens[name], progress, dtype) for name in SPLITS}
         untuned_results = measure(chances, labels, texts["test"], classes)
 

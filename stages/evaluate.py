@@ -25,7 +25,8 @@ def main(paths: Paths, params: Params, progress: Progress, method: str) -> None:
     folder = paths.model(method)
     classifier = load_method(folder, load_base(paths.base), f"finetune@{method}")
     device = choose_device(params.training.device)
-    dtype = choose_precision(params.training.precision, device)
+    width = classifier.model.gpt.config.n_embd
+    dtype = choose_precision(params.training.precision, device, width)
     classifier.model.to(device)
     tokens = {name: read_examples(paths.tokens(name)) for name in SPLITS}
     test = read_split(require(paths.split("test"), "split"))
@@ -47,7 +48,8 @@ def main(paths: Paths, params: Params, progress: Progress, method: str) -> None:
         config["total_parameters"],
         (folder / "model.safetensors").stat().st_size,
     )
-    metrics = {**results.figures, **sizes}
+    truncated = {name: classifier.fit(tokens[name])[1] for name in SPLITS}
+    metrics = {**results.figures, **sizes, "truncated": truncated}
     if error:
         metrics["merge_error"] = error
     write_json(paths.metrics(method), metrics)

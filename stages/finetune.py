@@ -60,7 +60,8 @@ def main(paths: Paths, params: Params, progress: Progress, method: str, live: Tr
             )
             count = lora.count(classifier.model)
 
-    cost = cost_figures(result, device, choose_precision(training.precision, device))
+    dtype = choose_precision(training.precision, device, base.gpt.config.n_embd)
+    cost = cost_figures(result, device, dtype)
     save_method(paths.model(method), classifier, settings, training.seed, base, count)
     write_csv(paths.history(method), columns(result.history))
     for path in (paths.cost(method), paths.cost_copy(method)):

@@ -74,9 +74,15 @@ def finetune(
     model = start_point.model
     choose_trainable(model, method, training.seed)
     model.to(device)
-    dtype = choose_precision(training.precision, device)
+    dtype = choose_precision(training.precision, device, base.gpt.config.n_embd)
     lower_frozen(model, dtype, keep=(model.score,))
     model.gpt.checkpointing = training.gradient_checkpointing
+    if training.compile:
+        # Here, because torch's compiler takes seconds to import.
+        from lora_compare.compilation import compile_blocks
+
+        progress.say("compile: the first steps take longer")
+        compile_blocks(model.gpt)
     (train_examples, train_cut), (validation_examples, validation_cut) = (
         start_point.fit(splits[name]) for name in ("train", "validation")
     )

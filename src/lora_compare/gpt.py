@@ -1,7 +1,7 @@
 """GPT-2's network and its classification head, with separate query, key and value layers."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -80,7 +80,12 @@ class Block(nn.Module):
 
     Args:
         config: The network's shape.
+
+    Attributes:
+        compiled: What training computes in place of `feed_forward`; None: that itself.
     """
+
+    compiled: Callable[["Block", Tensor], Tensor] | None = None
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
@@ -102,6 +107,16 @@ class Block(nn.Module):
         """
         attended = self.attn(self.ln_1(x), attend, rows)
         x = (x if rows is None else x[rows]) + attended
+        if self.compiled is not None and torch.is_grad_enabled():
+            return self.compiled(self, x)
+        return self.feed_forward(x)
+
+    def feed_forward(self, x: Tensor) -> Tensor:
+        """Return the block's result for a residual stream with the attended values in it.
+
+        Args:
+            x: Residual stream, shape (..., t, d); so is the result.
+        """
         y: Tensor = x + self.mlp(self.ln_2(x))
         return y
 

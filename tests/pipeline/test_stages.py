@@ -141,6 +141,7 @@ def test_every_method_has_every_figure(project: Path, method: str) -> None:
         } <= figures[split].keys()
         low, high = figures[split]["accuracy_ci95"]
         assert low <= figures[split]["accuracy"] <= high
+    assert figures["truncated"] == {"train": 0, "validation": 0, "test": 0}
     file = project / "models" / method / "model.safetensors"
     assert figures["artifact_bytes"] == file.stat().st_size
     assert figures["trainable_parameters"] <= figures["total_parameters"]

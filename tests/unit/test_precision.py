@@ -25,9 +25,10 @@ def test_auto_takes_bfloat16_only_where_a_cpu_has_it(
     known: dict[str, bool], expected: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: known)
-    assert choose_precision("auto", CPU) == expected
-    assert choose_precision("float32", CPU) == torch.float32
-    assert choose_precision("bfloat16", CPU) == torch.bfloat16
+    assert choose_precision("auto", CPU, 768) == expected
+    assert choose_precision("auto", CPU, 128) == torch.float32
+    assert choose_precision("float32", CPU, 768) == torch.float32
+    assert choose_precision("bfloat16", CPU, 128) == torch.bfloat16
 
 
 def test_auto_is_float32_on_other_devices_without_a_measurement() -> None:

@@ -171,9 +171,11 @@ class TrainingParams(Section):
         eval_examples: Messages of each split in these evaluations; null takes all.
         precision: Type of the arithmetic: `float32`; `bfloat16` multiplies matrices in it,
             while what is trained, norms, attention on a CPU and the head stay float32; `auto`
-            takes bfloat16 where the device has it in hardware.
+            takes bfloat16 where the device has it in hardware, from `gpt2-small` on.
         gradient_checkpointing: Keep only each block's input for the gradient and compute the
             rest anew: less memory, a third more work, the same gradient.
+        compile: Train with compiled code where that can help: the feed-forward part of each
+            block. The time that the compilation takes counts as training.
         device: `auto` (cuda, mps, cpu in this order) or one of these.
         threads: CPU threads; null: one for gpt2-nano, else torch's default (all cores).
             Results repeat for equal numbers.
@@ -192,6 +194,7 @@ class TrainingParams(Section):
     eval_examples: Count | None = None
     precision: Literal["auto", "float32", "bfloat16"] = "float32"
     gradient_checkpointing: bool = False
+    compile: bool = False
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     threads: Count | None = None
 

@@ -104,6 +104,7 @@ def evaluation(metrics: Mapping[str, Any]) -> Iterator[Point]:
         else:
             wanted = {f"final/{split}/{name}" for name in FINAL}
             yield from (p for p in numbers(metrics[split], f"final/{split}") if p.key in wanted)
+    yield from numbers(metrics.get("truncated"), "truncated")
     yield from numbers(metrics.get("merge_error"), "merge_error")
 
 
