@@ -11,7 +11,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-dev repro summary results ui test test-slow parity benchmark \
-  benchmark-pipeline lint types check lock clean
+  benchmark-pipeline faults fuzz lint types check lock clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' Makefile
@@ -59,6 +59,12 @@ test-slow: setup-dev ## the default experiment on the real file (minutes)
 parity: setup-dev ## measure how far PEFT, transformers and the notebook are (docs/parity.md)
 	python -m pytest --numprocesses=0 -m "slow or not slow" tests/parity \
 	  --parity-report docs/parity.md $(PYTEST_ARGS)
+
+faults: setup-dev ## cause every fault, many times (docs/reliability.md)
+	python -m pytest -m "slow or not slow" tests/faults --faults-report docs/reliability.md $(PYTEST_ARGS)
+
+fuzz: setup-dev ## the fuzzing tests with 10,000 examples each
+	HYPOTHESIS_PROFILE=thorough python -m pytest -m "slow or not slow" tests/faults/test_fuzz.py $(PYTEST_ARGS)
 
 benchmark: setup-dev ## measure steps beside PEFT and the notebook (SCALE=1: by size; docs/performance.md)
 	python -m benchmarks $(if $(SCALE),scale,steps) $(BENCHMARK_ARGS)

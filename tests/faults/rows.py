@@ -1,0 +1,115 @@
+"""Every fault that the project is built against: what happens, and what a user then sees."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Row:
+    """One fault.
+
+    Attributes:
+        fault: What goes wrong.
+        outcome: What a user sees, and what is kept.
+    """
+
+    fault: str
+    outcome: str
+
+
+ROWS = {
+    1: Row(
+        "a training stage is killed (`kill -9`) at a random step",
+        "run again, it goes on: weights, history, metrics and dvc.lock as of an undisturbed run",
+    ),
+    2: Row(
+        "it is killed while a checkpoint is being written",
+        "the checkpoint before is whole, used and named",
+    ),
+    3: Row(
+        "`dvc repro` alone is killed, and its stage lives on",
+        "the stage ends by itself; until then another run says which process still writes",
+    ),
+    4: Row(
+        "SIGTERM or Ctrl-C",
+        "a checkpoint is kept, the exit code is 143 or 130, and the way on is said",
+    ),
+    5: Row(
+        "a download is cut off or stalls",
+        "resumed or retried in bounded time; nothing incomplete is published",
+    ),
+    6: Row(
+        "other bytes, or a web page with status 200",
+        "address, expected and actual sha256 are named, the bytes removed, the mirror tried",
+    ),
+    7: Row(
+        "the source is down: 429, 500, no answer, a redirect loop",
+        "bounded retries, the mirror, then where to put the file by hand",
+    ),
+    8: Row(
+        "the disk is full",
+        "needed and free bytes; no partial output, the last checkpoint is whole",
+    ),
+    9: Row("a folder that cannot be written", "named before any training starts"),
+    10: Row(
+        "an output or an object in DVC's cache is corrupted",
+        "the next stage refuses it and prints the command that repairs it",
+    ),
+    11: Row(
+        "the tokenizer's or a checkpoint's cached file is overwritten",
+        "noticed; fetched again, or what to do offline is said",
+    ),
+    12: Row("two `dvc repro` at once", "the second ends at once; no output is mixed"),
+    13: Row(
+        "the MLflow server is down, dies, is slow or answers 500",
+        "training is the same to the byte, at most 30 s later; `lora-compare sync` completes it",
+    ),
+    14: Row("several stages meet a fresh MLflow store at once", "no crash, one experiment"),
+    15: Row(
+        "malformed rows: no tab, more tabs, an open quote, a bare CR, a BOM, NUL",
+        "file and line of the first five and how many there are; no row is merged or dropped",
+    ),
+    16: Row("another encoding (cp1252, UTF-16)", "the byte's offset and what to do"),
+    17: Row(
+        "missing, unknown or differently written labels; empty text", "listed with their counts"
+    ),
+    18: Row("one class only, or one too small for every split", "refused, with counts"),
+    19: Row(
+        "`<|endoftext|>` in a message; a message of 100,000 characters",
+        "encoded as text; cut, counted, in bounded time",
+    ),
+    20: Row(
+        "one text under two labels; one message in train and test",
+        "reported with counts; `split.deduplicate` removes them",
+    ),
+    21: Row(
+        "the loss or a gradient is NaN or infinite",
+        "stops with step, learning rate and batch; the last good checkpoint is kept",
+    ),
+    22: Row(
+        "memory runs out, the host's or the device's", "one message with batch size and length"
+    ),
+    23: Row(
+        "settings, data or torch change under a checkpoint",
+        "the checkpoint is not used, and what differs is shown",
+    ),
+    24: Row(
+        "a zip bomb, a path or link out of an archive; a pickle in place of safetensors",
+        "refused before anything is written",
+    ),
+    25: Row(
+        "a checkpoint with another shape or type, a missing or extra key, NaN, a web page inside",
+        "the difference, key by key",
+    ),
+    26: Row(
+        "mistakes in params.yaml",
+        "all of them at once: key, value, what is allowed; no stage starts",
+    ),
+    27: Row(
+        "locale, time zone, umask, blanks and other letters in the path, PYTHONHASHSEED, a home "
+        "that cannot be written",
+        "the same bytes",
+    ),
+    28: Row(
+        "an adapter of another base model, or of another rank than it says", "refused, both named"
+    ),
+}
