@@ -23,6 +23,7 @@ def main(paths: Paths, params: Params, progress: Progress, method: str, live: Tr
     from lora_compare.files import write_csv, write_json
     from lora_compare.finetuning import finetune
     from lora_compare.imported import adopt
+    from lora_compare.interruption import deferred
     from lora_compare.precision import choose_precision
     from lora_compare.seeding import choose_device, make_deterministic
     from lora_compare.tokens import read_examples
@@ -40,7 +41,7 @@ def main(paths: Paths, params: Params, progress: Progress, method: str, live: Tr
     def show(row: Evaluation) -> None:
         live.log(row.to_dict())
 
-    with naming(method), progress.work("train"):
+    with naming(method), progress.work("train"), deferred():
         if settings.trainable == "imported":
             classifier, result, settings, count = adopt(
                 paths.root, settings, base, classes, splits, training, device, show
@@ -57,6 +58,7 @@ def main(paths: Paths, params: Params, progress: Progress, method: str, live: Tr
                 on_evaluation=show,
                 progress=progress,
                 description=f"finetune {method}",
+                checkpoint=paths.checkpoint(method),
             )
             count = lora.count(classifier.model)
 
@@ -66,6 +68,7 @@ def main(paths: Paths, params: Params, progress: Progress, method: str, live: Tr
     write_csv(paths.history(method), columns(result.history))
     for path in (paths.cost(method), paths.cost_copy(method)):
         write_json(path, cost)
+    paths.checkpoint(method).unlink(missing_ok=True)
     done = f"trained {result.examples} examples in {result.seconds:.1f} s"
     progress.say(f"{method}: {done if result.examples else 'imported, nothing to train'}")
 

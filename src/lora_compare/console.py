@@ -4,17 +4,21 @@ import atexit
 import functools
 import gc
 import os
+import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, ParamSpec, TypeVar
 
 import click
 
 from lora_compare.errors import UserError
+from lora_compare.interruption import Interrupted, interruptible
 from lora_compare.params import load_params
 from lora_compare.paths import Paths
 from lora_compare.progress import Progress
+from lora_compare.writer import end_with_dvc, only_writer
 
 EXIT_USER_ERROR = 2
 
@@ -39,6 +43,22 @@ def report_user_errors(command: Callable[P, R]) -> Callable[P, R]:
             sys.exit(EXIT_USER_ERROR)
 
     return reporting
+
+
+@contextmanager
+def ending_well(name: str) -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM end the block with the exit code that shells expect of them.
+
+    Args:
+        name: What runs in the block, for the message.
+    """
+    with interruptible():
+        try:
+            yield
+        except Interrupted as end:
+            kept = str(end) or "nothing of it is kept; dvc repro runs it again"
+            click.echo(f"{name}: ended by {signal.Signals(end.signum).name}; {kept}", err=True)
+            sys.exit(128 + end.signum)
 
 
 def stage(
@@ -69,7 +89,13 @@ def stage(
             gc.set_threshold(COLLECT_AFTER)
             # Python's last search through all that torch has made takes a quarter of a second.
             atexit.register(gc.freeze)
-            with tracker(paths, name, progress, **arguments) as tracked:
+            own = "@".join([name, *arguments.values()])
+            with (
+                ending_well(own),
+                only_writer(paths.writer(own), own),
+                tracker(paths, name, progress, **arguments) as tracked,
+            ):
+                end_with_dvc(progress)
                 started = time.monotonic()
                 extra = {"live": tracked} if live else {}
                 # Its mistakes are told before the tracker is waited for.

@@ -65,6 +65,10 @@ class TrainingError(UserError):
     """Training had to stop: the loss or a gradient is not finite."""
 
 
+class BusyError(UserError):
+    """Another process writes the same files."""
+
+
 class MissingArtifactError(UserError):
     """A file that an earlier stage writes is not there."""
 

@@ -1,6 +1,7 @@
 """One method from the base model to a trained classifier."""
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import torch
 
@@ -11,6 +12,7 @@ from lora_compare.evaluation import TextClassifier
 from lora_compare.params import ClassifierParams, MethodParams, TrainingParams
 from lora_compare.precision import choose_precision, lower_frozen
 from lora_compare.progress import SILENT, Progress
+from lora_compare.resume import Checkpoints, circumstances, digest
 from lora_compare.training import Evaluation, Rates, TrainingResult, train
 
 
@@ -49,6 +51,7 @@ def finetune(
     on_evaluation: Callable[[Evaluation], None] = lambda row: None,
     progress: Progress = SILENT,
     description: str = "finetune",
+    checkpoint: Path | None = None,
 ) -> tuple[TextClassifier, TrainingResult]:
     """Return a classifier trained by one method, and how the training went.
 
@@ -63,8 +66,10 @@ def finetune(
         on_evaluation: Called with every row of the history.
         progress: Where to report.
         description: What the progress says is being done.
+        checkpoint: File of the training's last state, from which it goes on; None: none.
 
     Raises:
+        Interrupted: A signal asked for the end; a checkpoint is kept.
         ParamsError: The method does not fit the model.
         TrainingError: The loss is not finite.
     """
@@ -90,6 +95,17 @@ def finetune(
         progress.say(f"{cut} messages were cut at {start_point.max_length} tokens")
     if not any(p.requires_grad for p in model.score.parameters()):
         progress.say("the head keeps its random weights: adapt score, or put it in modules_to_save")
+    facts = {
+        "training": training.model_dump(exclude={"checkpoint_every"}),
+        "method": method.model_dump(),
+        "classifier": classifier.model_dump(),
+        "classes": classes,
+        "base": base.description["sha256"],
+        "train": digest(train_examples),
+        "validation": digest(validation_examples),
+        **circumstances(device, dtype),
+    }
+    checkpoints = Checkpoints(checkpoint, facts, training.checkpoint_every, progress)
     ratio = method.lora.loraplus_lr_ratio if method.lora else None
     result = train(
         model,
@@ -101,5 +117,6 @@ def finetune(
         on_evaluation,
         progress,
         description,
+        checkpoints,
     )
     return start_point, result

@@ -74,6 +74,14 @@ class Paths:
         """Return the folder of an imported method's adapter as PEFT wrote it."""
         return self.root / "inputs" / "adapters" / method
 
+    def checkpoint(self, method: str) -> Path:
+        """Return the last state of a training that is not finished; no output of a stage."""
+        return self.root / ".checkpoints" / f"{method}.safetensors"
+
+    def writer(self, stage: str) -> Path:
+        """Return the file that the process which runs a stage holds locked."""
+        return self.root / ".checkpoints" / f"{stage}.lock"
+
     def metrics(self, name: str) -> Path:
         """Return a repeatable metrics file: a method, split, baseline or comparison."""
         return self.root / "metrics" / f"{name}.json"

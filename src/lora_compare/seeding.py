@@ -2,7 +2,7 @@
 
 import os
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import numpy as np
@@ -38,6 +38,27 @@ def seeded(seed: int) -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield
+
+
+def random_states() -> dict[str, torch.Tensor]:
+    """Return the states of torch's generators by device, for dropout that goes on later."""
+    states = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_initialized():
+        states["cuda"] = torch.cuda.get_rng_state()
+    if torch.backends.mps.is_available():
+        states["mps"] = torch.mps.get_rng_state()
+    return states
+
+
+def restore_random_states(states: Mapping[str, torch.Tensor]) -> None:
+    """Put back what `random_states` returned."""
+    setters = {
+        "cpu": torch.set_rng_state,
+        "cuda": torch.cuda.set_rng_state,
+        "mps": torch.mps.set_rng_state,
+    }
+    for name, state in states.items():
+        setters[name](state)
 
 
 def choose_device(name: str) -> torch.device:

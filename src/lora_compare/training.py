@@ -1,7 +1,9 @@
 """The one training loop: full fine-tuning, LoRA and everything between."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass
+from itertools import islice
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lora_compare.batches import Batch, Examples, collate
-from lora_compare.embeddings import seen_rows
+from lora_compare.embeddings import Rest, seen_rows
 from lora_compare.evaluation import loss_and_accuracy, predict_logits
 from lora_compare.gpt import Classifier
 from lora_compare.lora import parameter_groups
@@ -17,8 +19,10 @@ from lora_compare.optimizers import AdamW
 from lora_compare.params import TrainingParams
 from lora_compare.precision import computing_in
 from lora_compare.progress import SILENT, Progress
+from lora_compare.resume import Checkpoints
 from lora_compare.schedules import Schedule
-from lora_compare.watch import Clock, Losses, require_finite
+from lora_compare.seeding import random_states, restore_random_states
+from lora_compare.watch import Clock, Losses, naming_memory, require_finite
 
 
 @dataclass(frozen=True)
@@ -96,6 +100,7 @@ def train(
     on_evaluation: Callable[[Evaluation], None] = lambda row: None,
     progress: Progress = SILENT,
     description: str = "train",
+    checkpoints: Checkpoints | None = None,
 ) -> TrainingResult:
     """Train the parameters of `model` that require a gradient, in place.
 
@@ -111,41 +116,128 @@ def train(
         on_evaluation: Called with every row of the history as soon as it is known.
         progress: Where to report.
         description: What the progress says is being done.
+        checkpoints: Where its state is kept; it goes on from one of the same facts.
 
     Raises:
+        Interrupted: A signal asked for the end; a checkpoint is kept.
         TrainingError: The loss of a batch is not finite; the message names step and rate.
     """
     schedule = Schedule(training, len(train_examples))
     watched = [sample(e, training) for e in (train_examples, validation_examples)]
     evaluations = Evaluations(model, watched, dtype, schedule.steps_per_epoch, on_evaluation)
     device = next(model.parameters()).device
-    clock, losses = Clock(device), Losses(device)
-    tokens = examples = 0
+    losses, checkpoints = Losses(device), checkpoints or Checkpoints()
     with (
         seen_rows(model.gpt, [train_examples, *watched]) as embedding,
         progress.task(description, schedule.steps) as advance,
     ):
         optimizer = AdamW(parameter_groups(model, *astuple(rates)), fused=True)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, schedule.factor)
-        evaluations.add(0, rates.learning_rate * schedule.factor(0))
-        clock.start()
-        for step, groups in enumerate(schedule.batches(), start=1):
-            rate = rates.learning_rate * schedule.factor(step - 1)
+        run = Run(model, optimizer, scheduler, embedding, evaluations, Clock(device))
+        checkpoints.restore(run)
+        advance(run.step)
+        if not run.step:
+            evaluations.add(0, rates.learning_rate * schedule.factor(0))
+        run.clock.start()
+        for groups in islice(schedule.batches(), run.step, None):
+            rate = rates.learning_rate * schedule.factor(run.step)
             batches = [collate(train_examples.take(g)) for g in groups]
-            loss = optimizer_step(model, batches, optimizer, training.max_grad_norm, dtype)
+            with naming_memory(run.step + 1, batches):
+                loss = optimizer_step(model, batches, optimizer, training.max_grad_norm, dtype)
             scheduler.step()
             embedding.decay(1 - rate * rates.weight_decay)
-            losses.add(loss, step, rate, groups)
-            examples += sum(len(b.labels) for b in batches)
-            tokens += sum(len(b.texts.tokens) for b in batches)
-            if step % training.eval_every == 0 or step % schedule.steps_per_epoch == 0:
-                with clock.paused():
+            run.count(batches)
+            losses.add(loss, run.step, rate, groups)
+            due = run.step % training.eval_every == 0 or run.step % schedule.steps_per_epoch == 0
+            if due or checkpoints.due():
+                with run.clock.paused():
                     losses.check()
-                    evaluations.add(step, rate)
+                    if due:
+                        evaluations.add(run.step, rate)
+                    checkpoints.after_step(run)
             accuracy = evaluations.history[-1].validation_accuracy
             advance(1, f"loss {losses.last:.4f}, validation {accuracy:.1%}")
-        clock.stop()
-    return TrainingResult(evaluations.history, clock.seconds, examples, tokens)
+        run.clock.stop()
+    return TrainingResult(evaluations.history, run.clock.seconds, run.examples, run.tokens)
+
+
+class Run:
+    """A training between two steps: all that changes as it goes on.
+
+    Args:
+        model: The classifier.
+        optimizer: Holds the parameters that are trained.
+        scheduler: Sets the optimizer's rates.
+        embedding: What happens to the rows that no text looks up.
+        evaluations: The history.
+        clock: The time of the steps.
+
+    Attributes:
+        step: Optimizer steps done.
+        examples: Texts seen.
+        tokens: Tokens seen.
+    """
+
+    def __init__(
+        self,
+        model: Classifier,
+        optimizer: AdamW,
+        scheduler: torch.optim.lr_scheduler.LambdaLR,
+        embedding: Rest,
+        evaluations: "Evaluations",
+        clock: Clock,
+    ) -> None:
+        self.step = self.examples = self.tokens = 0
+        self.clock = clock
+        self._optimizer, self._scheduler = optimizer, scheduler
+        self._embedding, self._evaluations = embedding, evaluations
+        self._trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
+
+    def count(self, batches: Sequence[Batch]) -> None:
+        """Count one step over `batches`."""
+        self.step += 1
+        self.examples += sum(len(batch.labels) for batch in batches)
+        self.tokens += sum(len(batch.texts.tokens) for batch in batches)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the trained parameters, the optimizer's state of them, and the dice."""
+        result = {f"parameter.{name}": p.detach() for name, p in self._trained.items()}
+        for name, parameter in self._trained.items():
+            for key, tensor in self._optimizer.state[parameter].items():
+                result[f"{key}.{name}"] = tensor
+        return result | {f"random.{name}": state for name, state in random_states().items()}
+
+    def figures(self) -> dict[str, Any]:
+        """Return counts, times and the history, as a JSON value."""
+        return {
+            "counts": [self.step, self.examples, self.tokens],
+            "seconds": self.clock.seconds,
+            "rates": [group["lr"] for group in self._optimizer.param_groups],
+            "decay": self._embedding.factor,
+            "history": [row.to_dict() for row in self._evaluations.history],
+        }
+
+    def restore(self, tensors: Mapping[str, Tensor], figures: Mapping[str, Any]) -> None:
+        """Take over what `tensors` and `figures` returned."""
+        self.step, self.examples, self.tokens = figures["counts"]
+        self.clock.seconds = figures["seconds"]
+        self._embedding.factor = figures["decay"]
+        self._evaluations.restore([Evaluation(**row) for row in figures["history"]])
+        kinds = {key.partition(".")[0] for key in tensors} - {"parameter", "random"}
+        with torch.no_grad():
+            for name, parameter in self._trained.items():
+                parameter.copy_(tensors[f"parameter.{name}"])
+                self._optimizer.state[parameter] = {
+                    kind: tensors[f"{kind}.{name}"].to(parameter.device)
+                    for kind in kinds
+                    if f"{kind}.{name}" in tensors
+                }
+        self._scheduler.last_epoch = self.step
+        for group, rate in zip(self._optimizer.param_groups, figures["rates"], strict=True):
+            group["lr"] = rate
+        restore_random_states(
+            {k.removeprefix("random."): t for k, t in tensors.items() if k.startswith("random.")}
+        )
 
 
 class Evaluations:
@@ -188,6 +280,12 @@ class Evaluations:
         require_finite(figures[0] + figures[2], step, rate, "the evaluation after it")
         self.history.append(Evaluation(step, step / self._steps_per_epoch, rate, *figures))
         self._on_evaluation(self.history[-1])
+
+    def restore(self, history: Sequence[Evaluation]) -> None:
+        """Take over the rows of a training that was cut off, and tell them again."""
+        self.history.extend(history)
+        for row in history:
+            self._on_evaluation(row)
 
 
 def optimizer_step(

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lora_compare.batches import IntArray
+from lora_compare.batches import Batch, IntArray
 from lora_compare.errors import TrainingError
 
 UNSEEN = 20
@@ -117,6 +117,36 @@ def require_finite(loss: float, step: int, rate: float, texts: str) -> None:
             f"The loss is {loss}.",
             where=f"step {step}, learning rate {rate:g}, {texts}",
             expected="a finite number",
-            kept="the outputs of the stages before this one",
+            kept="the outputs of the stages before this one, and the last good checkpoint",
             next="lower the method's learning_rate, or set training.max_grad_norm, in params.yaml",
         )
+
+
+@contextmanager
+def naming_memory(step: int, batches: Sequence[Batch]) -> Iterator[None]:
+    """Say what the memory did not suffice for, where it runs out in the block.
+
+    Args:
+        step: The step's number, from 1.
+        batches: What the step works on.
+
+    Raises:
+        TrainingError: The host's or the device's memory ran out.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        # On the CPU torch raises a plain RuntimeError.
+        known = isinstance(error, MemoryError | torch.OutOfMemoryError)
+        if not known and "can't allocate memory" not in str(error):
+            raise
+        most = max(len(batch.labels) for batch in batches)
+        longest = max(length for batch in batches for length in batch.texts.lengths)
+        raise TrainingError(
+            "The memory does not suffice.",
+            where=f"step {step}, batches of {most} messages, the longest of {longest} tokens",
+            actual=str(error).splitlines()[0] if str(error) else type(error).__name__,
+            kept="the outputs of the stages before this one, and the last checkpoint",
+            next="lower training.batch_size (and raise gradient_accumulation_steps) or\n"
+            "training.max_length, or set gradient_checkpointing: true, in params.yaml",
+        ) from None

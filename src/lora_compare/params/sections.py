@@ -174,6 +174,9 @@ class TrainingParams(Section):
             takes bfloat16 where the device has it in hardware, from `gpt2-small` on.
         gradient_checkpointing: Keep only each block's input for the gradient and compute the
             rest anew: less memory, a third more work, the same gradient.
+        checkpoint_every: Seconds between two checkpoints of a training, at least, so that one
+            that is cut off goes on from there; longer where writing takes more than a fiftieth
+            of the time. 0: after every step; null: none but where a signal ends it.
         compile: Train with compiled code where that can help: the feed-forward part of each
             block. The time that the compilation takes counts as training.
         device: `auto` (cuda, mps, cpu in this order) or one of these.
@@ -194,6 +197,7 @@ class TrainingParams(Section):
     eval_examples: Count | None = None
     precision: Literal["auto", "float32", "bfloat16"] = "float32"
     gradient_checkpointing: bool = False
+    checkpoint_every: Annotated[float, Field(ge=0)] | None = 30.0
     compile: bool = False
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     threads: Count | None = None

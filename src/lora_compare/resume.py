@@ -1,0 +1,167 @@
+"""A training that was cut off goes on where it was, with the result of one that was not."""
+
+import hashlib
+import json
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from lora_compare import weights
+from lora_compare.batches import Examples
+from lora_compare.files import canonical_json
+from lora_compare.interruption import Interrupted, pending
+from lora_compare.progress import SILENT, Progress
+
+SHARE = 50
+"""Seconds of training, at least, for each second that writing a checkpoint takes."""
+
+HEAD = "lora-compare"
+"""The key of a checkpoint's facts and figures in the file's metadata."""
+
+
+class Resumable(Protocol):
+    """A training between two steps.
+
+    Attributes:
+        step: Optimizer steps done.
+    """
+
+    step: int
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return every tensor that changes as it goes on, by name, not copied."""
+
+    def figures(self) -> dict[str, Any]:
+        """Return everything else that changes, as a JSON value."""
+
+    def restore(self, tensors: Mapping[str, Tensor], figures: Mapping[str, Any]) -> None:
+        """Take over what `tensors` and `figures` returned."""
+
+
+class Checkpoints:
+    """The last state of one training on the disk: one file, replaced as a whole.
+
+    Args:
+        path: The file; None: no checkpoint is written or read.
+        facts: All that the training's result depends on, as a JSON value. A checkpoint of other
+            facts is not used.
+        every: Seconds between two checkpoints, at least; 0: after every step; None: none, but
+            for that of a signal.
+        progress: Where to say how it goes on.
+    """
+
+    def __init__(
+        self,
+        path: Path | None = None,
+        facts: Mapping[str, Any] | None = None,
+        every: float | None = None,
+        progress: Progress = SILENT,
+    ) -> None:
+        self._path, self._facts, self._every, self._progress = path, facts, every, progress
+        self._last, self._cost = time.monotonic(), 0.0
+
+    def restore(self, training: Resumable) -> None:
+        """Let `training` go on from the checkpoint, where there is one of the same facts."""
+        if self._path is None:
+            return
+        for remains in self._path.parent.glob(f".{self._path.name}.*.tmp"):
+            remains.unlink()  # of a run that was killed while it wrote
+        if not self._path.exists():
+            return
+        try:
+            tensors, head = _read(self._path)
+        except (SafetensorError, ValueError, KeyError) as error:
+            self._progress.say(f"the checkpoint {self._path} is damaged and not used: {error}")
+            return
+        if differences := list(_differences(head["facts"], self._facts)):
+            said = "; ".join(differences)
+            self._progress.say(f"the checkpoint of step {head['step']} is not used: {said}")
+            return
+        training.restore(tensors, head["figures"])
+        self._progress.say(f"go on after step {head['step']}, from {self._path}")
+
+    def after_step(self, training: Resumable) -> None:
+        """Write a checkpoint where one is due, and stop where a signal asks for it.
+
+        Raises:
+            Interrupted: A signal waits; the checkpoint is written.
+        """
+        signum = pending()
+        if self._path is None or not self.due():
+            return
+        start = time.monotonic()
+        kept = self._write(training)
+        self._last = time.monotonic()
+        self._cost = self._last - start
+        if signum is not None:
+            said = f"step {training.step} is kept in {self._path}; dvc repro goes on from there"
+            raise Interrupted(signum, said if kept else "")
+
+    def due(self) -> bool:
+        """Return whether a checkpoint would be written now."""
+        if self._path is None:
+            return False
+        if pending() is not None or self._every == 0:
+            return True
+        if self._every is None:
+            return False
+        return time.monotonic() - self._last >= max(self._every, SHARE * self._cost)
+
+    def _write(self, training: Resumable) -> bool:
+        tensors = training.tensors()
+        if not all(bool(t.isfinite().all()) for t in tensors.values() if t.is_floating_point()):
+            return False  # the next step stops the training; the checkpoint before it is good
+        head = {"facts": self._facts, "step": training.step, "figures": training.figures()}
+        assert self._path is not None
+        weights.save_state(self._path, tensors, {HEAD: canonical_json(head)})
+        return True
+
+
+def digest(examples: Examples) -> str:
+    """Return the SHA-256 of texts as tokens with their classes."""
+    found = hashlib.sha256(examples.lengths.tobytes() + examples.labels.tobytes())
+    for tokens in examples.tokens:
+        found.update(tokens.tobytes())
+    return found.hexdigest()
+
+
+def circumstances(device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
+    """Return what the bits of a training depend on beside its settings and texts."""
+    code = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.rglob("*.py")):
+        code.update(path.name.encode() + path.read_bytes())
+    return {
+        "device": device.type,
+        "dtype": str(dtype),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "code": code.hexdigest(),
+    }
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    with safe_open(path, framework="pt") as file:
+        head = json.loads(file.metadata()[HEAD])
+        # Copies: an opened file's tensors are views of the file, which is replaced later.
+        tensors = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118
+    return tensors, head
+
+
+def _differences(before: Any, now: Any, key: str = "") -> Iterator[str]:
+    """Yield, in words, each fact that is another now."""
+    if isinstance(before, dict) and isinstance(now, Mapping):
+        for name in dict.fromkeys([*before, *now]):
+            inner = f"{key}.{name}" if key else name
+            yield from _differences(before.get(name), now.get(name), inner)
+    elif before != now:
+        yield f"{key} was {_short(before)}, is {_short(now)}"
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 24 else text[:12] + "…"
