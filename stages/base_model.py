@@ -11,6 +11,7 @@ def main(paths: Paths, params: Params, progress: Progress) -> None:
     """Write models/base from a checkpoint, or pre-train it on texts that no evaluation uses."""
     from lora_compare.base import make_base, save_base, say_continuation
     from lora_compare.corpus import read_split
+    from lora_compare.provenance import provenance
     from lora_compare.seeding import choose_device, make_deterministic
     from lora_compare.tokens import tokenize, write_examples
 
@@ -18,9 +19,12 @@ def main(paths: Paths, params: Params, progress: Progress) -> None:
     device = choose_device(params.training.device)
     names = ("unused", *SPLITS)
     splits = {name: read_split(require(paths.split(name), "split")) for name in names}
+    # Of what the model may learn from: it must not change with the test split.
+    sources = {"split": [paths.split(name) for name in ("unused", "train")]}
+    origin = provenance(paths, params, "base_model", sources, device)
     texts = [text for name in ("unused", "train") for text in splits[name]["Text"]]
     with progress.work("make the base model"):
-        base = save_base(make_base(params.model, texts, device, progress), paths.base)
+        base = save_base(make_base(params.model, texts, device, progress), paths.base, origin)
     with progress.work("tokenize the splits"):
         for name in SPLITS:
             write_examples(paths.tokens(name), tokenize(base.encoding, splits[name]))

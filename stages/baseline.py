@@ -19,6 +19,7 @@ def main(paths: Paths, params: Params, progress: Progress) -> None:
     from lora_compare.precision import choose_precision
     from lora_compare.results import measure, size_figures
     from lora_compare.seeding import choose_device, make_deterministic
+    from lora_compare.sums import seal
     from lora_compare.tokens import check_fit, read_examples
 
     make_deterministic(params.training.seed, params.threads)
@@ -62,6 +63,7 @@ def main(paths: Paths, params: Params, progress: Progress) -> None:
     write_json(paths.metrics("baseline"), metrics)
     for kind, results in {"untuned": untuned_results, "tfidf": tfidf_results}.items():
         write_csv(paths.predictions(kind), results.predictions)
+        seal(paths.predictions(kind))
         progress.say(f"{kind}: test accuracy {results.figures['test']['accuracy']:.2%}")
 
 

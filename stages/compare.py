@@ -13,6 +13,7 @@ def main(paths: Paths, params: Params, progress: Progress) -> None:
     from lora_compare.evidence import answers, curves, load_evidence
     from lora_compare.files import write_csv, write_json
     from lora_compare.report import write_report
+    from lora_compare.sums import seal
     from lora_compare.twins import near_duplicate_groups
 
     with progress.work("compare"):
@@ -24,6 +25,7 @@ def main(paths: Paths, params: Params, progress: Progress) -> None:
         write_csv(paths.answers, answers(evidence))
     with progress.work("write the report"):
         write_report(paths, params, evidence, comparison)
+    seal(paths.curves, paths.answers, *map(paths.report, ("md", "html")), paths.plots)
     progress.say(headline(comparison))
 
 

@@ -12,11 +12,13 @@ def main(paths: Paths, params: Params, progress: Progress) -> None:
     from lora_compare.corpus import write_messages
     from lora_compare.files import sha256, write_json
     from lora_compare.sources import load_corpus
+    from lora_compare.sums import seal
 
     with progress.work("fetch and parse"):
         corpus, provenance = load_corpus(params.data, paths, progress)
         write_messages(paths.messages, corpus)
     write_json(paths.provenance, provenance | {"messages_sha256": sha256(paths.messages)})
+    seal(paths.provenance)
     counts = ", ".join(f"{n:,} {name}" for name, n in provenance["classes"].items())
     progress.say(f"{len(corpus):,} messages from {provenance['source']}: {counts}")
 

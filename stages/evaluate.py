@@ -18,6 +18,7 @@ def main(paths: Paths, params: Params, progress: Progress, method: str) -> None:
     from lora_compare.precision import choose_precision
     from lora_compare.results import measure, size_figures
     from lora_compare.seeding import choose_device, make_deterministic
+    from lora_compare.sums import seal
     from lora_compare.tokens import check_fit, read_examples
 
     params.method(method)
@@ -55,6 +56,7 @@ def main(paths: Paths, params: Params, progress: Progress, method: str) -> None:
     write_json(paths.metrics(method), metrics)
     write_json(paths.evaluation(method), {**metrics, "calibration": results.calibration})
     write_csv(paths.predictions(method), results.predictions)
+    seal(paths.evaluation(method), paths.predictions(method))
     progress.say(f"{method}: test accuracy {metrics['test']['accuracy']:.2%}")
 
 

@@ -25,7 +25,9 @@ def main(paths: Paths, params: Params, progress: Progress, method: str, live: Tr
     from lora_compare.imported import adopt
     from lora_compare.interruption import deferred
     from lora_compare.precision import choose_precision
+    from lora_compare.provenance import provenance
     from lora_compare.seeding import choose_device, make_deterministic
+    from lora_compare.sums import seal
     from lora_compare.tokens import read_examples
     from lora_compare.training import Evaluation, columns
 
@@ -37,6 +39,8 @@ def main(paths: Paths, params: Params, progress: Progress, method: str, live: Tr
     base = load_base(paths.base)
     classes = read_classes(require(paths.classes, "split"))
     splits = {name: read_examples(paths.tokens(name)) for name in ("train", "validation")}
+    inputs = {"split": [paths.classes], "base_model": [*map(paths.tokens, splits), paths.base]}
+    origin = provenance(paths, params, "finetune", inputs, device, method)
 
     def show(row: Evaluation) -> None:
         live.log(row.to_dict())
@@ -64,10 +68,11 @@ def main(paths: Paths, params: Params, progress: Progress, method: str, live: Tr
 
     dtype = choose_precision(training.precision, device, base.gpt.config.n_embd)
     cost = cost_figures(result, device, dtype)
-    save_method(paths.model(method), classifier, settings, training.seed, base, count)
+    save_method(paths.model(method), classifier, settings, training.seed, base, count, origin)
     write_csv(paths.history(method), columns(result.history))
     for path in (paths.cost(method), paths.cost_copy(method)):
         write_json(path, cost)
+    seal(paths.history(method), paths.cost_copy(method))
     paths.checkpoint(method).unlink(missing_ok=True)
     done = f"trained {result.examples} examples in {result.seconds:.1f} s"
     progress.say(f"{method}: {done if result.examples else 'imported, nothing to train'}")

@@ -12,12 +12,14 @@ def main(paths: Paths, params: Params, progress: Progress) -> None:
     from lora_compare.corpus import read_messages, write_split
     from lora_compare.files import write_json
     from lora_compare.splits import split
+    from lora_compare.sums import seal
 
     with progress.work("split"):
         frames, metrics = split(read_messages(paths.messages), params.split)
         for name, frame in frames.items():
             write_split(paths.split(name), frame)
     write_json(paths.classes, list(metrics["classes"]))
+    seal(paths.classes)
     write_json(paths.metrics("split"), metrics)
     sizes = ", ".join(f"{len(frame):,} {name}" for name, frame in frames.items())
     twins = metrics["test_rows_with_twin_in_train"]

@@ -11,6 +11,7 @@ from lora_compare.files import write_json
 from lora_compare.metrics import evaluate_predictions
 from lora_compare.params import Params, parse_params
 from lora_compare.paths import Paths
+from lora_compare.sums import seal
 
 CLASSES = ["ham", "spam"]
 
@@ -123,6 +124,7 @@ def _write_method(
     write_json(paths.cost_copy(name), cost)
     paths.history(name).parent.mkdir(parents=True, exist_ok=True)
     _history(seed).to_csv(paths.history(name), index=False)
+    seal(paths.evaluation(name), paths.cost_copy(name), paths.history(name))
 
 
 def _figures(
@@ -183,6 +185,7 @@ def _write_predictions(
     )
     paths.predictions(name).parent.mkdir(parents=True, exist_ok=True)
     frame.to_csv(paths.predictions(name), index=False)
+    seal(paths.predictions(name))
 
 
 def _split(n: int, labels: np.ndarray[Any, Any], classes: Sequence[str]) -> dict[str, Any]:

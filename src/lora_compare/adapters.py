@@ -1,5 +1,7 @@
 """What a method trains, and the files that hold it: the trained tensors and nothing else."""
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +12,11 @@ from lora_compare import lora, weights
 from lora_compare.base import Base
 from lora_compare.errors import CheckpointError
 from lora_compare.evaluation import Padding, TextClassifier
-from lora_compare.files import read_json, write_json
+from lora_compare.files import write_json
 from lora_compare.gpt import GPT, Classifier
 from lora_compare.params import ClassifierParams, LoraParams, MethodParams
-from lora_compare.paths import require
 from lora_compare.seeding import seeded
+from lora_compare.sums import read_verified, seal, verified
 from lora_compare.weights import gpt2_paths
 
 
@@ -105,8 +107,9 @@ def save_method(
     seed: int,
     base: Base,
     count: lora.Count | None = None,
+    provenance: Mapping[str, Any] | None = None,
 ) -> int:
-    """Write what training changed to `folder`: model.safetensors and config.json.
+    """Write what training changed to `folder`: model.safetensors and config.json, and seal it.
 
     Args:
         folder: Where to write.
@@ -115,6 +118,7 @@ def save_method(
         seed: Seed of the head's and the adapters' initial weights.
         base: The model that it started from.
         count: The numbers of parameters, where they are not those of the classifier's model.
+        provenance: The content of provenance.json; None writes none.
 
     Returns:
         The size of model.safetensors in bytes.
@@ -136,6 +140,9 @@ def save_method(
         "total_parameters": count.total,
     }
     write_json(folder / "config.json", config)
+    if provenance is not None:
+        write_json(folder / "provenance.json", provenance)
+    seal(folder)
     return path.stat().st_size
 
 
@@ -149,10 +156,11 @@ def load_method(folder: Path, base: Base, stage: str = "finetune") -> TextClassi
 
     Raises:
         MissingArtifactError: A file is missing.
+        IntegrityError: A file has changed since it was written.
         CheckpointError: The files belong to another base model or do not fit together.
     """
-    config = read_json(require(folder / "config.json", stage))
-    path = require(folder / "model.safetensors", stage)
+    config = json.loads(read_verified(folder / "config.json", stage))
+    path = verified(folder / "model.safetensors", stage)
     expected = {key: base.description[key] for key in ("name", "sha256")}
     if config["base"] != expected:
         raise CheckpointError(
@@ -184,8 +192,9 @@ def read_settings(folder: Path, stage: str = "finetune") -> LoraParams | None:
 
     Raises:
         MissingArtifactError: The folder is missing.
+        IntegrityError: Its config.json has changed since it was written.
     """
-    return _method_of(read_json(require(folder / "config.json", stage))).lora
+    return _method_of(json.loads(read_verified(folder / "config.json", stage))).lora
 
 
 def _method_tensors(model: Classifier, method: MethodParams) -> dict[str, Tensor]:

@@ -1,6 +1,7 @@
 """The model before any fine-tuning: made or fetched once, then read by every method."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,15 +12,14 @@ from torch.overrides import TorchFunctionMode
 
 from lora_compare import weights
 from lora_compare.checkpoints import fetch_checkpoint
-from lora_compare.errors import CheckpointError
-from lora_compare.files import read_json, sha256, write_json
+from lora_compare.files import sha256, write_json
 from lora_compare.generation import continuation
 from lora_compare.gpt import CONFIGS, GPT, GPTConfig, initialise
 from lora_compare.params import ModelParams
-from lora_compare.paths import require
 from lora_compare.pretraining import pretrain, random_nano, sequences
 from lora_compare.progress import SILENT, Progress
 from lora_compare.seeding import seeded
+from lora_compare.sums import read_verified, seal, verified
 from lora_compare.tokenizer import gpt2_encoding, load_encoding, save_encoding, train_encoding
 
 PROMPT = "Every effort moves you"
@@ -153,8 +153,13 @@ class _Uninitialised(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def save_base(base: Base, folder: Path) -> Base:
-    """Write `base` to `folder` as config.json, model.safetensors and tokenizer.json.
+def save_base(base: Base, folder: Path, provenance: Mapping[str, Any] | None = None) -> Base:
+    """Write `base` to `folder` as config.json, model.safetensors and tokenizer.json, and seal it.
+
+    Args:
+        base: The model.
+        folder: Where to write.
+        provenance: The content of provenance.json; None writes none.
 
     Returns:
         `base` with the weights' sha256 in its description.
@@ -163,6 +168,9 @@ def save_base(base: Base, folder: Path) -> Base:
     save_encoding(base.encoding, folder / "tokenizer.json")
     description = {**base.description, "sha256": sha256(folder / "model.safetensors")}
     write_json(folder / "config.json", description)
+    if provenance is not None:
+        write_json(folder / "provenance.json", provenance)
+    seal(folder)
     return replace(base, description=description)
 
 
@@ -171,20 +179,12 @@ def load_base(folder: Path) -> Base:
 
     Raises:
         MissingArtifactError: The folder or a file in it is missing.
-        CheckpointError: The weights are not those that config.json describes.
+        IntegrityError: A file has changed since it was written.
     """
-    description = read_json(require(folder / "config.json", "base_model"))
-    path = require(folder / "model.safetensors", "base_model")
-    if (actual := sha256(path)) != description["sha256"]:
-        raise CheckpointError(
-            "The base model's weights have changed since they were written.",
-            where=str(path),
-            expected=f"sha256 {description['sha256']}",
-            actual=f"sha256 {actual}",
-            next="dvc repro --force base_model",
-        )
+    description = json.loads(read_verified(folder / "config.json", "base_model"))
+    path = verified(folder / "model.safetensors", "base_model")
     gpt = _empty(GPTConfig(**description["shape"]))
     shapes = {name: tuple(tensor.shape) for name, tensor in gpt.state_dict().items()}
     gpt.load_state_dict(weights.load_state(path, shapes), assign=True)
-    encoding = load_encoding(require(folder / "tokenizer.json", "base_model"))
+    encoding = load_encoding(verified(folder / "tokenizer.json", "base_model"))
     return Base(gpt, encoding, description)

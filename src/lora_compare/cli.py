@@ -253,6 +253,30 @@ def sync(quiet: bool) -> None:
 
 
 @main.command()
+@report_user_errors
+def repair() -> None:
+    """Move outputs and objects of DVC's cache whose bytes have changed out of DVC's way.
+
+    Use it when a stage refuses a file, and not while one runs. DVC does not see such a change
+    where the file's time is what it was, and brings a changed object back as it is. What is
+    moved to .quarantine, `dvc repro` restores, or makes again.
+    """
+    from lora_compare.repair import repair as move_changed
+
+    outcome = move_changed(Paths.here())
+    for old, new in outcome.moved.items():
+        click.echo(f"moved {old} to {new}")
+    click.echo(
+        f"checked {outcome.outputs} outputs and {outcome.objects} objects of DVC's cache: "
+        f"{len(outcome.moved) or 'none'} of them not what DVC recorded"
+    )
+    if outcome.moved:
+        click.echo("next: dvc repro")
+    else:
+        click.echo("If a stage refuses a file all the same, make it anew: dvc repro --force STAGE")
+
+
+@main.command()
 @click.option("--port", default=5000, show_default=True, type=click.IntRange(1, 65535))
 @report_user_errors
 def ui(port: int) -> None:

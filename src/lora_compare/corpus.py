@@ -4,13 +4,15 @@ A corpus is a frame with the columns `label` and `text`, both strings. A split i
 the columns `Label`, the class as an index into the sorted class names, and `Text`.
 """
 
+import io
+import json
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from lora_compare import files
 from lora_compare.errors import DataError
-from lora_compare.paths import require
+from lora_compare.sums import read_verified, seal
 
 if TYPE_CHECKING:  # fine-tuning reads the classes alone, and pandas takes a third of a second
     import pandas as pd
@@ -56,6 +58,7 @@ def write_messages(path: Path, corpus: "pd.DataFrame") -> None:
     rows = zip(corpus["label"], corpus["text"], strict=True)
     lines = [HEADER, *(f"{_escape(label)}\t{_escape(text)}" for label, text in rows)]
     files.write_text(path, "\n".join(lines) + "\n")
+    seal(path)
 
 
 def read_messages(path: Path) -> "pd.DataFrame":
@@ -63,10 +66,11 @@ def read_messages(path: Path) -> "pd.DataFrame":
 
     Raises:
         MissingArtifactError: The stage download has not run.
+        IntegrityError: The file has changed since.
         DataError: The file is not what the stage download writes.
     """
     try:
-        lines = require(path, "download").read_bytes().decode().split("\n")
+        lines = read_verified(path, "download").decode().split("\n")
     except UnicodeDecodeError as error:
         raise _damaged(path, f"not UTF-8 at byte {error.start}", "download") from None
     if lines[0] != HEADER or lines[-1] != "":
@@ -93,6 +97,7 @@ def write_split(path: Path, split: "pd.DataFrame") -> None:
     Checked by tests/unit/test_corpus.py::test_split_files_are_those_of_pandas.
     """
     files.write_csv(path, {name: split[name] for name in ("Label", "Text")})
+    seal(path)
 
 
 def read_split(path: Path) -> "pd.DataFrame":
@@ -100,13 +105,14 @@ def read_split(path: Path) -> "pd.DataFrame":
 
     Raises:
         MissingArtifactError: The stage split has not run.
+        IntegrityError: The file has changed since.
         DataError: The file is not what the stage split writes.
     """
     import pandas as pd
 
     try:
         frame = pd.read_csv(
-            require(path, "split"),
+            io.BytesIO(read_verified(path, "split")),
             dtype={"Label": "int64", "Text": "str"},
             keep_default_na=False,
             encoding="utf-8",
@@ -123,10 +129,11 @@ def read_classes(path: Path) -> list[str]:
 
     Raises:
         MissingArtifactError: The stage split has not run.
+        IntegrityError: The file has changed since.
         DataError: The file is not what the stage split writes.
     """
     try:
-        classes: Any = files.read_json(require(path, "split"))
+        classes: Any = json.loads(read_verified(path, "split"))
     except ValueError as error:
         raise _damaged(path, str(error), "split") from None
     if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):

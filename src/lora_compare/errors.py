@@ -75,3 +75,7 @@ class MissingArtifactError(UserError):
 
 class PromptError(UserError):
     """A prompt cannot be continued as asked."""
+
+
+class IntegrityError(UserError):
+    """A file is not the one that the stage before wrote."""

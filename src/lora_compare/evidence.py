@@ -1,5 +1,7 @@
 """What earlier stages measured about every method and baseline, read back and checked."""
 
+import io
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +14,7 @@ from lora_compare.errors import DataError
 from lora_compare.files import read_json
 from lora_compare.params import Params
 from lora_compare.paths import Paths, require
+from lora_compare.sums import read_verified
 
 BASELINES = ("tfidf", "untuned")
 """What every method is shown beside: a linear model on TF-IDF, and no fine-tuning at all."""
@@ -78,6 +81,7 @@ def load_evidence(paths: Paths, params: Params) -> Evidence:
 
     Raises:
         MissingArtifactError: A file is missing; the message names the stage that writes it.
+        IntegrityError: A file has changed since its stage wrote it.
         DataError: Two files of predictions are not about the same messages.
     """
     methods = tuple(
@@ -103,16 +107,16 @@ def _load_method(paths: Paths, name: str, trainable: str) -> Outcome:
     return Outcome(
         name,
         trainable,
-        read_json(require(paths.evaluation(name), evaluate)),
+        json.loads(read_verified(paths.evaluation(name), evaluate)),
         _read_predictions(paths, name, evaluate),
-        read_json(require(paths.cost_copy(name), finetune)),
-        pd.read_csv(require(paths.history(name), finetune)),
+        json.loads(read_verified(paths.cost_copy(name), finetune)),
+        pd.read_csv(io.BytesIO(read_verified(paths.history(name), finetune))),
     )
 
 
 def _read_predictions(paths: Paths, name: str, stage: str) -> pd.DataFrame:
     return pd.read_csv(
-        require(paths.predictions(name), stage),
+        io.BytesIO(read_verified(paths.predictions(name), stage)),
         dtype={"text": str, "label": str, "predicted": str},
         # A message that reads "NA" or "null", or is empty, is a message.
         keep_default_na=False,

@@ -11,7 +11,7 @@ from safetensors.numpy import load, save
 from lora_compare import files
 from lora_compare.batches import Examples
 from lora_compare.errors import DataError
-from lora_compare.paths import require
+from lora_compare.sums import read_verified, seal
 from lora_compare.tokenizer import encode_all
 
 if TYPE_CHECKING:  # fine-tuning reads no frame, and pandas takes a third of a second
@@ -45,6 +45,7 @@ def write_examples(path: Path, examples: Examples) -> None:
         "labels": examples.labels,
     }
     files.write_bytes(path, save({name: content[name].astype(TYPES[name]) for name in TYPES}))
+    seal(path)
 
 
 def read_examples(path: Path) -> Examples:
@@ -52,9 +53,10 @@ def read_examples(path: Path) -> Examples:
 
     Raises:
         MissingArtifactError: The stage base_model has not run.
+        IntegrityError: The file has changed since.
         DataError: The file is not what the stage base_model writes.
     """
-    content = require(path, "base_model").read_bytes()
+    content = read_verified(path, "base_model")
     try:
         arrays = load(content)
     except SafetensorError as error:

@@ -1,5 +1,7 @@
 """dvc.yaml names every file that a stage runs, and nothing that it does not."""
 
+from pathlib import Path
+
 import pytest
 import yaml
 
@@ -28,6 +30,16 @@ def test_training_does_not_depend_on_the_test_split() -> None:
     assert not [
         d for d in STAGES["finetune"]["deps"] if d in ("data", "data/splits", "data/tokens")
     ]
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_every_file_that_a_stage_writes_has_its_checksum_beside_it(name: str) -> None:
+    outs = set(STAGES[name]["outs"])
+    files = {out for out in outs if Path(out).suffix not in ("", ".sha256")}
+    # A folder holds its own.
+    folders = {out for out in outs if not Path(out).suffix}
+    assert outs == files | {f"{file}.sha256" for file in files} | folders
+    assert all(out.startswith(("models/", "reports/plots")) for out in folders)
 
 
 @pytest.mark.parametrize("name", STAGES)

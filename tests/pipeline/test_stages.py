@@ -15,8 +15,10 @@ from click.testing import CliRunner, Result
 from safetensors.torch import load_file
 
 from lora_compare import cli
+from lora_compare.files import sha256
 from lora_compare.params import load_params
 from lora_compare.paths import Paths
+from lora_compare.sums import seal
 from lora_compare.tracking.lineage import Pipeline
 from lora_compare.tracking.records import method_record
 from small_project import ROOT, small_params, write_messages
@@ -94,11 +96,14 @@ def test_the_base_model_learns_nothing_from_what_it_is_evaluated_on(
     for name in ("validation", "test"):
         split = other / "data" / "splits" / f"{name}.csv"
         split.write_text(split.read_text() + "0,another text that nobody has read before\n")
+        seal(split)
     monkeypatch.chdir(other)
     monkeypatch.setenv("LORA_COMPARE_TRACKING", "off")
     assert run("base_model").exit_code == 0
-    for file in ("models/base/model.safetensors", "models/base/tokenizer.json"):
-        assert (other / file).read_bytes() == (project / file).read_bytes()
+    files = {path.name: path.read_bytes() for path in (other / "models" / "base").iterdir()}
+    assert files.keys() >= {"model.safetensors", "tokenizer.json", "provenance.json", "SHA256SUMS"}
+    for name, content in files.items():
+        assert content == (project / "models" / "base" / name).read_bytes(), name
     same = {
         name: (other / file).read_bytes() == (project / file).read_bytes()
         for name in ("train", "validation", "test")
@@ -113,6 +118,7 @@ def test_tokens_of_another_split_stop_an_evaluation(
     other = shutil.copytree(project, tmp_path / "other")
     split = other / "data" / "splits" / "test.csv"
     split.write_text(split.read_text() + "0,another text\n")
+    seal(split)
     monkeypatch.chdir(other)
     monkeypatch.setenv("LORA_COMPARE_TRACKING", "off")
     for stage in (["baseline"], ["evaluate", "full"]):
@@ -192,8 +198,7 @@ def test_the_comparison_names_both_methods_and_a_verdict(project: Path) -> None:
 
 def test_a_second_run_gives_the_same_bytes(inside: Path) -> None:
     files = [
-        "models/lora/model.safetensors",
-        "models/lora/config.json",
+        *(f"models/lora/{path.name}" for path in (inside / "models/lora").iterdir()),
         "reports/history/lora.csv",
         "metrics/lora.json",
         "reports/predictions/lora.csv",
@@ -202,6 +207,15 @@ def test_a_second_run_gives_the_same_bytes(inside: Path) -> None:
     assert run("finetune", "lora").exit_code == 0
     assert run("evaluate", "lora").exit_code == 0
     assert {name: (inside / name).read_bytes() for name in files} == before
+
+
+def test_every_output_has_a_checksum_that_fits(project: Path) -> None:
+    folders = [project / name for name in ("data", "models", "reports")]
+    files = {path for folder in folders for path in folder.rglob("*") if path.is_file()}
+    lists = {path for path in files if path.name.endswith((".sha256", "SHA256SUMS"))}
+    lines = [(path, *line.split("  ")) for path in lists for line in path.read_text().splitlines()]
+    sums = {path.with_name(name): known for path, known, name in lines}
+    assert sums == {path: sha256(path) for path in files - lists}
 
 
 def test_training_does_not_read_the_test_split(inside: Path) -> None:

@@ -21,6 +21,7 @@ from lora_compare.comparison import (
 from lora_compare.errors import DataError, MissingArtifactError
 from lora_compare.evidence import answers, load_evidence
 from lora_compare.files import canonical_json, read_json, write_json
+from lora_compare.sums import seal
 
 THREE = ("full", "lora", "last_block")
 
@@ -123,6 +124,7 @@ def test_the_verdict_is_short_and_the_sentence_where_dvc_shows_none(
         right = better in (name, None)
         frame["predicted"] = frame["label"] if right else frame["label"].to_numpy()[::-1]
         frame.to_csv(paths.predictions(name), index=False)
+        seal(paths.predictions(name))
     comparison = compare(load_evidence(paths, params), np.arange(60), seed=1)
     assert comparison["verdict"] == words
     assert headline(comparison) == comparison["pairs"][0]["sentence"]
@@ -135,6 +137,7 @@ def test_identical_answers_are_said_to_be_so(tmp_path: Path):
     paths, params = write_inputs(tmp_path)
     for kind in (paths.predictions, paths.evaluation):
         kind("lora").write_bytes(kind("full").read_bytes())
+        seal(kind("lora"))
     evidence = load_evidence(paths, params)
     comparison = compare(evidence, np.arange(296), seed=1)
     pair = comparison["pairs"][0]
@@ -172,6 +175,7 @@ def test_memory_that_was_not_measured_has_no_ratio(tmp_path: Path):
     paths, params = write_inputs(tmp_path)
     cost = read_json(paths.cost_copy("full"))
     write_json(paths.cost_copy("full"), cost | {"peak_memory_bytes": None})
+    seal(paths.cost_copy("full"))
     comparison = compare(load_evidence(paths, params), np.arange(296), seed=1)
     assert comparison["reference"]["memory_ratio"] is None
 
@@ -205,6 +209,7 @@ def test_predictions_of_another_split_are_refused(tmp_path: Path):
     paths, params = write_inputs(tmp_path, n=40)
     frame = pd.read_csv(paths.predictions("lora")).iloc[::-1]
     frame.to_csv(paths.predictions("lora"), index=False)
+    seal(paths.predictions("lora"))
     with pytest.raises(DataError, match="full and lora did not classify the same test messages"):
         load_evidence(paths, params)
 
@@ -213,6 +218,7 @@ def test_the_table_of_answers_holds_what_is_compared_and_no_removed_method(tmp_p
     paths, params = write_inputs(tmp_path, n=40)
     for name in ("removed", "lora"):
         paths.predictions(name).write_bytes(paths.predictions("full").read_bytes())
+        seal(paths.predictions(name))
     table = pd.DataFrame(answers(load_evidence(paths, params)))
     assert list(table) == ["method", "label", "predicted"]
     assert list(table["method"].unique()) == ["full", "lora", "tfidf", "untuned"]

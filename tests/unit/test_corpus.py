@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from lora_compare import corpus
 from lora_compare.errors import DataError, MissingArtifactError
+from lora_compare.sums import seal
 
 AWKWARD = [
     "NA",
@@ -87,6 +88,7 @@ def test_split_files_are_those_of_pandas(texts: list[str]) -> None:
 
 def test_texts_that_pandas_takes_for_missing_stay_texts(tmp_path: Path) -> None:
     (tmp_path / "test.csv").write_text("Label,Text\n0,NA\n1,null\n0,\n")
+    seal(tmp_path / "test.csv")
     assert list(corpus.read_split(tmp_path / "test.csv")["Text"]) == ["NA", "null", ""]
 
 
@@ -113,6 +115,7 @@ def test_bytes_do_not_depend_on_the_locale(tmp_path: Path) -> None:
 )
 def test_damaged_messages_are_refused(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "messages.tsv").write_bytes(content)
+    seal(tmp_path / "messages.tsv")
     with pytest.raises(DataError, match="dvc repro --force download"):
         corpus.read_messages(tmp_path / "messages.tsv")
 
@@ -122,6 +125,7 @@ def test_damaged_messages_are_refused(content: bytes, tmp_path: Path) -> None:
 )
 def test_damaged_split_is_refused(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "train.csv").write_bytes(content)
+    seal(tmp_path / "train.csv")
     with pytest.raises(DataError, match="dvc repro --force split"):
         corpus.read_split(tmp_path / "train.csv")
 
@@ -138,9 +142,11 @@ def test_missing_files_name_their_stage(tmp_path: Path) -> None:
 def test_classes_are_read_and_checked(tmp_path: Path) -> None:
     path = tmp_path / "classes.json"
     path.write_text('["ham", "spam"]')
+    seal(path)
     assert corpus.read_classes(path) == ["ham", "spam"]
     for content in ("[1]", "{}", "["):
         path.write_text(content)
+        seal(path)
         with pytest.raises(DataError, match="damaged"):
             corpus.read_classes(path)
 

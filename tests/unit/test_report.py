@@ -25,6 +25,7 @@ from lora_compare.labels import LINE, spread
 from lora_compare.paths import Paths
 from lora_compare.report import write_report
 from lora_compare.summary import caution, print_summary
+from lora_compare.sums import seal
 
 VOID = {"meta", "link", "br", "img", "input", "hr"}
 
@@ -144,6 +145,7 @@ def test_hostile_messages_stay_text(tmp_path: Path):
         # Every answer is wrong, so that every message is on the page.
         file = paths.predictions(name)
         file.write_text(re.sub(r",(ham|spam),(ham|spam),", r",ham,spam,", file.read_text()))
+        seal(file)
     evidence = load_evidence(paths, params)
     comparison = compare(evidence, np.arange(40), seed=1)
     write_report(paths, params, evidence, comparison)

@@ -9,6 +9,7 @@ from safetensors.numpy import load_file, save_file
 
 from lora_compare.batches import Examples
 from lora_compare.errors import DataError, MissingArtifactError
+from lora_compare.sums import seal
 from lora_compare.tokenizer import encode_all, train_encoding
 from lora_compare.tokens import check_fit, read_examples, tokenize, write_examples
 
@@ -76,12 +77,14 @@ def test_a_file_that_holds_something_else_is_refused(
     stored: Path, changes: dict[str, np.ndarray], message: str
 ) -> None:
     save_file(load_file(stored) | changes, stored)
+    seal(stored)
     with pytest.raises(DataError, match=rf"(?s){message}.*dvc repro --force base_model"):
         read_examples(stored)
 
 
 def test_a_torn_file_is_refused(stored: Path) -> None:
     stored.write_bytes(stored.read_bytes()[:-1])
+    seal(stored)
     with pytest.raises(DataError, match="dvc repro --force base_model"):
         read_examples(stored)
 

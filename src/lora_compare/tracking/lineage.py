@@ -51,20 +51,30 @@ class Pipeline:
 
     def lineage(self, stage: str, method: str | None = None) -> Lineage:
         """Return what a stage reads and writes; without dvc.yaml, only all parameters."""
-        declared = self._declared.get(stage)
-        if declared is None:
-            settings = {k: v for k, v in self._settings.items() if k != "tracking"}
-            return Lineage(settings, {}, {})
-        declared = declared.get("do", declared)
-        outs = [
-            name for kind in ("outs", "metrics", "plots") for name in _names(declared, kind, method)
-        ]
-        keys = _names(declared, "params", method)
-        return Lineage(
-            {key: _look_up(self._settings, key) for key in keys},
-            self._md5s(_names(declared, "deps", method)),
-            self._md5s(outs),
-        )
+        outs = [n for kind in ("outs", "metrics", "plots") for n in self.names(stage, kind, method)]
+        deps = self.names(stage, "deps", method)
+        return Lineage(self.settings(stage, method), self._md5s(deps), self._md5s(outs))
+
+    def settings(self, stage: str, method: str | None = None) -> dict[str, Any]:
+        """Return the parameters that a stage depends on, as in a `Lineage`."""
+        if stage not in self._declared:
+            return {k: v for k, v in self._settings.items() if k != "tracking"}
+        keys = self.names(stage, "params", method)
+        return {key: _look_up(self._settings, key) for key in keys}
+
+    def names(self, stage: str, kind: str, method: str | None = None) -> list[str]:
+        """Return the `deps`, `outs`, `metrics`, `plots` or `params` of a stage in dvc.yaml."""
+        return _names(self._declaration(stage), kind, method)
+
+    def command(self, stage: str, method: str | None = None) -> str:
+        """Return what DVC calls for a stage; empty without dvc.yaml."""
+        command = str(self._declaration(stage).get("cmd", ""))
+        return command if method is None else _filled(command, method)
+
+    def _declaration(self, stage: str) -> Mapping[str, Any]:
+        declared = self._declared.get(stage, {})
+        each: Mapping[str, Any] = declared.get("do", declared)
+        return each
 
     def sources(self) -> dict[str, str | None]:
         """Return the MD5 of every source file that a stage of dvc.yaml depends on."""
@@ -169,7 +179,11 @@ def _names(declared: Mapping[str, Any], kind: str, method: str | None) -> list[s
             names.extend(entry)
     if method is None:
         return names
-    return [name.replace("${key}", method).replace("${item}", method) for name in names]
+    return [_filled(name, method) for name in names]
+
+
+def _filled(text: str, method: str) -> str:
+    return text.replace("${key}", method).replace("${item}", method)
 
 
 def _look_up(settings: Mapping[str, Any], key: str) -> Any:

@@ -269,7 +269,7 @@ def _method_files(
 
 
 def _plots(paths: Paths) -> list[Path]:
-    return sorted(p for p in paths.plots.rglob("*") if p.is_file())
+    return sorted(paths.plots.glob("*.svg"))
 
 
 def _owner(stem: str, params: Params) -> str | None:

@@ -1,0 +1,75 @@
+"""What a model was made from, written beside it: inputs, code, settings, versions, machine."""
+
+import platform
+from collections.abc import Iterable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lora_compare import __version__
+from lora_compare.files import sha256, sha256_of
+from lora_compare.params import Params
+from lora_compare.paths import Paths
+from lora_compare.sums import digest
+from lora_compare.tracking.lineage import Pipeline
+
+LIBRARIES = ("torch", "tiktoken", "safetensors")
+"""What computes and stores a model."""
+
+
+def provenance(
+    paths: Paths,
+    params: Params,
+    stage: str,
+    inputs: Mapping[str, Iterable[Path]],
+    device: torch.device,
+    method: str | None = None,
+) -> dict[str, Any]:
+    """Return the content of provenance.json of the model that a stage is about to make.
+
+    It holds no time, no absolute path and no name of a run: the same stage on the same machine
+    writes the same bytes again. Code and command are those of dvc.yaml, empty where there is none.
+
+    Args:
+        paths: The project.
+        params: Its parameters.
+        stage: The stage of dvc.yaml.
+        inputs: What the model is made from: sealed files and folders by the stage that made them.
+        device: Where it is computed.
+        method: The method, for a stage that runs once per method.
+
+    Raises:
+        MissingArtifactError: An input is missing.
+        IntegrityError: An input has no checksum.
+    """
+    pipeline = Pipeline(paths, params)
+    settings = pipeline.settings(stage, method)
+    code = [name for name in pipeline.names(stage, "deps", method) if name.endswith(".py")]
+    sums = {path: digest(path, maker) for maker, made in inputs.items() for path in made}
+    return {
+        "stage": f"{stage}@{method}" if method else stage,
+        "command": pipeline.command(stage, method),
+        "inputs": {path.relative_to(paths.root).as_posix(): known for path, known in sums.items()},
+        "code": {name: sha256(paths.root / name) for name in code},
+        "params": {"keys": list(settings), "sha256": sha256_of(settings)},
+        "versions": _versions(device),
+        "platform": {
+            "system": platform.system(),
+            "machine": platform.machine(),
+            "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        },
+        "device": _device(device),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _versions(device: torch.device) -> dict[str, str | None]:
+    versions = {"lora-compare": __version__, "python": platform.python_version()}
+    versions |= {name: version(name) for name in LIBRARIES}
+    return versions | ({"cuda": torch.version.cuda} if device.type == "cuda" else {})
+
+
+def _device(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
