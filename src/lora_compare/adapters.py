@@ -12,10 +12,9 @@ from lora_compare.errors import CheckpointError
 from lora_compare.evaluation import Padding, TextClassifier
 from lora_compare.files import read_json, write_json
 from lora_compare.gpt import GPT, Classifier
-from lora_compare.params import ClassifierParams, LoraParams, MethodParams
+from lora_compare.params import ClassifierParams, LoraParams, MethodParams, gpt2_paths
 from lora_compare.paths import require
 from lora_compare.seeding import seeded
-from lora_compare.weights import gpt2_paths
 
 
 def untuned(
