@@ -121,6 +121,8 @@ def _likely_encoding(line: bytes, number: int) -> str:
     is_marked = number == 1 and line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     if is_marked:
         return "UTF-16"
+    if number == 1 and line.startswith(b"\0"):
+        return "UTF-16BE"
     return "UTF-16LE" if b"\0" in line else "WINDOWS-1252"
 
 

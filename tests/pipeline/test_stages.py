@@ -393,7 +393,7 @@ def test_make_repro_checks_the_parameters_before_dvc_removes_anything() -> None:
 def test_the_command_that_classify_suggests_for_another_encoding_works(
     inside: Path, tmp_path: Path
 ) -> None:
-    for encoding in ("cp1252", "utf-16", "utf-16-le"):
+    for encoding in ("cp1252", "utf-16", "utf-16-le", "utf-16-be"):
         file = tmp_path / f"my {encoding}.txt"
         file.write_bytes("claim £9 café\n".encode(encoding))
         refused = CliRunner().invoke(cli.main, ["classify", "--file", str(file)])
