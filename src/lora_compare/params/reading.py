@@ -74,18 +74,13 @@ def _load(text: str, name: str) -> tuple[Any, list[str]]:
         loader = _UniqueKeyLoader(text)
         return loader.get_single_data(), loader.repeated
     except yaml.YAMLError as error:
-        raise ParamsError(
-            "The parameters are not valid YAML.", where=name, actual=str(error)
-        ) from None
+        what, actual = "The parameters are not valid YAML.", str(error)
     except RecursionError:
-        raise ParamsError("The parameters are nested too deeply.", where=name) from None
+        what, actual = "The parameters are nested too deeply.", "brackets or indents in hundreds"
     # A tag such as !!int or !!timestamp before something else; PyYAML lets its own errors out.
     except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise ParamsError(
-            "A value of the parameters is not what its form or tag says.",
-            where=name,
-            actual=str(error),
-        ) from None
+        what, actual = "A value of the parameters is not what its form or tag says.", str(error)
+    raise ParamsError(what, where=name, actual=actual, next=f"correct {name}, then dvc repro")
 
 
 def _mistakes(problems: list[str], name: str) -> ParamsError:
