@@ -174,4 +174,7 @@ def refusal(problems: Sequence[str]) -> CheckpointError:
         f"The adapter cannot be imported: {len(problems)} difference"
         f"{'s' if len(problems) > 1 else ''}.",
         actual="\n".join(shown),
+        kept="nothing was written",
+        next=f"correct {CONFIG_FILE} where it is wrong, or set model.name in params.yaml to the\n"
+        "model that the adapter was trained on",
     )

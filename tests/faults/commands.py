@@ -13,23 +13,23 @@ from small_project import ROOT, small_params
 Files = dict[str, bytes]
 
 
-def write_project(folder: Path, name: str, content: bytes, **edits: str) -> Path:
+def write_project(folder: Path, source: str, content: bytes, **edits: str) -> Path:
     """Write params.yaml, and one source file below inputs, into `folder`.
 
     Args:
         folder: Where to write.
-        name: The file's name.
+        source: The file's name.
         content: Its bytes.
         edits: Other values of settings whose keys stand once in params.yaml.
     """
     text = small_params().replace("text_column: message", "text_column: text")
     text = text.replace("label_column: kind", "label_column: label")
-    text = text.replace("source: inputs/messages.csv ", f"source: inputs/{name} ")
+    text = text.replace("source: inputs/messages.csv ", f"source: inputs/{source} ")
     for key, value in edits.items():
         (line,) = (line for line in text.splitlines() if line.strip().startswith(f"{key}: "))
         text = text.replace(line, f"{line.partition(':')[0]}: {value}")
     (folder / "inputs").mkdir(exist_ok=True)
-    (folder / "inputs" / name).write_bytes(content)
+    (folder / "inputs" / source).write_bytes(content)
     (folder / "params.yaml").write_text(text, encoding="utf-8")
     return folder
 

@@ -142,38 +142,6 @@ def test_wrong_bytes_are_refused_and_the_right_ones_taken_later(hub: Hub) -> Non
     assert fetch_checkpoint(NAME).path.read_bytes() == CONTENT
 
 
-@pytest.mark.parametrize("recorded", [True, False])
-def test_damaged_cache_is_fetched_again(
-    hub: Hub, monkeypatch: pytest.MonkeyPatch, recorded: bool
-) -> None:
-    if not recorded:
-        monkeypatch.setitem(CHECKPOINTS, NAME, Checkpoint(REPOSITORY, REVISION, None, None))
-    path = fetch_checkpoint(NAME).path
-    path.resolve().write_bytes(WRONG)
-    said = io.StringIO()
-    fetched = fetch_checkpoint(NAME, Progress(console=Console(file=said)))
-    assert fetched.path.read_bytes() == CONTENT
-    assert "damaged" in said.getvalue()
-
-
-@pytest.mark.parametrize("recorded", [True, False])
-def test_damaged_cache_is_refused_offline_and_left_alone(
-    hub: Hub, monkeypatch: pytest.MonkeyPatch, recorded: bool
-) -> None:
-    if not recorded:
-        monkeypatch.setitem(CHECKPOINTS, NAME, Checkpoint(REPOSITORY, REVISION, None, None))
-    path = fetch_checkpoint(NAME).path
-    path.resolve().write_bytes(WRONG)
-    go_offline(monkeypatch)
-    with pytest.raises(DownloadError, match="not the published one") as caught:
-        fetch_checkpoint(NAME)
-    assert caught.value.where == str(path)
-    assert SHA256 in caught.value.expected
-    assert hashlib.sha256(WRONG).hexdigest() in caught.value.actual
-    assert "cannot be fetched again" in caught.value.actual
-    assert path.read_bytes() == WRONG
-
-
 def test_damaged_file_that_is_no_link_is_replaced(hub: Hub, tmp_path: Path) -> None:
     path = place_by_hand(tmp_path, WRONG)
     fetched = fetch_checkpoint(NAME)
