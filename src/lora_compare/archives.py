@@ -2,6 +2,7 @@
 
 import io
 import stat
+import struct
 import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
@@ -11,6 +12,19 @@ from lora_compare.tables import PARSERS, require_size
 
 REFERENCE_MEMBER = "SMSSpamCollection"
 """A file of this name is a .tsv without a header."""
+
+UNREADABLE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    # The library lets these out of its own parser: of offsets before the file's beginning, of
+    # names and fields that cannot be decoded, of versions that it does not know.
+    ValueError,
+    OverflowError,
+    struct.error,
+    NotImplementedError,
+)
+"""What Python's library raises for a zip that is damaged."""
 
 PACKING = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
@@ -40,7 +54,7 @@ def read_member(content: bytes, name: str) -> tuple[str, bytes]:
                 # The declared size can be a lie. No more than it is ever unpacked, and what is
                 # left then shows in the checksum, which is compared at the end.
                 unpacked = member.read(chosen.file_size + 1)
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+    except UNREADABLE as error:
         raise DataError(
             f"{name} is no readable zip file.",
             where=name,

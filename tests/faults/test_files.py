@@ -314,31 +314,6 @@ def trained(finetuned: Path, tmp_path: Path) -> Path:
     return shutil.copytree(finetuned, tmp_path / "trained")
 
 
-@pytest.mark.parametrize(
-    ("change", "expected"),
-    [
-        (
-            lambda t: t.update({"score.lora_A": torch.ones(4, 128)}),
-            "score.lora_A: shape (4, 128), the model's is (16, 128)",
-        ),
-        (lambda t: t.pop("score.lora_B"), "score.lora_B: missing"),
-        (lambda t: t.update(extra=torch.ones(1)), "extra: not part of the model"),
-        (lambda t: t["score.lora_B"].fill_(float("nan")), "score.lora_B: 32 of 32 numbers NaN"),
-        (lambda t: t.update({"score.lora_B": t["score.lora_B"].long()}), "score.lora_B: type I64"),
-    ],
-)
-def test_row_25_a_method_s_weights_that_do_not_fit_are_refused_key_by_key(
-    trained: Path, change: Callable[[dict[str, Tensor]], object], expected: str
-) -> None:
-    path = trained / "models/lora/model.safetensors"
-    tensors = load_file(path)
-    change(tensors)
-    save_file(tensors, path)
-    message = refusal(trained, "evaluate", "lora")
-    assert expected in message
-    assert str(path) in message
-
-
 def changed(trained: Path, change: Callable[[Any, Any], object]) -> None:
     """Apply `change(config, tensors)` to the adapter in exports/lora-peft."""
     folder = trained / "exports/lora-peft"
