@@ -69,6 +69,7 @@ def _refuse_unsafe(info: zipfile.ZipInfo, name: str) -> None:
     drive = path.parts[:1] != () and path.parts[0].endswith(":")
     outside = ".." in path.parts or path.is_absolute() or drive
     dangers = {
+        "has no name": not info.filename,
         "leads out of the folder": outside,
         "is a symbolic link": stat.S_ISLNK(info.external_attr >> 16),
         "is encrypted": bool(info.flag_bits & 0x1),

@@ -237,6 +237,8 @@ def _parse_parquet(content: bytes, table: Table, columns: Columns) -> Table:
         groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
         require_size(table.name, sum(group.total_byte_size for group in groups))
         frame = file.read(columns=[columns.label, columns.text])
+        # What a file says of itself can be wrong: texts that are not UTF-8, indices beyond the end.
+        frame.validate(full=True)
     except (pyarrow.ArrowException, OSError) as error:
         raise DataError(
             f"{table.name} is no readable Parquet file.",

@@ -289,14 +289,32 @@ def test_row_28_any_tensors_of_an_adapter_are_accepted_or_refused(
     trials(record_property, prove)
 
 
+SIZES = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "BOOL": 1}
+"""Bytes of a number, by the name of its type in a safetensors file."""
+
+
+@st.composite
+def retyped(draw: st.DrawFn, header: dict[str, Any]) -> dict[str, Any]:
+    """Return a header whose tensors have other types, shapes and names, but fill the same bytes."""
+    header = copy.deepcopy(header)
+    for name in draw(st.lists(st.sampled_from(sorted(header)), min_size=1, max_size=3)):
+        if "data_offsets" in header.get(name, {}):
+            start, end = header[name]["data_offsets"]
+            header[name]["dtype"] = kind = draw(st.sampled_from(sorted(SIZES)))
+            shape = [(end - start) // SIZES[kind]]
+            header[name]["shape"] = draw(st.sampled_from([shape, [1, *shape], [*shape, 1]]))
+            header[draw(st.sampled_from([name, name + "x"]))] = header.pop(name)
+    return header
+
+
 @st.composite
 def changed_safetensors(draw: st.DrawFn, content: bytes) -> bytes:
     """Return a safetensors file with changes anywhere, or in its header as JSON."""
     if draw(st.booleans()):
         return draw(changed_bytes(content))
     length = int.from_bytes(content[:8], "little")
-    header = draw(changed_tree(json.loads(content[8 : 8 + length])))
-    text = json.dumps(header, default=str).encode()
+    header = json.loads(content[8 : 8 + length])
+    text = json.dumps(draw(changed_tree(header) | retyped(header)), default=str).encode()
     return len(text).to_bytes(8, "little") + text + content[8 + length :]
 
 
@@ -335,6 +353,7 @@ def test_row_25_any_tokens_are_a_split_or_refused(
         if examples is not None:
             assert len(examples.tokens) == len(examples.labels)
             assert all(len(ids) and ids.ndim == 1 for ids in examples.tokens)
+            assert examples.labels.ndim == 1
 
     trials(record_property, prove)
 

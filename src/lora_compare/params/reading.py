@@ -78,7 +78,7 @@ def _load(text: str, name: str) -> tuple[Any, list[str]]:
     except RecursionError:
         what, actual = "The parameters are nested too deeply.", "brackets or indents in hundreds"
     # A tag such as !!int or !!timestamp before something else; PyYAML lets its own errors out.
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
+    except (ValueError, LookupError, AttributeError, TypeError) as error:
         what, actual = "A value of the parameters is not what its form or tag says.", str(error)
     raise ParamsError(what, where=name, actual=actual, next=f"correct {name}, then dvc repro")
 
