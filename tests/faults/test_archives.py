@@ -130,6 +130,9 @@ def test_row_24_a_bomb_is_refused_before_it_is_unpacked(
         (zipped(("a.tsv", ROWS * 100))[:-30], "no readable zip"),
         (zipped(("a.tsv", ROWS * 100)).replace(b"PK\x03\x04", b"PK\x03\x05"), "no readable zip"),
         (b"\x80\x04" + pickle.dumps(ROWS), "no readable zip"),
+        (zipped(("a.tsv", ROWS))[1:], "no readable zip"),
+        (zipped(("\xe9.tsv", ROWS)).replace(b"\xc3\xa9", b"\xff\xff"), "no readable zip"),
+        (zipped(("a.tsv", ROWS)).replace(b"a.tsv", b"\0.tsv"), "a member has no name"),
     ],
 )
 def test_row_24_an_archive_without_one_plain_data_file_is_refused(

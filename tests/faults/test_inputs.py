@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 from safetensors.numpy import load_file
 
 from faults.commands import refusal, run, succeed, write_project
@@ -59,6 +61,15 @@ def test_row_15_a_malformed_row_is_refused_with_its_line(
     tmp_path: Path, name: str, content: str, expected: str
 ) -> None:
     assert expected in download(tmp_path, name, content)
+
+
+def test_row_15_a_parquet_file_whose_texts_are_not_utf8_is_refused(tmp_path: Path) -> None:
+    texts = pa.StringArray.from_buffers(
+        1, pa.array([0, 1], pa.int32()).buffers()[1], pa.py_buffer(b"\xff")
+    )
+    parquet.write_table(pa.table({"label": ["ham"], "text": texts}), tmp_path / "m.parquet")
+    message = download(tmp_path, "m.parquet", (tmp_path / "m.parquet").read_bytes())
+    assert "Invalid UTF8 sequence" in message
 
 
 def test_row_15_no_row_is_merged_or_dropped(tmp_path: Path) -> None:

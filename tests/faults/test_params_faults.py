@@ -218,6 +218,7 @@ def test_row_26_no_stage_starts_with_a_mistake_in_any_section(project: Path, sta
         (b"a: 2024-13-45\n", "not what its form or tag says"),
         (b"a: !!int x\n", "not what its form or tag says"),
         (b"a: !!bool x\n", "not what its form or tag says"),
+        (b"a: !!int\n", "not what its form or tag says"),
         (b"a: !!timestamp x\n", "not what its form or tag says"),
         (b"a: !!python/object/apply:os.system [ls]\n", "not valid YAML"),
         (b"? [a]\n: 1\n", "not valid YAML"),
