@@ -239,7 +239,10 @@ def _parse_parquet(content: bytes, table: Table, columns: Columns) -> Table:
         frame = file.read(columns=[columns.label, columns.text])
         # What a file says of itself can be wrong: texts that are not UTF-8, indices beyond the end.
         frame.validate(full=True)
-    except (pyarrow.ArrowException, OSError) as error:
+        table.labels = frame.column(columns.label).to_pylist()
+        table.texts = frame.column(columns.text).to_pylist()
+    # Names that are not UTF-8, and times that Python does not have, are errors of Python's own.
+    except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
         raise DataError(
             f"{table.name} is no readable Parquet file.",
             where=table.name,
@@ -247,8 +250,6 @@ def _parse_parquet(content: bytes, table: Table, columns: Columns) -> Table:
             next="write the file again, or set data.source to another one",
         ) from None
     table.unit = "row"
-    table.labels = frame.column(columns.label).to_pylist()
-    table.texts = frame.column(columns.text).to_pylist()
     table.places = list(range(1, frame.num_rows + 1))
     return table
 

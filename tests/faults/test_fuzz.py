@@ -47,7 +47,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:Possible (nested|set):FutureWarning"),
 ]
 
-TRIALS = max(300, settings().max_examples)
+TRIALS = max(200, settings().max_examples)
 examples = settings(max_examples=TRIALS)
 LONGEST_MESSAGE = 100_000
 """Characters of an error: a terminal's few hundred lines."""
@@ -82,9 +82,12 @@ JSONL = "".join(json.dumps({"label": a, "text": b}) + "\n" for a, b in ROWS).enc
 FRAME = pd.DataFrame(ROWS, columns=["label", "text"])
 
 
-def _parquet() -> bytes:
+def _parquet(label: str = "str", **options: Any) -> bytes:
     buffer = io.BytesIO()
-    FRAME.to_parquet(buffer)
+    codes = pd.Series([0, 1, 0, 1])
+    FRAME.assign(label=FRAME["label"] if label == "str" else codes.astype(label)).to_parquet(
+        buffer, **options
+    )
     return buffer.getvalue()
 
 
@@ -100,7 +103,13 @@ SEEDS = {
     ".tsv": [TSV, b"label\ttext\r\n" + TSV, b"\xef\xbb\xbf" + TSV, TSV.decode().encode("utf-16")],
     ".csv": [FRAME.to_csv(index=False).encode(), b"label,text\n"],
     ".jsonl": [JSONL],
-    ".parquet": [_parquet()],
+    ".parquet": [
+        _parquet(),
+        _parquet("category", compression=None),
+        _parquet("int64", compression="gzip"),
+        _parquet("datetime64[ns]", compression=None),
+        _parquet("bool", compression="zstd"),
+    ],
     ".zip": [
         zipped({"a.tsv": TSV}),
         zipped({"a.tsv": TSV}, zipfile.ZIP_STORED),

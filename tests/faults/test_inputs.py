@@ -70,6 +70,9 @@ def test_row_15_a_parquet_file_whose_texts_are_not_utf8_is_refused(tmp_path: Pat
     parquet.write_table(pa.table({"label": ["ham"], "text": texts}), tmp_path / "m.parquet")
     message = download(tmp_path, "m.parquet", (tmp_path / "m.parquet").read_bytes())
     assert "Invalid UTF8 sequence" in message
+    frame = pd.DataFrame({"label": ["ham"], "text": ["hello"], "other": [1]})
+    content = frame.to_parquet(index=False).replace(b"other", b"\xff\xff\xff\xff\xff")
+    assert "no readable Parquet file" in download(tmp_path, "m.parquet", content)
 
 
 def test_row_15_no_row_is_merged_or_dropped(tmp_path: Path) -> None:
