@@ -1,7 +1,7 @@
 """Fetch the labelled text, check every row, and write it in the canonical format."""
 
 from lora_compare.console import stage
-from lora_compare.params import Params
+from lora_compare.params import Params, require_fit
 from lora_compare.paths import Paths
 from lora_compare.progress import Progress
 
@@ -16,6 +16,8 @@ def main(paths: Paths, params: Params, progress: Progress) -> None:
 
     with progress.work("fetch and parse"):
         corpus, provenance = load_corpus(params.data, paths, progress)
+        # An adapter's rank may have no room in the head of so few classes.
+        require_fit(params, len(provenance["classes"]))
         write_messages(paths.messages, corpus)
     write_json(paths.provenance, provenance | {"messages_sha256": sha256(paths.messages)})
     seal(paths.provenance)

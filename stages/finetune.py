@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 from lora_compare.console import stage
 from lora_compare.errors import ParamsError
-from lora_compare.params import Params
+from lora_compare.params import Params, require_fit
 from lora_compare.paths import Paths, require
 from lora_compare.progress import Progress
 from lora_compare.tracking.process import Tracker
@@ -38,6 +38,8 @@ def main(paths: Paths, params: Params, progress: Progress, method: str, live: Tr
     device = choose_device(training.device)
     base = load_base(paths.base)
     classes = read_classes(require(paths.classes, "split"))
+    # Of all methods: none shall train for an hour before the next one is refused.
+    require_fit(params, len(classes))
     splits = {name: read_examples(paths.tokens(name)) for name in ("train", "validation")}
     inputs = {"split": [paths.classes], "base_model": [*map(paths.tokens, splits), paths.base]}
     origin = provenance(paths, params, "finetune", inputs, device, method)
@@ -85,7 +87,7 @@ def naming(method: str) -> Iterator[None]:
         yield
     except ParamsError as error:
         error.where = f"params.yaml: methods.{method}.{error.where}"
-        error.next = "correct params.yaml, then dvc repro"
+        error.next = error.next or "correct params.yaml, then dvc repro"
         raise
 
 

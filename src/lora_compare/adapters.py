@@ -14,10 +14,9 @@ from lora_compare.errors import CheckpointError
 from lora_compare.evaluation import Padding, TextClassifier
 from lora_compare.files import write_json
 from lora_compare.gpt import GPT, Classifier
-from lora_compare.params import ClassifierParams, LoraParams, MethodParams
+from lora_compare.params import ClassifierParams, LoraParams, MethodParams, gpt2_paths
 from lora_compare.seeding import seeded
 from lora_compare.sums import read_verified, seal, verified
-from lora_compare.weights import gpt2_paths
 
 
 def untuned(

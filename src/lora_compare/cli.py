@@ -16,7 +16,6 @@ from rich.console import Console
 from lora_compare import __version__
 from lora_compare.console import report_user_errors
 from lora_compare.errors import DataError, ParamsError
-from lora_compare.files import read_json
 from lora_compare.params import Params, load_params
 from lora_compare.paths import Paths, require
 from lora_compare.progress import Progress
@@ -122,6 +121,8 @@ def _likely_encoding(line: bytes, number: int) -> str:
     is_marked = number == 1 and line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     if is_marked:
         return "UTF-16"
+    if number == 1 and line.startswith(b"\0"):
+        return "UTF-16BE"
     return "UTF-16LE" if b"\0" in line else "WINDOWS-1252"
 
 
@@ -220,17 +221,34 @@ def check() -> None:
 @report_user_errors
 def summary(target: Path | None) -> None:
     """Print the comparison: accuracy, price and verdict, and what to type next."""
+    from lora_compare.comparison import read_comparison
     from lora_compare.markdown import write_results
     from lora_compare.summary import print_summary
-    from lora_compare.tracking.lineage import Pipeline
 
-    paths, params = _project()
+    paths = Paths.here()
+    doubt = _doubt(paths)
     if target is None:
         print_summary(paths, Console())
     else:
-        write_results(target, read_json(require(paths.metrics("comparison"), "compare")))
-    if not Pipeline(paths, params).is_current("compare", without_files=True):
-        click.echo("\nThis is out of date, files or settings have changed since: dvc repro")
+        write_results(target, read_comparison(paths.metrics("comparison")))
+    if doubt:
+        click.echo(f"\n{doubt}")
+
+
+def _doubt(paths: Paths) -> str:
+    """Return why the comparison on disk may not be that of params.yaml; empty if it is."""
+    from lora_compare.tracking.lineage import Pipeline
+
+    try:
+        params = load_params(paths.params)
+    except ParamsError as error:
+        # A mistake in the next experiment's settings does not hide what the last one found.
+        if paths.params.is_file() and paths.metrics("comparison").is_file():
+            return f"This may be out of date: {error.what} To see what: lora-compare check"
+        raise
+    if Pipeline(paths, params).is_current("compare", without_files=True):
+        return ""
+    return "This is out of date, files or settings have changed since: dvc repro"
 
 
 @main.command()

@@ -2,16 +2,19 @@
 
 from collections.abc import Collection, Mapping
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from lora_compare import formats
+from lora_compare.errors import DataError
 from lora_compare.evidence import Evidence, Outcome
+from lora_compare.files import read_json
 from lora_compare.formats import p_value, percent, points
 from lora_compare.params import Params
-from lora_compare.paths import SPLITS
+from lora_compare.paths import SPLITS, require
 from lora_compare.statistics import CONFIDENCE, difference_interval, holm, mcnemar_p
 
 TESTED_BASELINE = "tfidf"
@@ -21,6 +24,9 @@ LEVEL = 0.05
 """Largest Holm-adjusted p-value that counts as evidence of a difference."""
 
 A_BETTER, B_BETTER, NO_EVIDENCE = "A better", "B better", "no evidence of a difference"
+
+READ_KEYS = ("headline", "methods", "baselines", "pairs", "reference")
+"""What is shown of metrics/comparison.json; earlier versions of this project wrote less."""
 
 SPLIT_FIGURES = (
     "n",
@@ -87,6 +93,34 @@ def compare(evidence: Evidence, groups: npt.NDArray[np.integer[Any]], seed: int)
         "pairs": pairs,
         "reference": reference,
     }
+
+
+def read_comparison(path: Path) -> dict[str, Any]:
+    """Return the content of metrics/comparison.json.
+
+    Raises:
+        MissingArtifactError: The stage compare has not run.
+        DataError: The file is not what the stage compare writes, or writes today.
+    """
+    try:
+        comparison = read_json(require(path, "compare"))
+    except ValueError as error:
+        raise _damaged(path, str(error)) from None
+    if not isinstance(comparison, dict):
+        raise _damaged(path, f"a {type(comparison).__name__}")
+    if missing := [key for key in READ_KEYS if key not in comparison]:
+        raise _damaged(path, f"no {', '.join(missing)}")
+    return comparison
+
+
+def _damaged(path: Path, actual: str) -> DataError:
+    return DataError(
+        f"{path.name} is damaged, or of another version of this project.",
+        where=str(path),
+        expected="the file that the stage compare writes",
+        actual=actual,
+        next="dvc repro --force compare",
+    )
 
 
 def headline(comparison: Mapping[str, Any]) -> str:

@@ -130,6 +130,14 @@ def _csv_field(value: Any) -> str:
     return '"' + text.replace('"', '""') + '"'
 
 
+def is_file(path: Path) -> bool:
+    """Return whether `path` is a file; a text that cannot be a path is none."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # too long for a name, or with a NUL
+        return False
+
+
 def sha256(path: Path) -> str:
     """Return the SHA-256 of a file's bytes as 64 hexadecimal digits."""
     with path.open("rb") as file:

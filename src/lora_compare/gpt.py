@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import torch
@@ -11,45 +10,11 @@ from torch.nn import functional as F
 
 from lora_compare.attention import Attention, CausalSelfAttention, KeyValueCache, causal
 from lora_compare.packing import Packed
+from lora_compare.params import CONFIGS, GPTConfig
+
+__all__ = ["CONFIGS", "GPT", "MLP", "Block", "Classifier", "GPTConfig", "Position", "initialise"]
 
 Position = Literal["last_token", "last_position", "first", "mean"]
-
-
-@dataclass(frozen=True)
-class GPTConfig:
-    """The shape of a GPT.
-
-    Attributes:
-        vocab_size: Tokens that the embedding knows.
-        context_length: Longest sequence in tokens.
-        n_layer: Transformer blocks.
-        n_head: Attention heads a block; divides n_embd.
-        n_embd: Width of the residual stream.
-    """
-
-    vocab_size: int
-    context_length: int
-    n_layer: int
-    n_head: int
-    n_embd: int
-
-    def to_dict(self) -> dict[str, int]:
-        """Return the fields by name, for config.json."""
-        return asdict(self)
-
-
-CONFIGS = {
-    "gpt2-nano": GPTConfig(2048, 256, 4, 4, 128),
-    "gpt2-small": GPTConfig(50_257, 1024, 12, 12, 768),
-    "gpt2-medium": GPTConfig(50_257, 1024, 24, 16, 1024),
-    "gpt2-large": GPTConfig(50_257, 1024, 36, 20, 1280),
-    "gpt2-xl": GPTConfig(50_257, 1024, 48, 25, 1600),
-}
-"""The sizes by name; the vocabulary of `gpt2-nano` may be set smaller or larger.
-
-Source: Radford et al. 2019, "Language Models are Unsupervised Multitask Learners", table 2;
-`gpt2-nano` is this project's own.
-"""
 
 
 class MLP(nn.Module):

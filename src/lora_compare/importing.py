@@ -9,7 +9,7 @@ from typing import Any
 from lora_compare.base import Base
 from lora_compare.checkpoints import CHECKPOINTS
 from lora_compare.errors import ParamsError
-from lora_compare.files import replacing_folder, sha256, write_json, write_text
+from lora_compare.files import is_file, replacing_folder, sha256, write_json, write_text
 from lora_compare.imported import RECORD, build
 from lora_compare.params import Params, describe_method_name, with_method
 from lora_compare.paths import Paths
@@ -106,7 +106,7 @@ def base_problem(name: object, base: Base, source: Path) -> str:
         return "" if fits else f"base_model_name_or_path: {name}, the base model here is {here}"
     folders = (Path(str(name)), source / str(name), source / "base")
     files = [folder / "model.safetensors" for folder in folders]
-    found = next((file for file in files if file.is_file()), None)
+    found = next((file for file in files if is_file(file)), None)
     if found is None:
         return (
             f"base_model_name_or_path: {name}, which is not here to be compared with {here}; "

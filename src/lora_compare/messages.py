@@ -9,9 +9,9 @@ import pandas as pd
 
 from lora_compare.corpus import make_corpus
 from lora_compare.errors import DataError
+from lora_compare.params import MAX_CLASSES
 from lora_compare.tables import Table
 
-MAX_CLASSES = 1000
 LONGEST_LABEL = 100
 """Characters of a class's name, which stands in tables, column names and plots."""
 

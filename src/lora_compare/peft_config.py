@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lora_compare.errors import CheckpointError
 from lora_compare.files import read_json
+from lora_compare.params.methods import ending, require_pattern
 from lora_compare.params.sections import Count, Positive, Probability
 from lora_compare.peft_format import CONFIG_FILE, TENSORS_FILE, PeftAdapter, scale_of
 from lora_compare.weights import load_any_state
@@ -77,7 +78,11 @@ class PeftConfig(BaseModel):
 
 def _patterned(patterns: Mapping[str, Any], path: str) -> Any:
     """Return the value of the first pattern that matches `path` in PEFT's way, or None."""
-    return next((v for p, v in patterns.items() if re.match(rf"(.*\.)?({p})$", path)), None)
+    return next((v for p, v in patterns.items() if re.match(_whole(p), path)), None)
+
+
+def _whole(pattern: str) -> str:
+    return f"{ending(pattern)}$"
 
 
 def read_adapter(folder: Path) -> PeftAdapter:
@@ -130,11 +135,12 @@ def parse_config(values: Mapping[str, Any]) -> PeftConfig:
     try:
         config = PeftConfig.model_validate(given)
         for pattern in (*config.rank_pattern, *config.alpha_pattern):
-            re.compile(pattern)
+            require_pattern(pattern)
+            require_pattern(_whole(pattern))
     except ValidationError as error:
         problems += [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
-    except re.error as error:
-        problems.append(f"rank_pattern, alpha_pattern: {error.pattern!r}: {error}")
+    except ValueError as error:
+        problems.append(f"rank_pattern, alpha_pattern: {error}")
     if problems:
         raise refusal(problems)
     return config
@@ -168,4 +174,7 @@ def refusal(problems: Sequence[str]) -> CheckpointError:
         f"The adapter cannot be imported: {len(problems)} difference"
         f"{'s' if len(problems) > 1 else ''}.",
         actual="\n".join(shown),
+        kept="nothing was written",
+        next=f"correct {CONFIG_FILE} where it is wrong, or set model.name in params.yaml to the\n"
+        "model that the adapter was trained on",
     )

@@ -156,7 +156,7 @@ def _head_problems(others: Mapping[str, Tensor], classes: Sequence[str]) -> list
     head = others.get(HEAD_WEIGHT)
     if head is None:
         return [f"{HEAD_WEIGHT}: missing; without a trained head there are no classes"]
-    if len(head) != len(classes):
+    if head.ndim and len(head) != len(classes):
         mine = f"the data has {len(classes)} ({', '.join(classes)})"
         return [f"{HEAD_WEIGHT}: {len(head)} classes, {mine}"]
     return []

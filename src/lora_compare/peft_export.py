@@ -10,7 +10,7 @@ from lora_compare import lora
 from lora_compare.errors import ExportError
 from lora_compare.gpt import Classifier
 from lora_compare.lora import LoRALayer, LowRank
-from lora_compare.params import LoraParams
+from lora_compare.params import LoraParams, gpt2_paths
 from lora_compare.peft_format import (
     PREFIX,
     Layer,
@@ -22,7 +22,7 @@ from lora_compare.peft_format import (
     with_pattern,
 )
 from lora_compare.transformers_format import HEAD, classifier_state
-from lora_compare.weights import QKV, gpt2_paths
+from lora_compare.weights import QKV
 
 LAST_NORM = "transformer.ln_f"
 

@@ -186,7 +186,7 @@ def _download(
 def _open_path(data: DataParams, root: Path) -> Source:
     try:
         path = root / Path(data.source).expanduser()
-        found = path.is_file() and os.access(path, os.R_OK)
+        found = files.is_file(path) and os.access(path, os.R_OK)
     except RuntimeError:  # the home folder of a user that is not there
         found = False
     if not found:

@@ -9,9 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 from lora_compare import formats
-from lora_compare.comparison import NO_EVIDENCE, headline
-from lora_compare.files import read_json
-from lora_compare.paths import Paths, require
+from lora_compare.comparison import NO_EVIDENCE, headline, read_comparison
+from lora_compare.paths import Paths
 
 NEXT_STEPS = (
     (
@@ -29,8 +28,9 @@ def print_summary(paths: Paths, console: Console) -> None:
 
     Raises:
         MissingArtifactError: The comparison has not been made.
+        DataError: It is not what the stage compare writes.
     """
-    comparison = read_json(require(paths.metrics("comparison"), "compare"))
+    comparison = read_comparison(paths.metrics("comparison"))
     console.print()
     table = summary_table(comparison, console.width)
     # Times of minutes beside a long name: narrower gaps rather than a name broken in the middle.

@@ -79,6 +79,7 @@ def require_size(name: str, size: int) -> None:
             where=name,
             expected=f"at most {MAX_BYTES} bytes, unpacked",
             actual=f"{size} bytes",
+            next="make a smaller file of it, such as a part of its messages",
         )
 
 
@@ -116,7 +117,8 @@ def decode(content: bytes, table: Table) -> str:
         actual = f"byte 0x{content[at]:02x} at offset {at}, line {line}"
         _refuse_encoding(table.name, actual, _likely_encoding(content))
     if text.count("\0") > len(text) // 4:
-        _refuse_encoding(table.name, "a NUL character beside nearly every letter", "UTF-16LE")
+        actual = "a NUL character beside nearly every letter, from byte {} on"
+        _refuse_encoding(table.name, actual.format(content.index(0)), _likely_encoding(content))
     table.normalized["byte_order_marks"] = int(marked)
     table.normalized["blank_lines"] = 0
     return text
@@ -124,7 +126,8 @@ def decode(content: bytes, table: Table) -> str:
 
 def _likely_encoding(content: bytes) -> str:
     if content.count(b"\0") > len(content) // 4:
-        return "UTF-16LE"
+        # The zero half of a Latin letter comes first where the large half of a number does.
+        return "UTF-16BE" if content[::2].count(0) > content[1::2].count(0) else "UTF-16LE"
     try:
         content.decode("cp1252")
     except UnicodeDecodeError:
@@ -234,13 +237,19 @@ def _parse_parquet(content: bytes, table: Table, columns: Columns) -> Table:
         groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
         require_size(table.name, sum(group.total_byte_size for group in groups))
         frame = file.read(columns=[columns.label, columns.text])
-    except (pyarrow.ArrowException, OSError) as error:
+        # What a file says of itself can be wrong: texts that are not UTF-8, indices beyond the end.
+        frame.validate(full=True)
+        table.labels = frame.column(columns.label).to_pylist()
+        table.texts = frame.column(columns.text).to_pylist()
+    # Names that are not UTF-8, and times that Python does not have, are errors of Python's own.
+    except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
         raise DataError(
-            f"{table.name} is no readable Parquet file.", where=table.name, actual=str(error)
+            f"{table.name} is no readable Parquet file.",
+            where=table.name,
+            actual=str(error),
+            next="write the file again, or set data.source to another one",
         ) from None
     table.unit = "row"
-    table.labels = frame.column(columns.label).to_pylist()
-    table.texts = frame.column(columns.text).to_pylist()
     table.places = list(range(1, frame.num_rows + 1))
     return table
 
@@ -263,7 +272,7 @@ def _find(header: list[str], name: str, columns: Columns) -> tuple[int, int]:
             if wrong and not counts[wrong[0]]
             else f"{name}: the text and the label need one column each.",
             where="params.yaml: data.text_column, data.label_column",
-            expected=f"two of the file's columns: {', '.join(map(repr, header))}",
+            expected=f"two of the file's columns: {', '.join(map(repr, header))[:1000]}",
             actual=f"{columns.text!r}, {columns.label!r}",
             next=_advice(header),
         )

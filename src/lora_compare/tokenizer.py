@@ -1,7 +1,6 @@
 """Text to token ids: GPT-2's byte-level BPE, or one trained on a corpus."""
 
 import hashlib
-import json
 import os
 import tempfile
 from collections.abc import Iterable, Sequence
@@ -207,7 +206,7 @@ def load_encoding(path: Path) -> tiktoken.Encoding:
         content = files.read_json(path)
     except FileNotFoundError:
         raise _refusal(path, "the file", "nothing") from None
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise _refusal(path, "JSON", str(error)) from error
     if content == {"name": GPT2}:
         return gpt2_encoding()

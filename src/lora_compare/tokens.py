@@ -59,14 +59,16 @@ def read_examples(path: Path) -> Examples:
     content = read_verified(path, "base_model")
     try:
         arrays = load(content)
-    except SafetensorError as error:
+    except (SafetensorError, KeyError) as error:  # a KeyError of types that NumPy does not have
         raise _damaged(path, str(error)) from None
     if (types := {name: array.dtype for name, array in arrays.items()}) != TYPES:
         raise _damaged(path, f"it holds {', '.join(f'{n} ({t})' for n, t in types.items())}")
     ids, offsets, labels = (arrays[name] for name in TYPES)
+    if shapes := [name for name, array in arrays.items() if array.ndim != 1]:
+        raise _damaged(path, f"{', '.join(shapes)}: not one row of numbers")
     if len(offsets) != len(labels) + 1:
         raise _damaged(path, f"it holds {len(offsets) - 1} texts and {len(labels)} labels")
-    if offsets[0] != 0 or offsets[-1] != len(ids) or (np.diff(offsets) < 1).any():
+    if offsets[0] != 0 or offsets[-1] != len(ids) or (offsets[1:] <= offsets[:-1]).any():
         raise _damaged(path, f"its offsets do not divide its {len(ids)} tokens into texts")
     # Copies: what is made of a file's bytes cannot be written to, of which torch warns.
     return Examples(np.split(ids.astype(np.int64), offsets[1:-1]), labels.copy())

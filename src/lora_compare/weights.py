@@ -108,17 +108,6 @@ def _gpt2_name(key: str) -> str | None:
     return None if re.fullmatch(r"h\.\d+\.attn\.(masked_)?bias", name) else name
 
 
-def gpt2_paths(path: str) -> list[str]:
-    """Return the dotted path that a module of `gpt.Classifier` has in transformers, if any.
-
-    `gpt.h.0.attn.q_proj` is a third of `transformer.h.0.attn.c_attn`.
-    """
-    inside = path.removeprefix("gpt.")
-    if inside == path:
-        return []
-    return ["transformer." + re.sub(r"\b[qkv]_proj\b", "c_attn", inside)]
-
-
 def from_gpt2(name: str, tensor: Tensor) -> dict[str, Tensor]:
     """Return the one or three tensors of `gpt.GPT` that one of GPT-2's becomes."""
     if _is_transposed(name):

@@ -238,34 +238,6 @@ def test_an_unknown_method_is_an_error_with_the_methods_there_are(inside: Path) 
     assert "Traceback" not in result.output
 
 
-def test_an_adapter_that_does_not_fit_is_named_with_its_key(inside: Path) -> None:
-    params = inside / "params.yaml"
-    text = params.read_text()
-    params.write_text(text.replace("target_modules: all-linear", "target_modules: [query]"))
-    try:
-        result = run("finetune", "lora")
-    finally:
-        params.write_text(text)
-    assert result.exit_code == 2
-    assert "params.yaml: methods.lora.lora.target_modules" in result.output
-    assert "q_proj" in result.output
-
-
-def test_a_mistake_in_the_parameters_stops_every_stage(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "params.yaml").write_text(small_params().replace("epochs: 1", "epochs: one"))
-    for stage in ("download", "split", "base_model", "baseline", "compare"):
-        result = run(stage)
-        assert result.exit_code == 2
-        assert "training.epochs" in result.output
-        # DVC may have removed outputs by then: no claim that nothing happened.
-        assert "no stage was started" not in result.output
-        assert "comes back with dvc repro" in result.output
-    assert [path.name for path in tmp_path.iterdir()] == ["params.yaml"]
-
-
 def test_classify_prints_label_probability_and_text(inside: Path) -> None:
     result = CliRunner().invoke(cli.main, ["classify", "claim £9 now", "home by 6"])
     assert result.exit_code == 0, result.output
@@ -370,9 +342,7 @@ def test_summary_outside_a_project_says_so(tmp_path: Path, monkeypatch: pytest.M
     assert "There is no project here" in result.output
 
 
-def test_check_accepts_good_settings_and_names_what_is_wrong(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_check_accepts_good_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "params.yaml").write_text(small_params())
     result = CliRunner().invoke(cli.main, ["check"])
@@ -380,23 +350,6 @@ def test_check_accepts_good_settings_and_names_what_is_wrong(
         0,
         "params.yaml is in order; methods: full, lora\n",
     )
-    for methods in ("methods: {}", "methods:"):
-        start, end = small_params().split("methods:")[0], "\ntracking: {experiment: x}\n"
-        (tmp_path / "params.yaml").write_text(start + methods + end)
-        result = CliRunner().invoke(cli.main, ["check"])
-        assert result.exit_code == 2
-        assert "methods: name at least one method" in result.output
-
-
-def test_check_finds_what_an_up_to_date_pipeline_never_looks_at(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    text = small_params().replace("experiment: lora-compare", "experiments: x")
-    (tmp_path / "params.yaml").write_text(text)
-    result = CliRunner().invoke(cli.main, ["check"])
-    assert result.exit_code == 2
-    assert "tracking.experiments: unknown key" in result.output
 
 
 def test_make_repro_checks_the_parameters_before_dvc_removes_anything() -> None:
@@ -407,7 +360,7 @@ def test_make_repro_checks_the_parameters_before_dvc_removes_anything() -> None:
 def test_the_command_that_classify_suggests_for_another_encoding_works(
     inside: Path, tmp_path: Path
 ) -> None:
-    for encoding in ("cp1252", "utf-16", "utf-16-le"):
+    for encoding in ("cp1252", "utf-16", "utf-16-le", "utf-16-be"):
         file = tmp_path / f"my {encoding}.txt"
         file.write_bytes("claim £9 café\n".encode(encoding))
         refused = CliRunner().invoke(cli.main, ["classify", "--file", str(file)])

@@ -26,7 +26,7 @@ from lora_compare.lora import (
     unload,
     unmerge,
 )
-from lora_compare.weights import gpt2_paths
+from lora_compare.params import gpt2_paths
 from lora_settings import lora_settings
 
 # By formula, r = 16 on every Linear layer and the head: Hu et al. 2021, section 4.2.

@@ -3,9 +3,7 @@
 import hashlib
 import http.server
 import io
-import stat
 import threading
-import warnings
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from lora_compare import archives, bundled, sources
+from lora_compare import bundled, sources
 from lora_compare.downloads import Patience
 from lora_compare.errors import DataError, DownloadError
 from lora_compare.params import DataParams
@@ -88,84 +86,6 @@ def test_data_file_in_a_zip(members: dict[str, bytes], project: Paths) -> None:
     corpus, _ = load(project, "mine.zip", make_zip(members))
     assert list(corpus["text"]) == ["hello", "win"]
     assert [path.name for path in project.root.iterdir()] == ["mine.zip"]
-
-
-@pytest.mark.parametrize(
-    ("members", "expected"),
-    [
-        ({"a.tsv": ROWS, "b.csv": ROWS}, "a.tsv\n"),
-        ({"readme": b"x"}, "holds no data files"),
-        ({}, "an empty archive"),
-        ({"../a.tsv": ROWS}, "leads out of the folder"),
-        ({"a.tsv": ROWS, "/etc/b": b"x"}, "leads out of the folder"),
-        ({"a.tsv": ROWS, "x\\..\\b": b"x"}, "leads out of the folder"),
-        ({"C:/a.tsv": ROWS}, "leads out of the folder"),
-    ],
-)
-def test_unusable_zip_is_refused(members: dict[str, bytes], expected: str, project: Paths) -> None:
-    with pytest.raises(DataError) as error:
-        load(project, "mine.zip", make_zip(members))
-    assert expected in str(error.value)
-    assert [path.name for path in project.root.iterdir()] == ["mine.zip"]
-
-
-def test_link_in_a_zip_is_refused(project: Paths) -> None:
-    info = zipfile.ZipInfo("a.tsv")
-    info.external_attr = (stat.S_IFLNK | 0o777) << 16
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        archive.writestr(info, "/etc/passwd")
-    with pytest.raises(DataError, match="symbolic link"):
-        load(project, "mine.zip", buffer.getvalue())
-
-
-def test_encrypted_zip_is_refused(project: Paths) -> None:
-    content = bytearray(make_zip({"a.tsv": ROWS}))
-    # Bit 0 of the flags, in the local header (offset 6) and in the directory (offset 8).
-    content[6] |= 1
-    content[content.index(b"PK\x01\x02") + 8] |= 1
-    with pytest.raises(DataError, match="encrypted"):
-        load(project, "mine.zip", bytes(content))
-
-
-def test_zip_that_unpacks_to_too_much_is_refused(
-    project: Paths, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("lora_compare.tables.MAX_BYTES", 10_000)
-    with pytest.raises(DataError, match="too large"):
-        load(project, "mine.zip", make_zip({"a.tsv": b"ham\t" + b"x" * 100_000}))
-
-
-def test_zip_that_lies_about_its_size_is_read_to_the_cap(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(archives, "MAX_BYTES", 50)
-    monkeypatch.setattr("lora_compare.tables.MAX_BYTES", 50)
-    monkeypatch.setattr(archives, "require_size", lambda name, size: sizes.append(size))
-    sizes: list[int] = []
-    archives.read_member(make_zip({"a.tsv": b"x" * 100_000}), "mine.zip")
-    assert sizes == [100_000, 51]
-
-
-@pytest.mark.parametrize("damage", ["cut", "flip", "text"])
-def test_damaged_zip_is_refused(damage: str, project: Paths) -> None:
-    whole = make_zip({"a.tsv": ROWS * 100})
-    at = whole.index(b"a.tsv") + 20
-    content = {
-        "cut": whole[:-30],
-        "flip": whole[:at] + bytes([whole[at] ^ 0xFF]) + whole[at + 1 :],
-        "text": b"<html>not found</html>",
-    }[damage]
-    with pytest.raises(DataError, match="no readable zip"):
-        load(project, "mine.zip", content)
-
-
-def test_two_members_of_one_name_are_ambiguous(project: Paths) -> None:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        archive.writestr("a.tsv", ROWS)
-        archive.writestr("a.tsv", ROWS)
-    with pytest.raises(DataError, match="holds 2 data files"):
-        load(project, "mine.zip", buffer.getvalue())
 
 
 def test_error_in_a_member_names_zip_member_and_line(project: Paths) -> None:

@@ -117,18 +117,6 @@ def test_field_longer_than_the_csv_module_allows() -> None:
     assert csv.field_size_limit() == limit
 
 
-def test_first_five_broken_lines_are_named_and_all_counted() -> None:
-    bad = ["no tab", "ham\ta\tb", "ham\ta\rb", "x", "y", "z"]
-    message = refused("\n".join(["ham\thello", *bad, "spam\twin"]))
-    assert message.startswith("6 lines of file.tsv cannot be used.")
-    assert "file.tsv:2: no tab" in message
-    assert "file.tsv:3: 2 tabs" in message
-    assert "file.tsv:4: a carriage return" in message
-    assert "file.tsv:6: no tab" in message
-    assert "file.tsv:7" not in message
-    assert "and 1 more" in message
-
-
 @pytest.mark.parametrize(
     ("content", "suffix", "expected"),
     [
@@ -172,13 +160,6 @@ def test_broken_files_are_refused(content: str, suffix: str, expected: str) -> N
 
 def test_header_of_other_case_is_no_message() -> None:
     assert "data.text_column" in refused("LABEL\tTEXT\nham\thello\n")
-
-
-def test_cp1252_names_the_byte_and_the_way_out() -> None:
-    content = "ham\thello\nspam\twin £5\n".encode("cp1252")
-    message = refused(content)
-    assert f"byte 0xa3 at offset {len('ham_hello_spam_win_')}, line 2" in message
-    assert "iconv -f CP1252 -t UTF-8" in message
 
 
 def test_offset_counts_the_byte_order_mark() -> None:

@@ -71,6 +71,8 @@ def test_a_missing_file_names_the_stage_that_writes_it(tmp_path: Path) -> None:
         ({"offsets": np.array([1, 2, 3, 4, 5])}, "do not divide"),
         ({"ids": np.zeros(4, np.float32)}, "float32"),
         ({"more": np.zeros(4, np.float32)}, "more"),
+        ({"labels": np.zeros((4, 1), np.int64)}, "labels: not one row of numbers"),
+        ({"offsets": np.array([0, 2**63 - 1, -(2**63), -1, 5])}, "do not divide"),
     ],
 )
 def test_a_file_that_holds_something_else_is_refused(

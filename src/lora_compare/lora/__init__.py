@@ -31,7 +31,8 @@ from lora_compare.lora.model import (
 )
 from lora_compare.lora.quantization import dense_weight, quantize
 from lora_compare.lora.state import adapter_tensors, bare_state_dict, load_adapter_tensors
-from lora_compare.lora.targets import Aliases, adaptable
+from lora_compare.lora.targets import adaptable
+from lora_compare.params import Aliases
 
 __all__ = [
     "DEFAULT",

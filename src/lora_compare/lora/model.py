@@ -11,9 +11,9 @@ from lora_compare.errors import ParamsError
 from lora_compare.lora.copies import add_copy, forget_copies, use_copies
 from lora_compare.lora.layer import LoRALayer, LowRank
 from lora_compare.lora.quantization import numel
-from lora_compare.lora.start import FROM_WEIGHT, start_embedding_factors, start_factors
-from lora_compare.lora.targets import Aliases, Target, find_saved, find_targets
-from lora_compare.params import LoraParams
+from lora_compare.lora.start import start_embedding_factors, start_factors
+from lora_compare.lora.targets import Target, find_targets
+from lora_compare.params import FROM_WEIGHT, Aliases, LoraParams
 
 DEFAULT = "default"
 """The name of an adapter that was given none."""
@@ -50,8 +50,7 @@ def inject(
     """
     _check_name(model, name)
     unmerge(model)
-    targets = find_targets(model, settings, aliases)
-    saved = find_saved(model, settings, aliases)
+    targets, saved = find_targets(model, settings, aliases)
     if not adapter_names(model):
         model.requires_grad_(False)
     for target in targets:

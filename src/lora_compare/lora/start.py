@@ -6,10 +6,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-Start = Literal[True, "gaussian", "pissa", "olora"]
+from lora_compare.params import FROM_WEIGHT
 
-FROM_WEIGHT = ("pissa", "olora")
-"""Starts that take the factors out of the weight; their rank is at most its smaller side."""
+Start = Literal[True, "gaussian", "pissa", "olora"]
 
 
 def start_factors(weight: Tensor, r: int, scale: float, start: Start) -> tuple[Tensor, Tensor]:

@@ -7,8 +7,11 @@ from lora_compare.params.experiment import (
     Params,
     describe_method_name,
 )
-from lora_compare.params.methods import LoraParams, MethodParams, Trainable
-from lora_compare.params.reading import load_params, parse_params, read_yaml
+from lora_compare.params.fit import MAX_CLASSES
+from lora_compare.params.layers import Aliases, Layer, choose_layers
+from lora_compare.params.methods import FROM_WEIGHT, LoraParams, MethodParams, Trainable
+from lora_compare.params.network import CONFIGS, GPTConfig, classifier_modules, gpt2_paths
+from lora_compare.params.reading import load_params, parse_params, read_yaml, require_fit
 from lora_compare.params.sections import (
     ClassifierParams,
     DataParams,
@@ -21,10 +24,16 @@ from lora_compare.params.sections import (
 )
 
 __all__ = [
+    "CONFIGS",
+    "FROM_WEIGHT",
+    "MAX_CLASSES",
     "METHOD_NAME",
     "RESERVED_METHOD_NAMES",
+    "Aliases",
     "ClassifierParams",
     "DataParams",
+    "GPTConfig",
+    "Layer",
     "LoraParams",
     "MethodParams",
     "ModelParams",
@@ -35,9 +44,13 @@ __all__ = [
     "TrackingParams",
     "Trainable",
     "TrainingParams",
+    "choose_layers",
+    "classifier_modules",
     "describe_method_name",
+    "gpt2_paths",
     "load_params",
     "parse_params",
     "read_yaml",
+    "require_fit",
     "with_method",
 ]

@@ -1,9 +1,9 @@
 """The whole of params.yaml."""
 
 import re
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import field_validator
+from pydantic import AfterValidator, field_validator
 
 from lora_compare.errors import ParamsError
 from lora_compare.params.methods import MethodParams
@@ -37,6 +37,15 @@ def describe_method_name(name: str) -> str:
     return ""
 
 
+def _require_file_name(name: str) -> str:
+    if problem := describe_method_name(name):
+        raise ValueError(problem)
+    return name
+
+
+MethodName = Annotated[str, AfterValidator(_require_file_name)]
+
+
 class Params(Section):
     """The whole of params.yaml."""
 
@@ -45,7 +54,7 @@ class Params(Section):
     model: ModelParams
     classifier: ClassifierParams
     training: TrainingParams
-    methods: dict[str, MethodParams]
+    methods: dict[MethodName, MethodParams]
     tracking: TrackingParams
 
     @field_validator("methods", mode="before")
@@ -53,17 +62,6 @@ class Params(Section):
     def _ask_for_a_method(cls, methods: Any) -> Any:
         if methods is None or methods == {}:
             raise ValueError("name at least one method (recipes/default.yaml has two)")
-        return methods
-
-    @field_validator("methods")
-    @classmethod
-    def _name_methods_as_files(cls, methods: dict[str, MethodParams]) -> dict[str, MethodParams]:
-        for name in methods:
-            if problem := describe_method_name(name):
-                raise ValueError(problem)
-        lowered = [name.lower() for name in methods]
-        if len(set(lowered)) < len(lowered):
-            raise ValueError("method names must differ in more than upper and lower case")
         return methods
 
     @property

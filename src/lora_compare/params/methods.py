@@ -1,8 +1,7 @@
 """One way to fine-tune, and its adapter."""
 
 import re
-from collections.abc import Collection
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     Field,
@@ -10,7 +9,6 @@ from pydantic import (
     ValidationInfo,
     field_validator,
     model_serializer,
-    model_validator,
 )
 from pydantic_core import PydanticCustomError
 
@@ -26,6 +24,9 @@ from lora_compare.params.sections import (
 Name = Annotated[str, Field(min_length=1)]
 Names = Annotated[list[Name], Field(min_length=1)]
 LayerIndex = Annotated[int, Field(ge=0)]
+
+FROM_WEIGHT = ("pissa", "olora")
+"""Starts that take the factors out of the weight; their rank is at most its smaller side."""
 
 
 class LoraParams(Section):
@@ -85,40 +86,54 @@ class LoraParams(Section):
     @classmethod
     def _compile(cls, value: Any) -> Any:
         if isinstance(value, str):
-            _require_pattern(value)
+            require_pattern(value)
         return value
 
     @field_validator("rank_pattern", "alpha_pattern")
     @classmethod
     def _compile_keys(cls, patterns: dict[str, Any]) -> dict[str, Any]:
         for pattern in patterns:
-            _require_pattern(pattern)
+            require_pattern(pattern)
+            require_pattern(ending(pattern))
         return patterns
 
-    @model_validator(mode="after")
-    def _refuse_contradictions(self) -> Self:
-        if self.quantization and self.init_lora_weights in ("pissa", "olora"):
+    @field_validator("quantization")
+    @classmethod
+    def _keep_exact_weights(cls, quantization: Any, info: ValidationInfo) -> Any:
+        start = info.data.get("init_lora_weights")
+        if quantization and start in FROM_WEIGHT:
             raise ValueError(
-                f"init_lora_weights: {self.init_lora_weights} needs the exact weights, "
-                f"quantization: {self.quantization} does not keep them; choose one"
+                f"init_lora_weights: {start} needs the exact weights, "
+                f"quantization: {quantization} does not keep them; choose one"
             )
-        if self.layers_to_transform is not None and self.target_is_pattern:
+        return quantization
+
+    @field_validator("layers_to_transform")
+    @classmethod
+    def _name_blocks_once(cls, blocks: Any, info: ValidationInfo) -> Any:
+        targets = info.data.get("target_modules")
+        if blocks is not None and isinstance(targets, str) and targets != "all-linear":
             raise ValueError(
                 "layers_to_transform goes with a list in target_modules or all-linear; a "
                 "regular expression names the blocks itself"
             )
-        return self
-
-    @property
-    def target_is_pattern(self) -> bool:
-        """Whether `target_modules` is a regular expression."""
-        return isinstance(self.target_modules, str) and self.target_modules != "all-linear"
+        return blocks
 
 
-def _require_pattern(text: str) -> None:
+def ending(pattern: str) -> str:
+    """Return the regular expression for a whole path that ends as `pattern` says."""
+    return rf"(.*\.)?({pattern})"
+
+
+def require_pattern(text: str) -> None:
+    """Refuse what is no regular expression.
+
+    Raises:
+        ValueError: It is none, or one that Python cannot compile.
+    """
     try:
         re.compile(text)
-    except re.error as error:
+    except (re.error, OverflowError, RecursionError) as error:
         raise ValueError(f"{text!r} is no regular expression: {error}") from None
 
 
@@ -132,6 +147,10 @@ OF_IMPORTED = ("adapter", "sha256")
 
 ONLY_TRAINED = (*OF_TRAINING, "lora")
 ONLY_IMPORTED = (*OF_IMPORTED, "config_sha256", "classes")
+
+
+def _contradiction(message: str) -> PydanticCustomError:
+    return PydanticCustomError("contradiction", "{message}", {"message": message})
 
 
 class MethodParams(Section):
@@ -153,38 +172,31 @@ class MethodParams(Section):
     trainable: Trainable
     learning_rate: Positive | None = Field(default=None, validate_default=True)
     weight_decay: NotNegative | None = Field(default=None, validate_default=True)
-    lora: LoraParams | None = None
+    lora: LoraParams | None = Field(default=None, validate_default=True)
     adapter: Name | None = Field(default=None, validate_default=True)
     sha256: Sha256 | None = Field(default=None, validate_default=True)
     config_sha256: Sha256 | None = None
     classes: Names | None = None
 
-    @field_validator(*OF_TRAINING, *OF_IMPORTED)
+    @field_validator(*ONLY_TRAINED, *ONLY_IMPORTED)
     @classmethod
-    def _require(cls, value: Any, info: ValidationInfo) -> Any:
-        imported = info.data.get("trainable") == "imported"
-        if value is None and imported == (info.field_name in OF_IMPORTED):
+    def _go_with_trainable(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuse what such a method does not have, and ask for what it needs."""
+        trainable, name = info.data.get("trainable"), info.field_name
+        imported = trainable == "imported"
+        if value is None and name in (OF_IMPORTED if imported else OF_TRAINING):
             raise PydanticCustomError("missing", "Field required")
+        if value is None and name == "lora" and trainable == "lora":
+            raise _contradiction("trainable: lora needs a section lora with r, lora_alpha, ...")
+        if value is None or trainable is None:
+            return value
+        if imported and name in ONLY_TRAINED:
+            raise _contradiction(f"trainable: imported trains nothing; remove {name}")
+        if not imported and name in ONLY_IMPORTED:
+            raise _contradiction("only for trainable: imported")
+        if name == "lora" and trainable != "lora":
+            raise _contradiction(f"a section lora goes with trainable: lora, not {trainable}")
         return value
-
-    @model_validator(mode="after")
-    def _pair_settings_with_method(self) -> Self:
-        if self.trainable == "lora" and self.lora is None:
-            raise ValueError("trainable: lora needs a section lora with r, lora_alpha, ...")
-        if self.trainable == "imported":
-            given = self._given(ONLY_TRAINED)
-            if given:
-                raise ValueError(f"trainable: imported trains nothing; remove {', '.join(given)}")
-            return self
-        if self.trainable != "lora" and self.lora is not None:
-            raise ValueError(f"a section lora goes with trainable: lora, not {self.trainable}")
-        given = self._given(ONLY_IMPORTED)
-        if given:
-            raise ValueError(f"{', '.join(given)}: only for trainable: imported")
-        return self
-
-    def _given(self, names: Collection[str]) -> list[str]:
-        return [name for name in names if getattr(self, name) is not None]
 
     def flat(self, defaults: bool = True) -> dict[str, Any]:
         """Return every setting that applies to such a method by its dotted key."""

@@ -1,5 +1,6 @@
 """YAML into typed parameters, every mistake named at once."""
 
+import reprlib
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,10 @@ from pydantic import BaseModel, ValidationError
 
 from lora_compare.errors import ParamsError
 from lora_compare.params.experiment import Params
+from lora_compare.params.fit import describe_misfits
+
+KINDS = {"missing": "missing", "extra_forbidden": "unknown key"}
+"""Mistakes of which the key says all, by pydantic's name."""
 
 
 def load_params(path: Path) -> Params:
@@ -38,38 +43,69 @@ def parse_params(text: str, name: str = "params.yaml") -> Params:
     Raises:
         ParamsError: As `load_params`.
     """
+    values, problems = _load(text, name)
     try:
-        values = yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506
-    except yaml.YAMLError as error:
-        raise ParamsError(
-            "The parameters are not valid YAML.", where=name, actual=str(error)
-        ) from None
-    except RecursionError:
-        raise ParamsError("The parameters are nested too deeply.", where=name) from None
-    try:
-        return Params.model_validate(values)
+        params = Params.model_validate(values)
     except ValidationError as error:
-        problems = [_describe(problem) for problem in error.errors(include_url=False)]
-        count = "1 mistake" if len(problems) == 1 else f"{len(problems)} mistakes"
-        raise ParamsError(
-            f"{name} has {count}.",
-            where="\n".join(problems),
-            kept="every result: what DVC removed before a stage comes back with dvc repro",
-            next=f"correct {name} (README.md lists every parameter with its range), then dvc repro",
-        ) from None
+        problems += [_describe(problem) for problem in error.errors(include_url=False)]
+    problems += describe_misfits(values)
+    if problems:
+        raise _mistakes(problems, name)
+    return params
+
+
+def require_fit(params: Params, n_classes: int) -> None:
+    """Refuse an adapter that does not fit the network, now that the classes are known.
+
+    Args:
+        params: The parameters.
+        n_classes: Number of classes of the data.
+
+    Raises:
+        ParamsError: An adapter of any method does not fit; all of them are named.
+    """
+    if problems := describe_misfits(params.model_dump(), n_classes):
+        raise _mistakes(problems, "params.yaml")
+
+
+def _load(text: str, name: str) -> tuple[Any, list[str]]:
+    """Return the values in YAML `text`, and every key that stands twice there."""
+    try:
+        loader = _UniqueKeyLoader(text)
+        return loader.get_single_data(), loader.repeated
+    except yaml.YAMLError as error:
+        what, actual = "The parameters are not valid YAML.", str(error)
+    except RecursionError:
+        what, actual = "The parameters are nested too deeply.", "brackets or indents in hundreds"
+    # A tag such as !!int or !!timestamp before something else; PyYAML lets its own errors out.
+    except (ValueError, LookupError, AttributeError, TypeError) as error:
+        what, actual = "A value of the parameters is not what its form or tag says.", str(error)
+    raise ParamsError(what, where=name, actual=actual, next=f"correct {name}, then dvc repro")
+
+
+def _mistakes(problems: list[str], name: str) -> ParamsError:
+    count = "1 mistake" if len(problems) == 1 else f"{len(problems)} mistakes"
+    return ParamsError(
+        f"{name} has {count}.",
+        where="\n".join(problems),
+        kept="every result: what DVC removed before a stage comes back with dvc repro",
+        next=f"correct {name} (README.md lists every parameter with its range), then dvc repro",
+    )
 
 
 def _describe(problem: Any) -> str:
-    key = ".".join(str(part) for part in problem["loc"]) or "the file"
+    path = [str(part) for part in problem["loc"]]
+    key = ".".join(part for part in path if part != "[key]") or "the file"
     value, kind = problem["input"], problem["type"]
-    if kind == "missing":
-        return f"{key}: missing"
-    if kind == "extra_forbidden":
-        return f"{key}: unknown key"
+    if kind in KINDS:
+        return f"{key}: {KINDS[kind]}"
     message = problem["msg"].removeprefix("Value error, ").replace("Input should be", "should be")
     if isinstance(value, str) and _reads_as_float(value):
         return f"{key}: {value!r} is text in YAML; write {_as_yaml_float(value)}"
-    shown = repr(value) if not isinstance(value, dict | BaseModel) else ""
+    # The value of a wrong key is in the key, that of a contradiction is not what is wrong.
+    is_shown = kind != "contradiction" and path[-1:] != ["[key]"]
+    # Not repr: a few lines of YAML can stand for a list of a billion.
+    shown = reprlib.repr(value) if is_shown and not isinstance(value, dict | BaseModel) else ""
     return f"{key}: {message}" + (f", not {_shorten(shown)}" if shown else "")
 
 
@@ -94,19 +130,26 @@ def _shorten(text: str, length: int = 80) -> str:
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
-    """YAML's safe loader, but a key that stands twice is an error, not the last one's value."""
+    """YAML's safe loader that notes every key that stands twice in one mapping.
+
+    Attributes:
+        repeated: What to say of each.
+    """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.repeated: list[str] = []
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Return the mapping of `node`; refuse repeated and unhashable keys."""
+        """Return the mapping of `node`, in which the last of equal keys counts."""
         seen: set[Any] = set()
         for key_node, _ in node.value:
             if not isinstance(key_node, yaml.ScalarNode):
                 continue
             key = self.construct_object(key_node)
             if key in seen and key != "<<":
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} stands twice", key_node.start_mark
-                )
+                line = key_node.start_mark.line + 1
+                self.repeated.append(f"line {line}: the key {key!r} stands twice")
             seen.add(key)
         return super().construct_mapping(node, deep)
 

@@ -1,8 +1,8 @@
 """The sections of params.yaml that all methods share."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationInfo, field_validator
 
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
@@ -14,7 +14,11 @@ Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
 class Section(BaseModel):
-    """A part of params.yaml: no unknown key, no conversion, no change after reading."""
+    """A part of params.yaml: no unknown key, no conversion, no change after reading.
+
+    What several settings must fulfil together is checked with the last of them, not with the
+    whole section, which is only looked at when nothing else in it is wrong.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -82,16 +86,20 @@ class SplitParams(Section):
     validation: Fraction
     seed: Seed
 
-    @model_validator(mode="after")
-    def _leave_room_for_test(self) -> Self:
-        if self.train + self.validation > 0.999:
+    @field_validator("deduplicate", "balance")
+    @classmethod
+    def _follow_the_book(cls, value: str, info: ValidationInfo) -> str:
+        needed = {"deduplicate": "none", "balance": "undersample"}[info.field_name or ""]
+        if info.data.get("mode") == "appendix_e" and value != needed:
+            raise ValueError(f"mode appendix_e needs {info.field_name}: {needed}")
+        return value
+
+    @field_validator("validation")
+    @classmethod
+    def _leave_room_for_test(cls, validation: float, info: ValidationInfo) -> float:
+        if info.data.get("train", 0.0) + validation > 0.999:
             raise ValueError("train + validation must leave room for a test split (at most 0.999)")
-        if self.mode == "appendix_e" and (self.deduplicate, self.balance) != (
-            "none",
-            "undersample",
-        ):
-            raise ValueError("mode appendix_e needs deduplicate: none and balance: undersample")
-        return self
+        return validation
 
 
 class PretrainingParams(Section):

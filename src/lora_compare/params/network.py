@@ -1,0 +1,82 @@
+"""The networks that `model.name` means: their sizes and modules, known without torch."""
+
+import re
+from dataclasses import asdict, dataclass
+
+from lora_compare.params.layers import Layer
+
+
+@dataclass(frozen=True)
+class GPTConfig:
+    """The shape of a GPT.
+
+    Attributes:
+        vocab_size: Tokens that the embedding knows.
+        context_length: Longest sequence in tokens.
+        n_layer: Transformer blocks.
+        n_head: Attention heads a block; divides n_embd.
+        n_embd: Width of the residual stream.
+    """
+
+    vocab_size: int
+    context_length: int
+    n_layer: int
+    n_head: int
+    n_embd: int
+
+    def to_dict(self) -> dict[str, int]:
+        """Return the fields by name, for config.json."""
+        return asdict(self)
+
+
+CONFIGS = {
+    "gpt2-nano": GPTConfig(2048, 256, 4, 4, 128),
+    "gpt2-small": GPTConfig(50_257, 1024, 12, 12, 768),
+    "gpt2-medium": GPTConfig(50_257, 1024, 24, 16, 1024),
+    "gpt2-large": GPTConfig(50_257, 1024, 36, 20, 1280),
+    "gpt2-xl": GPTConfig(50_257, 1024, 48, 25, 1600),
+}
+"""The sizes by name; the vocabulary of `gpt2-nano` may be set smaller or larger.
+
+Source: Radford et al. 2019, "Language Models are Unsupervised Multitask Learners", table 2;
+`gpt2-nano` is this project's own.
+"""
+
+
+def classifier_modules(config: GPTConfig, n_classes: int) -> dict[str, Layer | None]:
+    """Return every module of a `gpt.Classifier` by its dotted path, in the model's order.
+
+    Checked by tests/unit/test_network.py::test_the_modules_are_those_of_the_network.
+    """
+    d = config.n_embd
+    modules: dict[str, Layer | None] = {
+        "gpt": None,
+        "gpt.wte": Layer("embedding", (config.vocab_size, d)),
+        "gpt.wpe": Layer("embedding", (config.context_length, d)),
+        "gpt.h": None,
+    }
+    square = Layer("linear", (d, d))
+    block = {
+        "ln_1": None,
+        "attn": None,
+        **{f"attn.{name}": square for name in ("q_proj", "k_proj", "v_proj", "c_proj")},
+        "ln_2": None,
+        "mlp": None,
+        "mlp.c_fc": Layer("linear", (d, 4 * d)),
+        "mlp.c_proj": Layer("linear", (4 * d, d)),
+    }
+    for index in range(config.n_layer):
+        modules[f"gpt.h.{index}"] = None
+        modules |= {f"gpt.h.{index}.{name}": layer for name, layer in block.items()}
+    return modules | {"gpt.ln_f": None, "score": Layer("linear", (d, n_classes))}
+
+
+def gpt2_paths(path: str) -> list[str]:
+    """Return the dotted path that a module of `gpt.Classifier` has in transformers, if any.
+
+    `gpt.h.0.attn.q_proj` is a third of `transformer.h.0.attn.c_attn`.
+    """
+    inside = path.removeprefix("gpt.")
+    if inside == path:
+        return []
+    return ["transformer." + re.sub(r"\b[qkv]_proj\b", "c_attn", inside)]

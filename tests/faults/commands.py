@@ -1,0 +1,74 @@
+"""The pipeline's commands in a small project, and what a refusal must leave as it was."""
+
+import importlib.util
+import os
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from lora_compare import cli
+from small_project import ROOT, small_params
+
+Files = dict[str, bytes]
+
+
+def write_project(folder: Path, source: str, content: bytes, **edits: str) -> Path:
+    """Write params.yaml, and one source file below inputs, into `folder`.
+
+    Args:
+        folder: Where to write.
+        source: The file's name.
+        content: Its bytes.
+        edits: Other values of settings whose keys stand once in params.yaml.
+    """
+    text = small_params().replace("text_column: message", "text_column: text")
+    text = text.replace("label_column: kind", "label_column: label")
+    text = text.replace("source: inputs/messages.csv ", f"source: inputs/{source} ")
+    for key, value in edits.items():
+        (line,) = (line for line in text.splitlines() if line.strip().startswith(f"{key}: "))
+        text = text.replace(line, f"{line.partition(':')[0]}: {value}")
+    (folder / "inputs").mkdir(exist_ok=True)
+    (folder / "inputs" / source).write_bytes(content)
+    (folder / "params.yaml").write_text(text, encoding="utf-8")
+    return folder
+
+
+def run(folder: Path, command: str, *arguments: str) -> Result:
+    """Return how a stage, or a command of lora-compare, ended in `folder`; nothing is tracked."""
+    file = ROOT / "stages" / f"{command}.py"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("LORA_COMPARE_TRACKING", "off")
+        if not file.exists():
+            return CliRunner().invoke(cli.main, [command, *arguments])
+        spec = importlib.util.spec_from_file_location(f"stage_{command}", file)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return CliRunner().invoke(module.main, list(arguments))
+
+
+def succeed(folder: Path, command: str, *arguments: str) -> str:
+    """Return what a command printed, which must end well."""
+    result = run(folder, command, *arguments)
+    assert result.exit_code == 0, result.output + repr(result.exception)
+    return result.output
+
+
+def refusal(folder: Path, command: str, *arguments: str) -> str:
+    """Return the message with which a command refuses; it must have changed no file."""
+    before = files_of(folder)
+    result = run(folder, command, *arguments)
+    assert result.exit_code == 2, result.output + repr(result.exception)
+    assert "Traceback" not in result.output
+    assert "next:" in result.output
+    assert files_of(folder) == before
+    return result.output
+
+
+def files_of(folder: Path) -> Files:
+    """Return every file below `folder`, hidden ones too, with its bytes."""
+    paths = (Path(root) / name for root, _, names in os.walk(folder) for name in names)
+    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
