@@ -34,8 +34,10 @@ def only_writer(lock: Path, stage: str) -> Iterator[None]:
     try:
         with FileLock(lock, timeout=0):
             holder.write_text(str(os.getpid()), encoding="utf-8")
-            yield
-            holder.unlink(missing_ok=True)
+            try:
+                yield
+            finally:
+                holder.unlink(missing_ok=True)
     except Timeout:
         pid = holder.read_text(encoding="utf-8") if holder.exists() else "unknown"
         raise BusyError(

@@ -69,6 +69,7 @@ def refusal(folder: Path, command: str, *arguments: str) -> str:
 
 
 def files_of(folder: Path) -> Files:
-    """Return every file below `folder`, hidden ones too, with its bytes."""
-    paths = (Path(root) / name for root, _, names in os.walk(folder) for name in names)
+    """Return every file below `folder`, hidden ones too but for locks, with its bytes."""
+    paths = [Path(root) / name for root, _, names in os.walk(folder) for name in names]
+    paths = [path for path in paths if path.suffix != ".lock"]
     return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
