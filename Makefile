@@ -11,7 +11,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-dev repro summary results ui test test-slow parity benchmark \
-  benchmark-pipeline faults fuzz lint types check lock clean
+  benchmark-pipeline faults fuzz lint types check reproducible audit lock clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' Makefile
@@ -81,6 +81,15 @@ types: setup-dev ## mypy, strict
 	mypy
 
 check: lint types test ## rules, types and tests
+
+reproducible: setup-dev ## run the pipeline in two fresh clones, compare every byte (4 minutes)
+	python tests/reproducible.py
+
+audit: setup-dev ## look up the locked packages' known vulnerabilities (asks PyPI)
+	@uv tool run pip-audit@2.10.1 --strict --no-deps --disable-pip --progress-spinner off \
+	  --requirement requirements-dev.lock || { echo "The locked packages are not known to be safe:" \
+	  "a table above lists their vulnerabilities, or an error says why they were not looked up." >&2; \
+	  exit 1; }
 
 lock: setup-dev ## resolve requirements*.lock from pyproject.toml (LOCK_ARGS=--upgrade)
 	uv pip compile --universal --python-version 3.11 --no-annotate --quiet $(NO_CUDA) \

@@ -316,8 +316,9 @@ def ui(port: int) -> None:
     click.echo("MLflow is starting (stop it with Ctrl-C); the runs are at")
     click.echo(f"  {address}")
     click.echo("There: expand the pipeline run with +, tick two methods, press Compare.")
-    arguments = ["mlflow", "ui", "--backend-store-uri", server.uri]
-    arguments += ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    # Any user of this machine can list arguments, and a database's address may hold a password.
+    os.environ["MLFLOW_BACKEND_STORE_URI"] = server.uri
+    arguments = ["mlflow", "ui", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     os.execvp(sys.executable, [sys.executable, "-m", *arguments])  # noqa: S606
 
 

@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from lora_compare import files
 from lora_compare.errors import DownloadError
@@ -96,18 +95,12 @@ def fetch(
         try:
             _fetch_from(url, remote, part, progress, patience or Patience())
         except (_AttemptError, _AddressError) as reason:
-            reasons.append(f"{without_credentials(url)}\n  {reason}")
-            progress.say(f"{without_credentials(url)}: {reason}")
+            reasons.append(f"{url}\n  {reason}")
+            progress.say(f"{url}: {reason}")
             continue
         _publish(part, destination)
         return url
     raise _all_failed(remote, destination, part, reasons)
-
-
-def without_credentials(url: str) -> str:
-    """Return `url` without the user name and password that it may hold."""
-    parts = urlsplit(url)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
 def _size(path: Path) -> int:
@@ -126,7 +119,7 @@ def _all_failed(remote: Remote, destination: Path, part: Path, reasons: list[str
         received = 0
     return DownloadError(
         f"{destination.name} could not be downloaded.",
-        where="\n".join(map(without_credentials, remote.urls)),
+        where="\n".join(remote.urls),
         expected=f"sha256 {remote.sha256}" if remote.sha256 else "",
         actual="\n".join(reasons),
         kept=f"{received} bytes in {part}; the next attempt goes on from there" if received else "",

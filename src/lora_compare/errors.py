@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from lora_compare.addresses import without_credentials
+
 
 @dataclass
 class UserError(Exception):
@@ -24,7 +26,7 @@ class UserError(Exception):
     next: str = ""
 
     def __str__(self) -> str:
-        """Return the message as printed: one labelled line per known fact."""
+        """Return the message as printed: one labelled line per known fact, no password in it."""
         facts = {
             "where": self.where,
             "expected": self.expected,
@@ -38,7 +40,7 @@ class UserError(Exception):
                 head, *rest = value.splitlines()
                 lines.append(f"  {name + ':':<10}{head}")
                 lines.extend(" " * 12 + line for line in rest)
-        return "\n".join(lines)
+        return without_credentials("\n".join(lines))
 
 
 class ParamsError(UserError):

@@ -19,6 +19,8 @@ from rich.progress import (
 )
 from rich.progress import Progress as RichProgress
 
+from lora_compare.addresses import without_credentials
+
 PLAIN_INTERVAL = 10.0
 """Seconds between two lines of one task where there is no terminal."""
 
@@ -39,9 +41,11 @@ class Progress:
         self.console = console or Console(stderr=True)
 
     def say(self, text: str) -> None:
-        """Print one line of `text` as it is."""
+        """Print one line of `text` as it is, but for passwords in addresses."""
         if not self.quiet:
-            self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+            self.console.print(
+                without_credentials(text), markup=False, highlight=False, soft_wrap=True
+            )
 
     @contextmanager
     def work(self, name: str) -> Iterator[None]:

@@ -10,9 +10,10 @@ from urllib.parse import unquote, urlsplit
 import pandas as pd
 
 from lora_compare import files
+from lora_compare.addresses import names_a_host, without_credentials
 from lora_compare.archives import file_suffix, read_member
 from lora_compare.corpus import count_classes
-from lora_compare.downloads import Patience, Remote, fetch, without_credentials
+from lora_compare.downloads import Patience, Remote, fetch
 from lora_compare.errors import DataError
 from lora_compare.messages import make_messages
 from lora_compare.params import DataParams
@@ -158,8 +159,10 @@ def _open_url(
     data: DataParams, paths: Paths, progress: Progress, patience: Patience | None
 ) -> Source:
     url, shown = data.source, without_credentials(data.source)
-    if urlsplit(url).scheme not in ("http", "https"):
+    if not url.startswith(("http://", "https://")):
         raise _unknown_source(shown, "an address that begins with http:// or https://")
+    if not names_a_host(url):
+        raise _unknown_source(shown, "http://host:port/file; / in a user's password is %2F")
     name = PurePosixPath(unquote(urlsplit(url).path)).name
     suffix = _require_suffix(name, shown)
     by_hand = (
@@ -179,7 +182,7 @@ def _download(
     known = remote.sha256 is not None and destination.is_file()
     if not known or files.sha256(destination) != remote.sha256:
         url = fetch(remote, destination, progress, patience)
-        progress.say(f"downloaded {without_credentials(url)}")
+        progress.say(f"downloaded {url}")
     return destination.read_bytes()
 
 

@@ -12,8 +12,8 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
 
+from reproducible import read_lock, repeatable
 from small_project import commit, copy_project, environment
 
 ALL = [
@@ -27,7 +27,6 @@ ALL = [
     "evaluate@lora",
     "compare",
 ]
-COSTS = ("reports/costs", "_cost.json", "metrics/comparison", "reports/comparison", "reports/plots")
 
 
 def dvc(folder: Path, *arguments: str, **variables: str) -> str:
@@ -46,23 +45,6 @@ def dvc(folder: Path, *arguments: str, **variables: str) -> str:
 def ran(output: str) -> list[str]:
     """Return the stages that DVC ran, in order."""
     return re.findall(r"Running stage '([^']+)'", output)
-
-
-def lock(folder: Path) -> dict:
-    return yaml.safe_load((folder / "dvc.lock").read_text())["stages"]
-
-
-def repeatable(folder: Path) -> dict[str, list[tuple[str, str]]]:
-    """Return every stage's paths and md5s in dvc.lock, without cost and what it goes into."""
-    return {
-        name: [
-            (entry["path"], entry["md5"])
-            for kind in ("deps", "outs")
-            for entry in stage.get(kind, [])
-            if not any(part in entry["path"] for part in COSTS)
-        ]
-        for name, stage in lock(folder).items()
-    }
 
 
 @pytest.fixture(scope="module")
@@ -86,12 +68,12 @@ def test_outputs_are_ignored_by_git_and_metrics_are_not(project: Path) -> None:
 
 
 def test_the_run_cache_restores_everything_without_training(project: Path) -> None:
-    before = lock(project)
+    before = read_lock(project)
     for folder in ("data", "models", "reports"):
         shutil.rmtree(project / folder)
     (project / "dvc.lock").unlink()
     assert ran(dvc(project, "repro")) == []
-    assert lock(project) == before
+    assert read_lock(project) == before
     assert (project / "models/lora/model.safetensors").exists()
 
 
@@ -117,7 +99,7 @@ def test_training_is_the_same_with_a_server_that_refuses(
     output = dvc(other, "repro", MLFLOW_TRACKING_URI="http://127.0.0.1:9")
     assert ran(output) == ALL
     assert "lora-compare sync" in output
-    assert repeatable(other) == repeatable(project)
+    assert repeatable(read_lock(other)) == repeatable(read_lock(project))
     for name in ("full", "lora", "baseline", "split"):
         path = f"metrics/{name}.json"
         assert (other / path).read_bytes() == (project / path).read_bytes()

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from lora_compare.addresses import without_credentials
 from lora_compare.errors import UserError
 from lora_compare.params import Params
 from lora_compare.paths import Paths
@@ -20,7 +21,7 @@ from lora_compare.tracking.records import (
     starting_record,
 )
 from lora_compare.tracking.runs import RunRecord
-from lora_compare.tracking.server import Server, without_credentials
+from lora_compare.tracking.server import Server
 from lora_compare.tracking.spool import Spool
 from lora_compare.tracking.store import connect, quietly, troubles
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from lora_compare.addresses import without_credentials
 from lora_compare.files import read_json, sha256, sha256_of
 from lora_compare.params import Params
 from lora_compare.paths import SPLITS, Paths
@@ -215,7 +216,8 @@ def section_params(params: Params, sections: tuple[str, ...]) -> dict[str, str]:
 
 
 def _as_text(settings: Mapping[str, Any]) -> dict[str, str]:
-    return {k: v if isinstance(v, str) else json.dumps(v) for k, v in settings.items()}
+    texts = {k: v if isinstance(v, str) else json.dumps(v) for k, v in settings.items()}
+    return {key: without_credentials(text) for key, text in texts.items()}
 
 
 def artifact(source: Path, target: str) -> Artifact:

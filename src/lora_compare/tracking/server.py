@@ -1,10 +1,10 @@
 """Which tracking server runs go to, and whether it answers."""
 
 import os
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from lora_compare.addresses import names_a_host, without_credentials
 from lora_compare.paths import Paths
 from lora_compare.tracking.figures import segment
 
@@ -90,9 +90,12 @@ class Server:
 
         Raises:
             OSError: It refuses, does not answer in time, or answers with a 5xx status.
+            ValueError: Its address cannot be read.
         """
         if not self.is_remote:
             return
+        if not names_a_host(self.uri):
+            raise ValueError("its address cannot be read; / in a user's password is %2F")
         import requests
 
         # MLflow's own variable for a private certificate; requests reads the usual ones itself.
@@ -106,11 +109,6 @@ class Server:
         ) as answer:
             if answer.status_code >= 500:
                 raise ConnectionError(f"it answers with status {answer.status_code}")
-
-
-def without_credentials(text: str) -> str:
-    """Return `text` with user and password taken out of every address in it."""
-    return re.sub(r"//[^/@\s]*@", "//", text)
 
 
 def address_of_runs(server: str, experiment: str) -> str:
