@@ -13,6 +13,7 @@ from lora_compare.params.methods import LoraParams
 from lora_compare.params.network import CONFIGS, GPTConfig, classifier_modules, gpt2_paths
 
 MAX_CLASSES = 1000
+"""Most classes that a corpus may have."""
 
 KNOWN_CLASSES = {"bundled": 2, "uci": 2}
 """Number of classes of the sources that are known before they are read."""
