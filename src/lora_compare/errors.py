@@ -65,6 +65,10 @@ class TrainingError(UserError):
     """Training had to stop: the loss or a gradient is not finite."""
 
 
+class StorageError(UserError):
+    """A file cannot be written: its disk is full, or its folder may not be written to."""
+
+
 class MissingArtifactError(UserError):
     """A file that an earlier stage writes is not there."""
 

@@ -1,6 +1,5 @@
 """Every stage as its command, one after the other, in one small project."""
 
-import importlib.util
 import json
 import shlex
 import shutil
@@ -8,10 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import click
 import pandas as pd
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import CliRunner
 from safetensors.torch import load_file
 
 from lora_compare import cli
@@ -20,20 +18,7 @@ from lora_compare.paths import Paths
 from lora_compare.tracking.lineage import Pipeline
 from lora_compare.tracking.records import method_record
 from small_project import ROOT, small_params, write_messages
-
-
-def command(stage: str) -> click.Command:
-    spec = importlib.util.spec_from_file_location(f"stage_{stage}", ROOT / "stages" / f"{stage}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    main: click.Command = module.main
-    return main
-
-
-def run(stage: str, *arguments: str) -> Result:
-    return CliRunner().invoke(command(stage), list(arguments))
+from stage_commands import run
 
 
 @pytest.fixture(scope="module")
