@@ -1,11 +1,13 @@
 """A stage's command, run inside the test's own process."""
 
 import importlib.util
+from pathlib import Path
 
 import click
+import pytest
 from click.testing import CliRunner, Result
 
-from small_project import ROOT
+from small_project import ROOT, small_params, write_messages
 
 
 def command(stage: str) -> click.Command:
@@ -22,3 +24,17 @@ def command(stage: str) -> click.Command:
 def run(stage: str, *arguments: str) -> Result:
     """Run a stage in the current folder."""
     return CliRunner().invoke(command(stage), list(arguments))
+
+
+def make_project(folder: Path, *stages: str) -> Path:
+    """Write a small project to `folder` and run stages in it, without tracking."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "params.yaml").write_text(small_params())
+    write_messages(folder / "inputs" / "messages.csv")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("LORA_COMPARE_TRACKING", "off")
+        for stage in stages:
+            result = run(*stage.split("@"))
+            assert result.exit_code == 0, result.output + repr(result.exception)
+    return folder

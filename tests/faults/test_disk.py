@@ -17,7 +17,7 @@ from lora_compare.errors import StorageError
 from lora_compare.paths import Paths
 from lora_compare.weights import save_state
 from small_project import ROOT, environment, small_params, write_messages
-from stage_commands import run
+from stage_commands import make_project
 from web import CONTENT, SHA256, serving, whole
 
 LEFT_FREE = 4096
@@ -174,16 +174,7 @@ def test_row_08_a_download_that_does_not_fit_leaves_nothing(
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project on a large disk, after the stages that finetune needs."""
-    folder = tmp_path_factory.mktemp("project")
-    (folder / "params.yaml").write_text(small_params())
-    write_messages(folder / "inputs" / "messages.csv")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setenv("LORA_COMPARE_TRACKING", "off")
-        for stage in ("download", "split", "base_model"):
-            result = run(stage)
-            assert result.exit_code == 0, result.output
-    return folder
+    return make_project(tmp_path_factory.mktemp("project"), "download", "split", "base_model")
 
 
 @pytest.mark.parametrize(

@@ -17,28 +17,15 @@ from lora_compare.params import load_params
 from lora_compare.paths import Paths
 from lora_compare.tracking.lineage import Pipeline
 from lora_compare.tracking.records import method_record
-from small_project import ROOT, small_params, write_messages
-from stage_commands import run
+from small_project import ROOT, small_params
+from stage_commands import make_project, run
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("project with ünicode")
-    (folder / "params.yaml").write_text(small_params())
-    write_messages(folder / "inputs" / "messages.csv")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setenv("LORA_COMPARE_TRACKING", "off")
-        for stage in ("download", "split", "base_model", "baseline"):
-            result = run(stage)
-            assert result.exit_code == 0, result.output + repr(result.exception)
-        for method in ("full", "lora"):
-            for stage in ("finetune", "evaluate"):
-                result = run(stage, method)
-                assert result.exit_code == 0, result.output + repr(result.exception)
-        result = run("compare")
-        assert result.exit_code == 0, result.output + repr(result.exception)
-    return folder
+    methods = [f"{stage}@{m}" for m in ("full", "lora") for stage in ("finetune", "evaluate")]
+    stages = ["download", "split", "base_model", "baseline", *methods, "compare"]
+    return make_project(tmp_path_factory.mktemp("project with ünicode"), *stages)
 
 
 @pytest.fixture
