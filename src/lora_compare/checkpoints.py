@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from lora_compare import files
-from lora_compare.errors import DownloadError
+from lora_compare.errors import DownloadError, StorageError
 from lora_compare.progress import SILENT, Progress
 
 FILE = "model.safetensors"
@@ -85,6 +85,7 @@ def fetch_checkpoint(name: str, progress: Progress = SILENT) -> FetchedCheckpoin
     Raises:
         DownloadError: The file is neither cached intact nor to be fetched, or what arrived
             has another checksum.
+        StorageError: The cache is full, or may not be written to.
 
     Checked by tests/unit/test_checkpoints.py.
     """
@@ -144,13 +145,16 @@ def _download(name: str, progress: Progress, force: bool = False) -> Path:
 
     repository, revision = CHECKPOINTS[name].repository, CHECKPOINTS[name].revision
     try:
-        path = hf_hub_download(
-            repository,
-            FILE,
-            revision=revision,
-            force_download=force,
-            tqdm_class=_bar_class(f"Downloading {name} (MB)", progress),
-        )
+        with files.storage_faults(_cached_path(CHECKPOINTS[name]), CHECKPOINTS[name].size):
+            path = hf_hub_download(
+                repository,
+                FILE,
+                revision=revision,
+                force_download=force,
+                tqdm_class=_bar_class(f"Downloading {name} (MB)", progress),
+            )
+    except StorageError:
+        raise
     # The hub's transports raise errors of a dozen unrelated types, some of their own.
     except Exception as error:
         causes = [str(cause) for cause in (error, error.__cause__) if cause and str(cause)]

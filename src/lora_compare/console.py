@@ -14,6 +14,7 @@ from typing import Any, ParamSpec, TypeVar
 import click
 
 from lora_compare.errors import UserError
+from lora_compare.files import require_writable, storage_faults
 from lora_compare.interruption import Interrupted, interruptible
 from lora_compare.params import load_params
 from lora_compare.paths import Paths
@@ -29,13 +30,15 @@ R = TypeVar("R")
 def report_user_errors(command: Callable[P, R]) -> Callable[P, R]:
     """Return `command` that prints a user's mistake and exits with 2, without a traceback.
 
+    A full disk and a folder that may not be written to count as mistakes, wherever they are met.
     `LORA_COMPARE_DEBUG=1` lets the traceback through.
     """
 
     @functools.wraps(command)
     def reporting(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
-            return command(*args, **kwargs)
+            with storage_faults():
+                return command(*args, **kwargs)
         except UserError as error:
             if os.environ.get("LORA_COMPARE_DEBUG") == "1":
                 raise
@@ -84,6 +87,7 @@ def stage(
 
             paths = Paths.here()
             params = load_params(paths.params)
+            require_writable(paths.output_folders(name, **arguments))
             progress = Progress(quiet)
             # The function imports what it needs itself, after MLflow's process has started.
             gc.set_threshold(COLLECT_AFTER)

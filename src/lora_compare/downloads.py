@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from lora_compare import files
 from lora_compare.errors import DownloadError
@@ -82,6 +82,7 @@ def fetch(
 
     Raises:
         DownloadError: No address served the file; the message says what each answered.
+        StorageError: The disk is full, or the folder may not be written to.
     """
     part = destination.with_name(destination.name + ".part")
     part.parent.mkdir(parents=True, exist_ok=True)
@@ -239,7 +240,7 @@ def _receive(
     total = _total(response, offset)
     if total is not None and total > remote.max_bytes:
         raise _AddressError(f"{total} bytes are more than the {remote.max_bytes} that are accepted")
-    with _bar(progress, part.stem, total) as advance, part.open("ab") as file:
+    with _bar(progress, part.stem, total) as advance, _room_for(part, total) as file:
         file.truncate(offset)
         advance(offset / 1000)
         for chunk in _chunks(response, end):
@@ -253,6 +254,18 @@ def _receive(
         received = file.tell()
     if total is not None and received < total:
         raise _AttemptError(f"the transfer ended after {received} of {total} bytes")
+
+
+@contextmanager
+def _room_for(part: Path, total: int | None) -> Iterator[BinaryIO]:
+    """Yield `part` to append to; on a full disk nothing stays of it."""
+    with files.storage_faults(part, total):
+        try:
+            with part.open("ab") as file:
+                yield file
+        except OSError:
+            part.unlink(missing_ok=True)
+            raise
 
 
 def _validator(response: "requests.Response") -> str:

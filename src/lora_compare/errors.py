@@ -71,6 +71,10 @@ class BusyError(UserError):
     """Another process writes the same files."""
 
 
+class StorageError(UserError):
+    """A file cannot be written: its disk is full, or its folder may not be written to."""
+
+
 class MissingArtifactError(UserError):
     """A file that an earlier stage writes is not there."""
 

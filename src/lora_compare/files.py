@@ -1,19 +1,90 @@
 """Files written whole or not at all, canonical JSON and CSV, and checksums."""
 
+import errno
 import hashlib
 import json
 import os
 import re
 import secrets
 import shutil
+import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from lora_compare.errors import StorageError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
+
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def storage_faults(path: Path | None = None, needed: int | None = None) -> Iterator[None]:
+    """Turn the system's refusal to store something in the block into an error that says more.
+
+    Args:
+        path: What is written; None: what the system's own error names.
+        needed: Its size in bytes, where that is known.
+
+    Raises:
+        StorageError: The disk or a quota is full, or a file or folder may not be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        place = path or Path(error.filename or Path.cwd())
+        if error.errno in _FULL:
+            raise _full(place, needed, error) from error
+        if error.errno in _REFUSED:
+            raise _refused(place, f"{error.strerror}: {error.filename}") from error
+        raise
+
+
+def require_writable(folders: Iterable[Path]) -> None:
+    """Refuse folders that nothing can be written to, before the work that would be lost.
+
+    Args:
+        folders: Where files are to be written; one that is missing would be made.
+
+    Raises:
+        StorageError: One of them may not be written to, or could not be made.
+    """
+    with storage_faults():
+        for folder in map(_existing, folders):
+            if not os.access(folder, os.W_OK | os.X_OK):
+                raise _refused(folder, stat.filemode(folder.stat().st_mode))
+
+
+def _existing(path: Path) -> Path:
+    return next(place for place in (path, *path.parents) if place.exists())
+
+
+def _full(path: Path, needed: int | None, error: OSError) -> StorageError:
+    free = shutil.disk_usage(_existing(path)).free
+    return StorageError(
+        f"The disk is full: {path.name} cannot be written.",
+        where=str(path),
+        expected=f"{needed:,} bytes free" if needed else "",
+        actual=f"{free:,} bytes free ({error.strerror})",
+        kept="what was there before; nothing half-written was left",
+        next="make room on that disk, then run this again",
+    )
+
+
+def _refused(path: Path, actual: str) -> StorageError:
+    return StorageError(
+        f"{path.name} cannot be written.",
+        where=str(path),
+        expected="a file or folder that this user may write to",
+        actual=actual,
+        kept="what was there before",
+        next="change its owner or mode (ls -ld, chown, chmod), then run this again",
+    )
+
+
+@contextmanager
+def replacing(path: Path, needed: int | None = None) -> Iterator[Path]:
     """Yield a temporary path beside `path` that replaces it if the block succeeds.
 
     The bytes are flushed to the disk before the rename, and the folder after it, so that
@@ -21,16 +92,21 @@ def replacing(path: Path) -> Iterator[Path]:
 
     Args:
         path: The file to write; its folder is made where it is missing.
+        needed: Its size in bytes, where that is known, for the message of a full disk.
+
+    Raises:
+        StorageError: The disk is full, or the folder may not be written to.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        yield temporary
-        _sync(temporary)
-        temporary.replace(path)
-        _sync(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with storage_faults(path, needed):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield temporary
+            _sync(temporary)
+            temporary.replace(path)
+            _sync(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def _sync(path: Path) -> None:
@@ -49,27 +125,31 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
 
     Args:
         folder: The folder to write; what it held is deleted at the end.
+
+    Raises:
+        StorageError: As `replacing`.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
     mark = f".{folder.name}.{secrets.token_hex(4)}"
     new, old = folder.with_name(f"{mark}.tmp"), folder.with_name(f"{mark}.old")
-    new.mkdir()
-    try:
-        yield new
-        if folder.exists():
-            folder.rename(old)
-        new.rename(folder)
-        _sync(folder.parent)
-    finally:
-        if old.exists() and not folder.exists():
-            old.rename(folder)
-        for remains in (new, old):
-            shutil.rmtree(remains, ignore_errors=True)
+    with storage_faults(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        new.mkdir()
+        try:
+            yield new
+            if folder.exists():
+                folder.rename(old)
+            new.rename(folder)
+            _sync(folder.parent)
+        finally:
+            if old.exists() and not folder.exists():
+                old.rename(folder)
+            for remains in (new, old):
+                shutil.rmtree(remains, ignore_errors=True)
 
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Write `content` to `path` atomically."""
-    with replacing(path) as temporary:
+    with replacing(path, len(content)) as temporary:
         temporary.write_bytes(content)
 
 

@@ -125,6 +125,31 @@ class Paths:
         """The folder of the report's figures."""
         return self.root / "reports" / "plots"
 
+    def output_folders(self, stage: str, method: str = "") -> list[Path]:
+        """Return the folders that a stage writes to.
+
+        Args:
+            stage: A stage of dvc.yaml.
+            method: The method, for `finetune` and `evaluate`.
+
+        Checked by tests/faults/test_disk.py against dvc.yaml.
+        """
+        outputs = {
+            "download": [self.messages],
+            "split": [self.classes, self.metrics("split")],
+            "base_model": [self.base / "config.json", self.tokens("train")],
+            "baseline": [self.metrics("baseline"), self.predictions("untuned")],
+            "finetune": [
+                self.model(method) / "config.json",
+                self.history(method),
+                self.cost(method),
+                self.cost_copy(method),
+            ],
+            "evaluate": [self.metrics(method), self.evaluation(method), self.predictions(method)],
+            "compare": [self.metrics("comparison"), self.curves, self.plots / "loss.svg"],
+        }
+        return [path.parent for path in outputs[stage]]
+
 
 def require(path: Path, stage: str) -> Path:
     """Return `path` if it exists.

@@ -1,5 +1,6 @@
 """GPT-2's checkpoints, and this project's own weights, in and out: safetensors only."""
 
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -135,11 +136,21 @@ def save_state(
     """
     assert len(metadata or {}) <= 1
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    with files.replacing(path) as temporary:
+    size = sum(tensor.nbytes for tensor in contiguous.values())
+    with files.replacing(path, size) as temporary:
         temporary.touch()
         mode = temporary.stat().st_mode
-        save_file(contiguous, temporary, dict(metadata) if metadata else None)
+        try:
+            save_file(contiguous, temporary, dict(metadata) if metadata else None)
+        except SafetensorError as error:
+            raise _system_error(error) from error
         temporary.chmod(mode)  # the library makes the file unreadable for everyone else
+
+
+def _system_error(error: SafetensorError) -> Exception:
+    """Return the system's error that the library has made into text, such as a full disk."""
+    number = re.search(r"os error (\d+)", str(error))
+    return OSError(int(number[1]), os.strerror(int(number[1]))) if number else error
 
 
 def load_state(path: Path, shapes: Mapping[str, Sequence[int]]) -> dict[str, Tensor]:

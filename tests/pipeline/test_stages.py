@@ -1,6 +1,5 @@
 """Every stage as its command, one after the other, in one small project."""
 
-import importlib.util
 import json
 import shlex
 import shutil
@@ -8,10 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import click
 import pandas as pd
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import CliRunner
 from safetensors.torch import load_file
 
 from lora_compare import cli
@@ -21,41 +19,15 @@ from lora_compare.paths import Paths
 from lora_compare.sums import seal
 from lora_compare.tracking.lineage import Pipeline
 from lora_compare.tracking.records import method_record
-from small_project import ROOT, small_params, write_messages
-
-
-def command(stage: str) -> click.Command:
-    spec = importlib.util.spec_from_file_location(f"stage_{stage}", ROOT / "stages" / f"{stage}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    main: click.Command = module.main
-    return main
-
-
-def run(stage: str, *arguments: str) -> Result:
-    return CliRunner().invoke(command(stage), list(arguments))
+from small_project import ROOT, small_params
+from stage_commands import make_project, run
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("project with ünicode")
-    (folder / "params.yaml").write_text(small_params())
-    write_messages(folder / "inputs" / "messages.csv")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setenv("LORA_COMPARE_TRACKING", "off")
-        for stage in ("download", "split", "base_model", "baseline"):
-            result = run(stage)
-            assert result.exit_code == 0, result.output + repr(result.exception)
-        for method in ("full", "lora"):
-            for stage in ("finetune", "evaluate"):
-                result = run(stage, method)
-                assert result.exit_code == 0, result.output + repr(result.exception)
-        result = run("compare")
-        assert result.exit_code == 0, result.output + repr(result.exception)
-    return folder
+    methods = [f"{stage}@{m}" for m in ("full", "lora") for stage in ("finetune", "evaluate")]
+    stages = ["download", "split", "base_model", "baseline", *methods, "compare"]
+    return make_project(tmp_path_factory.mktemp("project with ünicode"), *stages)
 
 
 @pytest.fixture

@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
 from lora_compare.addresses import without_credentials
-from lora_compare.errors import UserError
+from lora_compare.errors import StorageError, UserError
 from lora_compare.params import Params
 from lora_compare.paths import Paths
 from lora_compare.progress import Progress
@@ -74,8 +75,8 @@ def log_stage(
     try:
         for record in records:
             spool.keep(record)
-    except OSError as error:
-        progress.say(f"warning: the results cannot be kept for MLflow either: {error}")
+    except (OSError, StorageError) as error:
+        progress.say(f"warning: nor can the results be kept for it here: {_first_line(error)}")
 
 
 def _records(paths: Paths, params: Params, stage: str, method: str | None) -> list[RunRecord]:
@@ -235,7 +236,8 @@ def _warn(server: Server, spool: Spool, progress: Progress, error: Exception) ->
         "Nothing is lost: it waits in .tracking/spool; when the server is back: lora-compare sync"
     )
     if server.database is None:
-        spool.mark_away(server.shown)
+        with suppress(StorageError):  # on a full disk, the next stage asks the server again
+            spool.mark_away(server.shown)
 
 
 def _first_line(error: Exception) -> str:

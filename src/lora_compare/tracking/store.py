@@ -9,6 +9,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+from lora_compare.errors import StorageError
 from lora_compare.progress import without_warnings
 from lora_compare.tracking.figures import Point
 from lora_compare.tracking.runs import Data
@@ -209,4 +210,7 @@ def troubles() -> tuple[type[Exception], ...]:
     from requests import RequestException
     from sqlalchemy.exc import SQLAlchemyError
 
-    return (MlflowException, RequestException, SQLAlchemyError, ValueError, ImportError, OSError)
+    return (
+        *(MlflowException, RequestException, SQLAlchemyError),
+        *(StorageError, ValueError, ImportError, OSError),
+    )
