@@ -181,7 +181,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ("stage", "output"),
     [
         (["download"], "data/raw/messages.tsv"),
-        (["split"], "data/splits/validation.csv"),
+        (["split"], "data/splits/train.csv"),
         (["finetune", "full"], "models/full/model.safetensors"),
     ],
 )

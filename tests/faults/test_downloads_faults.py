@@ -74,7 +74,8 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], 
 
 
 def files(folder: Path) -> set[Path]:
-    return {path for path in folder.rglob("*") if path.is_file()}
+    """Return all files in `folder` but the stages' locks."""
+    return {path for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock"}
 
 
 def refused(stage: str, folder: Path) -> str:

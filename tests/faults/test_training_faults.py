@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from pipeline.test_dvc import repeatable
-from small_project import ROOT, copy_project, environment, small_params, write_messages
+from small_project import ROOT, copy_project, environment, small_params
 
 METHODS = ["full", "lora"]
 
@@ -101,12 +101,10 @@ def checkpoint(project: Path, method: str) -> Path:
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project with both methods trained without a disturbance."""
-    folder = tmp_path_factory.mktemp("trained")
+    folder = copy_project(tmp_path_factory.mktemp("trained"))
     params = small_params().replace("checkpoint_every: 30.0", "checkpoint_every: 0")
     params = params.replace("lora_dropout: 0.0", "lora_dropout: 0.1")
     (folder / "params.yaml").write_text(params)
-    write_messages(folder / "inputs" / "messages.csv")
-    shutil.copy2(ROOT / "dvc.yaml", folder)
     for name in ("download", "split", "base_model"):
         subprocess.run(
             [sys.executable, str(ROOT / "stages" / f"{name}.py"), "--quiet"],
@@ -216,13 +214,15 @@ def test_row_04_a_signal_ends_it_with_a_checkpoint(
 ) -> None:
     folder = project()
     params = folder / "params.yaml"
-    params.write_text(params.read_text().replace("checkpoint_every: 0", "checkpoint_every: null"))
+    before = params.read_text()
+    params.write_text(before.replace("checkpoint_every: 0", "checkpoint_every: null"))
     deed = f"os.kill(os.getpid(), {int(signum)})"
     ended = finetune(folder, "lora", BEFORE_A_STEP.format(steps=5, deed=deed))
     assert ended.returncode == code
     kept = f"step 6 is kept in {checkpoint(folder, 'lora')}; dvc repro goes on from there"
     assert f"finetune@lora: ended by {signum.name}; {kept}" in ended.stderr
     assert "Traceback" not in ended.stderr
+    params.write_text(before)
     rerun = finetune(folder, "lora")
     assert "go on after step 6" in rerun.stderr
     assert outputs(folder, "lora") == outputs(trained, "lora")
