@@ -1,4 +1,4 @@
-"""What all tests share: the real files, where they are."""
+"""What all tests share: the real files, where they are, and a tracking store."""
 
 import os
 from datetime import timedelta
@@ -32,3 +32,24 @@ settings.register_profile(
     print_blob=True,
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "suite"))
+
+
+@pytest.fixture
+def no_tracking_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No setting of the machine decides where runs go."""
+    from lora_compare.tracking.server import PATIENCE
+
+    for name in ("MLFLOW_TRACKING_URI", "LORA_COMPARE_TRACKING", "DVC_ROOT", "DVC_EXP_NAME"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in PATIENCE.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fresh SQLite store of MLflow to copy, which takes seconds to make."""
+    from tracked_project import store_client
+
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    store_client(f"sqlite:///{path}")
+    return path

@@ -3,9 +3,16 @@
 import json
 import struct
 from pathlib import Path
+from typing import Any
 
+from lora_compare import tracking
 from lora_compare.params import Params, load_params
 from lora_compare.paths import Paths
+from lora_compare.progress import SILENT, Progress
+from lora_compare.tracking.store import quietly
+
+EXPERIMENT = "a comparison"
+RUNS = ["base_model", "baseline", "compare", "download", "full", "lora", "pipeline", "split"]
 
 PARAMS = """
 data: {source: bundled, text_column: text, label_column: label}
@@ -176,3 +183,82 @@ def _write_weights(folder: Path, parameters: int) -> None:
 def _write(path: Path, content: object) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
+
+
+class TrackedProject:
+    """A synthetic project and what its store shows."""
+
+    def __init__(self, root: Path, uri: str = "") -> None:
+        self.paths, self.params = write_project(root)
+        self.uri = uri or f"sqlite:///{self.paths.root / 'mlflow.db'}"
+
+    def client(self) -> Any:
+        return store_client(self.uri)
+
+    def runs(self) -> list[Any]:
+        client = self.client()
+        experiment = client.get_experiment_by_name(EXPERIMENT)
+        return list(client.search_runs([experiment.experiment_id])) if experiment else []
+
+    def names(self) -> list[str]:
+        return sorted(run.info.run_name.split()[0] for run in self.runs())
+
+    def run(self, name: str) -> Any:
+        (run,) = [run for run in self.runs() if run.info.run_name.split()[0] == name]
+        return run
+
+    def duration(self, name: str) -> int | None:
+        """The milliseconds that MLflow shows; None where it shows none."""
+        info = self.run(name).info
+        return info.end_time and info.end_time - info.start_time
+
+    def curve(self, name: str, key: str) -> list[tuple[int, float]]:
+        points = self.client().get_metric_history(self.run(name).info.run_id, key)
+        return sorted((point.step, point.value) for point in points)
+
+    def files(self, name: str, folder: str | None = None) -> list[str]:
+        found = self.client().list_artifacts(self.run(name).info.run_id, folder)
+        return sorted(file.path for file in found)
+
+    def log(self, *stages: str, progress: Progress = SILENT) -> None:
+        for stage in stages:
+            name, _, method = stage.partition("@")
+            tracking.log_stage(self.paths, self.params, name, progress, method=method or None)
+
+    def train(self, method: str, rows: list[dict[str, Any]] | None = None) -> None:
+        live = tracking.live_run(self.paths, self.params, method, SILENT)
+        for row in rows if rows is not None else history():
+            live.log([row])
+
+    def log_pipeline(self, progress: Progress = SILENT) -> None:
+        self.log("download", "split", "base_model", "baseline", progress=progress)
+        for method in ("full", "lora"):
+            self.train(method)
+            self.log(f"finetune@{method}", f"evaluate@{method}", progress=progress)
+        self.log("compare", progress=progress)
+
+    def sync(self) -> tracking.SyncResult:
+        return tracking.sync(self.paths, self.params, SILENT)
+
+    def waiting(self) -> list[str]:
+        return [path.name for path in (self.paths.root / ".tracking" / "spool").glob("*")]
+
+
+def store_client(uri: str) -> Any:
+    """Return MLflow's client of a store."""
+    # Importing MLflow and opening a store warn of what SQLAlchemy deprecates.
+    with quietly():
+        from mlflow.tracking import MlflowClient
+
+        return MlflowClient(uri)
+
+
+class Lines(Progress):
+    """Progress that keeps what it is told."""
+
+    def __init__(self) -> None:
+        super().__init__(quiet=True)
+        self.lines: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)

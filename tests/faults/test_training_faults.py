@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pipeline.test_dvc import repeatable
+from dvc_runs import outputs as recorded
 from small_project import ROOT, copy_project, environment, small_params
 
 METHODS = ["full", "lora"]
@@ -352,7 +352,7 @@ def test_row_03_a_stage_ends_with_the_dvc_that_started_it(tmp_path: Path) -> Non
     whole = start_dvc(undisturbed)
     output, _ = whole.communicate()
     assert whole.returncode == 0, output
-    assert repeatable(folder) == repeatable(undisturbed)
+    assert recorded(folder) == recorded(undisturbed)
 
 
 def test_row_12_the_same_stage_runs_once_at_a_time(project: Callable[[], Path]) -> None:

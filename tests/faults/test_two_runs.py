@@ -1,48 +1,16 @@
 """Two `dvc repro` in one project at once: one does the work, the other ends."""
 
 import random
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import yaml
 
+from dvc_runs import ended, outputs, repro
 from lora_compare.tracking.lineage import dvc_md5
-from small_project import copy_project, environment
+from small_project import copy_project
 from stage_commands import make_project
-
-COSTS = ("_cost.json", "reports/costs", "metrics/comparison", "reports/comparison", "reports/plots")
-"""What holds measured times, which no two runs share."""
-
-
-def repro(folder: Path, *targets: str) -> "subprocess.Popen[str]":
-    """Start `dvc repro`."""
-    path = f"{Path(sys.executable).parent}:/usr/bin:/bin"
-    return subprocess.Popen(
-        [sys.executable, "-m", "dvc", "repro", *targets],
-        cwd=folder,
-        env=environment(PATH=path, LORA_COMPARE_TRACKING="off"),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
-def ended(process: "subprocess.Popen[str]") -> str:
-    """Return what a run printed that ended well."""
-    output, _ = process.communicate(timeout=200)
-    assert process.returncode == 0, output
-    return output
-
-
-def outputs(folder: Path) -> dict[str, str]:
-    """Return the MD5 that DVC recorded of every output, but for times."""
-    stages = yaml.safe_load((folder / "dvc.lock").read_text())["stages"]
-    entries = [entry for stage in stages.values() for entry in stage["outs"]]
-    return {e["path"]: e["md5"] for e in entries if not any(cost in e["path"] for cost in COSTS)}
 
 
 def check(folder: Path, reference: Path) -> None:
@@ -73,7 +41,7 @@ def test_row_12_two_runs_at_once_leave_what_one_leaves(tmp_path: Path) -> None:
     reference = make_project(tmp_path / "reference", "download", "split")
     folder = copy_project(tmp_path / "project")
     run_two(folder, 0.0, "split")
-    assert len(outputs(folder)) == 8
+    assert len(outputs(folder)) == 15
     check(folder, reference)
 
 

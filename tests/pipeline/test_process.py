@@ -17,36 +17,21 @@ from lora_compare.paths import Paths
 from lora_compare.progress import SILENT, Progress
 from lora_compare.tracking import live_run, process
 from lora_compare.tracking.process import Tracker, serve
-from lora_compare.tracking.store import Store, quietly
-from tracked_project import history, write_project
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store with tables, which MLflow takes seconds to make."""
-    path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    _client(path)
-    return path
+from lora_compare.tracking.store import Store
+from tracked_project import history, store_client, write_project
 
 
 @pytest.fixture
-def project(tmp_path: Path, store: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Paths, Params]:
-    for name in ("MLFLOW_TRACKING_URI", "LORA_COMPARE_TRACKING", "DVC_ROOT", "DVC_EXP_NAME"):
-        monkeypatch.delenv(name, raising=False)
+def project(
+    tmp_path: Path, empty_store: Path, no_tracking_settings: None, monkeypatch: pytest.MonkeyPatch
+) -> tuple[Paths, Params]:
     monkeypatch.chdir(tmp_path)
-    shutil.copyfile(store, tmp_path / "mlflow.db")
+    shutil.copyfile(empty_store, tmp_path / "mlflow.db")
     return write_project(tmp_path)
 
 
-def _client(store: Path) -> Any:
-    with quietly():
-        from mlflow.tracking import MlflowClient
-
-        return MlflowClient(f"sqlite:///{store}")
-
-
 def run_of(paths: Paths, name: str) -> Any:
-    client = _client(paths.root / "mlflow.db")
+    client = store_client(f"sqlite:///{paths.root / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("a comparison").experiment_id
     (run,) = (r for r in client.search_runs([experiment]) if r.info.run_name == name)
     return run

@@ -108,7 +108,7 @@ def _deliver(
             _publish_waiting(diary, spool)
             spool.mark_back()
     except troubles() as error:
-        _warn(server, spool, progress, error)
+        _warn(server, progress, error)
     return taken
 
 
@@ -208,7 +208,7 @@ class LiveRun:
                 self._run_id = diary.restart(starting_record(pipeline, method))
                 self._diary = diary
         except troubles() as error:
-            _warn(self._server, Spool(self._server.state), self._progress, error)
+            _warn(self._server, self._progress, error)
 
     def log(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Show rows of the history, each with the columns of a history file, in one request."""
@@ -227,17 +227,22 @@ class LiveRun:
                 action(self._diary, self._run_id)
         except troubles() as error:
             self._diary = None
-            _warn(self._server, Spool(self._server.state), self._progress, error)
+            _warn(self._server, self._progress, error)
 
 
-def _warn(server: Server, spool: Spool, progress: Progress, error: Exception) -> None:
+def _warn(server: Server, progress: Progress, error: Exception) -> None:
     progress.say(
         f"warning: MLflow at {server.shown} does not take this run ({_first_line(error)}). "
         "Nothing is lost: it waits in .tracking/spool; when the server is back: lora-compare sync"
     )
+    remember_outage(server)
+
+
+def remember_outage(server: Server) -> None:
+    """Let the next stages not wait for a server that has just failed."""
     if server.database is None:
-        with suppress(StorageError):  # on a full disk, the next stage asks the server again
-            spool.mark_away(server.shown)
+        with suppress(StorageError):  # on a full disk, they ask it again
+            Spool(server.state).mark_away(server.shown)
 
 
 def _first_line(error: Exception) -> str:

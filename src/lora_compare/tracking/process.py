@@ -15,17 +15,21 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from threading import Thread
+from threading import TIMEOUT_MAX, Thread, Timer
 from typing import Any
 
 from lora_compare.params import load_params
 from lora_compare.paths import Paths
 from lora_compare.progress import Progress
-from lora_compare.tracking import LiveRun, live_run, log_stage
+from lora_compare.tracking import LiveRun, live_run, log_stage, remember_outage
 from lora_compare.tracking.server import Server
 from lora_compare.tracking.store import prepare
 
 COMMAND = "from lora_compare.tracking.process import main; main()"
+
+LONGEST_WAIT = 25.0
+"""Seconds that a stage that is done waits for a server: one whose answers drip in byte by byte,
+or whose name is being looked up, keeps within every other limit of time."""
 
 COLLECT_AFTER = 20_000
 """Objects made between two searches for garbage. Imports make many and leave no garbage:
@@ -92,13 +96,16 @@ def tracker(
 ) -> Iterator[Tracker]:
     """Yield where a stage shows its curves and its end; wait for MLflow when it is left.
 
+    A server gets `LONGEST_WAIT` then, and the stages that follow do not wait for it again.
+
     Args:
         paths: The project.
         stage: The stage that runs.
         progress: Where to warn.
         method: The method, for `finetune` and `evaluate`.
     """
-    if Server.configured(paths) is None:
+    server = Server.configured(paths)
+    if server is None:
         yield Tracker(None)
         return
     process = subprocess.Popen(
@@ -119,10 +126,18 @@ def tracker(
         own.fail("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
         raise
     finally:
+        # A store on this machine is slow at its first start alone, which must not be cut off.
+        limit = LONGEST_WAIT if server.database is None else TIMEOUT_MAX
+        patience = Timer(limit, process.kill)
+        patience.daemon = True
+        patience.start()
         own.close()
         reader.join()
         process.stdout.close()
-        if code := process.wait():
+        code = process.wait()
+        patience.cancel()
+        if code:
+            remember_outage(server)
             progress.say(
                 f"warning: the process that shows runs in MLflow ended with {code}. Nothing is "
                 "lost: results are on disk; to show them: lora-compare sync"

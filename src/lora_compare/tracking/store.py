@@ -206,11 +206,12 @@ def quietly() -> AbstractContextManager[None]:
 
 def troubles() -> tuple[type[Exception], ...]:
     """Return what a store, a server, a full disk, a bad URI or a missing driver can raise."""
+    from google.protobuf.json_format import ParseError
     from mlflow.exceptions import MlflowException
     from requests import RequestException
     from sqlalchemy.exc import SQLAlchemyError
 
     return (
-        *(MlflowException, RequestException, SQLAlchemyError),
+        *(MlflowException, ParseError, RequestException, SQLAlchemyError),
         *(StorageError, ValueError, ImportError, OSError),
     )
