@@ -19,9 +19,10 @@ from lora_compare import cli
 from lora_compare.repair import QUARANTINE
 from lora_compare.sums import verified
 from lora_compare.tracking.lineage import dvc_md5
-from pipeline.test_dvc import dvc, lock, ran
+from pipeline.test_dvc import dvc, ran
 from pipeline.test_stages import project as stages_project  # noqa: F401 (a fixture)
 from pipeline.test_stages import run
+from reproducible import read_lock
 from small_project import ROOT, copy_project
 
 STAGES = ("download", "split", "base_model")
@@ -131,7 +132,7 @@ def test_row_10_a_corrupted_object_that_dvc_restores_is_refused_and_made_again(
     assert contents(project) == before
     # What was made again is in the cache again.
     for made_by in STAGES:
-        for out in lock(project)[made_by]["outs"]:
+        for out in read_lock(project)[made_by]["outs"]:
             remove(project / out["path"])
     assert repro(project) == []
     assert contents(project) == before
