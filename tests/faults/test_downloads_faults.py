@@ -15,6 +15,7 @@ from huggingface_hub import constants
 from lora_compare.downloads import Patience, Remote, fetch
 from lora_compare.errors import DownloadError
 from lora_compare.sources import UCI
+from lora_compare.sums import seal
 from small_project import ROOT, environment, small_params
 from stage_commands import run
 from web import (
@@ -466,6 +467,7 @@ def base_model(
         path = folder / "data" / "splits" / f"{split}.csv"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("Label,Text\n0,hello\n1,win\n")
+        seal(path)
     monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(assets / "tiktoken_cache"))
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)

@@ -47,7 +47,7 @@ def reached(point, path):
 sync, replace, save = files._sync, Path.replace, weights.save_file
 def half(tensors, path, *rest):
     save(tensors, path, *rest)
-    if left == 1:
+    if left == 1 and {point!r} == "half written":
         os.truncate(path, os.path.getsize(path) // 2)
     reached("half written", path)
 weights.save_file = half
