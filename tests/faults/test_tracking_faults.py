@@ -182,7 +182,7 @@ def train(folder: Path, **variables: str) -> tuple[float, str, dict[str, bytes]]
     assert done.returncode == 0, done.stdout
     assert "Traceback" not in done.stdout
     files = [*folder.glob("models/lora/*"), *folder.glob("reports/history/*")]
-    assert len(files) == 3
+    assert len(files) == 6
     return seconds, done.stdout, {str(p.relative_to(folder)): p.read_bytes() for p in files}
 
 
