@@ -82,10 +82,14 @@ def report(outcomes: dict[int, Outcome]) -> str:
         outcome = outcomes.get(number, Outcome())
         tests = "<br>".join(f"`{test}`" for test in sorted(outcome.tests)) or "none"
         lines.append(
-            f"| {number} | {row.fault} | {row.outcome} | {tests} | {outcome.trials} "
+            f"| {number} | {_cell(row.fault)} | {_cell(row.outcome)} | {tests} | {outcome.trials} "
             f"| {_verdict(outcome)} |"
         )
     return "\n".join(lines) + "\n"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
 
 
 def _verdict(outcome: Outcome) -> str:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from lora_compare import files
 from lora_compare.downloads import Remote, fetch
 from lora_compare.errors import StorageError
 from lora_compare.paths import Paths
+from lora_compare.resume import Checkpoints
 from lora_compare.weights import save_state
 from small_project import ROOT, environment, small_params, write_messages
 from stage_commands import make_project
@@ -168,6 +170,30 @@ def test_row_08_a_download_that_does_not_fit_leaves_nothing(
         with pytest.raises(StorageError) as error:
             fetch(Remote([server.url("/a")], SHA256), disk.seen / "a.zip")
     assert error.value.expected == f"{len(CONTENT):,} bytes free"
+    assert disk.content() == before
+
+
+class Trained:
+    """A training of one large parameter."""
+
+    step = 1
+
+    def tensors(self) -> dict[str, Any]:
+        return {"parameter.weight": torch.full((2**18,), float(self.step))}
+
+    def figures(self) -> dict[str, Any]:
+        return {}
+
+
+def test_row_08_a_checkpoint_that_does_not_fit_leaves_the_last_one_whole(disk: SmallDisk) -> None:
+    checkpoints = Checkpoints(disk.seen / ".checkpoints" / "full.safetensors", {}, 0)
+    training = Trained()
+    checkpoints.after_step(training)
+    disk.fill(LEFT_FREE)
+    before = disk.content()
+    training.step = 2
+    with pytest.raises(StorageError, match="disk is full"):
+        checkpoints.after_step(training)
     assert disk.content() == before
 
 

@@ -13,6 +13,7 @@ import threading
 import time
 from base64 import b64encode
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -253,13 +254,15 @@ def free_port() -> int:
 
 def listening(process: psutil.Process) -> set[tuple[str, int]]:
     """Return the addresses at which a process and its children listen."""
-    family = [process, *process.children(recursive=True)]
-    return {
-        tuple(connection.laddr)
-        for member in family
-        for connection in member.net_connections("inet")
-        if connection.status == psutil.CONN_LISTEN
-    }
+    found = set()
+    for member in [process, *process.children(recursive=True)]:
+        with suppress(psutil.NoSuchProcess):  # a worker that has just ended listens no more
+            found |= {
+                tuple(connection.laddr)
+                for connection in member.net_connections("inet")
+                if connection.status == psutil.CONN_LISTEN
+            }
+    return found
 
 
 @pytest.mark.slow

@@ -334,8 +334,10 @@ def test_row_03_a_stage_ends_with_the_dvc_that_started_it(tmp_path: Path) -> Non
     file = checkpoint(folder, "lora")
     wait_for(file.exists)
     stage = psutil.Process(int((folder / ".checkpoints" / "finetune@lora.pid").read_text()))
+    stage.suspend()  # it would have ended before the other has started
     first.kill()
     second = finetune(folder, "lora")
+    stage.resume()
     assert second.returncode == 2
     assert f"process {stage.pid} writes its outputs" in second.stderr
     wait_for(lambda: not stage.is_running() or stage.status() == psutil.STATUS_ZOMBIE)
