@@ -53,7 +53,7 @@ ui: setup ## start MLflow and print the runs' address (PORT=5001 for another por
 test: setup-dev ## set up, run the test suite (all but test-slow)
 	python -m pytest $(PYTEST_ARGS)
 
-test-slow: setup-dev ## the default experiment on the real file (minutes)
+test-slow: setup-dev ## the real file, precisions, and every fault many times (half an hour)
 	python -m pytest -m slow $(PYTEST_ARGS)
 
 parity: setup-dev ## measure how far PEFT, transformers and the notebook are (docs/parity.md)
