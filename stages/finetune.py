@@ -22,6 +22,7 @@ def main(paths: Paths, params: Params, progress: Progress, method: str, live: Tr
     from lora_compare.cost import cost_figures
     from lora_compare.files import write_csv, write_json
     from lora_compare.finetuning import finetune
+    from lora_compare.history import Evaluation, columns
     from lora_compare.imported import adopt
     from lora_compare.interruption import deferred
     from lora_compare.precision import choose_precision
@@ -29,7 +30,6 @@ def main(paths: Paths, params: Params, progress: Progress, method: str, live: Tr
     from lora_compare.seeding import choose_device, make_deterministic
     from lora_compare.sums import seal
     from lora_compare.tokens import read_examples
-    from lora_compare.training import Evaluation, columns
 
     settings = params.method(method)
     training = params.training

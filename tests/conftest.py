@@ -1,11 +1,16 @@
 """What all tests share: the real files, where they are, and a tracking store."""
 
 import os
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+if TYPE_CHECKING:
+    from web import Server
 
 # As many workers as cores run at once: one thread each. Set before anything imports torch.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -32,6 +37,16 @@ settings.register_profile(
     print_blob=True,
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "suite"))
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> "Iterator[Server]":
+    """A server on loopback that answers as the test says."""
+    from web import serving
+
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with serving() as server:
+        yield server
 
 
 @pytest.fixture

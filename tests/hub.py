@@ -1,7 +1,6 @@
 """A hub on loopback that answers as the Hugging Face hub does, for tests."""
 
 import hashlib
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -11,6 +10,8 @@ from typing import Any
 import huggingface_hub
 import pytest
 from huggingface_hub import constants
+
+from web import running
 
 REPOSITORY = "openai-community/gpt2"
 REVISION = "607a30d783dfa663caf39e06633721c8d4cfcd7e"
@@ -112,14 +113,8 @@ class Answer(BaseHTTPRequestHandler):
 @contextmanager
 def serving(content: bytes) -> Iterator[Hub]:
     """Yield a hub that serves one file of this content."""
-    with Hub(content) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
+    with Hub(content) as server, running(server):
+        yield server
 
 
 @contextmanager

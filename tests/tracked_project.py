@@ -1,6 +1,7 @@
 """A project folder as the stages leave it behind, written in a moment."""
 
 import json
+import shutil
 import struct
 from pathlib import Path
 from typing import Any
@@ -191,6 +192,13 @@ class TrackedProject:
     def __init__(self, root: Path, uri: str = "") -> None:
         self.paths, self.params = write_project(root)
         self.uri = uri or f"sqlite:///{self.paths.root / 'mlflow.db'}"
+
+    @classmethod
+    def with_store(cls, root: Path, store: Path) -> "TrackedProject":
+        """Make a project in `root` whose store is a copy of `store`."""
+        root.mkdir()
+        shutil.copyfile(store, root / "mlflow.db")
+        return cls(root)
 
     def client(self) -> Any:
         return store_client(self.uri)

@@ -3,6 +3,7 @@
 import datetime
 import hashlib
 import http.server
+import socketserver
 import ssl
 import threading
 from collections.abc import Callable, Iterator
@@ -12,6 +13,8 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+
+from lora_compare.downloads import Remote
 
 CONTENT = bytes(range(256)) * 2000
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -85,16 +88,27 @@ class Server(http.server.ThreadingHTTPServer):
 
 
 @contextmanager
+def running(server: socketserver.BaseServer) -> Iterator[None]:
+    """Let a server answer in a thread of its own until the block ends."""
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield
+    finally:
+        server.shutdown()
+        thread.join()
+
+
+@contextmanager
 def serving() -> Iterator[Server]:
     """Yield a server that runs until the block ends."""
-    with Server() as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
+    with Server() as server, running(server):
+        yield server
+
+
+def remote(server: Server, *paths: str, sha256: str | None = SHA256) -> Remote:
+    """Return the file that a server has at `paths`, the first of them and its mirrors."""
+    return Remote([server.url(path) for path in paths], sha256, by_hand="fetch it by hand")
 
 
 def certify(folder: Path, *hosts: str) -> tuple[ssl.SSLContext, Path]:

@@ -1,14 +1,12 @@
 """The command `lora-compare`: what people do beside running the pipeline."""
 
-import codecs
 import csv
 import json
 import os
-import shlex
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Literal
 
 import click
 from rich.console import Console
@@ -16,6 +14,7 @@ from rich.console import Console
 from lora_compare import __version__
 from lora_compare.console import report_user_errors
 from lora_compare.errors import DataError, ParamsError
+from lora_compare.lines import read_lines
 from lora_compare.params import Params, load_params
 from lora_compare.paths import Paths, require
 from lora_compare.progress import Progress
@@ -66,7 +65,7 @@ def classify(
     name = _method_or_default(params, method)
     classifier = load_method(paths.model(name), load_base(paths.base), f"finetune@{name}")
     classifier.model.to(choose_device(params.training.device))
-    for chunk in _chunks(texts or _lines(source)):
+    for chunk in _chunks(texts or read_lines(source)):
         for text, row in zip(chunk, classifier.probabilities(chunk), strict=True):
             best = int(row.argmax())
             label, probability = classifier.classes[best], float(row[best])
@@ -84,46 +83,6 @@ def _method_or_default(params: Params, method: str | None) -> str:
     name = method or ("lora" if "lora" in params.methods else next(iter(params.methods)))
     params.method(name)
     return name
-
-
-def _lines(source: Path | None) -> Iterator[str]:
-    if source is None or source == Path("-"):
-        yield from _decoded(sys.stdin.buffer, "standard input")
-        return
-    try:
-        with source.open("rb") as file:
-            yield from _decoded(file, str(source))
-    except OSError as error:
-        raise DataError(
-            "The file cannot be read.", where=str(source), actual=str(error.strerror)
-        ) from None
-
-
-def _decoded(file: BinaryIO, name: str) -> Iterator[str]:
-    for number, line in enumerate(file, start=1):
-        try:
-            text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
-            if "\0" in text:  # UTF-16 without a mark passes for UTF-8
-                raise ValueError
-        except ValueError:
-            file_name = "FILE" if file is sys.stdin.buffer else shlex.quote(name)
-            raise DataError(
-                "A line is not UTF-8.",
-                where=f"{name}:{number}",
-                next=f"iconv -f {_likely_encoding(line, number)} -t UTF-8 {file_name} | "
-                "lora-compare classify --file -",
-            ) from None
-        if text.strip():
-            yield text
-
-
-def _likely_encoding(line: bytes, number: int) -> str:
-    is_marked = number == 1 and line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    if is_marked:
-        return "UTF-16"
-    if number == 1 and line.startswith(b"\0"):
-        return "UTF-16BE"
-    return "UTF-16LE" if b"\0" in line else "WINDOWS-1252"
 
 
 def _chunks(texts: Iterable[str]) -> Iterator[list[str]]:

@@ -9,11 +9,13 @@ from lora_compare.adapters import choose_trainable, untuned
 from lora_compare.base import Base
 from lora_compare.batches import Examples
 from lora_compare.evaluation import TextClassifier
+from lora_compare.gpt import Classifier
+from lora_compare.history import Evaluation
 from lora_compare.params import ClassifierParams, MethodParams, TrainingParams
 from lora_compare.precision import choose_precision, lower_frozen
 from lora_compare.progress import SILENT, Progress
 from lora_compare.resume import Checkpoints, circumstances, digest
-from lora_compare.training import Evaluation, Rates, TrainingResult, train
+from lora_compare.training import Rates, TrainingResult, train
 
 
 def start(
@@ -76,25 +78,13 @@ def finetune(
     assert method.learning_rate is not None, "an imported method is not trained"
     assert method.weight_decay is not None
     start_point = start(base, classes, splits["train"], classifier, training)
-    model = start_point.model
-    choose_trainable(model, method, training.seed)
-    model.to(device)
     dtype = choose_precision(training.precision, device, base.gpt.config.n_embd)
-    lower_frozen(model, dtype, keep=(model.score,))
-    model.gpt.checkpointing = training.gradient_checkpointing
-    if training.compile:
-        # Here, because torch's compiler takes seconds to import.
-        from lora_compare.compilation import compile_blocks
-
-        progress.say("compile: the first steps take longer")
-        compile_blocks(model.gpt)
+    _prepare(start_point.model, training, method, device, dtype, progress)
     (train_examples, train_cut), (validation_examples, validation_cut) = (
         start_point.fit(splits[name]) for name in ("train", "validation")
     )
     if cut := train_cut + validation_cut:
         progress.say(f"{cut} messages were cut at {start_point.max_length} tokens")
-    if not any(p.requires_grad for p in model.score.parameters()):
-        progress.say("the head keeps its random weights: adapt score, or put it in modules_to_save")
     facts = {
         "training": training.model_dump(exclude={"checkpoint_every"}),
         "method": method.model_dump(),
@@ -108,7 +98,7 @@ def finetune(
     checkpoints = Checkpoints(checkpoint, facts, training.checkpoint_every, progress)
     ratio = method.lora.loraplus_lr_ratio if method.lora else None
     result = train(
-        model,
+        start_point.model,
         train_examples,
         validation_examples,
         training,
@@ -120,3 +110,26 @@ def finetune(
         checkpoints,
     )
     return start_point, result
+
+
+def _prepare(
+    model: Classifier,
+    training: TrainingParams,
+    method: MethodParams,
+    device: torch.device,
+    dtype: torch.dtype,
+    progress: Progress,
+) -> None:
+    """Make of an untuned classifier one that is trained by `method`, in place."""
+    choose_trainable(model, method, training.seed)
+    model.to(device)
+    lower_frozen(model, dtype, keep=(model.score,))
+    model.gpt.checkpointing = training.gradient_checkpointing
+    if training.compile:
+        # Here, because torch's compiler takes seconds to import.
+        from lora_compare.compilation import compile_blocks
+
+        progress.say("compile: the first steps take longer")
+        compile_blocks(model.gpt)
+    if not any(p.requires_grad for p in model.score.parameters()):
+        progress.say("the head keeps its random weights: adapt score, or put it in modules_to_save")

@@ -1,19 +1,19 @@
 """The one training loop: full fine-tuning, LoRA and everything between."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, astuple, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import astuple, dataclass
 from itertools import islice
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim.lr_scheduler import LambdaLR
 
 from lora_compare.batches import Batch, Examples, collate
 from lora_compare.embeddings import Rest, seen_rows
-from lora_compare.evaluation import loss_and_accuracy, predict_logits
 from lora_compare.gpt import Classifier
+from lora_compare.history import Evaluation, Evaluations, sample
 from lora_compare.lora import parameter_groups
 from lora_compare.optimizers import AdamW
 from lora_compare.params import TrainingParams
@@ -22,40 +22,7 @@ from lora_compare.progress import SILENT, Progress
 from lora_compare.resume import Checkpoints
 from lora_compare.schedules import Schedule
 from lora_compare.seeding import random_states, restore_random_states
-from lora_compare.watch import Clock, Losses, naming_memory, require_finite
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """One row of the training history.
-
-    Attributes:
-        step: Optimizer steps done.
-        epoch: Passes over the training split done, fractional.
-        learning_rate: The rate of the last step done; before the first, that of the first.
-        train_loss: Mean cross-entropy in nats over the evaluated training texts.
-        train_accuracy: Fraction of these that are classified rightly.
-        validation_loss: As `train_loss`, of the validation split.
-        validation_accuracy: As `train_accuracy`, of the validation split.
-    """
-
-    step: int
-    epoch: float
-    learning_rate: float
-    train_loss: float
-    train_accuracy: float
-    validation_loss: float
-    validation_accuracy: float
-
-    def to_dict(self) -> dict[str, float]:
-        """Return the row by column name."""
-        return asdict(self)
-
-
-def columns(history: Sequence[Evaluation]) -> dict[str, list[float]]:
-    """Return the history as columns by name, for a CSV file."""
-    rows = [row.to_dict() for row in history]
-    return {name: [row[name] for row in rows] for name in rows[0]}
+from lora_compare.watch import Clock, Losses, naming_memory
 
 
 @dataclass(frozen=True)
@@ -125,29 +92,22 @@ def train(
     schedule = Schedule(training, len(train_examples))
     watched = [sample(e, training) for e in (train_examples, validation_examples)]
     evaluations = Evaluations(model, watched, dtype, schedule.steps_per_epoch, on_evaluation)
-    device = next(model.parameters()).device
-    losses, checkpoints = Losses(device), checkpoints or Checkpoints()
+    losses = Losses(next(model.parameters()).device)
+    checkpoints = checkpoints or Checkpoints()
     with (
         seen_rows(model.gpt, [train_examples, *watched]) as embedding,
         progress.task(description, schedule.steps) as advance,
     ):
-        optimizer = AdamW(parameter_groups(model, *astuple(rates)), fused=True)
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, schedule.factor)
-        run = Run(model, optimizer, scheduler, embedding, evaluations, Clock(device))
+        run = Run(model, schedule, rates, embedding, evaluations)
         checkpoints.restore(run)
         advance(run.step)
         if not run.step:
-            evaluations.add(0, rates.learning_rate * schedule.factor(0))
+            evaluations.add(0, run.next_rate)
         run.clock.start()
         for groups in islice(schedule.batches(), run.step, None):
-            rate = rates.learning_rate * schedule.factor(run.step)
+            rate = run.next_rate
             batches = [collate(train_examples.take(g)) for g in groups]
-            with naming_memory(run.step + 1, batches):
-                loss = optimizer_step(model, batches, optimizer, training.max_grad_norm, dtype)
-            scheduler.step()
-            embedding.decay(1 - rate * rates.weight_decay)
-            run.count(batches)
-            losses.add(loss, run.step, rate, groups)
+            losses.add(run.take_step(batches, dtype), run.step, rate, groups)
             due = run.step % training.eval_every == 0 or run.step % schedule.steps_per_epoch == 0
             if due or checkpoints.due():
                 with run.clock.paused():
@@ -166,38 +126,50 @@ class Run:
 
     Args:
         model: The classifier.
-        optimizer: Holds the parameters that are trained.
-        scheduler: Sets the optimizer's rates.
+        schedule: The learning rate over time.
+        rates: The method's optimizer settings.
         embedding: What happens to the rows that no text looks up.
         evaluations: The history.
-        clock: The time of the steps.
 
     Attributes:
         step: Optimizer steps done.
         examples: Texts seen.
         tokens: Tokens seen.
+        clock: The time of the steps.
     """
 
     def __init__(
         self,
         model: Classifier,
-        optimizer: AdamW,
-        scheduler: torch.optim.lr_scheduler.LambdaLR,
+        schedule: Schedule,
+        rates: Rates,
         embedding: Rest,
-        evaluations: "Evaluations",
-        clock: Clock,
+        evaluations: Evaluations,
     ) -> None:
         self.step = self.examples = self.tokens = 0
-        self.clock = clock
-        self._optimizer, self._scheduler = optimizer, scheduler
+        self.clock = Clock(next(model.parameters()).device)
+        self._model, self._schedule, self._rates = model, schedule, rates
         self._embedding, self._evaluations = embedding, evaluations
+        self._optimizer = AdamW(parameter_groups(model, *astuple(rates)), fused=True)
+        self._scheduler = LambdaLR(self._optimizer, schedule.factor)
         self._trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
 
-    def count(self, batches: Sequence[Batch]) -> None:
-        """Count one step over `batches`."""
+    @property
+    def next_rate(self) -> float:
+        """The learning rate of the next step."""
+        return self._rates.learning_rate * self._schedule.factor(self.step)
+
+    def take_step(self, batches: list[Batch], dtype: torch.dtype) -> Tensor:
+        """Do one optimizer step, as `optimizer_step` does, and return its loss, shape ()."""
+        limit = self._schedule.training.max_grad_norm
+        with naming_memory(self.step + 1, batches):
+            loss = optimizer_step(self._model, batches, self._optimizer, limit, dtype)
+        self._scheduler.step()
+        self._embedding.decay(1 - self.next_rate * self._rates.weight_decay)
         self.step += 1
         self.examples += sum(len(batch.labels) for batch in batches)
         self.tokens += sum(len(batch.texts.tokens) for batch in batches)
+        return loss
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the trained parameters, the optimizer's state of them, and the dice."""
@@ -240,54 +212,6 @@ class Run:
         )
 
 
-class Evaluations:
-    """The history of a training as it grows.
-
-    Args:
-        model: The classifier that is trained.
-        watched: The texts of train and of validation that are looked at.
-        dtype: Type of the arithmetic, as in `predict_logits`.
-        steps_per_epoch: Optimizer steps in a pass over the training split.
-        on_evaluation: Called with every row.
-
-    Attributes:
-        history: The rows so far.
-    """
-
-    def __init__(
-        self,
-        model: Classifier,
-        watched: Sequence[Examples],
-        dtype: torch.dtype,
-        steps_per_epoch: int,
-        on_evaluation: Callable[[Evaluation], None],
-    ) -> None:
-        self.history: list[Evaluation] = []
-        self._model, self._watched, self._dtype = model, watched, dtype
-        self._steps_per_epoch, self._on_evaluation = steps_per_epoch, on_evaluation
-
-    def add(self, step: int, rate: float) -> None:
-        """Evaluate the model as it is after `step` steps, the last at the rate `rate`.
-
-        Raises:
-            TrainingError: A loss is not finite.
-        """
-        figures: list[float] = []
-        for examples in self._watched:
-            logits = predict_logits(self._model, examples, dtype=self._dtype)
-            figures += loss_and_accuracy(logits, examples.labels)
-        # A last step that ruins the weights has a finite loss before it; look after it too.
-        require_finite(figures[0] + figures[2], step, rate, "the evaluation after it")
-        self.history.append(Evaluation(step, step / self._steps_per_epoch, rate, *figures))
-        self._on_evaluation(self.history[-1])
-
-    def restore(self, history: Sequence[Evaluation]) -> None:
-        """Take over the rows of a training that was cut off, and tell them again."""
-        self.history.extend(history)
-        for row in history:
-            self._on_evaluation(row)
-
-
 def optimizer_step(
     model: Classifier,
     batches: list[Batch],
@@ -324,15 +248,3 @@ def optimizer_step(
         nn.utils.clip_grad_norm_(trained, max_grad_norm)
     optimizer.step()
     return torch.stack(losses).sum()
-
-
-def sample(examples: Examples, training: TrainingParams) -> Examples:
-    """Return the texts of a split that evaluations during training look at.
-
-    They are the same texts every time: `training.eval_examples` of them, drawn once.
-    """
-    limit = training.eval_examples
-    if limit is None or limit >= len(examples):
-        return examples
-    chosen = np.random.default_rng(training.seed).permutation(len(examples))[:limit]
-    return examples.take(np.sort(chosen))

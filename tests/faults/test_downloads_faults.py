@@ -29,6 +29,7 @@ from web import (
     content_range,
     page,
     ranged,
+    remote,
     serving,
     start_of,
     status,
@@ -44,17 +45,6 @@ BOUND = 20.0
 TABLE = "".join(
     f"{label}\tmessage {n} of {label}\n" for n in range(2000) for label in ("ham", "spam")
 ).encode()
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    with serving() as server:
-        yield server
-
-
-def remote(server: Server, *paths: str, sha256: str | None = SHA256) -> Remote:
-    return Remote([server.url(path) for path in paths], sha256, by_hand="fetch it by hand")
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ import os
 import pickle
 import re
 import shutil
-import threading
 from collections.abc import Callable, Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -28,6 +27,7 @@ from lora_compare.checkpoints import CHECKPOINTS, Checkpoint
 from lora_compare.gpt import CONFIGS, GPT, GPTConfig, initialise
 from lora_compare.seeding import seeded
 from lora_compare.weights import gpt2_state_dict
+from web import running
 
 ROWS = "".join(f"{label}\t{label} message {i}\n" for label in ("ham", "spam") for i in range(30))
 ENCODING = tokenizer.train_encoding([ROWS], 270)
@@ -168,21 +168,18 @@ def test_row_11_a_poisoned_tokenizer_is_fetched_again(
         )
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     read = tiktoken.load.read_file
-    with ThreadingHTTPServer(
-        ("127.0.0.1", 0), lambda *a: Quiet(*a, directory=str(served))
-    ) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
+    with (
+        ThreadingHTTPServer(
+            ("127.0.0.1", 0), lambda *a: Quiet(*a, directory=str(served))
+        ) as server,
+        running(server),
+    ):
         address = f"http://127.0.0.1:{server.server_port}/"
         # The library's own transport, to another host.
         monkeypatch.setattr(
             tiktoken.load, "read_file", lambda url: read(address + url.split("/")[-1])
         )
-        try:
-            assert tokenizer.gpt2_encoding().n_vocab == 50_257
-        finally:
-            server.shutdown()
-            thread.join()
+        assert tokenizer.gpt2_encoding().n_vocab == 50_257
     for url, digest in tokenizer.GPT2_FILES.items():
         content = (poisoned / tokenizer.cached_name(url)).read_bytes()
         assert hashlib.sha256(content).hexdigest() == digest

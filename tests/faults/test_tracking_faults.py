@@ -41,10 +41,7 @@ TIME_LOST = 30.0
 @pytest.fixture
 def project(tmp_path: Path, empty_store: Path) -> TrackedProject:
     """A project as its stages leave it; its store has no experiment yet."""
-    root = tmp_path / "ein Projekt ü"
-    root.mkdir()
-    shutil.copyfile(empty_store, root / "mlflow.db")
-    return TrackedProject(root)
+    return TrackedProject.with_store(tmp_path / "ein Projekt ü", empty_store)
 
 
 @pytest.mark.parametrize("fault", TAKING_NOTHING)

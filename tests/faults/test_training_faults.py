@@ -14,6 +14,8 @@ import psutil
 import pytest
 
 from dvc_runs import outputs as recorded
+from lora_compare.sums import seal
+from lora_compare.tokens import read_examples, write_examples
 from small_project import ROOT, copy_project, environment, small_params
 
 METHODS = ["full", "lora"]
@@ -293,6 +295,19 @@ def test_row_23_other_settings_do_not_use_the_checkpoint(
     changed = finetune(folder, "lora")
     assert changed.returncode == 0, changed.stderr
     assert f"the checkpoint of step 5 is not used: {said}" in changed.stderr
+
+
+def test_row_23_other_data_do_not_use_the_checkpoint(project: Callable[[], Path]) -> None:
+    folder = project()
+    deed = "os.kill(os.getpid(), signal.SIGKILL)"
+    finetune(folder, "lora", BEFORE_A_STEP.format(steps=5, deed=deed))
+    tokens = folder / "data" / "tokens" / "train.safetensors"
+    examples = read_examples(tokens)
+    write_examples(tokens, examples.take(range(len(examples))[::-1]))
+    seal(tokens)
+    changed = finetune(folder, "lora")
+    assert changed.returncode == 0, changed.stderr
+    assert "the checkpoint of step 5 is not used: train was " in changed.stderr
 
 
 def test_row_23_another_torch_does_not_use_the_checkpoint(project: Callable[[], Path]) -> None:

@@ -40,10 +40,7 @@ def again(tmp_path: Path, logged: TrackedProject) -> TrackedProject:
 @pytest.fixture
 def project(tmp_path: Path, empty_store: Path) -> TrackedProject:
     """A project whose store has no experiment yet."""
-    root = tmp_path / "ein Projekt ü"
-    root.mkdir()
-    shutil.copyfile(empty_store, root / "mlflow.db")
-    return TrackedProject(root)
+    return TrackedProject.with_store(tmp_path / "ein Projekt ü", empty_store)
 
 
 @pytest.fixture(scope="module")

@@ -1,28 +1,16 @@
 """Downloads publish a file only when it is whole and right."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from lora_compare.downloads import Patience, Remote, fetch
 from lora_compare.errors import DownloadError
-from web import CONTENT, SHA256, Handler, Server, ranged, serving, status, whole
+from web import CONTENT, Handler, Server, ranged, remote, status, whole
 
 QUICK = Patience(
     connect_timeout=2, read_timeout=0.3, attempts=3, first_wait=0, longest_wait=0, deadline=5
 )
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    with serving() as server:
-        yield server
-
-
-def remote(server: Server, *paths: str, sha256: str | None = SHA256) -> Remote:
-    return Remote([server.url(path) for path in paths], sha256, by_hand="fetch it by hand")
 
 
 def test_complete_part_is_published_without_a_request(server: Server, tmp_path: Path) -> None:

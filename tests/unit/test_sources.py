@@ -3,7 +3,6 @@
 import hashlib
 import http.server
 import io
-import threading
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +16,7 @@ from lora_compare.errors import DataError, DownloadError
 from lora_compare.params import DataParams
 from lora_compare.paths import Paths
 from lora_compare.sources import Archive, load_corpus, open_source
+from web import running
 
 ROWS = b"ham\thello\nspam\twin\n"
 QUICK = Patience(read_timeout=1, attempts=2, first_wait=0, longest_wait=0)
@@ -136,11 +136,8 @@ def files(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, bytes]]:
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         address = f"http://127.0.0.1:{server.server_port}"
         server.files = {"": address.encode()}  # type: ignore[attr-defined]
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        yield server.files  # type: ignore[attr-defined]
-        server.shutdown()
-        thread.join()
+        with running(server):
+            yield server.files  # type: ignore[attr-defined]
 
 
 def test_address_is_downloaded_and_recorded(project: Paths, files: dict[str, bytes]) -> None:

@@ -1,0 +1,106 @@
+"""What a training looks at on its way: losses and accuracies of some texts, row by row."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import torch
+
+from lora_compare.batches import Examples
+from lora_compare.evaluation import loss_and_accuracy, predict_logits
+from lora_compare.gpt import Classifier
+from lora_compare.params import TrainingParams
+from lora_compare.watch import require_finite
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One row of the training history.
+
+    Attributes:
+        step: Optimizer steps done.
+        epoch: Passes over the training split done, fractional.
+        learning_rate: The rate of the last step done; before the first, that of the first.
+        train_loss: Mean cross-entropy in nats over the evaluated training texts.
+        train_accuracy: Fraction of these that are classified rightly.
+        validation_loss: As `train_loss`, of the validation split.
+        validation_accuracy: As `train_accuracy`, of the validation split.
+    """
+
+    step: int
+    epoch: float
+    learning_rate: float
+    train_loss: float
+    train_accuracy: float
+    validation_loss: float
+    validation_accuracy: float
+
+    def to_dict(self) -> dict[str, float]:
+        """Return the row by column name."""
+        return asdict(self)
+
+
+def columns(history: Sequence[Evaluation]) -> dict[str, list[float]]:
+    """Return the history as columns by name, for a CSV file."""
+    rows = [row.to_dict() for row in history]
+    return {name: [row[name] for row in rows] for name in rows[0]}
+
+
+class Evaluations:
+    """The history of a training as it grows.
+
+    Args:
+        model: The classifier that is trained.
+        watched: The texts of train and of validation that are looked at.
+        dtype: Type of the arithmetic, as in `predict_logits`.
+        steps_per_epoch: Optimizer steps in a pass over the training split.
+        on_evaluation: Called with every row.
+
+    Attributes:
+        history: The rows so far.
+    """
+
+    def __init__(
+        self,
+        model: Classifier,
+        watched: Sequence[Examples],
+        dtype: torch.dtype,
+        steps_per_epoch: int,
+        on_evaluation: Callable[[Evaluation], None],
+    ) -> None:
+        self.history: list[Evaluation] = []
+        self._model, self._watched, self._dtype = model, watched, dtype
+        self._steps_per_epoch, self._on_evaluation = steps_per_epoch, on_evaluation
+
+    def add(self, step: int, rate: float) -> None:
+        """Evaluate the model as it is after `step` steps, the last at the rate `rate`.
+
+        Raises:
+            TrainingError: A loss is not finite.
+        """
+        figures: list[float] = []
+        for examples in self._watched:
+            logits = predict_logits(self._model, examples, dtype=self._dtype)
+            figures += loss_and_accuracy(logits, examples.labels)
+        # A last step that ruins the weights has a finite loss before it; look after it too.
+        require_finite(figures[0] + figures[2], step, rate, "the evaluation after it")
+        self.history.append(Evaluation(step, step / self._steps_per_epoch, rate, *figures))
+        self._on_evaluation(self.history[-1])
+
+    def restore(self, history: Sequence[Evaluation]) -> None:
+        """Take over the rows of a training that was cut off, and tell them again."""
+        self.history.extend(history)
+        for row in history:
+            self._on_evaluation(row)
+
+
+def sample(examples: Examples, training: TrainingParams) -> Examples:
+    """Return the texts of a split that evaluations during training look at.
+
+    They are the same texts every time: `training.eval_examples` of them, drawn once.
+    """
+    limit = training.eval_examples
+    if limit is None or limit >= len(examples):
+        return examples
+    chosen = np.random.default_rng(training.seed).permutation(len(examples))[:limit]
+    return examples.take(np.sort(chosen))
