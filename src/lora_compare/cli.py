@@ -243,9 +243,9 @@ def repair() -> None:
     outcome = move_changed(Paths.here())
     for old, new in outcome.moved.items():
         click.echo(f"moved {old} to {new}")
+    found = f"{len(outcome.moved)} changed" if outcome.moved else "all as DVC recorded them"
     click.echo(
-        f"checked {outcome.outputs} outputs and {outcome.objects} objects of DVC's cache: "
-        f"{len(outcome.moved) or 'none'} of them not what DVC recorded"
+        f"checked {outcome.outputs} outputs and {outcome.objects} objects of DVC's cache: {found}"
     )
     if outcome.moved:
         click.echo("next: dvc repro")

@@ -107,7 +107,7 @@ def test_row_10_a_corrupted_output_is_refused_and_restored(
     assert_refused(run(*reader), project / file)
     said = repair()
     assert f"moved {output} to {QUARANTINE}/" in said
-    assert "1 of them not what DVC recorded\nnext: dvc repro" in said
+    assert "1 changed\nnext: dvc repro" in said
     assert repro(project) == []
     assert contents(project) == before
     verified(project / file, stage)
