@@ -136,7 +136,7 @@ def test_row_10_a_corrupted_object_that_dvc_restores_is_refused_and_made_again(
             remove(project / out["path"])
     assert repro(project) == []
     assert contents(project) == before
-    assert "none of them" in repair()
+    assert "all as DVC recorded them" in repair()
 
 
 def remove(path: Path) -> None:
