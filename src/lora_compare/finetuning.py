@@ -85,17 +85,19 @@ def finetune(
     )
     if cut := train_cut + validation_cut:
         progress.say(f"{cut} messages were cut at {start_point.max_length} tokens")
-    facts = {
-        "training": training.model_dump(exclude={"checkpoint_every"}),
-        "method": method.model_dump(),
-        "classifier": classifier.model_dump(),
-        "classes": classes,
-        "base": base.description["sha256"],
-        "train": digest(train_examples),
-        "validation": digest(validation_examples),
-        **circumstances(device, dtype),
-    }
-    checkpoints = Checkpoints(checkpoint, facts, training.checkpoint_every, progress)
+    checkpoints = Checkpoints()
+    if checkpoint is not None:
+        facts = {
+            "training": training.model_dump(exclude={"checkpoint_every"}),
+            "method": method.model_dump(),
+            "classifier": classifier.model_dump(),
+            "classes": classes,
+            "base": base.description["sha256"],
+            "train": digest(train_examples),
+            "validation": digest(validation_examples),
+            **circumstances(device, dtype),
+        }
+        checkpoints = Checkpoints(checkpoint, facts, training.checkpoint_every, progress)
     ratio = method.lora.loraplus_lr_ratio if method.lora else None
     result = train(
         start_point.model,
