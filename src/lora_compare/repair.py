@@ -11,14 +11,16 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
-from lora_compare.errors import MissingArtifactError, UserError
+from lora_compare.errors import BusyError, MissingArtifactError, UserError
 from lora_compare.params import read_yaml
 from lora_compare.paths import Paths
 from lora_compare.tracking.lineage import dvc_md5
+from lora_compare.writer import only_writer
 
 QUARANTINE = ".quarantine"
 """The folder of what was moved away, a numbered folder in it for each repair."""
@@ -49,9 +51,28 @@ def repair(paths: Paths) -> Repair:
         paths: The project.
 
     Raises:
+        BusyError: A stage writes its outputs.
         MissingArtifactError: There is no dvc.lock.
         UserError: DVC does not know this project.
     """
+    with _no_writer(paths):
+        return _repair(paths)
+
+
+@contextmanager
+def _no_writer(paths: Paths) -> Iterator[None]:
+    """Hold the lock of every stage that has ever run here, so that none runs in the block."""
+    with ExitStack() as held:
+        for lock in sorted(paths.writer("").parent.glob("*.lock")):
+            try:
+                held.enter_context(only_writer(lock, lock.stem))
+            except BusyError as error:
+                error.next = "wait until it has ended, then lora-compare repair"
+                raise
+        yield
+
+
+def _repair(paths: Paths) -> Repair:
     outputs = {path: md5 for path, md5 in _recorded(paths).items() if path.exists()}
     cache = _cache(paths.root)
     objects = dict(_objects(cache))

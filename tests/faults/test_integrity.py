@@ -16,9 +16,11 @@ import yaml
 from click.testing import CliRunner, Result
 
 from lora_compare import cli
+from lora_compare.paths import Paths
 from lora_compare.repair import QUARANTINE
 from lora_compare.sums import verified
 from lora_compare.tracking.lineage import dvc_md5
+from lora_compare.writer import only_writer
 from pipeline.test_dvc import dvc, ran
 from pipeline.test_stages import project as stages_project  # noqa: F401 (a fixture)
 from pipeline.test_stages import run
@@ -246,3 +248,13 @@ def test_row_10_repair_without_a_record_says_what_to_do(
     result = CliRunner().invoke(cli.main, ["repair"])
     assert result.exit_code == 2
     assert "dvc init" in result.output
+
+
+def test_row_10_repair_waits_for_no_stage_that_writes(project: Path) -> None:
+    lock = Paths.here().writer("download")
+    with only_writer(lock, "download"):
+        result = CliRunner().invoke(cli.main, ["repair"])
+    assert result.exit_code == 2
+    assert "The stage download is already running here" in result.output
+    assert "then lora-compare repair" in result.output
+    assert "all as DVC recorded them" in repair()
