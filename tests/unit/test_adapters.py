@@ -1,5 +1,6 @@
 """A method's files: exactly what training changed, and enough to rebuild the classifier."""
 
+import copy
 import sys
 from io import StringIO
 from pathlib import Path
@@ -100,6 +101,13 @@ def test_a_saved_method_gives_the_same_probabilities_bit_for_bit(
     assert np.array_equal(loaded.probabilities(TEXTS), classifier.probabilities(TEXTS))
     untuned = untuned_of(base_folder)
     assert not np.array_equal(untuned.probabilities(TEXTS), classifier.probabilities(TEXTS))
+
+
+def test_a_base_that_was_never_saved_trains_as_one_that_was(base_folder: Path) -> None:
+    saved = load_base(base_folder)
+    unsaved = Base(copy.deepcopy(saved.gpt), saved.encoding, {})
+    expected, found = (trained(base, METHODS["lora"]) for base in (saved, unsaved))
+    assert np.array_equal(found.probabilities(TEXTS), expected.probabilities(TEXTS))
 
 
 @pytest.mark.parametrize(
