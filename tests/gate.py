@@ -41,6 +41,7 @@ class Gate:
 
 class _Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    wbufsize = -1  # head and body in one packet: the kernel delays a second one
     gate: Gate
     behind: str
 

@@ -78,6 +78,7 @@ stages:
 ACCURACY = {"full": 0.97, "lora": 0.96, "untuned": 0.5, "tfidf": 0.95}
 TRAINABLE = {"full": 1000, "lora": 100}
 STEPS = range(0, 50, 10)
+CURVES = ("train/loss", "train/accuracy", "validation/loss", "validation/accuracy")
 
 
 def write_project(root: Path, experiment: str = EXPERIMENT) -> tuple[Paths, Params]:
@@ -208,11 +209,12 @@ class Shown:
         return run
 
     def content(self) -> dict[str, Any]:
-        """All that the store shows: every run, and the number of points of every curve."""
+        """All that the store shows: every run, and the points of what has a curve."""
         client, shown = self.client(), {}
         for run in self.runs():
-            number, keys = run.info.run_id, run.data.metrics
-            points = {key: len(client.get_metric_history(number, key)) for key in keys}
+            number = run.info.run_id
+            curves = [key for key in CURVES if key in run.data.metrics]
+            points = {key: len(client.get_metric_history(number, key)) for key in curves}
             shown[number] = (run.info.status, run.data.to_dictionary(), points)
         return shown
 

@@ -1,6 +1,8 @@
 """Runs in a team's MLflow server: behind a password, TLS and a path, as MLflow's users know it."""
 
 import os
+import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ from lora_compare.tracking.lineage import Pipeline
 from lora_compare.tracking.records import UPLOAD_LIMIT, current_records
 from mlflow_servers import REFUSING, Page, real_server, serving
 from postgres import database
-from tracked_project import RUNS, Lines, TrackedProject
+from tracked_project import RUNS, Lines, TrackedProject, history
 
 pytestmark = [pytest.mark.timeout(120), pytest.mark.usefixtures("no_tracking_settings")]
 
@@ -50,7 +52,16 @@ def log_in(monkeypatch: pytest.MonkeyPatch, password: str = LOGIN[1]) -> None:
 def project(tmp_path: Path, request: pytest.FixtureRequest) -> TrackedProject:
     """A project with an experiment of its own: its runs are keyed by the same content."""
     uri = os.environ.get("MLFLOW_TRACKING_URI", "")
-    return TrackedProject(tmp_path / "project", uri, experiment=request.node.name[:100])
+    name = re.sub(r"\W+", " ", request.node.name)
+    return TrackedProject(tmp_path / "project", uri, experiment=name)
+
+
+@pytest.fixture
+def downloaded(project: TrackedProject) -> TrackedProject:
+    """A project of which only the first stage has run."""
+    for folder in ("metrics", "models", "reports"):
+        shutil.rmtree(project.paths.root / folder)
+    return project
 
 
 def check_artifacts(project: TrackedProject) -> None:
@@ -80,7 +91,11 @@ def test_a_server_behind_a_password_and_a_path_shows_everything_once(
     assert lines.lines == []
     assert project.names() == RUNS
     assert {run.info.status for run in project.runs()} == {"FINISHED"}
+    assert project.run("lora").data.metrics["test/accuracy"] == 0.96
+    assert len(project.curve("lora", "validation/accuracy")) == len(history())
+    assert (project.duration("lora"), project.duration("split")) == (3_000, None)
     assert project.run("lora").info.artifact_uri.startswith("mlflow-artifacts:")
+    assert not (project.paths.root / "mlflow.db").exists()
     check_artifacts(project)
     before = project.content()
     assert project.sync().published == ()
@@ -90,33 +105,37 @@ def test_a_server_behind_a_password_and_a_path_shows_everything_once(
     assert [path for path in kept if LOGIN[1].encode() in path.read_bytes()] == []
 
 
-def test_a_stage_asks_a_server_little(locked: Gate, project: TrackedProject) -> None:
-    asked = {}
-    for stage in ("download", "split", "finetune@lora", "evaluate@lora", "compare"):
+def test_a_stage_asks_a_server_a_dozen_times_and_once_for_each_file(
+    locked: Gate, project: TrackedProject
+) -> None:
+    project.log("download")  # the first one makes the experiment and the parent run
+    for stage, files in (("split", 1), ("finetune@lora", 4), ("evaluate@lora", 2)):
         locked.requests.clear()
-        project.log(stage)
-        asked[stage] = [(call, path) for call, path in locked.requests if call != "PUT"]
-        assert len(asked[stage]) <= 99, locked.requests
+        name, _, method = stage.partition("@")
+        tracking.log_stage(project.paths, project.params, name, SILENT, method or None, 2.0)
+        calls = [call for call, _ in locked.requests]
+        assert calls.count("PUT") == files
+        assert len(calls) - files <= 12, locked.requests
 
 
 def test_a_password_that_is_missing_or_wrong_costs_a_warning_and_is_told_the_remedy(
-    locked: Gate, project: TrackedProject, monkeypatch: pytest.MonkeyPatch
+    locked: Gate, downloaded: TrackedProject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lines = Lines()
     log_in(monkeypatch, "wrong")
-    project.log("download", "split", progress=lines)
+    downloaded.log("download", progress=lines)
     (line,) = lines.lines
     assert "401" in line
     assert "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD" in line
     assert "then: lora-compare sync" in line
     with pytest.raises(UserError, match="set MLFLOW_TRACKING_USERNAME"):
-        project.sync()
-    assert len(project.waiting()) == 3
+        downloaded.sync()
+    assert len(downloaded.waiting()) == 2
 
     log_in(monkeypatch)
-    project.sync()
-    assert project.names() == RUNS
-    assert project.waiting() == []
+    downloaded.sync()
+    assert downloaded.names() == ["download", "pipeline"]
+    assert downloaded.waiting() == []
 
 
 def test_a_login_in_the_address_works_and_is_not_shown(
@@ -134,15 +153,16 @@ def test_a_login_in_the_address_works_and_is_not_shown(
 
 
 def test_a_proxy_that_takes_no_large_file_is_told_from_an_outage(
-    locked: Gate, project: TrackedProject
+    locked: Gate, downloaded: TrackedProject
 ) -> None:
-    locked.limit = 3_000
+    provenance = downloaded.paths.provenance
+    provenance.write_text(provenance.read_text() + " " * 100_000)
+    locked.limit = 50_000
     with pytest.raises(UserError, match="client_max_body_size"):
-        project.sync()
+        downloaded.sync()
     locked.limit = 10**9
-    project.sync()
-    assert project.names() == RUNS
-    check_artifacts(project)
+    downloaded.sync()
+    check_artifacts(downloaded)
 
 
 def test_ui_prints_where_the_runs_of_this_project_are(
@@ -183,33 +203,32 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
 def test_a_private_certificate_and_one_of_the_client_are_those_of_mlflows_variables(
     behind: str,
     certificates: Certificates,
-    project: TrackedProject,
+    downloaded: TrackedProject,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with gate(behind, tls=certificates.for_server(ask_clients=True)) as proxy:
-        project.uri = proxy.address
+        downloaded.uri = proxy.address
         monkeypatch.setenv("MLFLOW_TRACKING_URI", proxy.address)
         with pytest.raises(UserError, match="MLFLOW_TRACKING_SERVER_CERT_PATH"):
-            project.sync()
+            downloaded.sync()
         monkeypatch.setenv("MLFLOW_TRACKING_SERVER_CERT_PATH", str(certificates.authority))
         with pytest.raises(UserError):
-            project.sync()
+            downloaded.sync()
         monkeypatch.setenv("MLFLOW_TRACKING_CLIENT_CERT_PATH", str(certificates.client))
-        project.sync()
-        assert project.names() == RUNS
-        check_artifacts(project)
+        downloaded.sync()
+        check_artifacts(downloaded)
 
 
 def test_a_certificate_need_not_be_checked(
     behind: str,
     certificates: Certificates,
-    project: TrackedProject,
+    downloaded: TrackedProject,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with gate(behind, tls=certificates.for_server(ask_clients=False)) as proxy:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", proxy.address)
         monkeypatch.setenv("MLFLOW_TRACKING_INSECURE_TLS", "true")
-        assert len(project.sync().published) == len(RUNS)
+        assert len(downloaded.sync().published) == 2
 
 
 def test_an_experiment_that_another_machine_has_just_made_is_used(
