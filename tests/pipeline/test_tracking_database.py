@@ -246,11 +246,12 @@ def test_a_database_that_freezes_during_a_training_is_waited_for_half_a_minute_a
         wait_until(lambda: "lora" in project.names())
         server.freeze()
         start = time.monotonic()
+        tracked.log({**history()[1], "epoch": 1.0})  # over the connection that is open
         tracked.finish(1.0)
     assert time.monotonic() - start < 30
     server.thaw()
     (line,) = lines.lines
-    assert "Nothing is lost" in line
+    assert "ended with -9. Nothing is lost: results are on disk" in line
     project.sync()
     assert project.names() == RUNS
     assert project.sync().published == ()

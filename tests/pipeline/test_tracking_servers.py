@@ -19,11 +19,14 @@ from lora_compare.tracking.lineage import Pipeline
 from lora_compare.tracking.records import UPLOAD_LIMIT, current_records
 from mlflow_servers import REFUSING, Page, real_server, serving
 from postgres import database
+from small_project import ROOT
 from tracked_project import RUNS, Lines, TrackedProject, history
 
 pytestmark = [pytest.mark.timeout(120), pytest.mark.usefixtures("no_tracking_settings")]
 
 PREFIX = "/team/mlflow"
+EXAMPLE = "https://mlflow.example.org/team"
+PAGE = (ROOT / "docs" / "tracking.md").read_text()
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +92,9 @@ def test_a_server_behind_a_password_and_a_path_shows_everything_once(
     project.log_pipeline(lines)
 
     assert lines.lines == []
+    last = max(n for n, (_, path) in enumerate(locked.requests) if path.endswith("/health"))
+    compare = [call for call, _ in locked.requests[last:] if call != "PUT"]
+    assert len(compare) <= 30  # it looks at every run again
     assert project.names() == RUNS
     assert {run.info.status for run in project.runs()} == {"FINISHED"}
     assert project.run("lora").data.metrics["test/accuracy"] == 0.96
@@ -178,7 +184,23 @@ def test_ui_prints_where_the_runs_of_this_project_are(
     assert result.exit_code == 0, result.output
     experiment = project.run("download").info.experiment_id
     page = f"{locked.address}/#/experiments/{experiment}/runs?workflowType=machine_learning"
-    assert f"  {page}\n" in result.output
+    assert result.output == f"The runs are at\n  {page}\n"
+    shown = result.output.replace(locked.address, EXAMPLE)
+    assert shown.replace(f"experiments/{experiment}", "experiments/1") in PAGE
+
+
+def test_the_page_on_tracking_shows_an_outage_and_its_end_as_they_are(
+    locked: Gate, project: TrackedProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(project.paths.root)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", REFUSING)
+    lines = Lines()
+    project.log("split", progress=lines)
+    assert lines.lines[0].replace(REFUSING, EXAMPLE) in PAGE
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", locked.address)
+    for _ in range(2):
+        printed = CliRunner().invoke(main, ["sync"]).output
+        assert printed.replace(locked.address, EXAMPLE) in PAGE
 
 
 @pytest.mark.parametrize("fault", ["refusing", "login page"])

@@ -252,5 +252,7 @@ def remember_outage(server: Server) -> None:
 def first_line(error: Exception) -> str:
     """Return what an error says, in one line without passwords."""
     line = (str(error).splitlines() or [type(error).__name__])[0]
-    # MLflow's message goes on with the innards of the HTTP library.
-    return without_credentials(line.partition(" failed with exception ")[0])[:200]
+    # MLflow's message goes on with the innards of the HTTP library, or a whole page of HTML.
+    for rest in (" failed with exception ", ". Response body: "):
+        line = line.partition(rest)[0]
+    return without_credentials(line)[:200]
