@@ -1,5 +1,6 @@
 """Runs in PostgreSQL, without a server of MLflow's between."""
 
+import itertools
 import os
 import re
 import socket
@@ -8,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.parse import quote
 
 import psutil
@@ -20,6 +22,7 @@ from lora_compare.cli import main
 from lora_compare.errors import UserError
 from lora_compare.params import load_params
 from lora_compare.paths import Paths
+from lora_compare.tracking import live_run, store
 from lora_compare.tracking.lineage import Pipeline
 from lora_compare.tracking.process import tracker
 from lora_compare.tracking.records import current_records
@@ -156,8 +159,6 @@ def test_stages_that_meet_an_empty_database_at_once_make_one_experiment(
 def test_a_database_that_goes_away_costs_a_warning_and_sync_completes_it(
     project: TrackedProject, server: Database
 ) -> None:
-    from lora_compare.tracking import live_run
-
     lines = Lines()
     project.log("download", "split", progress=lines)
     live = live_run(project.paths, project.params, "lora", lines)
@@ -197,8 +198,6 @@ def test_a_database_that_is_away_is_not_tried_for_long(
 def test_a_connection_that_the_database_has_closed_meanwhile_is_no_outage(
     project: TrackedProject, server: Database, uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from lora_compare.tracking import live_run
-
     monkeypatch.setenv("MLFLOW_SQLALCHEMYSTORE_POOL_RECYCLE", "1")  # seconds in place of a minute
     lines = Lines()
     live = live_run(project.paths, project.params, "lora", lines)
@@ -206,6 +205,19 @@ def test_a_connection_that_the_database_has_closed_meanwhile_is_no_outage(
     time.sleep(1.1)
     server.disconnect(uri.rpartition("/")[2])
     live.log(history()[2:])
+    assert lines.lines == []
+    assert len(project.curve("lora", "train/loss")) == len(history())
+
+
+def test_the_patience_with_a_database_is_renewed_with_every_epoch(
+    project: TrackedProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = Lines()
+    live = live_run(project.paths, project.params, "lora", lines)
+    clock = itertools.count(step=store.BUDGET / 2)
+    monkeypatch.setattr(store, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    for row in history():
+        live.log([row])
     assert lines.lines == []
     assert len(project.curve("lora", "train/loss")) == len(history())
 
