@@ -22,8 +22,9 @@ KEY = "lora_compare.key"
 BUDGET = 10.0
 """Seconds that a stage may spend waiting for a server or a database before it gives up."""
 
-LOCK_SECONDS = 30.0
-"""How long a stage waits for another one that is writing to the store."""
+LOCK_SECONDS = 120.0
+"""How long a stage waits for another one that is writing to the store: on a busy machine the first
+start of one takes half a minute. Where a server is slow, its stage has given up long before."""
 
 POINTS_PER_BATCH, PAIRS_PER_BATCH = 800, 90
 """Below MLflow's limits of 1,000 values, 100 parameters and 100 tags in one request."""
