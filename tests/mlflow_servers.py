@@ -194,25 +194,38 @@ TAKING_SOME: dict[str, Callable[[], AbstractContextManager[str]]] = {
 
 
 @contextmanager
-def real_server(folder: Path, empty_store: Path) -> "Iterator[tuple[str, subprocess.Popen[bytes]]]":
-    """Yield the address and the process of a real MLflow server that keeps all in `folder`."""
-    if not (folder / "mlflow.db").exists():
+def real_server(
+    folder: Path, empty_store: Path, prefix: str = "", store: str = ""
+) -> "Iterator[tuple[str, subprocess.Popen[bytes]]]":
+    """Yield the address and the process of a real MLflow server.
+
+    Args:
+        folder: Where it keeps its files.
+        empty_store: A fresh store to copy to `folder`.
+        prefix: The path below which it answers.
+        store: The database that it shows in place of one in `folder`.
+    """
+    if not store and not (folder / "mlflow.db").exists():
         shutil.copyfile(empty_store, folder / "mlflow.db")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
-    command += ["--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}", "--workers", "1"]
+    command += ["--workers", "1", *(["--static-prefix", prefix] if prefix else [])]
     command += ["--artifacts-destination", str(folder / "files"), "--serve-artifacts"]
-    # The server's own job runner is of no use here and takes seconds to start.
-    settings = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    settings = {
+        **os.environ,
+        "MLFLOW_BACKEND_STORE_URI": store or f"sqlite:///{folder / 'mlflow.db'}",
+        # The server's own job runner is of no use here and takes seconds to start.
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    }
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(
             command, env=settings, stdout=log, stderr=log, start_new_session=True
         )
-    address = f"http://127.0.0.1:{port}"
+    address = f"http://127.0.0.1:{port}{prefix}"
     try:
-        _wait_for(address, process, folder / "log")
+        wait_for(address, process, folder / "log")
         yield address, process
     finally:
         kill(process)
@@ -225,7 +238,8 @@ def kill(process: "subprocess.Popen[bytes]") -> None:
         process.wait(30)
 
 
-def _wait_for(address: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
+def wait_for(address: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
+    """Wait until MLflow's server answers."""
     deadline = time.monotonic() + 90
     while time.monotonic() < deadline:
         assert process.poll() is None, log.read_text()

@@ -78,12 +78,13 @@ stages:
 ACCURACY = {"full": 0.97, "lora": 0.96, "untuned": 0.5, "tfidf": 0.95}
 TRAINABLE = {"full": 1000, "lora": 100}
 STEPS = range(0, 50, 10)
+CURVES = ("train/loss", "train/accuracy", "validation/loss", "validation/accuracy")
 
 
-def write_project(root: Path) -> tuple[Paths, Params]:
+def write_project(root: Path, experiment: str = EXPERIMENT) -> tuple[Paths, Params]:
     """Write params.yaml, dvc.yaml and the outputs of every stage below `root`."""
     paths = Paths(root.resolve())
-    _write(paths.params, PARAMS)
+    _write(paths.params, PARAMS.replace(EXPERIMENT, experiment))
     _write(root / "dvc.yaml", DVC)
     for stage in ("download", "finetune", "evaluate"):
         _write(root / "stages" / f"{stage}.py", f"# {stage}\n")
@@ -186,26 +187,18 @@ def _write(path: Path, content: object) -> None:
     path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
 
 
-class TrackedProject:
-    """A synthetic project and what its store shows."""
+class Shown:
+    """What a store shows of an experiment."""
 
-    def __init__(self, root: Path, uri: str = "") -> None:
-        self.paths, self.params = write_project(root)
-        self.uri = uri or f"sqlite:///{self.paths.root / 'mlflow.db'}"
-
-    @classmethod
-    def with_store(cls, root: Path, store: Path) -> "TrackedProject":
-        """Make a project in `root` whose store is a copy of `store`."""
-        root.mkdir()
-        shutil.copyfile(store, root / "mlflow.db")
-        return cls(root)
+    def __init__(self, uri: str, experiment: str) -> None:
+        self.uri, self.experiment = uri, experiment
 
     def client(self) -> Any:
         return store_client(self.uri)
 
     def runs(self) -> list[Any]:
         client = self.client()
-        experiment = client.get_experiment_by_name(EXPERIMENT)
+        experiment = client.get_experiment_by_name(self.experiment)
         return list(client.search_runs([experiment.experiment_id])) if experiment else []
 
     def names(self) -> list[str]:
@@ -214,6 +207,27 @@ class TrackedProject:
     def run(self, name: str) -> Any:
         (run,) = [run for run in self.runs() if run.info.run_name.split()[0] == name]
         return run
+
+    def content(self) -> dict[str, Any]:
+        """All that the store shows: every run, and the points of what has a curve."""
+        client, shown = self.client(), {}
+        for run in self.runs():
+            number = run.info.run_id
+            curves = [key for key in CURVES if key in run.data.metrics]
+            points = {key: len(client.get_metric_history(number, key)) for key in curves}
+            shown[number] = (run.info.status, run.data.to_dictionary(), points)
+        return shown
+
+    def artifacts(self, name: str, folder: str | None = None) -> dict[str, bytes]:
+        """The files of a run and their bytes, downloaded."""
+        client, run_id = self.client(), self.run(name).info.run_id
+        found = {}
+        for file in client.list_artifacts(run_id, folder):
+            if file.is_dir:
+                found |= self.artifacts(name, file.path)
+            else:
+                found[file.path] = Path(client.download_artifacts(run_id, file.path)).read_bytes()
+        return found
 
     def duration(self, name: str) -> int | None:
         """The milliseconds that MLflow shows; None where it shows none."""
@@ -227,6 +241,21 @@ class TrackedProject:
     def files(self, name: str, folder: str | None = None) -> list[str]:
         found = self.client().list_artifacts(self.run(name).info.run_id, folder)
         return sorted(file.path for file in found)
+
+
+class TrackedProject(Shown):
+    """A synthetic project and what its store shows."""
+
+    def __init__(self, root: Path, uri: str = "", experiment: str = EXPERIMENT) -> None:
+        self.paths, self.params = write_project(root, experiment)
+        super().__init__(uri or f"sqlite:///{self.paths.root / 'mlflow.db'}", experiment)
+
+    @classmethod
+    def with_store(cls, root: Path, store: Path) -> "TrackedProject":
+        """Make a project in `root` whose store is a copy of `store`."""
+        root.mkdir()
+        shutil.copyfile(store, root / "mlflow.db")
+        return cls(root)
 
     def log(self, *stages: str, progress: Progress = SILENT) -> None:
         for stage in stages:

@@ -257,20 +257,21 @@ def repair() -> None:
 @click.option("--port", default=5000, show_default=True, type=click.IntRange(1, 65535))
 @report_user_errors
 def ui(port: int) -> None:
-    """Start MLflow on http://127.0.0.1:PORT and print the address of this project's runs."""
-    from lora_compare.tracking.server import Server, address_of_runs, set_patience
-    from lora_compare.tracking.store import connect
+    """Start MLflow on http://127.0.0.1:PORT and print the address of this project's runs.
+
+    With a server in $MLFLOW_TRACKING_URI, print their address there and start nothing.
+    """
+    from lora_compare.tracking.page import page_of_runs
+    from lora_compare.tracking.server import Server, set_patience
 
     paths, params = _project()
     server = Server.configured(paths)
     if server is None:
         raise ParamsError("Tracking is off.", where="LORA_COMPARE_TRACKING", next="unset it")
+    address = page_of_runs(server, params.tracking.experiment, port)
     if server.is_remote:
-        click.echo(f"The runs are at {server.shown}")
+        click.echo(f"The runs are at\n  {address}")
         return
-    # The first start of a store takes a lock that MLflow's own server does not know.
-    with connect(server, params.tracking.experiment) as store:
-        address = address_of_runs(f"http://127.0.0.1:{port}", store.experiment)
     set_patience()
     click.echo("MLflow is starting (stop it with Ctrl-C); the runs are at")
     click.echo(f"  {address}")

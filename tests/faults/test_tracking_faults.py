@@ -114,24 +114,14 @@ def test_row_13_a_server_may_die_after_any_request(
 
 def check_complete(project: TrackedProject) -> None:
     """Check that a store shows everything once, and that another `sync` changes nothing."""
-
-    def content() -> dict[str, object]:
-        client, runs = project.client(), project.runs()
-        points = {
-            (run.info.run_id, key): len(client.get_metric_history(run.info.run_id, key))
-            for run in runs
-            for key in run.data.metrics
-        }
-        return {"runs": {run.info.run_id: run.data.to_dictionary() for run in runs}, **points}
-
     assert project.names() == RUNS
     assert project.run("lora").data.metrics["test/accuracy"] == 0.96
     assert len(project.curve("lora", "train/loss")) == len(history())
     assert "history.csv" in project.files("lora")
     assert project.waiting() == []
-    before = content()
+    before = project.content()
     assert project.sync().published == ()
-    assert content() == before
+    assert project.content() == before
 
 
 @pytest.mark.parametrize("limit", [1.0, pytest.param(process.LONGEST_WAIT, marks=pytest.mark.slow)])

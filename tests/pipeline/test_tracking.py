@@ -1,8 +1,7 @@
-"""Runs in MLflow, against a real SQLite store, a real server, and servers that fail."""
+"""Runs in MLflow, against a real SQLite store and servers that fail."""
 
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from lora_compare.cli import main
 from lora_compare.errors import UserError
 from lora_compare.params import load_params
 from lora_compare.progress import SILENT
-from mlflow_servers import REFUSING, real_server
+from mlflow_servers import REFUSING
 from tracked_project import EXPERIMENT, RUNS, TrackedProject, history, write_method
 
 pytestmark = [pytest.mark.timeout(120), pytest.mark.usefixtures("no_tracking_settings")]
@@ -41,13 +40,6 @@ def again(tmp_path: Path, logged: TrackedProject) -> TrackedProject:
 def project(tmp_path: Path, empty_store: Path) -> TrackedProject:
     """A project whose store has no experiment yet."""
     return TrackedProject.with_store(tmp_path / "ein Projekt ü", empty_store)
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Iterator[str]:
-    """The address of a real MLflow server on loopback."""
-    with real_server(tmp_path_factory.mktemp("server"), empty_store) as (address, _):
-        yield address
 
 
 def test_every_method_and_every_other_stage_has_one_run_with_all_it_measured(
@@ -241,23 +233,6 @@ def test_a_time_that_no_file_knows_is_not_invented(project: TrackedProject) -> N
 
 def test_a_methods_run_lasts_as_long_live_as_after_sync(logged: TrackedProject) -> None:
     assert (logged.duration("full"), logged.duration("lora")) == (3_000, 3_000)
-
-
-def test_a_real_server_shows_the_same_and_sync_changes_nothing(
-    tmp_path: Path, server: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
-    project = TrackedProject(tmp_path, server)
-    project.log_pipeline()
-
-    assert project.names() == RUNS
-    assert project.run("lora").data.metrics["test/accuracy"] == 0.96
-    assert len(project.curve("lora", "validation/accuracy")) == len(history())
-    assert (project.duration("lora"), project.duration("split")) == (3_000, None)
-    assert "history.csv" in project.files("lora")
-    assert project.run("lora").info.artifact_uri.startswith("mlflow-artifacts:")
-    assert project.sync().published == ()
-    assert not (tmp_path / "mlflow.db").exists()
 
 
 def test_sync_says_when_the_server_is_away(

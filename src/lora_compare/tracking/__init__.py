@@ -22,9 +22,11 @@ from lora_compare.tracking.records import (
     starting_record,
 )
 from lora_compare.tracking.runs import RunRecord
-from lora_compare.tracking.server import Server
+from lora_compare.tracking.server import Server, remedy
 from lora_compare.tracking.spool import Spool
 from lora_compare.tracking.store import connect, quietly, troubles
+
+RESTART = "start the server or correct MLFLOW_TRACKING_URI"
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ def log_stage(
         for record in records:
             spool.keep(record)
     except (OSError, StorageError) as error:
-        progress.say(f"warning: nor can the results be kept for it here: {_first_line(error)}")
+        progress.say(f"warning: nor can the results be kept for it here: {first_line(error)}")
 
 
 def _records(paths: Paths, params: Params, stage: str, method: str | None) -> list[RunRecord]:
@@ -153,9 +155,9 @@ def sync(paths: Paths, params: Params, progress: Progress) -> SyncResult:
         raise UserError(
             "The tracking server does not take the runs.",
             where=server.shown,
-            actual=_first_line(error),
+            actual=first_line(error),
             kept="everything on disk, and what waits in .tracking/spool",
-            next="start the server or correct MLFLOW_TRACKING_URI, then: lora-compare sync",
+            next=f"{remedy(error) or RESTART}, then: lora-compare sync",
         ) from error
     progress.say(f"MLflow at {server.shown} is up to date.")
     new = dict.fromkeys(name for name, changed in outcomes if changed)
@@ -231,9 +233,11 @@ class LiveRun:
 
 
 def _warn(server: Server, progress: Progress, error: Exception) -> None:
+    known = remedy(error)
+    then = f"{known}, then" if known else "when the server is back"
     progress.say(
-        f"warning: MLflow at {server.shown} does not take this run ({_first_line(error)}). "
-        "Nothing is lost: it waits in .tracking/spool; when the server is back: lora-compare sync"
+        f"warning: MLflow at {server.shown} does not take this run ({first_line(error)}). "
+        f"Nothing is lost: it waits in .tracking/spool; {then}: lora-compare sync"
     )
     remember_outage(server)
 
@@ -245,7 +249,10 @@ def remember_outage(server: Server) -> None:
             Spool(server.state).mark_away(server.shown)
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """Return what an error says, in one line without passwords."""
     line = (str(error).splitlines() or [type(error).__name__])[0]
-    # MLflow's message goes on with the innards of the HTTP library.
-    return without_credentials(line.partition(" failed with exception ")[0])[:200]
+    # MLflow's message goes on with the innards of the HTTP library, or a whole page of HTML.
+    for rest in (" failed with exception ", ". Response body: "):
+        line = line.partition(rest)[0]
+    return without_credentials(line)[:200]

@@ -91,6 +91,7 @@ class Diary:
 
     def log(self, run_id: str, points: Iterable[Point]) -> None:
         """Add points, measured now, to a run."""
+        self._store.renew()
         self._store.log(run_id, [(point, now()) for point in points])
 
     def end(self, run_id: str, status: str) -> None:

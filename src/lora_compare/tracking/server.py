@@ -1,7 +1,9 @@
-"""Which tracking server runs go to, and whether it answers."""
+"""Which tracking server runs go to, whether it answers, and what helps if it does not."""
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from lora_compare.addresses import names_a_host, without_credentials
@@ -19,13 +21,30 @@ PATIENCE = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
     "MLFLOW_HTTP_REQUEST_BACKOFF_JITTER": "0",
+    "MLFLOW_SQLALCHEMYSTORE_POOL_RECYCLE": "60",
+    "PGCONNECT_TIMEOUT": "2",
     "MLFLOW_LOGGING_LEVEL": "ERROR",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
 }
-"""MLflow's settings where the user has made none: give up soon, be silent, phone nobody."""
+"""Settings of MLflow and of PostgreSQL's driver where the user has made none: give up soon, open
+a connection anew that lay idle between two epochs, be silent, phone nobody."""
+
+UNHURRIED = {**PATIENCE, "MLFLOW_HTTP_REQUEST_TIMEOUT": "60"}
+"""The same for `sync`, for which nothing waits: a server that hands a large file on to a bucket
+answers late."""
+
+REMEDIES = {
+    401: "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN",
+    403: "ask for the right to write to this experiment",
+    413: "let the server's proxy take larger files (nginx: client_max_body_size)",
+}
+"""What helps where an HTTP status says what is wrong."""
+
+DRIVERS = {"psycopg2": 'pip install -e ".[postgres]"'}
+"""What installs the Python module that a database's address needs."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +66,8 @@ class Server:
         if os.environ.get("LORA_COMPARE_TRACKING", "").lower() in ("off", "0", "false", "no"):
             return None
         home = Path(os.environ.get("DVC_ROOT") or paths.root).resolve()
-        return cls(os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}{home / 'mlflow.db'}", home)
+        uri = os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}{home / 'mlflow.db'}"
+        return cls(_with_driver(uri), home)
 
     @property
     def database(self) -> Path | None:
@@ -86,29 +106,87 @@ class Server:
         return (folder / "mlartifacts" / segment(experiment)[:100]).as_uri()
 
     def probe(self) -> None:
-        """Ask a remote server whether it is well.
+        """Ask a remote server or a database whether it is well.
 
         Raises:
-            OSError: It refuses, does not answer in time, or answers with a 5xx status.
-            ValueError: Its address cannot be read.
+            OSError: A server refuses, does not answer in time, or answers with a 5xx status.
+            ValueError: The address cannot be read.
+            ImportError: The database's driver is not installed.
+            SQLAlchemyError: The database takes no connection.
         """
-        if not self.is_remote:
-            return
+        if self.is_remote:
+            self._probe_http()
+        elif self.database is None and self.uri.startswith(DATABASES):
+            self._probe_database()
+
+    def _probe_http(self) -> None:
         if not names_a_host(self.uri):
             raise ValueError("its address cannot be read; / in a user's password is %2F")
         import requests
 
-        # MLflow's own variable for a private certificate; requests reads the usual ones itself.
+        # MLflow's own variables for private certificates; requests reads the usual ones itself.
         certificate = os.environ.get("MLFLOW_TRACKING_SERVER_CERT_PATH")
         insecure = os.environ.get("MLFLOW_TRACKING_INSECURE_TLS", "").lower() in ("true", "1")
-        with requests.get(
-            f"{self.uri.rstrip('/')}/health",
-            timeout=PROBE_SECONDS,
-            verify=False if insecure else certificate or True,
-            stream=True,
-        ) as answer:
-            if answer.status_code >= 500:
-                raise ConnectionError(f"it answers with status {answer.status_code}")
+        try:
+            with requests.get(
+                f"{self.uri.rstrip('/')}/health",
+                timeout=PROBE_SECONDS,
+                verify=False if insecure else certificate or True,
+                cert=os.environ.get("MLFLOW_TRACKING_CLIENT_CERT_PATH"),
+                stream=True,
+            ) as answer:
+                status = answer.status_code
+        except requests.RequestException as error:
+            raise _cause(error) from error
+        if status >= 500:
+            raise ConnectionError(f"it answers with status {status}")
+
+    def _probe_database(self) -> None:
+        """Connect once: MLflow would go on trying for a minute and a half."""
+        if self.uri.partition("?")[0].count("@") > 1:
+            # What follows the first @ would be quoted as the host that is not found.
+            raise ValueError("its address cannot be read; @ in a user's password is %40")
+        from sqlalchemy import NullPool, create_engine
+
+        with create_engine(self.uri, poolclass=NullPool).connect():
+            pass
+
+
+def _with_driver(uri: str) -> str:
+    """Return an address as MLflow's users write it with the driver that is there.
+
+    Where none is named, SQLAlchemy 2.1 takes psycopg; MLflow and the extra `postgres` psycopg2.
+    """
+    scheme, _, rest = uri.partition("://")
+    if scheme == "postgresql" and find_spec("psycopg") is None:
+        return f"postgresql+psycopg2://{rest}"
+    return uri
+
+
+def _cause(error: OSError) -> OSError:
+    """Return what the system said, which HTTP libraries wrap in errors of their own."""
+    inner: BaseException | None = error
+    while inner is not None:
+        if isinstance(inner, OSError):
+            error = inner
+        inner = inner.__context__
+    return error
+
+
+def remedy(error: Exception) -> str:
+    """Return what to do about `error` beside waiting for the server; empty where it is unknown."""
+    from ssl import SSLCertVerificationError
+
+    if isinstance(error, SSLCertVerificationError):
+        return "name its authority's certificate in MLFLOW_TRACKING_SERVER_CERT_PATH"
+    if isinstance(error, ModuleNotFoundError):
+        module = error.name or "of this database"
+        return DRIVERS.get(module, f"install the Python module {module}")
+    answer = getattr(error, "response", None)
+    if answer is not None:
+        return REMEDIES.get(answer.status_code, "")
+    status = getattr(error, "get_http_status_code", lambda: 0)
+    return REMEDIES.get(status(), "")
 
 
 def address_of_runs(server: str, experiment: str) -> str:
@@ -124,7 +202,7 @@ def address_of_runs(server: str, experiment: str) -> str:
     return f"{without_credentials(server).rstrip('/')}/{page}"
 
 
-def set_patience() -> None:
+def set_patience(settings: Mapping[str, str] = PATIENCE) -> None:
     """Set what MLflow reads from the environment, where the user has not."""
-    for name, value in PATIENCE.items():
+    for name, value in settings.items():
         os.environ.setdefault(name, value)

@@ -1,10 +1,11 @@
 """MLflow's client for one experiment, patient for a while and silent; the only user of MLflow."""
 
 import json
+import logging
 import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -13,16 +14,17 @@ from lora_compare.errors import StorageError
 from lora_compare.progress import without_warnings
 from lora_compare.tracking.figures import Point
 from lora_compare.tracking.runs import Data
-from lora_compare.tracking.server import Server, set_patience
+from lora_compare.tracking.server import PATIENCE, UNHURRIED, Server, set_patience
 
 KEY = "lora_compare.key"
 """The tag by which a run is found."""
 
 BUDGET = 10.0
-"""Seconds that a stage may spend waiting for a remote server before it gives up."""
+"""Seconds that a stage may spend waiting for a server or a database before it gives up."""
 
-LOCK_SECONDS = 30.0
-"""How long a stage waits for another one that is writing to the store."""
+LOCK_SECONDS = 120.0
+"""How long a stage waits for another one that is writing to the store: on a busy machine the first
+start of one takes half a minute. Where a server is slow, its stage has given up long before."""
 
 POINTS_PER_BATCH, PAIRS_PER_BATCH = 800, 90
 """Below MLflow's limits of 1,000 values, 100 parameters and 100 tags in one request."""
@@ -32,13 +34,17 @@ class Store:
     """One experiment in a tracking store.
 
     Args:
-        client: MLflow's client.
+        client: MLflow's client, with a limit on its time.
         experiment: Id of the experiment.
     """
 
-    def __init__(self, client: Any, experiment: str) -> None:
+    def __init__(self, client: "_Patient", experiment: str) -> None:
         self._client = client
         self.experiment = experiment
+
+    def renew(self) -> None:
+        """Be as patient as at the start: hours of training lie between two calls."""
+        self._client.renew()
 
     def find(self, key: str) -> list[Any]:
         """Return the runs of that key, the oldest first."""
@@ -127,7 +133,11 @@ class _Patient:
 
     def __init__(self, client: Any, seconds: float) -> None:
         self._client = client
-        self._left = seconds
+        self._left = self._seconds = seconds
+
+    def renew(self) -> None:
+        """Allow the whole time again."""
+        self._left = self._seconds
 
     def __getattr__(self, name: str) -> Any:
         call = getattr(self._client, name)
@@ -154,20 +164,37 @@ def connect(server: Server, experiment: str, budget: float = BUDGET) -> Iterator
     Args:
         server: The tracking server.
         experiment: Name of the experiment.
-        budget: Seconds to spend on a remote server in all.
+        budget: Seconds to spend on a remote server or a database in all.
     """
+    with _opened(server, budget) as client:
+        yield Store(client, _experiment(client, experiment, server))
+
+
+def existing(server: Server, experiment: str) -> str | None:
+    """Return the id of an experiment, which is not made where it is missing.
+
+    Args:
+        server: The tracking server.
+        experiment: Name of the experiment.
+    """
+    with _opened(server, BUDGET) as client:
+        found = client.get_experiment_by_name(experiment)
+    return str(found.experiment_id) if found else None
+
+
+@contextmanager
+def _opened(server: Server, budget: float) -> Iterator[Any]:
     from filelock import FileLock
 
-    set_patience()
+    set_patience(UNHURRIED if budget == math.inf else PATIENCE)
     with quietly():
         server.probe()
         server.lock.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(server.lock, timeout=LOCK_SECONDS):
             from mlflow.tracking import MlflowClient
 
-            limit = budget if server.is_remote else math.inf
-            client = _Patient(MlflowClient(server.uri), limit)
-            yield Store(client, _experiment(client, experiment, server))
+            limit = budget if server.database is None else math.inf
+            yield _Patient(MlflowClient(server.uri), limit)
 
 
 def prepare(server: Server, experiment: str) -> None:
@@ -190,18 +217,34 @@ def prepare(server: Server, experiment: str) -> None:
 
 
 def _experiment(client: Any, name: str, server: Server) -> str:
+    from mlflow.exceptions import MlflowException
+
     experiment = client.get_experiment_by_name(name)
     if experiment is None:
         location = server.artifact_location(name)
-        return str(client.create_experiment(name, artifact_location=location))
+        try:
+            return str(client.create_experiment(name, artifact_location=location))
+        except MlflowException:
+            # The lock is this machine's; another one may have been faster.
+            experiment = client.get_experiment_by_name(name)
+            if experiment is None:
+                raise
     if experiment.lifecycle_stage == "deleted":
         client.restore_experiment(experiment.experiment_id)
     return str(experiment.experiment_id)
 
 
-def quietly() -> AbstractContextManager[None]:
+@contextmanager
+def quietly() -> Iterator[None]:
     """Keep MLflow's and urllib3's words from the user, who gets one warning of ours."""
-    return without_warnings("urllib3.connectionpool")
+    lost = logging.getLogger("mlflow.store.db.utils")
+    level = lost.level
+    lost.setLevel(logging.CRITICAL)  # each lost connection would be told with a traceback
+    try:
+        with without_warnings("urllib3.connectionpool"):
+            yield
+    finally:
+        lost.setLevel(level)
 
 
 def troubles() -> tuple[type[Exception], ...]:
