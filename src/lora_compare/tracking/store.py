@@ -40,6 +40,11 @@ class Store:
         self._client = client
         self.experiment = experiment
 
+    @property
+    def client(self) -> Any:
+        """MLflow's client, for what the registry asks of it."""
+        return self._client
+
     def find(self, key: str) -> list[Any]:
         """Return the runs of that key, the oldest first."""
         return list(
