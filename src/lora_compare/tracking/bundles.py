@@ -27,7 +27,10 @@ SHOWN_CLASSES = 10
 PACKAGE = Path(__file__).resolve().parents[1]
 """The package's folder, whose code goes with the weights."""
 
-SERVING_CODE = (PACKAGE / "serving.py", PACKAGE / "tracking" / "served_model.py")
+SERVED_MODEL = PACKAGE / "tracking" / "served_model.py"
+"""The file that MLflow runs."""
+
+SERVING_CODE = (PACKAGE / "serving.py", SERVED_MODEL)
 """Code that shapes the answers and is no dependency of a method's stages, thus not in its run."""
 
 

@@ -69,12 +69,12 @@ def _reason(
         return f"{chosen} is better than {_listing(losers)}; no method is better than {chosen}."
     count = records[chosen]["trainable_parameters"]
     return (
-        f"There is no evidence of a difference between {chosen} and "
-        f"{_listing([name for name in unbeaten if name != chosen])}, and {chosen} trains the "
+        f"There is no evidence that {chosen} differs from "
+        f"{_listing([name for name in unbeaten if name != chosen], 'or')}, and it trains the "
         f"fewest parameters: {count:,}."
     )
 
 
-def _listing(names: list[str]) -> str:
+def _listing(names: list[str], word: str = "and") -> str:
     *most, last = names
-    return f"{', '.join(most)} and {last}" if most else last
+    return f"{', '.join(most)} {word} {last}" if most else last

@@ -8,16 +8,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from lora_compare.tracking.bundles import PACKAGE, Bundle
+from lora_compare.tracking.bundles import PACKAGE, SERVED_MODEL, Bundle
 
 REQUIREMENTS = (
     "mlflow",
-    "huggingface-hub",
     "numpy",
     "pandas",
     "pydantic",
     "pyyaml",
-    "requests",
     "rich",
     "safetensors",
     "tiktoken",
@@ -53,7 +51,8 @@ def written(bundle: Bundle, model: Any, run_id: str) -> Iterator[Path]:
         shutil.copytree(PACKAGE, code, ignore=shutil.ignore_patterns(*NOT_SHIPPED))
         pyfunc.save_model(
             folder,
-            python_model=str(PACKAGE / "tracking" / "served_model.py"),
+            # Not the package's own: its place on this machine would stand in the model.
+            python_model=str(code / SERVED_MODEL.relative_to(PACKAGE)),
             artifacts={"models": str(models)},
             code_paths=[str(code)],
             signature=signature(bundle.classes, bundle.method),
