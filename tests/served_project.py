@@ -7,9 +7,17 @@ import torch
 from lora_compare.adapters import choose_trainable, save_method, untuned
 from lora_compare.base import load_base, make_base, save_base
 from lora_compare.params import ClassifierParams, MethodParams, ModelParams, PretrainingParams
+from lora_compare.paths import Paths
+from lora_settings import lora_settings
 
 CLASSES = ["ham", "spam"]
 HEAD = ClassifierParams(position="last_token", bias=True)
+METHODS = {
+    "full": MethodParams(trainable="all", learning_rate=1.0, weight_decay=0.0),
+    "lora": MethodParams(
+        trainable="lora", learning_rate=1.0, weight_decay=0.0, lora=lora_settings()
+    ),
+}
 TOKENS_FROM = [f"win prize {i} now" for i in range(8)] + [f"see you at {i} then" for i in range(8)]
 
 
@@ -32,3 +40,10 @@ def write_method(models: Path, name: str, method: MethodParams, seed: int) -> No
                 step = torch.randn(parameter.shape, generator=random)
                 parameter.add_(0.1 * parameter.abs().mean().clamp(min=0.1) * step)
     save_method(models / name, classifier, method, seed, base)
+
+
+def write_models(paths: Paths, **seeds: int) -> None:
+    """Write a base and the methods `full` and `lora` to a project, with these seeds."""
+    write_base(paths.base)
+    for name, method in METHODS.items():
+        write_method(paths.base.parent, name, method, seeds.get(name, 0))

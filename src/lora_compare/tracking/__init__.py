@@ -151,7 +151,8 @@ def _register_quietly(
 ) -> None:
     """Register the models of `records`; what goes wrong costs a warning, and `sync` does it."""
     try:
-        registered = _register(store, diary, server, bundles(paths, records), paths)
+        models = bundles(paths, records)
+        registered = _register(store, diary, server, models, paths, UPLOAD_LIMIT)
     except (UserError, *troubles()) as error:
         progress.say(
             f"warning: MLflow at {server.shown} does not take the models ({first_line(error)}). "
@@ -168,7 +169,7 @@ def _register(
     server: Server,
     models: list[Bundle],
     paths: Paths,
-    limit: float = UPLOAD_LIMIT,
+    limit: float,
 ) -> Registered:
     """Register models; those of a queued experiment, in DVC's temporary copy, have no champion."""
     return register_all(store, diary, models, limit, crown=server.home == paths.root)
