@@ -76,6 +76,28 @@ def test_the_champion_is_the_cheapest_that_no_other_method_beats(
     assert why in champion.why
 
 
+@pytest.mark.parametrize(
+    ("interval", "doubt"),
+    [
+        ((-0.012, 0.027), "no proof of equality: full may be up to 2.7 points better."),
+        ((-0.03, -0.01), ""),
+    ],
+)
+@pytest.mark.parametrize("methods", [("full", "lora"), ("lora", "full")])
+def test_the_reason_says_how_much_better_another_method_may_be(
+    interval: tuple[float, float], doubt: str, methods: tuple[str, str]
+) -> None:
+    found = comparison(*methods)
+    low, high = interval  # of full minus lora
+    found["pairs"][0]["accuracy_difference_ci95"] = (
+        [low, high] if methods[0] == "full" else [-high, -low]
+    )
+    champion = choose_champion(found)
+    assert champion is not None
+    assert champion.why.endswith(doubt)
+    assert bool(doubt) == ("no proof" in champion.why)
+
+
 def test_verdicts_are_those_of_the_comparison() -> None:
     assert set(BETTER) == {A_BETTER, B_BETTER}
 

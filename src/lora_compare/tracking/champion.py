@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from lora_compare.formats import points
+
 BETTER = {"A better": ("a", "b"), "B better": ("b", "a")}
 """Winner and loser of a pair by its verdict; any other verdict has none."""
 
@@ -40,7 +42,7 @@ def choose_champion(comparison: Mapping[str, Any]) -> Champion | None:
     if not unbeaten:
         return None
     chosen = min(unbeaten, key=lambda name: float(records[name]["trainable_parameters"]))
-    why = _reason(chosen, unbeaten, records, beaten)
+    why = _reason(chosen, unbeaten, beaten, comparison)
     cheaper = beaten.get(chosen, set()) - set(records)
     warning = "".join(f" The baseline {name} is better than it." for name in sorted(cheaper))
     return Champion(chosen, why + warning)
@@ -59,20 +61,37 @@ def _beaten(comparison: Mapping[str, Any]) -> dict[str, set[str]]:
 def _reason(
     chosen: str,
     unbeaten: list[str],
-    records: Mapping[str, Mapping[str, Any]],
     beaten: Mapping[str, set[str]],
+    comparison: Mapping[str, Any],
 ) -> str:
+    records = {str(record["method"]): record for record in comparison["methods"]}
     if len(records) == 1:
         return f"{chosen} is the only method."
     if len(unbeaten) == 1:
         losers = [name for name in records if chosen in beaten.get(name, ())]
         return f"{chosen} is better than {_listing(losers)}; no method is better than {chosen}."
+    others = [name for name in unbeaten if name != chosen]
     count = records[chosen]["trainable_parameters"]
     return (
-        f"There is no evidence that {chosen} differs from "
-        f"{_listing([name for name in unbeaten if name != chosen], 'or')}, and it trains the "
-        f"fewest parameters: {count:,}."
+        f"There is no evidence that {chosen} differs from {_listing(others, 'or')}, and it trains "
+        f"the fewest parameters: {count:,}.{_doubt(comparison, chosen, others)}"
     )
+
+
+def _doubt(comparison: Mapping[str, Any], chosen: str, others: list[str]) -> str:
+    """Return by how much another method may be better all the same, as a sentence."""
+    ahead = {}
+    for pair in comparison.get("pairs", ()):
+        low, high = pair.get("accuracy_difference_ci95", (0.0, 0.0))
+        if pair["a"] in others and pair["b"] == chosen:
+            ahead[pair["a"]] = high
+        if pair["b"] in others and pair["a"] == chosen:
+            ahead[pair["b"]] = -low
+    most = max(ahead, key=lambda name: ahead[name], default="")
+    if not most or ahead[most] <= 0:
+        return ""
+    lead = points(ahead[most]).lstrip("+")
+    return f" That is no proof of equality: {most} may be up to {lead} points better."
 
 
 def _listing(names: list[str], word: str = "and") -> str:

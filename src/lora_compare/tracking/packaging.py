@@ -82,7 +82,7 @@ def signature(classes: Iterable[str], method: str) -> Any:
     chances = [ColSpec("double", f"probability_{name}") for name in classes]
     return ModelSignature(
         # Not "string": MLflow's server would make text of a number, and the text None of null.
-        inputs=Schema([ColSpec(AnyType())]),
+        inputs=Schema([ColSpec(AnyType())]),  # type: ignore[no-untyped-call]
         outputs=Schema([ColSpec("string", "label"), ColSpec("double", "probability"), *chances]),
         params=ParamSchema([ParamSpec("method", "string", method)]),
     )
