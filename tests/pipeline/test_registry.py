@@ -1,5 +1,6 @@
 """Methods in MLflow's model registry: once each, the best one as champion, loadable anywhere."""
 
+import ast
 import json
 import shutil
 import subprocess
@@ -23,9 +24,10 @@ from lora_compare.files import read_json, write_json
 from lora_compare.formats import percent_interval
 from lora_compare.params import MethodParams
 from lora_compare.progress import SILENT
-from lora_compare.tracking.packaging import REQUIREMENTS
+from lora_compare.tracking.packaging import REQUIREMENTS, requirements
 from lora_compare.tracking.store import quietly
 from mlflow_servers import real_server
+from pipeline.imports import PACKAGE, SOURCE, closure
 from served_project import METHODS, write_method, write_models
 from small_project import environment
 from tracked_project import Lines, TrackedProject
@@ -148,6 +150,25 @@ def test_a_model_is_code_and_safetensors_and_names_no_place_of_this_machine(
     assert str(Path(tracking.__file__).parents[2]) not in text
     pinned = (folder / "requirements.txt").read_text().split()
     assert pinned == [f"{name}=={version(name).partition('+')[0]}" for name in REQUIREMENTS]
+
+
+IMPORTED_AS = {"yaml": "pyyaml"}
+NOT_WHEN_SERVING = {"huggingface_hub", "bitsandbytes", "pydantic_core"}
+"""For fetching checkpoints; only for methods in 4 bit; part of pydantic."""
+
+
+def test_exactly_what_a_served_model_imports_is_required() -> None:
+    start = SOURCE / PACKAGE / "tracking" / "served_model.py"
+    imported = set()
+    for module in {start, *closure(start)}:
+        for node in ast.walk(ast.parse(module.read_text())):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                imported.add(str(node.module).split(".")[0])
+    packages = imported - set(sys.stdlib_module_names) - {PACKAGE} - NOT_WHEN_SERVING
+    assert sorted(IMPORTED_AS.get(name, name) for name in packages) == sorted(REQUIREMENTS)
+    assert [r.split("==")[0] for r in requirements(quantized=True)][-1] == "bitsandbytes"
 
 
 def test_the_signature_names_the_method_and_every_class(registered: ServedProject) -> None:
@@ -379,5 +400,5 @@ def test_one_model_answers_for_every_adapter_far_from_the_project_by_the_code_it
         chances = np.array([answer["probability_ham"], answer["probability_spam"]]).T
         np.testing.assert_allclose(chances, probabilities, rtol=0, atol=1e-6)
         assert answer["label"] == [("ham", "spam")[row.argmax()] for row in probabilities]
-    modules = {"pyyaml": "yaml"}
-    assert {modules.get(name, name) for name in REQUIREMENTS} <= set(said["loaded"])
+    assert {IMPORTED_AS.get(name, name) for name in said["loaded"]} >= set(REQUIREMENTS)
+    assert "huggingface_hub" not in said["loaded"]

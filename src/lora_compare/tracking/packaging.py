@@ -22,7 +22,7 @@ REQUIREMENTS = (
     "tokenizers",
     "torch",
 )
-"""What the code of a served model imports; tests/unit/test_bundles.py compares."""
+"""What the code of a served model imports; tests/pipeline/test_registry.py compares."""
 
 NOT_SHIPPED = ("__pycache__", "bundled_data", "templates")
 """What lies in the package and no served model reads."""
