@@ -306,6 +306,51 @@ def test_a_registry_that_fails_costs_one_warning_and_no_run(
     assert [len(project.run(m).outputs.model_outputs) for m in ("full", "lora")] == [1, 1]
 
 
+REQUESTS = (
+    "search_registered_models",
+    "create_registered_model",
+    "search_logged_models",
+    "create_logged_model",
+    "log_model_artifacts",
+    "finalize_logged_model",
+    "get_run",
+    "log_outputs",
+    "create_model_version",
+    "set_registered_model_alias",
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("failure", [MlflowException("no"), RuntimeError("surprise")], ids=str)
+@pytest.mark.parametrize("request_", REQUESTS)
+def test_a_registration_cut_off_at_any_request_is_completed_and_never_doubled(
+    project: ServedProject,
+    registered: ServedProject,
+    monkeypatch: pytest.MonkeyPatch,
+    request_: str,
+    failure: Exception,
+) -> None:
+    def fail(*args: object, **kwargs: object) -> None:
+        raise failure
+
+    lines = Lines()
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, request_, fail)
+        project.log("compare", progress=lines)
+    assert len(lines.lines) == 1
+    assert str(failure) in lines.lines[0]
+
+    project.sync()
+    assert project.versions() == registered.versions()
+    assert project.champions() == registered.champions()
+    assert [str(model.status) for model in project.logged_models()] == ["READY", "READY"]
+    for method in ("full", "lora"):
+        assert len(project.run(method).outputs.model_outputs) == 1
+    before = project.everything()
+    project.sync()
+    assert project.everything() == before
+
+
 def test_models_of_an_earlier_version_of_this_project_are_left_out(project: ServedProject) -> None:
     config = read_json(project.paths.model("full") / "config.json")
     write_json(project.paths.model("full") / "config.json", {**config, "base": {"sha256": "0"}})

@@ -150,11 +150,11 @@ def _register_quietly(
     progress: Progress,
 ) -> None:
     """Register the models of `records`; what goes wrong costs a warning, and `sync` does it."""
-    mishaps: tuple[type[Exception], ...] = (UserError, *troubles())
     try:
         models = bundles(paths, records)
         registered = _register(store, diary, server, models, paths, UPLOAD_LIMIT)
-    except mishaps as error:
+    except Exception as error:
+        # Whatever it is: the runs are there, and no stage depends on its models being there too.
         progress.say(
             f"warning: MLflow at {server.shown} does not take the models ({first_line(error)}). "
             "They are on disk; to register them: lora-compare sync"

@@ -53,6 +53,7 @@ class Registry:
             self._client.create_registered_model(bundle.name, tags={METHOD: bundle.method})
             self._aliases[bundle.name] = {}
         model = self._logged(bundle, run_id)
+        self._link(run_id, model.model_id)
         made = self._client.create_model_version(
             name=bundle.name,
             # Its place, not its name: a database would ask MLflow's global server for that.
@@ -69,8 +70,6 @@ class Registry:
 
     def _logged(self, bundle: Bundle, run_id: str) -> Any:
         """Return the model with its files; one that was cut off while it came is replaced."""
-        from mlflow.entities import LoggedModelOutput
-
         query = f"tags.`{CONTENT}` = '{bundle.key}'"
         for found in self._client.search_logged_models([self._experiment], query):
             if found.status == "READY" and found.source_run_id == run_id:
@@ -86,8 +85,15 @@ class Registry:
         )
         with written(bundle, model, run_id) as folder:
             self._client.log_model_artifacts(model.model_id, str(folder))
-        self._client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
         return self._client.finalize_logged_model(model.model_id, "READY")
+
+    def _link(self, run_id: str, model_id: str) -> None:
+        """Show a model on its run's page."""
+        from mlflow.entities import LoggedModelOutput
+
+        outputs = self._client.get_run(run_id).outputs
+        if model_id not in {output.model_id for output in outputs.model_outputs}:
+            self._client.log_outputs(run_id, [LoggedModelOutput(model_id, step=0)])
 
     def describe(self, bundle: Bundle, made: Any) -> bool:
         """Give a version the description of today; return whether that changed it."""
