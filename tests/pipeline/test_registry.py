@@ -197,6 +197,26 @@ def test_running_again_and_sync_register_nothing_twice(again: ServedProject) -> 
     assert (result.models.new, result.models.known) == ((), (f"{FULL} 1", f"{LORA} 1"))
 
 
+def test_a_model_of_somebody_else_keeps_its_alias(again: ServedProject) -> None:
+    client, model = again.client(), "lora-compare-of-another-team"
+    client.create_registered_model(model)
+    client.create_model_version(model, again.version(FULL).source)
+    client.set_registered_model_alias(model, "champion", "1")
+    again.log("compare")
+    assert again.champions() == [(LORA, 1), (model, 1)]
+
+
+def test_nothing_is_written_where_nothing_is_new(
+    again: ServedProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writes: list[str] = []
+    for name in dir(MlflowClient):
+        if name.startswith(("create_", "set_", "update_", "delete_", "log_", "finalize_")):
+            monkeypatch.setattr(MlflowClient, name, lambda *a, n=name, **k: writes.append(n))
+    again.sync()
+    assert writes == []
+
+
 def test_another_verdict_moves_the_crown_and_registers_nothing(again: ServedProject) -> None:
     file = again.paths.metrics("comparison")
     found = read_json(file)

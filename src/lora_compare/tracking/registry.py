@@ -34,7 +34,8 @@ class Registry:
         self._experiment = store.experiment
         pattern = NAME.format("%")
         found = self._client.search_registered_models(f"name LIKE '{pattern}'", MOST_MODELS)
-        self._aliases = {model.name: dict(model.aliases) for model in found}
+        # Somebody else's model may have such a name too: its aliases are none of ours.
+        self._aliases = {m.name: dict(m.aliases) if METHOD in m.tags else {} for m in found}
 
     def version(self, bundle: Bundle) -> Any | None:
         """Return the registered version with that content, or None."""
@@ -95,22 +96,19 @@ class Registry:
         if model_id not in {output.model_id for output in outputs.model_outputs}:
             self._client.log_outputs(run_id, [LoggedModelOutput(model_id, step=0)])
 
-    def describe(self, bundle: Bundle, made: Any) -> bool:
-        """Give a version the description of today; return whether that changed it."""
-        if made.description == bundle.description:
-            return False
-        self._client.update_model_version(bundle.name, made.version, bundle.description)
-        return True
+    def describe(self, bundle: Bundle, made: Any) -> None:
+        """Give a version the description of today."""
+        if made.description != bundle.description:
+            self._client.update_model_version(bundle.name, made.version, bundle.description)
 
-    def crown(self, bundle: Bundle, made: Any) -> bool:
-        """Make a version the one champion of this project; return whether it was another."""
-        crowned = {name for name, aliases in self._aliases.items() if ALIAS in aliases}
-        for name in crowned - {bundle.name}:
-            self._client.delete_registered_model_alias(name, ALIAS)
-        if self._aliases[bundle.name].get(ALIAS) == made.version:
-            return bool(crowned - {bundle.name})
-        self._client.set_registered_model_alias(bundle.name, ALIAS, made.version)
-        return True
+    def crown(self, bundle: Bundle, made: Any) -> None:
+        """Make a version the one champion of this project."""
+        if str(self._aliases[bundle.name].get(ALIAS)) != str(made.version):
+            self._client.set_registered_model_alias(bundle.name, ALIAS, made.version)
+        # Only then, so that there is a champion at every moment.
+        for name, aliases in self._aliases.items():
+            if name != bundle.name and ALIAS in aliases:
+                self._client.delete_registered_model_alias(name, ALIAS)
 
 
 @dataclass(frozen=True)
