@@ -25,6 +25,7 @@ from lora_compare.formats import percent_interval
 from lora_compare.params import MethodParams
 from lora_compare.progress import SILENT
 from lora_compare.tracking.packaging import REQUIREMENTS, requirements
+from lora_compare.tracking.registry import FIGURES
 from lora_compare.tracking.store import quietly
 from mlflow_servers import real_server
 from pipeline.imports import PACKAGE, SOURCE, closure
@@ -128,6 +129,10 @@ def test_a_registered_model_and_its_methods_run_show_one_another(registered: Ser
         assert logged.source_run_id == run.info.run_id
         assert logged.params["training.seed"] == "123"
         shown = json.loads(logged.tags["mlflow.modelVersions"])
+        figures = {metric.key: metric.value for metric in logged.metrics}
+        assert figures == {key: run.data.metrics[key] for key in FIGURES}
+        for key in FIGURES:
+            assert len(registered.client().get_metric_history(run.info.run_id, key)) == 1
         assert shown == [{"name": name, "version": 1}]
 
 

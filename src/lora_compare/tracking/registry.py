@@ -18,6 +18,9 @@ MODEL_VERSIONS = "mlflow.modelVersions"
 """The tag by which MLflow's pages lead from a logged model to its registered version. Its server
 sets it; a database that is written without a server does not."""
 
+FIGURES = ("test/accuracy", "test/f1", "params/trainable", "artifact/bytes", "cost/train_seconds")
+"""The metrics of a run that MLflow's table of models shows too."""
+
 MOST_MODELS = 1000
 """Registered models that are looked at; MLflow gives no more at once."""
 
@@ -89,12 +92,18 @@ class Registry:
         return self._client.finalize_logged_model(model.model_id, "READY")
 
     def _link(self, run_id: str, model_id: str) -> None:
-        """Show a model on its run's page."""
-        from mlflow.entities import LoggedModelOutput
+        """Show a model on its run's page, and the run's main figures on the model's."""
+        from mlflow.entities import LoggedModelOutput, Metric
 
-        outputs = self._client.get_run(run_id).outputs
-        if model_id not in {output.model_id for output in outputs.model_outputs}:
-            self._client.log_outputs(run_id, [LoggedModelOutput(model_id, step=0)])
+        run = self._client.get_run(run_id)
+        if model_id in {output.model_id for output in run.outputs.model_outputs}:
+            return
+        there = [key for key in FIGURES if key in run.data.metrics]
+        known = [m for key in there for m in self._client.get_metric_history(run_id, key)]
+        # With the times that they have: to the run itself, this adds nothing.
+        figures = [Metric(m.key, m.value, m.timestamp, m.step, model_id) for m in known]
+        self._client.log_batch(run_id, figures)
+        self._client.log_outputs(run_id, [LoggedModelOutput(model_id, step=0)])
 
     def describe(self, bundle: Bundle, made: Any) -> None:
         """Give a version the description of today."""
