@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from lora_compare import lora, weights
@@ -180,9 +179,11 @@ def load_method(folder: Path, base: Base, stage: str = "finetune") -> TextClassi
         adapt(classifier.model, method.lora, initialise=False)
     own = _method_tensors(classifier.model, method)
     state = weights.load_state(path, {name: tuple(tensor.shape) for name, tensor in own.items()})
-    with torch.no_grad():
-        for name, tensor in own.items():
-            tensor.copy_(state[name])
+    if method.lora is None:
+        # In place of the base's weights, not into them: other methods may share those.
+        classifier.model.load_state_dict(state, strict=False, assign=True)
+    else:
+        lora.load_adapter_tensors(classifier.model, state)
     return classifier
 
 
@@ -193,7 +194,17 @@ def read_settings(folder: Path, stage: str = "finetune") -> LoraParams | None:
         MissingArtifactError: The folder is missing.
         IntegrityError: Its config.json has changed since it was written.
     """
-    return _method_of(json.loads(read_verified(folder / "config.json", stage))).lora
+    return read_method(folder, stage).lora
+
+
+def read_method(folder: Path, stage: str = "finetune") -> MethodParams:
+    """Return what was trained, by a folder of `save_method`; the optimizer's settings are lost.
+
+    Raises:
+        MissingArtifactError: The folder is missing.
+        IntegrityError: Its config.json has changed since it was written.
+    """
+    return _method_of(json.loads(read_verified(folder / "config.json", stage)))
 
 
 def _method_tensors(model: Classifier, method: MethodParams) -> dict[str, Tensor]:

@@ -174,17 +174,23 @@ def save_base(base: Base, folder: Path, provenance: Mapping[str, Any] | None = N
     return replace(base, description=description)
 
 
-def load_base(folder: Path) -> Base:
+def load_base(folder: Path, with_weights: bool = True) -> Base:
     """Return the model that `save_base` wrote to `folder`, on the CPU.
+
+    Args:
+        folder: The base model's folder.
+        with_weights: False leaves them on torch's device `meta`, where they take no memory, for
+            a method that has every weight itself; model.safetensors need not be there then.
 
     Raises:
         MissingArtifactError: The folder or a file in it is missing.
         IntegrityError: A file has changed since it was written.
     """
     description = json.loads(read_verified(folder / "config.json", "base_model"))
-    path = verified(folder / "model.safetensors", "base_model")
     gpt = _empty(GPTConfig(**description["shape"]))
-    shapes = {name: tuple(tensor.shape) for name, tensor in gpt.state_dict().items()}
-    gpt.load_state_dict(weights.load_state(path, shapes), assign=True)
+    if with_weights:
+        path = verified(folder / "model.safetensors", "base_model")
+        shapes = {name: tuple(tensor.shape) for name, tensor in gpt.state_dict().items()}
+        gpt.load_state_dict(weights.load_state(path, shapes), assign=True)
     encoding = load_encoding(verified(folder / "tokenizer.json", "base_model"))
     return Base(gpt, encoding, description)

@@ -227,6 +227,31 @@ def sync(quiet: bool) -> None:
     progress.say(f"published {len(result.published)}, already there {len(result.already_there)}")
     if result.stale:
         progress.say(f"left out, out of date (dvc repro): {', '.join(result.stale)}")
+    for line in result.models.lines:
+        progress.say(line)
+
+
+@main.command()
+@click.option("--method", help="The method to register; all of them if it is not given.")
+@click.option("--quiet", is_flag=True, help="Print errors only.")
+@report_user_errors
+def register(method: str | None, quiet: bool) -> None:
+    """Register methods in MLflow as models to serve, whatever their size.
+
+    The pipeline does so itself with models up to 100 MB. A model that is registered already is
+    not registered again.
+
+    \b
+    lora-compare register --method lora
+    mlflow models serve -m models:/lora-compare-lora/1 --env-manager local
+    """  # noqa: D301 (click reads the \b as a character)
+    from lora_compare import tracking
+
+    paths, params = _project()
+    progress = Progress(quiet)
+    result = tracking.register(paths, params, progress, method)
+    for line in result.lines or [f"registered before: {', '.join(result.known)}"]:
+        progress.say(line)
 
 
 @main.command()

@@ -83,5 +83,9 @@ class PromptError(UserError):
     """A prompt cannot be continued as asked."""
 
 
+class RequestError(UserError):
+    """A served model is asked for what it does not have, or about what is no text."""
+
+
 class IntegrityError(UserError):
     """A file is not the one that the stage before wrote."""

@@ -12,7 +12,7 @@ import torch
 from click.testing import CliRunner
 
 from benchmarks import __main__ as commands
-from benchmarks import page, processes, scale, steps
+from benchmarks import page, processes, scale, serving, steps
 from benchmarks.floor import attention_flops, prediction_flops, step_flops
 from benchmarks.jobs import IMPLEMENTATIONS, Job
 from benchmarks.records import matmul_record, training_record, with_ratios
@@ -252,3 +252,16 @@ def test_the_page_shows_the_results_that_are_stored(path: Path) -> None:
     shown = page.steps_section(results) if steps_kind else page.scale_table(results)
     tables = [line for line in shown.splitlines() if line.startswith("|")]
     assert [line for line in tables if line not in written] == []
+
+
+def test_a_server_holds_the_base_once_however_many_adapters_there_are(tmp_path: Path) -> None:
+    names = serving.write_adapters(tmp_path, "gpt2-nano", 3)
+    figures = serving.measure(tmp_path, names)
+    adapters = figures.all_bytes - figures.base_bytes
+    assert adapters == 3 * (figures.one_bytes - figures.base_bytes)
+    stored = (tmp_path / names[0] / "model.safetensors").stat().st_size
+    # The head is neither the base's nor part of the adapter.
+    assert 0.95 * stored < adapters / 3 < 1.05 * stored
+    assert figures.choose_seconds > 0
+    assert figures.same_seconds > 0
+    assert figures.other_seconds > 0

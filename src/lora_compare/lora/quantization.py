@@ -14,7 +14,7 @@ def quantize(model: nn.Module, keep: Collection[str] = ()) -> list[str]:
     """Hold the Linear layers of `model` in 4-bit NormalFloat, in place, and return their paths.
 
     The quantisation constants are quantised too. A layer computes in float32 (bfloat16 on a
-    GPU that has it) with its weight dequantised block by block.
+    GPU that has it) with its weight dequantised block by block. A layer in 4 bit stays as it is.
 
     Args:
         model: A module with Linear layers; it may be on any device.
@@ -25,7 +25,11 @@ def quantize(model: nn.Module, keep: Collection[str] = ()) -> list[str]:
 
     Source: Dettmers et al. 2023, arXiv:2305.14314, section 3.
     """
-    linears = {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear) and n not in keep}
+    linears = {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and name not in keep and not is_quantized(module)
+    }
     for name, linear in linears.items():
         model.set_submodule(name, _nf4(linear))
     return list(linears)

@@ -1,32 +1,40 @@
 """Runs in MLflow: one per method, one per other stage, under one per pipeline state."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
 
-from lora_compare.addresses import without_credentials
-from lora_compare.errors import StorageError, UserError
+from lora_compare.errors import MissingArtifactError, StorageError, UserError
 from lora_compare.params import Params
 from lora_compare.paths import Paths
 from lora_compare.progress import Progress
+from lora_compare.tracking.bundles import Bundle, bundles
 from lora_compare.tracking.diary import Diary
-from lora_compare.tracking.figures import curve_points
 from lora_compare.tracking.lineage import Pipeline
+from lora_compare.tracking.live import LiveRun, live_run
+from lora_compare.tracking.outage import RESTART, first_line, remember_outage, warn
 from lora_compare.tracking.records import (
+    UPLOAD_LIMIT,
     current_records,
     method_record,
     pipeline_record,
     stage_record,
-    starting_record,
 )
+from lora_compare.tracking.registry import Registered, register_all
 from lora_compare.tracking.runs import RunRecord
 from lora_compare.tracking.server import Server, remedy
 from lora_compare.tracking.spool import Spool
-from lora_compare.tracking.store import connect, quietly, troubles
+from lora_compare.tracking.store import Store, connect, troubles
 
-RESTART = "start the server or correct MLFLOW_TRACKING_URI"
+__all__ = [
+    "LiveRun",
+    "Registered",
+    "SyncResult",
+    "live_run",
+    "log_stage",
+    "register",
+    "remember_outage",
+    "sync",
+]
 
 
 @dataclass(frozen=True)
@@ -37,11 +45,13 @@ class SyncResult:
         published: Names of the runs that were made or completed.
         already_there: Names of the runs that the server had.
         stale: Stages whose outputs are not made from what lies on disk now; left out.
+        models: What became of the methods' models.
     """
 
     published: tuple[str, ...]
     already_there: tuple[str, ...]
     stale: tuple[str, ...]
+    models: Registered = field(default_factory=Registered)
 
 
 def log_stage(
@@ -72,7 +82,8 @@ def log_stage(
         replace(record, seconds=seconds) if record.stage == stage else spool.with_time(record)
         for record in _records(paths, params, stage, method)
     ]
-    if _deliver(server, params.tracking.experiment, records, spool, progress):
+    served = paths if stage == "compare" else None
+    if _deliver(server, params.tracking.experiment, records, spool, progress, served):
         return
     try:
         for record in records:
@@ -94,9 +105,23 @@ def _records(paths: Paths, params: Params, stage: str, method: str | None) -> li
 
 
 def _deliver(
-    server: Server, experiment: str, records: list[RunRecord], spool: Spool, progress: Progress
+    server: Server,
+    experiment: str,
+    records: list[RunRecord],
+    spool: Spool,
+    progress: Progress,
+    served: Paths | None = None,
 ) -> bool:
-    """Publish `records` and what was waiting; return whether the server took `records`."""
+    """Publish `records` and what was waiting; return whether the server took `records`.
+
+    Args:
+        server: Where to.
+        experiment: Name of the experiment.
+        records: The runs.
+        spool: What waits.
+        progress: Where to warn.
+        served: The project whose models are registered too; None: none are.
+    """
     if spool.is_away(server.shown):
         return False
     taken = False
@@ -109,9 +134,46 @@ def _deliver(
                 spool.drop(record.key)
             _publish_waiting(diary, spool)
             spool.mark_back()
+            if served is not None:
+                _register_quietly(store, diary, server, served, records, progress)
     except troubles() as error:
-        _warn(server, progress, error)
+        warn(server, progress, error)
     return taken
+
+
+def _register_quietly(
+    store: Store,
+    diary: Diary,
+    server: Server,
+    paths: Paths,
+    records: list[RunRecord],
+    progress: Progress,
+) -> None:
+    """Register the models of `records`; what goes wrong costs a warning, and `sync` does it."""
+    try:
+        models = bundles(paths, records)
+        registered = _register(store, diary, server, models, paths, UPLOAD_LIMIT)
+    except Exception as error:
+        # Whatever it is: the runs are there, and no stage depends on its models being there too.
+        progress.say(
+            f"warning: MLflow at {server.shown} does not take the models ({first_line(error)}). "
+            "They are on disk; to register them: lora-compare sync"
+        )
+        return
+    for line in registered.lines:
+        progress.say(line)
+
+
+def _register(
+    store: Store,
+    diary: Diary,
+    server: Server,
+    models: list[Bundle],
+    paths: Paths,
+    limit: float,
+) -> Registered:
+    """Register models; those of a queued experiment, in DVC's temporary copy, have no champion."""
+    return register_all(store, diary, models, limit, crown=server.home == paths.root)
 
 
 def _publish_waiting(diary: Diary, spool: Spool) -> list[tuple[str, bool]]:
@@ -125,7 +187,7 @@ def _publish_waiting(diary: Diary, spool: Spool) -> list[tuple[str, bool]]:
 def sync(paths: Paths, params: Params, progress: Progress) -> SyncResult:
     """Show everything that waits and everything on disk in the configured tracking server.
 
-    Running it again changes nothing.
+    Running it again changes nothing. Models are registered once the comparison is complete.
 
     Args:
         paths: The project.
@@ -136,6 +198,52 @@ def sync(paths: Paths, params: Params, progress: Progress) -> SyncResult:
         UserError: Tracking is switched off, or the server does not take the runs; what waits
             goes on waiting.
     """
+    records, stale = current_records(Pipeline(paths, params))
+    complete = any(record.stage == "compare" for record in records)
+    models = bundles(paths, records) if complete else []
+    server, outcomes, registered = _synchronise(paths, params, records, models, UPLOAD_LIMIT)
+    progress.say(f"MLflow at {server.shown} is up to date.")
+    new = dict.fromkeys(name for name, changed in outcomes if changed)
+    old = dict.fromkeys(name for name, changed in outcomes if not changed and name not in new)
+    return SyncResult(tuple(new), tuple(old), tuple(stale), registered)
+
+
+def register(
+    paths: Paths, params: Params, progress: Progress, method: str | None = None
+) -> Registered:
+    """Register the model of one method, or those of all, whatever their size.
+
+    Args:
+        paths: The project.
+        params: Its parameters.
+        progress: Where to report.
+        method: The method; None: all.
+
+    Raises:
+        ParamsError: There is no such method.
+        MissingArtifactError: The method is not trained, or was trained from something else.
+        UserError: As `sync`.
+    """
+    chosen = [method] if method else list(params.methods)
+    for name in chosen:
+        params.method(name)
+    records, _ = current_records(Pipeline(paths, params))
+    models = [model for model in bundles(paths, records) if model.method in chosen]
+    if missing := [name for name in chosen if name not in [model.method for model in models]]:
+        raise MissingArtifactError(
+            f"There is no model of {' and '.join(missing)} that belongs to what is on disk.",
+            where=", ".join(str(paths.model(name)) for name in missing),
+            next="dvc repro",
+        )
+    server, _, registered = _synchronise(paths, params, records, models, math.inf)
+    progress.say(f"MLflow at {server.shown} has them.")
+    return registered
+
+
+def _synchronise(
+    paths: Paths, params: Params, records: list[RunRecord], models: list[Bundle], limit: float
+) -> tuple[Server, list[tuple[str, bool]], Registered]:
+    """Publish what waits and `records`, and register `models` that are no larger than `limit`."""
     server = Server.configured(paths)
     if server is None:
         raise UserError(
@@ -143,7 +251,6 @@ def sync(paths: Paths, params: Params, progress: Progress) -> SyncResult:
             where="the environment variable LORA_COMPARE_TRACKING",
             next="unset LORA_COMPARE_TRACKING",
         )
-    records, stale = current_records(Pipeline(paths, params))
     spool = Spool(server.state)
     try:
         with connect(server, params.tracking.experiment, budget=math.inf) as store:
@@ -151,6 +258,7 @@ def sync(paths: Paths, params: Params, progress: Progress) -> SyncResult:
             # What waits is older than what lies on disk: it goes first, so that disk wins.
             outcomes = _publish_waiting(diary, spool) + diary.publish_all(records)
             spool.mark_back()
+            registered = _register(store, diary, server, models, paths, limit)
     except troubles() as error:
         raise UserError(
             "The tracking server does not take the runs.",
@@ -159,100 +267,4 @@ def sync(paths: Paths, params: Params, progress: Progress) -> SyncResult:
             kept="everything on disk, and what waits in .tracking/spool",
             next=f"{remedy(error) or RESTART}, then: lora-compare sync",
         ) from error
-    progress.say(f"MLflow at {server.shown} is up to date.")
-    new = dict.fromkeys(name for name, changed in outcomes if changed)
-    old = dict.fromkeys(name for name, changed in outcomes if not changed and name not in new)
-    return SyncResult(tuple(new), tuple(old), tuple(stale))
-
-
-def live_run(paths: Paths, params: Params, method: str, progress: Progress) -> "LiveRun":
-    """Return where a training can show its curves as they grow.
-
-    A run that an earlier, killed training of the same content left is replaced; one that is
-    complete is left as it is. `log_stage` completes the run from the files.
-
-    Args:
-        paths: The project.
-        params: Its parameters.
-        method: The method that is trained.
-        progress: Where to warn.
-    """
-    server = Server.configured(paths)
-    run = LiveRun(server, params.tracking.experiment, progress)
-    run.start(Pipeline(paths, params), method)
-    return run
-
-
-class LiveRun:
-    """A run to add points to until the server fails once; `log_stage` has them all again.
-
-    Args:
-        server: Where to show it; None: nowhere.
-        experiment: Name of the experiment.
-        progress: Where to warn.
-    """
-
-    def __init__(self, server: Server | None, experiment: str, progress: Progress) -> None:
-        self._server = server
-        self._experiment = experiment
-        self._progress = progress
-        self._diary: Diary | None = None
-        self._run_id: str | None = None
-
-    def start(self, pipeline: Pipeline, method: str) -> None:
-        """Make the run of a method that starts to train."""
-        if self._server is None or Spool(self._server.state).is_away(self._server.shown):
-            return
-        try:
-            with connect(self._server, self._experiment) as store:
-                diary = Diary(store, self._server.home)
-                diary.publish_all([pipeline_record(pipeline)])
-                self._run_id = diary.restart(starting_record(pipeline, method))
-                self._diary = diary
-        except troubles() as error:
-            _warn(self._server, self._progress, error)
-
-    def log(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Show rows of the history, each with the columns of a history file, in one request."""
-        points = [point for row in rows for point in curve_points(row)]
-        self._call(lambda diary, run_id: diary.log(run_id, points))
-
-    def end(self, status: str) -> None:
-        """End the run of a training that did not end well."""
-        self._call(lambda diary, run_id: diary.end(run_id, status))
-
-    def _call(self, action: Callable[[Diary, str], None]) -> None:
-        if self._server is None or self._diary is None or self._run_id is None:
-            return
-        try:
-            with quietly():
-                action(self._diary, self._run_id)
-        except troubles() as error:
-            self._diary = None
-            _warn(self._server, self._progress, error)
-
-
-def _warn(server: Server, progress: Progress, error: Exception) -> None:
-    known = remedy(error)
-    then = f"{known}, then" if known else "when the server is back"
-    progress.say(
-        f"warning: MLflow at {server.shown} does not take this run ({first_line(error)}). "
-        f"Nothing is lost: it waits in .tracking/spool; {then}: lora-compare sync"
-    )
-    remember_outage(server)
-
-
-def remember_outage(server: Server) -> None:
-    """Let the next stages not wait for a server that has just failed."""
-    if server.database is None:
-        with suppress(StorageError):  # on a full disk, they ask it again
-            Spool(server.state).mark_away(server.shown)
-
-
-def first_line(error: Exception) -> str:
-    """Return what an error says, in one line without passwords."""
-    line = (str(error).splitlines() or [type(error).__name__])[0]
-    # MLflow's message goes on with the innards of the HTTP library, or a whole page of HTML.
-    for rest in (" failed with exception ", ". Response body: "):
-        line = line.partition(rest)[0]
-    return without_credentials(line)[:200]
+    return server, outcomes, registered

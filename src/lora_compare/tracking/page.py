@@ -1,7 +1,7 @@
 """The page on which MLflow shows the runs of this project."""
 
 from lora_compare.errors import UserError
-from lora_compare.tracking import RESTART, first_line
+from lora_compare.tracking.outage import RESTART, first_line
 from lora_compare.tracking.server import Server, address_of_runs, remedy
 from lora_compare.tracking.store import connect, existing, troubles
 

@@ -22,6 +22,7 @@ from lora_compare.params import load_params
 from lora_compare.paths import Paths
 from lora_compare.progress import Progress
 from lora_compare.tracking import LiveRun, live_run, log_stage, remember_outage
+from lora_compare.tracking.registry import prepare_models
 from lora_compare.tracking.server import Server
 from lora_compare.tracking.store import prepare
 
@@ -190,6 +191,8 @@ def serve(
     server = Server.configured(paths)
     assert server is not None, "a tracker starts no process then"
     prepare(server, params.tracking.experiment)
+    if stage == "compare":
+        prepare_models()
     live: LiveRun | None = None
     for message in map(json.loads, requests):
         if "rows" in message:

@@ -46,6 +46,11 @@ class Store:
         """Be as patient as at the start: hours of training lie between two calls."""
         self._client.renew()
 
+    @property
+    def client(self) -> Any:
+        """MLflow's client, for what the registry asks of it."""
+        return self._client
+
     def find(self, key: str) -> list[Any]:
         """Return the runs of that key, the oldest first."""
         return list(

@@ -1,0 +1,149 @@
+"""Several methods over one base in memory; which of them answers is each request's choice."""
+
+import copy
+import reprlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from lora_compare import lora
+from lora_compare.adapters import load_method, read_method
+from lora_compare.base import load_base
+from lora_compare.errors import RequestError
+from lora_compare.evaluation import TextClassifier
+from lora_compare.gpt import GPT
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a method says of one text.
+
+    Attributes:
+        label: The likeliest class.
+        probability: Its probability.
+        probabilities: Those of all classes, by name.
+    """
+
+    label: str
+    probability: float
+    probabilities: dict[str, float]
+
+
+class Classifiers:
+    """Methods by name, ready to answer.
+
+    Choosing one is looking its name up: nothing is activated, copied or merged, so requests for
+    different methods may be answered at the same time, from as many threads as there are.
+
+    Args:
+        classifiers: The methods, in evaluation mode. They stay in it: a request that put it on
+            and off would do so under the others.
+    """
+
+    def __init__(self, classifiers: Mapping[str, TextClassifier]) -> None:
+        self._classifiers = dict(classifiers)
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the methods."""
+        return list(self._classifiers)
+
+    def choose(self, method: str) -> TextClassifier:
+        """Return the classifier of that name.
+
+        Raises:
+            RequestError: There is none; the message lists those that there are.
+        """
+        try:
+            return self._classifiers[method]
+        except (KeyError, TypeError):
+            raise RequestError(
+                f"There is no method {reprlib.repr(method)} here.",
+                where="method",
+                expected=" or ".join(self.names),
+            ) from None
+
+    def answer(self, texts: Sequence[str], method: str) -> list[Answer]:
+        """Return the method's answers, one a text, as `lora-compare classify` gives them.
+
+        Args:
+            texts: The texts; one that is too long is cut as in training.
+            method: The method's name.
+
+        Raises:
+            RequestError: There is no such method, no text, or one that is empty or no text.
+        """
+        classifier = self.choose(method)
+        _require_texts(texts)
+        answers = []
+        for row in classifier.probabilities(texts):
+            best = int(row.argmax())
+            chances = dict(zip(classifier.classes, map(float, row), strict=True))
+            answers.append(Answer(classifier.classes[best], float(row[best]), chances))
+        return answers
+
+
+def _require_texts(texts: Sequence[str]) -> None:
+    if not texts:
+        raise RequestError("There is nothing to classify.", expected="at least one text")
+    for number, text in enumerate(texts, start=1):
+        where = f"text {number} of {len(texts)}"
+        if not isinstance(text, str):
+            raise RequestError(
+                "Only text can be classified.",
+                where=where,
+                expected="a string",
+                actual=f"{reprlib.repr(text)} ({type(text).__name__})",
+            )
+        if not text.strip():
+            raise RequestError("There is nothing to classify in an empty text.", where=where)
+
+
+def load_classifiers(
+    base_folder: Path, folders: Mapping[str, Path], device: torch.device
+) -> Classifiers:
+    """Return methods that share the base's weights, each with its own trained ones beside them.
+
+    Args:
+        base_folder: What `save_base` wrote. Its model.safetensors may be missing where every
+            method has all weights itself.
+        folders: What `save_method` wrote, by the method's name.
+        device: Where they answer.
+
+    Raises:
+        MissingArtifactError: A file is missing.
+        IntegrityError: A file has changed since it was written.
+        CheckpointError: A method belongs to another base.
+
+    Checked by tests/unit/test_serving.py, which compares the tensors' places in memory.
+    """
+    methods = {name: read_method(path, f"finetune@{name}") for name, path in folders.items()}
+    shared = any(method.trainable != "all" for method in methods.values())
+    base = load_base(base_folder, with_weights=shared)
+    if shared:
+        base.gpt.to(device)
+    networks: dict[str | None, GPT] = {None: base.gpt}
+    classifiers = {}
+    for name, folder in folders.items():
+        settings = methods[name].lora
+        kind = settings.quantization if settings else None
+        if kind not in networks:
+            networks[kind] = _twin(base.gpt)
+            lora.quantize(networks[kind])
+        own = replace(base, gpt=_twin(networks[kind]))
+        classifier = load_method(folder, own, f"finetune@{name}")
+        classifier.model.to(device).eval()
+        classifiers[name] = classifier
+    return Classifiers(classifiers)
+
+
+def _twin(gpt: GPT) -> GPT:
+    """Return a network of modules of its own that hold the very tensors of `gpt`.
+
+    What is put on or between its modules leaves `gpt` as it is.
+    """
+    tensors = [*gpt.parameters(), *gpt.buffers()]
+    states = [t.quant_state for t in tensors if hasattr(t, "quant_state")]
+    return copy.deepcopy(gpt, {id(kept): kept for kept in [*tensors, *states]})

@@ -1,0 +1,195 @@
+"""MLflow's model registry: every method as a model to serve, the best one as its champion."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from lora_compare.tracking.bundles import NAME, Bundle
+from lora_compare.tracking.diary import CONTENT, Diary
+from lora_compare.tracking.packaging import written
+from lora_compare.tracking.store import Store, quietly
+
+ALIAS = "champion"
+"""The alias of the version to serve: models:/lora-compare-METHOD@champion."""
+
+METHOD = "lora_compare.method"
+MODEL_VERSIONS = "mlflow.modelVersions"
+"""The tag by which MLflow's pages lead from a logged model to its registered version. Its server
+sets it; a database that is written without a server does not."""
+
+FIGURES = ("test/accuracy", "test/f1", "params/trainable", "artifact/bytes", "cost/train_seconds")
+"""The metrics of a run that MLflow's table of models shows too."""
+
+MOST_MODELS = 1000
+"""Registered models that are looked at; MLflow gives no more at once."""
+
+
+class Registry:
+    """The registered models of this project; they are called `lora-compare-METHOD`.
+
+    Args:
+        store: The experiment to which the models' runs belong.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._client = store.client
+        self._experiment = store.experiment
+        pattern = NAME.format("%")
+        found = self._client.search_registered_models(f"name LIKE '{pattern}'", MOST_MODELS)
+        # Somebody else's model may have such a name too: its aliases are none of ours.
+        self._aliases = {m.name: dict(m.aliases) if METHOD in m.tags else {} for m in found}
+
+    def version(self, bundle: Bundle) -> Any | None:
+        """Return the registered version with that content, or None."""
+        query = f"name = '{bundle.name}' AND tags.`{CONTENT}` = '{bundle.key}'"
+        found = self._client.search_model_versions(query) if bundle.name in self._aliases else ()
+        return next(iter(found), None)
+
+    def register(self, bundle: Bundle, run_id: str) -> Any:
+        """Return a new version of a method's model, which is shown with the method's run.
+
+        Args:
+            bundle: The method.
+            run_id: The method's run.
+        """
+        if bundle.name not in self._aliases:
+            self._client.create_registered_model(bundle.name, tags={METHOD: bundle.method})
+            self._aliases[bundle.name] = {}
+        model = self._logged(bundle, run_id)
+        self._link(run_id, model.model_id)
+        made = self._client.create_model_version(
+            name=bundle.name,
+            # Its place, not its name: a database would ask MLflow's global server for that.
+            source=model.artifact_location,
+            run_id=run_id,
+            model_id=model.model_id,
+            tags={CONTENT: bundle.key, METHOD: bundle.method},
+            description=bundle.description,
+            await_creation_for=0,
+        )
+        shown = json.dumps([{"name": bundle.name, "version": int(made.version)}])
+        self._client.set_logged_model_tags(model.model_id, {MODEL_VERSIONS: shown})
+        return made
+
+    def _logged(self, bundle: Bundle, run_id: str) -> Any:
+        """Return the model with its files; one that was cut off while it came is replaced."""
+        query = f"tags.`{CONTENT}` = '{bundle.key}'"
+        for found in self._client.search_logged_models([self._experiment], query):
+            if found.status == "READY" and found.source_run_id == run_id:
+                return found
+            self._client.delete_logged_model(found.model_id)
+        model = self._client.create_logged_model(
+            self._experiment,
+            name=bundle.method,
+            source_run_id=run_id,
+            tags={CONTENT: bundle.key},
+            params=dict(bundle.record.params),
+            model_type="classifier",
+        )
+        with written(bundle, model, run_id) as folder:
+            self._client.log_model_artifacts(model.model_id, str(folder))
+        return self._client.finalize_logged_model(model.model_id, "READY")
+
+    def _link(self, run_id: str, model_id: str) -> None:
+        """Show a model on its run's page, and the run's main figures on the model's."""
+        from mlflow.entities import LoggedModelOutput, Metric
+
+        run = self._client.get_run(run_id)
+        if model_id in {output.model_id for output in run.outputs.model_outputs}:
+            return
+        there = [key for key in FIGURES if key in run.data.metrics]
+        known = [m for key in there for m in self._client.get_metric_history(run_id, key)]
+        # With the times that they have: to the run itself, this adds nothing.
+        figures = [Metric(m.key, m.value, m.timestamp, m.step, model_id) for m in known]
+        self._client.log_batch(run_id, figures)
+        self._client.log_outputs(run_id, [LoggedModelOutput(model_id, step=0)])
+
+    def describe(self, bundle: Bundle, made: Any) -> None:
+        """Give a version the description of today."""
+        if made.description != bundle.description:
+            self._client.update_model_version(bundle.name, made.version, bundle.description)
+
+    def crown(self, bundle: Bundle, made: Any) -> None:
+        """Make a version the one champion of this project."""
+        if str(self._aliases[bundle.name].get(ALIAS)) != str(made.version):
+            self._client.set_registered_model_alias(bundle.name, ALIAS, made.version)
+        # Only then, so that there is a champion at every moment.
+        for name, aliases in self._aliases.items():
+            if name != bundle.name and ALIAS in aliases:
+                self._client.delete_registered_model_alias(name, ALIAS)
+
+
+@dataclass(frozen=True)
+class Registered:
+    """What became of models; each is named with its version, such as `lora-compare-lora 2`.
+
+    Attributes:
+        new: Those that were registered.
+        known: Those that had been before.
+        too_large: Names of those that are registered on request only.
+        champion: The one to serve; None where none is known or it is not registered.
+    """
+
+    new: tuple[str, ...] = ()
+    known: tuple[str, ...] = ()
+    too_large: tuple[str, ...] = ()
+    champion: str | None = None
+
+    @property
+    def lines(self) -> list[str]:
+        """What to tell of it: nothing where nothing is new."""
+        lines = []
+        if self.new:
+            best = f"; champion: {self.champion}" if self.champion else ""
+            lines.append(f"registered in MLflow: {', '.join(self.new)}{best}")
+        if self.too_large:
+            lines.append(
+                f"too large to be registered unasked: {', '.join(self.too_large)}; "
+                "to do it: lora-compare register"
+            )
+        return lines
+
+
+def register_all(
+    store: Store, diary: Diary, models: Iterable[Bundle], limit: float, crown: bool
+) -> Registered:
+    """Register what is not registered yet; running it again changes nothing.
+
+    Args:
+        store: The experiment.
+        diary: Where the methods' runs are found.
+        models: The methods.
+        limit: Bytes above which a model is left to `lora-compare register`.
+        crown: Whether their comparison names the project's champion. It does not in the
+            temporary copy in which DVC runs a queued experiment.
+    """
+    models = list(models)
+    if not models:
+        return Registered()
+    registry = Registry(store)
+    names: dict[str, list[str]] = {"new": [], "known": [], "too_large": []}
+    champion = None
+    for bundle in models:
+        made = registry.version(bundle)
+        if made is None and bundle.size > limit:
+            names["too_large"].append(bundle.name)
+            continue
+        kind = "known" if made else "new"
+        if made is None:
+            run_id = diary.id_of(bundle.record.key)
+            assert run_id is not None, "a method's run is published before its model"
+            made = registry.register(bundle, run_id)
+        names[kind].append(f"{bundle.name} {made.version}")
+        if crown:
+            registry.describe(bundle, made)
+            if bundle.is_champion:
+                registry.crown(bundle, made)
+                champion = names[kind][-1]
+    return Registered(**{kind: tuple(found) for kind, found in names.items()}, champion=champion)
+
+
+def prepare_models() -> None:
+    """Do what the first model takes a second for: the import of MLflow's models."""
+    with quietly():
+        from mlflow import pyfunc  # noqa: F401

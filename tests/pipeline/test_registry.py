@@ -1,0 +1,474 @@
+"""Methods in MLflow's model registry: once each, the best one as champion, loadable anywhere."""
+
+import ast
+import json
+import shutil
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+
+from lora_compare import tracking
+from lora_compare.adapters import load_method
+from lora_compare.base import load_base
+from lora_compare.cli import main
+from lora_compare.files import read_json, write_json
+from lora_compare.formats import percent_interval
+from lora_compare.params import MethodParams
+from lora_compare.progress import SILENT
+from lora_compare.tracking.packaging import REQUIREMENTS, requirements
+from lora_compare.tracking.registry import FIGURES
+from lora_compare.tracking.store import quietly
+from mlflow_servers import real_server
+from pipeline.imports import PACKAGE, SOURCE, closure
+from served_project import METHODS, write_method, write_models
+from small_project import environment
+from tracked_project import Lines, TrackedProject
+
+pytestmark = [pytest.mark.timeout(120), pytest.mark.usefixtures("no_tracking_settings")]
+
+LORA, FULL = "lora-compare-lora", "lora-compare-full"
+TEXTS = ["win a prize now", "see you at seven then"]
+
+
+class ServedProject(TrackedProject):
+    """A synthetic project with real models, and what the registry shows of it."""
+
+    def versions(self) -> list[tuple[str, int]]:
+        return sorted((v.name, int(v.version)) for v in self.client().search_model_versions())
+
+    def version(self, name: str, number: int = 1) -> Any:
+        return self.client().get_model_version(name, str(number))
+
+    def champions(self) -> list[tuple[str, int]]:
+        models = self.client().search_registered_models()
+        return [(m.name, int(m.aliases["champion"])) for m in models if "champion" in m.aliases]
+
+    def logged_models(self) -> list[Any]:
+        experiment = self.run("pipeline").info.experiment_id
+        return list(self.client().search_logged_models([experiment]))
+
+    def everything(self) -> list[Any]:
+        models = [(m.model_id, str(m.status), m.tags) for m in self.logged_models()]
+        found = self.client().search_model_versions()
+        versions = [(made.name, made.version, made.description) for made in found]
+        return [sorted(models, key=str), sorted(versions), self.champions()]
+
+    def artifacts(self, name: str) -> Path:
+        return Path(unquote(self.version(name).source.removeprefix("file://")))
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Path:
+    """A project with models whose pipeline is yet to be shown in MLflow."""
+    root = tmp_path_factory.mktemp("template")
+    shutil.copyfile(empty_store, root / "mlflow.db")
+    write_models(ServedProject(root).paths)
+    return root
+
+
+def copied(template: Path, root: Path) -> ServedProject:
+    """A project with the models and the store of `template`, to change."""
+    project = ServedProject(root)
+    shutil.copyfile(template / "mlflow.db", root / "mlflow.db")
+    shutil.copytree(template / "models", root / "models", dirs_exist_ok=True)
+    return project
+
+
+@pytest.fixture
+def project(tmp_path: Path, template: Path) -> ServedProject:
+    return copied(template, tmp_path / "ein Projekt ü")
+
+
+@pytest.fixture(scope="module")
+def registered(tmp_path_factory: pytest.TempPathFactory, template: Path) -> ServedProject:
+    """A project whose pipeline has run; only to be looked at."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        project = copied(template, tmp_path_factory.mktemp("registered"))
+        result = project.sync()
+    assert result.models.new == (f"{FULL} 1", f"{LORA} 1")
+    assert result.models.champion == f"{LORA} 1"
+    return project
+
+
+@pytest.fixture
+def again(tmp_path: Path, registered: ServedProject) -> ServedProject:
+    """A copy of `registered` to change."""
+    return copied(registered.paths.root, tmp_path / "again")
+
+
+def test_sync_registers_every_method_from_files_and_crowns_one(
+    registered: ServedProject,
+) -> None:
+    assert registered.versions() == [(FULL, 1), (LORA, 1)]
+    assert registered.champions() == [(LORA, 1)]
+    description = registered.version(LORA).description
+    interval = f"95 % interval {percent_interval([0.94, 0.97])}"
+    assert f"Test accuracy 96.0 % ({interval}), 100 trained parameters" in description
+    assert "no evidence that lora differs from full, and it trains the fewest" in description
+    assert "Champion" not in registered.version(FULL).description
+
+
+def test_a_registered_model_and_its_methods_run_show_one_another(registered: ServedProject) -> None:
+    for name, method in ((FULL, "full"), (LORA, "lora")):
+        run, made = registered.run(method), registered.version(name)
+        assert made.run_id == run.info.run_id
+        (output,) = run.outputs.model_outputs
+        logged = registered.client().get_logged_model(output.model_id)
+        assert made.source == logged.artifact_location
+        assert (logged.name, str(logged.status)) == (method, "READY")
+        assert logged.source_run_id == run.info.run_id
+        assert logged.params["training.seed"] == "123"
+        shown = json.loads(logged.tags["mlflow.modelVersions"])
+        figures = {metric.key: metric.value for metric in logged.metrics}
+        assert figures == {key: run.data.metrics[key] for key in FIGURES}
+        for key in FIGURES:
+            assert len(registered.client().get_metric_history(run.info.run_id, key)) == 1
+        assert shown == [{"name": name, "version": 1}]
+
+
+def test_a_model_is_code_and_safetensors_and_names_no_place_of_this_machine(
+    registered: ServedProject,
+) -> None:
+    folder = registered.artifacts(LORA)
+    files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    assert not [f for f in files if Path(f).suffix in (".pkl", ".pickle", ".pt", ".pyc", ".bin")]
+    assert {"served_model.py", "code/lora_compare/serving.py", "MLmodel"} <= files
+    models = {f.removeprefix("artifacts/models/") for f in files if f.startswith("artifacts/")}
+    content = {"config.json", "model.safetensors", "SHA256SUMS"}
+    assert models == {f"{d}/{f}" for d in ("base", "lora") for f in content} | {
+        "base/tokenizer.json"
+    }
+    whole = registered.artifacts(FULL) / "artifacts" / "models"
+    assert {path.name for path in whole.iterdir()} == {"base", "full"}
+    assert not (whole / "base" / "model.safetensors").exists()
+    text = (folder / "MLmodel").read_text()
+    assert str(Path(tracking.__file__).parents[2]) not in text
+    pinned = (folder / "requirements.txt").read_text().split()
+    assert pinned == [f"{name}=={version(name).partition('+')[0]}" for name in REQUIREMENTS]
+
+
+IMPORTED_AS = {"yaml": "pyyaml"}
+NOT_WHEN_SERVING = {"huggingface_hub", "bitsandbytes", "pydantic_core"}
+"""For fetching checkpoints; only for methods in 4 bit; part of pydantic."""
+
+
+def test_exactly_what_a_served_model_imports_is_required() -> None:
+    start = SOURCE / PACKAGE / "tracking" / "served_model.py"
+    imported = set()
+    for module in {start, *closure(start)}:
+        for node in ast.walk(ast.parse(module.read_text())):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                imported.add(str(node.module).split(".")[0])
+    packages = imported - set(sys.stdlib_module_names) - {PACKAGE} - NOT_WHEN_SERVING
+    assert sorted(IMPORTED_AS.get(name, name) for name in packages) == sorted(REQUIREMENTS)
+    assert [r.split("==")[0] for r in requirements(quantized=True)][-1] == "bitsandbytes"
+
+
+def test_the_signature_names_the_method_and_every_class(registered: ServedProject) -> None:
+    with quietly():
+        from mlflow.models import Model
+
+        model = Model.load(str(registered.artifacts(LORA)))
+        example = model.load_input_example(str(registered.artifacts(LORA)))
+    assert model.signature.outputs.input_names() == [
+        "label",
+        "probability",
+        "probability_ham",
+        "probability_spam",
+    ]
+    (parameter,) = model.signature.params
+    assert (parameter.name, parameter.default) == ("method", "lora")
+    assert all(isinstance(text, str) for text in example)
+
+
+def test_running_again_and_sync_register_nothing_twice(again: ServedProject) -> None:
+    lines, before = Lines(), again.everything()
+    again.log("compare", progress=lines)
+    result = again.sync()
+    assert again.everything() == before
+    assert lines.lines == []
+    assert (result.models.new, result.models.known) == ((), (f"{FULL} 1", f"{LORA} 1"))
+
+
+def test_a_model_of_somebody_else_keeps_its_alias(again: ServedProject) -> None:
+    client, model = again.client(), "lora-compare-of-another-team"
+    client.create_registered_model(model)
+    client.create_model_version(model, again.version(FULL).source)
+    client.set_registered_model_alias(model, "champion", "1")
+    again.log("compare")
+    assert again.champions() == [(LORA, 1), (model, 1)]
+
+
+def test_nothing_is_written_where_nothing_is_new(
+    again: ServedProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writes: list[str] = []
+    for name in dir(MlflowClient):
+        if name.startswith(("create_", "set_", "update_", "delete_", "log_", "finalize_")):
+            monkeypatch.setattr(MlflowClient, name, lambda *a, n=name, **k: writes.append(n))
+    again.sync()
+    assert writes == []
+
+
+def test_another_verdict_moves_the_crown_and_registers_nothing(again: ServedProject) -> None:
+    file = again.paths.metrics("comparison")
+    found = read_json(file)
+    found["pairs"][0]["verdict"] = "A better"
+    write_json(file, found)
+
+    again.log("compare")
+
+    assert again.versions() == [(FULL, 1), (LORA, 1)]
+    assert again.champions() == [(FULL, 1)]
+    assert "full is better than lora" in again.version(FULL).description
+    assert "Champion" not in again.version(LORA).description
+
+
+def test_other_weights_are_a_new_version_which_takes_the_crown(again: ServedProject) -> None:
+    write_method(again.paths.base.parent, "lora", METHODS["lora"], seed=9)
+    again.log("compare")
+    assert again.versions() == [(FULL, 1), (LORA, 1), (LORA, 2)]
+    assert again.champions() == [(LORA, 2)]
+
+
+def test_the_models_of_a_queued_experiment_are_registered_without_a_crown(
+    again: ServedProject, template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment = copied(template, tmp_path / "copy")
+    write_method(experiment.paths.base.parent, "lora", METHODS["lora"], seed=9)
+    monkeypatch.setenv("DVC_ROOT", str(again.paths.root))
+    experiment.log("compare")
+    assert again.versions() == [(FULL, 1), (LORA, 1), (LORA, 2)]
+    assert again.champions() == [(LORA, 1)]
+
+
+def test_large_models_wait_to_be_asked_for(
+    project: ServedProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tracking, "UPLOAD_LIMIT", 1000)
+    lines = Lines()
+    project.log("compare", progress=lines)
+    (line,) = lines.lines
+    assert f"too large to be registered unasked: {FULL}, {LORA}" in line
+    assert "lora-compare register" in line
+    assert project.versions() == []
+
+    monkeypatch.chdir(project.paths.root)
+    asked = CliRunner().invoke(main, ["register", "--method", "lora"])
+    assert asked.exit_code == 0, asked.output
+    assert f"registered in MLflow: {LORA} 1; champion: {LORA} 1" in asked.output
+    assert project.versions() == [(LORA, 1)]
+    again = CliRunner().invoke(main, ["register"])
+    assert f"registered in MLflow: {FULL} 1" in again.output
+    assert (
+        CliRunner()
+        .invoke(main, ["register"])
+        .output.endswith(f"registered before: {FULL} 1, {LORA} 1\n")
+    )
+
+
+@pytest.mark.parametrize(
+    ("method", "message"),
+    [("nobody", "nobody"), ("lora", "There is no model of lora that belongs to what is on disk")],
+)
+def test_register_says_what_there_is_no_model_of(
+    project: ServedProject, monkeypatch: pytest.MonkeyPatch, method: str, message: str
+) -> None:
+    shutil.rmtree(project.paths.model("lora"))
+    project.paths.cost("lora").unlink()
+    monkeypatch.chdir(project.paths.root)
+    result = CliRunner().invoke(main, ["register", "--method", method])
+    assert result.exit_code == 2
+    assert message in result.output
+    assert project.versions() == []
+
+
+def test_sync_waits_for_the_comparison_and_register_does_not(project: ServedProject) -> None:
+    project.paths.metrics("comparison").unlink()
+    assert project.sync().models.new == ()
+    made = tracking.register(project.paths, project.params, SILENT, "lora")
+    assert (made.new, made.champion) == ((f"{LORA} 1",), None)
+    assert project.champions() == []
+
+
+def test_a_registry_that_fails_costs_one_warning_and_no_run(
+    project: ServedProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise MlflowException("no room for models")
+
+    lines = Lines()
+    for request in ("search_registered_models", "log_model_artifacts", "create_model_version"):
+        with monkeypatch.context() as patch:
+            patch.setattr(MlflowClient, request, refuse)
+            project.log("compare", progress=lines)
+        assert project.versions() == []
+    assert len(lines.lines) == 3
+    assert all("no room for models" in line for line in lines.lines)
+    assert all("lora-compare sync" in line for line in lines.lines)
+    assert project.waiting() == []
+    assert project.run("lora").data.metrics["test/accuracy"] == 0.96
+
+    project.log("compare", progress=lines)
+    assert lines.lines[3:] == [
+        f"registered in MLflow: {FULL} 1, {LORA} 1; champion: {LORA} 1",
+    ]
+    assert project.versions() == [(FULL, 1), (LORA, 1)]
+    # What was cut off is gone; what had come whole was used.
+    assert [str(model.status) for model in project.logged_models()] == ["READY", "READY"]
+    assert [len(project.run(m).outputs.model_outputs) for m in ("full", "lora")] == [1, 1]
+
+
+REQUESTS = (
+    "search_registered_models",
+    "create_registered_model",
+    "search_logged_models",
+    "create_logged_model",
+    "log_model_artifacts",
+    "finalize_logged_model",
+    "get_run",
+    "log_outputs",
+    "create_model_version",
+    "set_registered_model_alias",
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("failure", [MlflowException("no"), RuntimeError("surprise")], ids=str)
+@pytest.mark.parametrize("request_", REQUESTS)
+def test_a_registration_cut_off_at_any_request_is_completed_and_never_doubled(
+    project: ServedProject,
+    registered: ServedProject,
+    monkeypatch: pytest.MonkeyPatch,
+    request_: str,
+    failure: Exception,
+) -> None:
+    def fail(*args: object, **kwargs: object) -> None:
+        raise failure
+
+    lines = Lines()
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, request_, fail)
+        project.log("compare", progress=lines)
+    assert len(lines.lines) == 1
+    assert str(failure) in lines.lines[0]
+
+    project.sync()
+    assert project.versions() == registered.versions()
+    assert project.champions() == registered.champions()
+    assert [str(model.status) for model in project.logged_models()] == ["READY", "READY"]
+    for method in ("full", "lora"):
+        assert len(project.run(method).outputs.model_outputs) == 1
+    before = project.everything()
+    project.sync()
+    assert project.everything() == before
+
+
+def test_models_of_an_earlier_version_of_this_project_are_left_out(project: ServedProject) -> None:
+    config = read_json(project.paths.model("full") / "config.json")
+    write_json(project.paths.model("full") / "config.json", {**config, "base": {"sha256": "0"}})
+    (project.paths.model("lora") / "SHA256SUMS").unlink()
+    assert project.sync().models == tracking.Registered()
+
+
+@pytest.mark.slow
+def test_a_real_server_takes_the_same_and_sync_changes_nothing(
+    tmp_path: Path, template: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "server").mkdir()
+    with real_server(tmp_path / "server", empty_store) as (address, _):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+        project = copied(template, tmp_path / "project")
+        project.uri = address
+        project.log_pipeline()
+        assert project.versions() == [(FULL, 1), (LORA, 1)]
+        assert project.champions() == [(LORA, 1)]
+        before = project.everything()
+        assert project.sync().models.new == ()
+        assert project.everything() == before
+        with quietly():
+            import mlflow
+
+            mlflow.set_tracking_uri(address)
+            model = mlflow.pyfunc.load_model(f"models:/{LORA}@champion")
+            assert len(model.predict(TEXTS)) == len(TEXTS)
+
+
+ELSEWHERE = """
+import importlib.metadata, json, sys
+sys.path = [path for path in sys.path if not path.endswith("src")]
+known = importlib.metadata.version
+def version(name):
+    if name == "lora-compare":
+        raise importlib.metadata.PackageNotFoundError(name)
+    return known(name)
+importlib.metadata.version = version
+import mlflow
+mlflow.set_tracking_uri(sys.argv[1])
+model = mlflow.pyfunc.load_model("models:/lora-compare-lora@champion")
+answers = {m: model.predict(json.loads(sys.argv[2]), params={"method": m}) for m in sys.argv[3:]}
+import lora_compare
+loaded = sorted({name.partition(".")[0] for name in sys.modules})
+print(json.dumps({"file": lora_compare.__file__, "version": lora_compare.__version__,
+    "answers": {m: a.to_dict("list") for m, a in answers.items()}, "loaded": loaded,
+    "default": model.predict(json.loads(sys.argv[2])).to_dict("list")}))
+"""
+
+
+@pytest.mark.slow
+def test_one_model_answers_for_every_adapter_far_from_the_project_by_the_code_it_brings(
+    project: ServedProject, tmp_path: Path
+) -> None:
+    head = MethodParams(trainable="head", learning_rate=1.0, weight_decay=0.0)
+    project.params = project.params.model_copy(
+        update={"methods": {**project.params.methods, "head": head}}
+    )
+    for path in (project.paths.history, project.paths.cost, project.paths.metrics):
+        path("head").write_bytes(path("lora").read_bytes())
+    write_method(project.paths.base.parent, "head", head, seed=3)
+    project.sync()
+    expected = {
+        method: load_method(
+            project.paths.model(method), load_base(project.paths.base)
+        ).probabilities(TEXTS)
+        for method in ("lora", "head")
+    }
+    # Nothing of the project is there any more, but for what the registry keeps.
+    for name in ("models", "params.yaml", "dvc.yaml", "metrics", "reports", "stages", "data"):
+        target = project.paths.root / name
+        shutil.rmtree(target) if target.is_dir() else target.unlink()
+    away = tmp_path / "away"
+    away.mkdir()
+
+    done = subprocess.run(
+        [sys.executable, "-c", ELSEWHERE, project.uri, json.dumps(TEXTS), "lora", "head"],
+        cwd=away,
+        env={k: v for k, v in environment().items() if k != "PYTHONPATH"},
+        capture_output=True,
+        text=True,
+    )
+
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout.splitlines()[-1])
+    assert said["file"].startswith(str(project.artifacts(LORA)))
+    assert said["version"] == "unknown"
+    assert said["default"] == said["answers"]["lora"]
+    for method, probabilities in expected.items():
+        answer = said["answers"][method]
+        chances = np.array([answer["probability_ham"], answer["probability_spam"]]).T
+        np.testing.assert_allclose(chances, probabilities, rtol=0, atol=1e-6)
+        assert answer["label"] == [("ham", "spam")[row.argmax()] for row in probabilities]
+    assert {IMPORTED_AS.get(name, name) for name in said["loaded"]} >= set(REQUIREMENTS)
+    assert "huggingface_hub" not in said["loaded"]

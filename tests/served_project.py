@@ -1,0 +1,49 @@
+"""Real models of a moment: a random base of a few tokens, and methods that were never trained."""
+
+from pathlib import Path
+
+import torch
+
+from lora_compare.adapters import choose_trainable, save_method, untuned
+from lora_compare.base import load_base, make_base, save_base
+from lora_compare.params import ClassifierParams, MethodParams, ModelParams, PretrainingParams
+from lora_compare.paths import Paths
+from lora_settings import lora_settings
+
+CLASSES = ["ham", "spam"]
+HEAD = ClassifierParams(position="last_token", bias=True)
+METHODS = {
+    "full": MethodParams(trainable="all", learning_rate=1.0, weight_decay=0.0),
+    "lora": MethodParams(
+        trainable="lora", learning_rate=1.0, weight_decay=0.0, lora=lora_settings()
+    ),
+}
+TOKENS_FROM = [f"win prize {i} now" for i in range(8)] + [f"see you at {i} then" for i in range(8)]
+
+
+def write_base(folder: Path, seed: int = 1) -> None:
+    """Write a small base with random weights to `folder`."""
+    tokens = PretrainingParams(vocabulary_size=300)
+    model = ModelParams(name="gpt2-nano", weights="random", seed=seed, pretraining=tokens)
+    save_base(make_base(model, TOKENS_FROM, torch.device("cpu")), folder)
+
+
+def write_method(models: Path, name: str, method: MethodParams, seed: int) -> None:
+    """Write a method to `models`/`name`, its trained tensors moved by random steps of `seed`."""
+    base = load_base(models / "base")
+    classifier = untuned(base, CLASSES, HEAD, seed)
+    choose_trainable(classifier.model, method, seed)
+    random = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in classifier.model.parameters():
+            if parameter.requires_grad:
+                step = torch.randn(parameter.shape, generator=random)
+                parameter.add_(0.1 * parameter.abs().mean().clamp(min=0.1) * step)
+    save_method(models / name, classifier, method, seed, base)
+
+
+def write_models(paths: Paths, **seeds: int) -> None:
+    """Write a base and the methods `full` and `lora` to a project, with these seeds."""
+    write_base(paths.base)
+    for name, method in METHODS.items():
+        write_method(paths.base.parent, name, method, seeds.get(name, 0))
