@@ -83,3 +83,10 @@ def _short(value: float) -> str:
 def setting(value: Any) -> str:
     """Return a setting as YAML would show it."""
     return value if isinstance(value, str) else canonical_json(value).strip()
+
+
+def shorten(text: str, length: int) -> str:
+    """Return a text, or its beginning with how long the whole is."""
+    if len(text) <= length:
+        return text
+    return text[:length] + f"\N{HORIZONTAL ELLIPSIS} ({len(text):,} characters)"
