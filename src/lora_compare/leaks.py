@@ -12,7 +12,7 @@ from lora_compare.twins import Twin, closest_twins
 
 LIKENESS = {
     "exact": "word for word",
-    "normalized": "but for case, numbers, punctuation and spacing",
+    "normalized": "but for numbers and case",
     "near": "nearly",
 }
 """How a test message stands in the training split, by the kind of its twin."""

@@ -216,7 +216,8 @@ def _learned(outcome: Outcome) -> dict[str, Any]:
     """Return where a method's curves end, and where its validation loss is lowest."""
     history = outcome.history
     assert isinstance(history, pd.DataFrame)
-    last, best = history.iloc[-1], history.loc[history["validation_loss"].idxmin()]
+    best = history.iloc[int(np.argmin(history["validation_loss"]))]
+    last = history.iloc[-1]
     figures = ("train_loss", "validation_loss", "train_accuracy", "validation_accuracy")
     return {
         "method": outcome.name,
