@@ -113,6 +113,16 @@ def write_inputs(
     return paths, params
 
 
+def make_wrong(paths: Paths, methods: Sequence[str], n: int) -> None:
+    """Swap the answers of the first messages of both classes that methods got right."""
+    for name in methods:
+        file = paths.predictions(name)
+        text = file.read_text(encoding="utf-8")
+        text = text.replace(",ham,ham,", ",ham,spam,", n).replace(",spam,spam,", ",spam,ham,", n)
+        file.write_text(text, encoding="utf-8")
+        seal(file)
+
+
 def _training(texts: Sequence[str], labels: np.ndarray[Any, Any]) -> pd.DataFrame:
     near = [f"{text} {text} {text} {text} x" for text in texts[4:8]]
     leaked = [*texts[:2], *(f"{text.upper()}!" for text in texts[2:4]), *near]

@@ -1,6 +1,5 @@
 """The report in a real browser: what is seen first, on a phone, in the dark, on paper."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +8,8 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page
 
-from comparison_inputs import METHODS, make_texts, write_inputs
-from lora_compare.paths import Paths
+from comparison_inputs import METHODS, make_texts, make_wrong, write_inputs
 from lora_compare.report import write_comparison
-from lora_compare.sums import seal
 
 pytestmark = pytest.mark.browser
 
@@ -37,16 +34,6 @@ KINDS: dict[str, dict[str, Any]] = {
     "seven classes": {"n": 210, "classes": [f"a class called {i}" for i in range(7)]},
     "hostile": {"n": 60, "texts": [*HOSTILE, *make_texts(60 - len(HOSTILE))]},
 }
-
-
-def make_wrong(paths: Paths, methods: Sequence[str], n: int) -> None:
-    """Swap the answers of the first messages of both classes that methods got right."""
-    for name in methods:
-        file = paths.predictions(name)
-        text = file.read_text(encoding="utf-8")
-        text = text.replace(",ham,ham,", ",ham,spam,", n).replace(",spam,spam,", ",spam,ham,", n)
-        file.write_text(text, encoding="utf-8")
-        seal(file)
 
 
 @pytest.fixture(scope="module")

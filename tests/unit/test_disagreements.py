@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from comparison_inputs import write_inputs
+from comparison_inputs import make_wrong, write_inputs
 from lora_compare import disagreements, leaks, origins
 from lora_compare.disagreements import find_cases
 from lora_compare.evidence import Evidence, load_evidence
@@ -18,7 +18,10 @@ N = 296
 
 @pytest.fixture(scope="module")
 def evidence(tmp_path_factory: pytest.TempPathFactory) -> Evidence:
-    paths, params = write_inputs(tmp_path_factory.mktemp("inputs"), ("full", "lora", "lora_r4"), N)
+    names = ("full", "lora", "lora_r4")
+    paths, params = write_inputs(tmp_path_factory.mktemp("inputs"), names, N)
+    # So that there are messages that all get wrong.
+    make_wrong(paths, names, 5)
     return load_evidence(paths, params)
 
 
