@@ -168,7 +168,7 @@ def test_paper_shows_everything_and_cuts_nothing(
     # What is folded, or filtered away on the screen, is on paper all the same.
     hidden = page.evaluate(
         """() => [...document.querySelectorAll('details table, #messages tbody tr, figure')]
-          .filter(one => one.getBoundingClientRect().height === 0)
+          .filter(one => !one.checkVisibility())
           .map(one => one.outerHTML.slice(0, 120))"""
     )
     assert hidden == []
