@@ -88,6 +88,12 @@ def table(
 
 
 def plain(text: str) -> str:
-    """Return text in which what could be a tag, a link or a table becomes an entity."""
+    """Return text in which what could be a tag, a link or a table becomes an entity.
+
+    What turns the direction of the text around it becomes a replacement character.
+    """
     one_line = " ".join(str(text).split())
-    return re.sub(r"[\\`*\[\]<>|&]", lambda match: f"&#{ord(match[0])};", one_line)
+    upright = re.sub("[\u202a-\u202e\u2066-\u2069]", "\N{REPLACEMENT CHARACTER}", one_line)
+    return re.sub(
+        r"[\\`*\[\]<>|&@]|:(?=//)|(?<=www)\.", lambda match: f"&#{ord(match[0])};", upright
+    )
