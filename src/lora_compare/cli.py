@@ -216,7 +216,7 @@ def report(quiet: bool) -> None:
         try:
             comparison = write_comparison(paths, params, progress)
         except MissingArtifactError as error:
-            error.next = f"dvc pull, where a remote has the results; else {error.next}"
+            error.next = "dvc pull, where a remote has the results\nor make them here: dvc repro"
             raise
     progress.say(headline(comparison))
     progress.say(f"the report is {paths.report('html')}")

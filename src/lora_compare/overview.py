@@ -101,7 +101,8 @@ def prices(comparison: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
 
     Under its name stands one record a price: `title`, `value` as text, `share` of what the full
     fine-tuning costs as text (empty for that itself, where it is not known, and for baselines),
-    and `part`, the per cent of the dearest method (None for a baseline and the unknown).
+    and `part`, the per cent of the dearest method (None for a baseline, the unknown, and where there
+    is one method only).
 
     Args:
         comparison: The content of metrics/comparison.json.
@@ -131,7 +132,7 @@ def _price(
     share, part = "", None
     if methods and value is not None:
         dearest = max(other[key] or 0 for other in methods)
-        part = round(100 * value / dearest, 2) if dearest else None
+        part = round(100 * value / dearest, 2) if dearest and len(methods) > 1 else None
         if full is not None and full is not record and full[key]:
             share = formats.share(value / full[key])
     return {"title": title, "value": write(value), "share": share, "part": part}

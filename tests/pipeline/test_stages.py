@@ -390,10 +390,8 @@ def test_the_comparison_shows_what_an_import_did_not_cost(
     assert cost["train_seconds"] == 0.0
     assert cost["examples_per_second"] is cost["peak_memory_bytes"] is None
     report = (with_import / "reports/comparison.md").read_text()
-    (row,) = (
-        line for line in report.splitlines() if line.startswith("| theirs | ") and "%" in line
-    )
-    assert row.count("n/a") == 2  # time and memory
+    results, *_ = (line for line in report.splitlines() if line.startswith("| theirs | "))
+    assert results.count("n/a") == 2  # time and memory
     assert "theirs" in (with_import / "reports/plots/loss.svg").read_text()
     assert "theirs" in (with_import / "reports/comparison.html").read_text()
     monkeypatch.chdir(with_import)

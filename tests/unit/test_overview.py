@@ -68,12 +68,17 @@ def test_a_price_is_a_number_a_share_of_full_and_a_part_of_the_dearest():
 
 def test_what_was_not_paid_is_not_known_and_a_baseline_has_no_part():
     imported = record("theirs", train_seconds=0.0, peak_memory_bytes=None)
-    table = prices(comparison(imported))
+    table = prices(comparison(imported, record("head")))
     assert [price["value"] for price in table["theirs"]] == ["1,000", "n/a", "n/a", "4.0 kB"]
     assert [price["part"] for price in table["theirs"]] == [100.0, None, None, 100.0]
     assert [price["value"] for price in table["untuned"]] == ["0", "20.0 s", "5.0 MB", "n/a"]
     assert {price["part"] for price in table["tfidf"]} == {None}
     assert {price["share"] for rows in table.values() for price in rows} == {""}
+
+
+def test_of_one_method_there_is_nothing_to_compare_a_price_with():
+    table = prices(comparison(record("full")))
+    assert [price["part"] for price in table["full"]] == [None] * 4
 
 
 @pytest.mark.parametrize(

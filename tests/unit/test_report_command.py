@@ -56,8 +56,9 @@ def test_a_missing_file_is_named_with_the_way_to_get_it(project: Path):
     done = report()
     assert done.exit_code == 2
     assert "lora.csv is missing" in done.stderr
+    assert "the output of the stage evaluate@lora" in done.stderr
     assert "dvc pull" in done.stderr
-    assert "dvc repro evaluate@lora" in done.stderr
+    assert "dvc repro" in done.stderr
     assert not (project / "reports" / "comparison.html").exists()
 
 
