@@ -73,7 +73,7 @@ def share(ratio: float | None) -> str:
     """Return a ratio to a reference as a percentage of it, such as `7.1 %`."""
     if ratio is None:
         return UNKNOWN
-    return f"{100 * ratio:.2g} %" if ratio < 0.0995 else f"{100 * ratio:.0f} %"
+    return f"{100 * ratio:.2g} %" if ratio < 0.0995 else f"{100 * ratio:,.0f} %"
 
 
 def _short(value: float) -> str:

@@ -101,8 +101,8 @@ def prices(comparison: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
 
     Under its name stands one record a price: `title`, `value` as text, `share` of what the full
     fine-tuning costs as text (empty for that itself, where it is not known, and for baselines),
-    and `part`, the per cent of the dearest method (None for a baseline, the unknown, and where there
-    is one method only).
+    and `part`, the per cent of the dearest method (None for a baseline, for the unknown, and where
+    there is one method only).
 
     Args:
         comparison: The content of metrics/comparison.json.
