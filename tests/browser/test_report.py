@@ -14,6 +14,7 @@ from lora_compare.report import write_comparison
 pytestmark = pytest.mark.browser
 
 DESKTOP, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
+SIZES = [PHONE, DESKTOP, *({"width": width, "height": 700} for width in (320, 768, 880, 1000))]
 PAPER = {"width": 703, "height": 1017}
 """What A4 leaves between the page's margins, in CSS pixels."""
 
@@ -130,7 +131,7 @@ def test_a_phone_shows_the_verdict_and_every_interval_of_two_methods_first(
     assert bottom(page, ".tiles") < PHONE["height"] / 2
 
 
-@pytest.mark.parametrize("size", [PHONE, {"width": 320, "height": 600}, DESKTOP], ids=str)
+@pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size['width']}")
 @pytest.mark.parametrize("kind", KINDS)
 def test_nothing_is_cut_off(
     page: Page, reports: dict[str, Path], kind: str, size: dict[str, int]
