@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev repro summary results ui test test-slow parity benchmark \
+.PHONY: help setup setup-dev repro summary report results ui test test-slow parity benchmark \
   benchmark-pipeline faults fuzz lint types check reproducible audit lock clean
 
 help: ## list these targets
@@ -43,6 +43,9 @@ repro: setup ## set up, run the pipeline, print the comparison
 
 summary: setup ## print the comparison again
 	@lora-compare summary
+
+report: setup ## write reports/comparison.html again, from files alone
+	@lora-compare report
 
 results: setup ## write the comparison into README.md
 	@lora-compare summary --write README.md

@@ -9,23 +9,11 @@ from lora_compare.progress import Progress
 @stage("compare")
 def main(paths: Paths, params: Params, progress: Progress) -> None:
     """Read what the methods did, test every pair, write the comparison and its report."""
-    from lora_compare.comparison import compare, headline
-    from lora_compare.evidence import answers, curves, load_evidence
-    from lora_compare.files import write_csv, write_json
-    from lora_compare.report import write_report
-    from lora_compare.sums import seal
-    from lora_compare.twins import near_duplicate_groups
+    from lora_compare.comparison import headline
+    from lora_compare.report import write_comparison
 
-    with progress.work("compare"):
-        evidence = load_evidence(paths, params)
-        groups = near_duplicate_groups(evidence.texts)
-        comparison = compare(evidence, groups, params.split.seed)
-        write_json(paths.metrics("comparison"), comparison)
-        write_csv(paths.curves, curves(evidence))
-        write_csv(paths.answers, answers(evidence))
-    with progress.work("write the report"):
-        write_report(paths, params, evidence, comparison)
-    seal(paths.curves, paths.answers, *map(paths.report, ("md", "html")), paths.plots)
+    # The command `lora-compare report` does the same: it must write the same bytes.
+    comparison = write_comparison(paths, params, progress)
     progress.say(headline(comparison))
 
 

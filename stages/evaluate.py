@@ -20,6 +20,7 @@ def main(paths: Paths, params: Params, progress: Progress, method: str) -> None:
     from lora_compare.seeding import choose_device, make_deterministic
     from lora_compare.sums import seal
     from lora_compare.tokens import check_fit, read_examples
+    from lora_compare.versions import EVALUATION, versions
 
     params.method(method)
     make_deterministic(params.training.seed, params.threads)
@@ -54,7 +55,8 @@ def main(paths: Paths, params: Params, progress: Progress, method: str) -> None:
     if error:
         metrics["merge_error"] = error
     write_json(paths.metrics(method), metrics)
-    write_json(paths.evaluation(method), {**metrics, "calibration": results.calibration})
+    more = {"calibration": results.calibration, "versions": versions(*EVALUATION)}
+    write_json(paths.evaluation(method), {**metrics, **more})
     write_csv(paths.predictions(method), results.predictions)
     seal(paths.evaluation(method), paths.predictions(method))
     progress.say(f"{method}: test accuracy {metrics['test']['accuracy']:.2%}")

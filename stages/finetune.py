@@ -26,7 +26,7 @@ def main(paths: Paths, params: Params, progress: Progress, method: str, live: Tr
     from lora_compare.imported import adopt
     from lora_compare.interruption import deferred
     from lora_compare.precision import choose_precision
-    from lora_compare.provenance import provenance
+    from lora_compare.provenance import ENVIRONMENT, provenance
     from lora_compare.seeding import choose_device, make_deterministic
     from lora_compare.sums import seal
     from lora_compare.tokens import read_examples
@@ -72,8 +72,10 @@ def main(paths: Paths, params: Params, progress: Progress, method: str, live: Tr
     cost = cost_figures(result, device, dtype)
     save_method(paths.model(method), classifier, settings, training.seed, base, count, origin)
     write_csv(paths.history(method), columns(result.history))
-    for path in (paths.cost(method), paths.cost_copy(method)):
-        write_json(path, cost)
+    write_json(paths.cost(method), cost)
+    # Where it ran, for the report: in the metrics it would be a wide column of DVC's tables.
+    environment = {key: origin[key] for key in ENVIRONMENT}
+    write_json(paths.cost_copy(method), {**cost, "environment": environment})
     seal(paths.history(method), paths.cost_copy(method))
     paths.checkpoint(method).unlink(missing_ok=True)
     done = f"trained {result.examples} examples in {result.seconds:.1f} s"

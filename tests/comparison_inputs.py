@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from lora_compare.corpus import make_split, write_split
 from lora_compare.files import write_json
 from lora_compare.metrics import evaluate_predictions
 from lora_compare.params import Params, parse_params
@@ -25,9 +26,16 @@ METHODS = {
     + ADAPTER.format(r=4)
     + "}",
     "last_block": "{trainable: last_block, learning_rate: 5.0e-5, weight_decay: 0.1}",
+    "head": "{trainable: head, learning_rate: 1.0e-3, weight_decay: 0.0}",
 }
-TRAINED = {"full": 1_074_690, "lora": 166_432, "lora_r4": 41_608, "last_block": 198_786}
-ACCURACY = {"full": 0.975, "lora": 0.98, "lora_r4": 0.965, "last_block": 0.93}
+TRAINED = {
+    "full": 1_074_690,
+    "lora": 166_432,
+    "lora_r4": 41_608,
+    "last_block": 198_786,
+    "head": 258,
+}
+ACCURACY = {"full": 0.975, "lora": 0.98, "lora_r4": 0.965, "last_block": 0.93, "head": 0.87}
 
 WORDS = """ok see you at the gym later bring my book please train is late again call me when home
 winner claim prize urgent free text stop cash offer reply now bank code order parcel"""
@@ -79,7 +87,11 @@ def write_inputs(
     texts: Sequence[str] | None = None,
     classes: Sequence[str] = CLASSES,
 ) -> tuple[Paths, Params]:
-    """Write the outputs of split, baseline, finetune and evaluate under `root`."""
+    """Write the outputs of download, split, baseline, finetune and evaluate under `root`.
+
+    The first eight test messages have a twin in the training split: two word for word, two but
+    for case and digits, four nearly.
+    """
     paths, params = Paths(root), make_params(methods)
     texts = list(texts or make_texts(n))
     labels = np.arange(n) % len(classes)
@@ -94,7 +106,29 @@ def write_inputs(
         )
     write_json(paths.metrics("baseline"), figures)
     write_json(paths.metrics("split"), _split(n, labels, classes))
+    write_split(paths.split("train"), _training(texts, labels))
+    source = {"source": "bundled", "sha256": "5e" * 32, "bytes": 1234, "rows": 5574}
+    write_json(paths.provenance, source)
+    seal(paths.provenance)
     return paths, params
+
+
+def make_wrong(paths: Paths, methods: Sequence[str], n: int) -> None:
+    """Swap the answers of the first messages of both classes that methods got right."""
+    for name in methods:
+        file = paths.predictions(name)
+        text = file.read_text(encoding="utf-8")
+        text = text.replace(",ham,ham,", ",ham,spam,", n).replace(",spam,spam,", ",spam,ham,", n)
+        file.write_text(text, encoding="utf-8")
+        seal(file)
+
+
+def _training(texts: Sequence[str], labels: np.ndarray[Any, Any]) -> pd.DataFrame:
+    near = [f"{text} {text} {text} {text} x" for text in texts[4:8]]
+    leaked = [*texts[:2], *(f"{text.upper()}!" for text in texts[2:4]), *near]
+    own = [f"an invoice of the month number {i} is attached" for i in range(20)]
+    known = [int(label) for label in labels[: len(leaked)]]
+    return make_split([*known, *[0] * len(own)], [*leaked, *own])
 
 
 def _write_method(
@@ -110,7 +144,8 @@ def _write_method(
     _write_predictions(paths, name, texts, labels, chances, classes)
     write_json(
         paths.evaluation(name),
-        _figures(labels, chances, trained, 1_074_690, 4 * trained + 900, classes),
+        _figures(labels, chances, trained, 1_074_690, 4 * trained + 900, classes)
+        | {"versions": {"python": "3.11.9", "scikit-learn": "1.8.0"}},
     )
     cost = {
         "train_seconds": 14.2 + trained / 6e4,
@@ -120,6 +155,11 @@ def _write_method(
         "device": "cpu",
         "dtype": "float32",
         "threads": 2,
+        "environment": {
+            "device": "cpu",
+            "platform": {"system": "Linux", "machine": "x86_64", "cpu_capability": "AVX2"},
+            "versions": {"lora-compare": "0.1.0", "python": "3.11.9", "torch": "2.13.0"},
+        },
     }
     write_json(paths.cost_copy(name), cost)
     paths.history(name).parent.mkdir(parents=True, exist_ok=True)
@@ -197,5 +237,5 @@ def _split(n: int, labels: np.ndarray[Any, Any], classes: Sequence[str]) -> dict
         "duplicates_removed": 403,
         "conflicting_texts": 0,
         "splits": dict.fromkeys(("train", "validation", "test", "unused"), part),
-        "test_rows_with_twin_in_train": {"exact": 0, "normalized": 6, "near": 11},
+        "test_rows_with_twin_in_train": {"exact": 2, "normalized": 4, "near": 8},
     }

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from lora_compare import __version__
 from lora_compare.console import report_user_errors
-from lora_compare.errors import DataError, ParamsError
+from lora_compare.errors import DataError, MissingArtifactError, ParamsError
 from lora_compare.lines import read_lines
 from lora_compare.params import Params, load_params
 from lora_compare.paths import Paths, require
@@ -192,6 +192,36 @@ def summary(target: Path | None) -> None:
         write_results(target, read_comparison(paths.metrics("comparison")))
     if doubt:
         click.echo(f"\n{doubt}")
+
+
+@main.command()
+@click.option("--quiet", is_flag=True, help="Print errors only.")
+@report_user_errors
+def report(quiet: bool) -> None:
+    """Write the report again from files alone: page, markdown, plots and the comparison.
+
+    It is what the stage compare does, without DVC: nothing is trained, and the same results give
+    the same bytes, so that DVC sees no change. Use it after `dvc pull`.
+
+    \b
+    dvc pull && lora-compare report
+    """  # noqa: D301 (click reads the \b as a character)
+    from lora_compare.comparison import headline
+    from lora_compare.report import write_comparison
+    from lora_compare.writer import only_writer
+
+    paths, params = _project()
+    progress = Progress(quiet)
+    with only_writer(paths.writer("compare"), "compare"):
+        try:
+            comparison = write_comparison(paths, params, progress)
+        except MissingArtifactError as error:
+            error.next = "dvc pull, where a remote has the results\nor make them here: dvc repro"
+            raise
+    progress.say(headline(comparison))
+    progress.say(f"the report is {paths.report('html')}")
+    if doubt := _doubt(paths):
+        progress.say(doubt)
 
 
 def _doubt(paths: Paths) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from lora_compare.corpus import read_split
 from lora_compare.errors import DataError
 from lora_compare.files import read_json
 from lora_compare.params import Params
@@ -59,16 +60,30 @@ class Evidence:
         methods: The methods of params.yaml in its order.
         baselines: TF-IDF and the untuned model.
         split: metrics/split.json.
+        training: The training split: Label, an index into the classes, and Text.
+        source: data/raw/provenance.json: where the messages come from.
     """
 
     methods: tuple[Outcome, ...]
     baselines: tuple[Outcome, ...]
     split: Mapping[str, Any]
+    training: pd.DataFrame
+    source: Mapping[str, Any]
 
     @property
     def outcomes(self) -> tuple[Outcome, ...]:
         """Methods, then baselines."""
         return self.methods + self.baselines
+
+    @property
+    def names(self) -> list[str]:
+        """The methods' names."""
+        return [method.name for method in self.methods]
+
+    @property
+    def classes(self) -> list[str]:
+        """The names of the classes; a label in the training split is an index into them."""
+        return list(self.split["classes"])
 
     @property
     def texts(self) -> list[str]:
@@ -97,7 +112,13 @@ def load_evidence(paths: Paths, params: Params) -> Evidence:
         )
         for name in BASELINES
     )
-    evidence = Evidence(methods, baselines, read_json(require(paths.metrics("split"), "split")))
+    evidence = Evidence(
+        methods,
+        baselines,
+        read_json(require(paths.metrics("split"), "split")),
+        read_split(paths.split("train")),
+        json.loads(read_verified(paths.provenance, "download")),
+    )
     _check_same_messages(paths, evidence)
     return evidence
 

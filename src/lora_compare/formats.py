@@ -73,7 +73,7 @@ def share(ratio: float | None) -> str:
     """Return a ratio to a reference as a percentage of it, such as `7.1 %`."""
     if ratio is None:
         return UNKNOWN
-    return f"{100 * ratio:.2g} %" if ratio < 0.0995 else f"{100 * ratio:.0f} %"
+    return f"{100 * ratio:.2g} %" if ratio < 0.0995 else f"{100 * ratio:,.0f} %"
 
 
 def _short(value: float) -> str:
@@ -83,3 +83,10 @@ def _short(value: float) -> str:
 def setting(value: Any) -> str:
     """Return a setting as YAML would show it."""
     return value if isinstance(value, str) else canonical_json(value).strip()
+
+
+def shorten(text: str, length: int) -> str:
+    """Return a text, or its beginning with how long the whole is."""
+    if len(text) <= length:
+        return text
+    return text[:length] + f"\N{HORIZONTAL ELLIPSIS} ({len(text):,} characters)"

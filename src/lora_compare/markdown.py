@@ -1,4 +1,4 @@
-"""The comparison as markdown: for reports/comparison.md and for a README."""
+"""The results as markdown, for a README too."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -6,11 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from lora_compare import formats
-from lora_compare.comparison import differing_settings, headline, shown_settings
+from lora_compare.comparison import headline
 from lora_compare.errors import DataError
-from lora_compare.evidence import Evidence
 from lora_compare.files import write_text
-from lora_compare.params import Params
 from lora_compare.summary import caution, price_sentence
 
 PRICE_HEADER = (
@@ -22,12 +20,6 @@ PRICE_HEADER = (
     "peak memory",
     "artifact size",
 )
-PAIR_HEADER = ("A", "B", "A - B in points (95 % interval)", "McNemar p", "Holm p", "verdict")
-CHART_TITLES = {
-    "parameters": "Test accuracy by trained parameters",
-    "loss": "Loss by epoch",
-    "accuracy": "Accuracy by epoch",
-}
 
 
 def render_results(comparison: Mapping[str, Any]) -> str:
@@ -39,9 +31,9 @@ def render_results(comparison: Mapping[str, Any]) -> str:
     records = [*comparison["methods"], *comparison["baselines"]]
     price, warning = price_sentence(comparison["reference"]), caution(comparison)
     parts = [
-        f"**{_plain(headline(comparison))}**",
-        *(_plain(text) for text in (warning, price) if text),
-        _markdown_table(PRICE_HEADER, [_price_row(record) for record in records]),
+        f"**{plain(headline(comparison))}**",
+        *(plain(text) for text in (warning, price) if text),
+        table(PRICE_HEADER, [_price_row(record) for record in records]),
     ]
     return "\n\n".join(parts)
 
@@ -68,38 +60,6 @@ def write_results(path: Path, comparison: Mapping[str, Any]) -> None:
     write_text(path, f"{found[1]}{render_results(comparison)}\n{found[2]}")
 
 
-def render_markdown(params: Params, evidence: Evidence, comparison: Mapping[str, Any]) -> str:
-    """Return the verdict, the tables, the leak counts and the differing settings.
-
-    Args:
-        params: The experiment, for the settings.
-        evidence: What the methods and baselines did.
-        comparison: The content of metrics/comparison.json.
-    """
-    names = [method.name for method in evidence.methods]
-    twins = evidence.split["test_rows_with_twin_in_train"]
-    differing = shown_settings(differing_settings(params, names))
-    parts = [
-        "# Comparison of fine-tuning methods",
-        render_results(comparison),
-        "## Every pair",
-        _markdown_table(
-            PAIR_HEADER,
-            [_pair_row(pair) for pair in comparison["pairs"]],
-        ),
-        "## Charts",
-        *(f"![{title}](plots/{file}.svg)" for file, title in CHART_TITLES.items()),
-        "## Test messages that also stand in the training split",
-        _markdown_table(tuple(twins), [[formats.count(value) for value in twins.values()]]),
-        "## Settings in which the methods differ",
-        _markdown_table(
-            ("setting", *names), [[key, *values.values()] for key, values in differing.items()]
-        ),
-        "The mistakes, the disagreements and all settings are in comparison.html.",
-    ]
-    return "\n\n".join(parts) + "\n"
-
-
 def _price_row(record: Mapping[str, Any]) -> list[str]:
     interval = (record["test_accuracy_low"], record["test_accuracy_high"])
     return [
@@ -113,25 +73,27 @@ def _price_row(record: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _pair_row(pair: Mapping[str, Any]) -> list[str]:
-    low, high = (formats.points(end) for end in pair["accuracy_difference_ci95"])
-    return [
-        pair["a"],
-        pair["b"],
-        f"{formats.points(pair['accuracy_difference'])} ({low} to {high})",
-        formats.p_value(pair["mcnemar_p"]),
-        formats.p_value(pair["holm_p"]),
-        pair["verdict"],
-    ]
-
-
-def _markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def table(
+    header: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    bold: Sequence[Sequence[bool]] = (),
+) -> str:
+    """Return a table; of each row the last cells are bold where `bold` says so."""
     lines = [list(header), ["---"] * len(header)]
-    body = [[_plain(cell) for cell in row] for row in rows]
+    body = [[plain(cell) for cell in row] for row in rows]
+    for row, marks in zip(body, bold, strict=False):
+        first = len(row) - len(marks)
+        row[first:] = [f"**{c}**" if b else c for c, b in zip(row[first:], marks, strict=True)]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines + body)
 
 
-def _plain(text: str) -> str:
-    """Return text in which what could be a tag, a link or a table becomes an entity."""
+def plain(text: str) -> str:
+    """Return text in which what could be a tag, a link or a table becomes an entity.
+
+    What turns the direction of the text around it becomes a replacement character.
+    """
     one_line = " ".join(str(text).split())
-    return re.sub(r"[\\`*\[\]<>|&]", lambda match: f"&#{ord(match[0])};", one_line)
+    upright = re.sub("[\u202a-\u202e\u2066-\u2069]", "\N{REPLACEMENT CHARACTER}", one_line)
+    return re.sub(
+        r"[\\`*\[\]<>|&@]|:(?=//)|(?<=www)\.", lambda match: f"&#{ord(match[0])};", upright
+    )

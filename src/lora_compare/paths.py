@@ -91,7 +91,7 @@ class Paths:
         return self.root / "metrics" / f"{method}_cost.json"
 
     def cost_copy(self, method: str) -> Path:
-        """Return the copy of a cost file in a folder that `compare` can depend on."""
+        """Return the cost file with versions and machine, in a folder that `compare` depends on."""
         return self.root / "reports" / "costs" / f"{method}_cost.json"
 
     def evaluation(self, method: str) -> Path:

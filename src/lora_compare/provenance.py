@@ -2,21 +2,20 @@
 
 import platform
 from collections.abc import Iterable, Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from lora_compare import __version__
 from lora_compare.files import sha256, sha256_of
 from lora_compare.params import Params
 from lora_compare.paths import Paths
 from lora_compare.sums import digest
 from lora_compare.tracking.lineage import Pipeline
+from lora_compare.versions import TRAINING, versions
 
-LIBRARIES = ("torch", "tiktoken", "safetensors")
-"""What computes and stores a model."""
+ENVIRONMENT = ("device", "platform", "versions")
+"""What of a provenance tells about the machine, and not about the work."""
 
 
 def provenance(
@@ -66,9 +65,8 @@ def provenance(
 
 
 def _versions(device: torch.device) -> dict[str, str | None]:
-    versions = {"lora-compare": __version__, "python": platform.python_version()}
-    versions |= {name: version(name) for name in LIBRARIES}
-    return versions | ({"cuda": torch.version.cuda} if device.type == "cuda" else {})
+    cuda = {"cuda": torch.version.cuda} if device.type == "cuda" else {}
+    return versions(*TRAINING) | cuda
 
 
 def _device(device: torch.device) -> str:

@@ -1,10 +1,12 @@
-"""The comparison as a page that opens offline, and as markdown.
+"""The comparison as a page that opens offline, as markdown, and as charts.
 
 Messages are hostile input: the page's template escapes every value, and forbids the browser
 to run or fetch anything.
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,26 +14,73 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from lora_compare import charts, formats
+from lora_compare import charts, formats, leaks, origins, overview
+from lora_compare.addresses import without_credentials
 from lora_compare.comparison import (
     TESTED_BASELINE,
+    compare,
     differing_settings,
     headline,
     shown_settings,
 )
-from lora_compare.evidence import Evidence, Outcome
-from lora_compare.files import write_text
-from lora_compare.markdown import render_markdown
+from lora_compare.disagreements import find_cases
+from lora_compare.evidence import Evidence, Outcome, answers, curves, load_evidence
+from lora_compare.files import write_csv, write_json, write_text
+from lora_compare.markdown_report import render_markdown
 from lora_compare.metrics import calibration_bins
 from lora_compare.params import Params
 from lora_compare.paths import Paths
+from lora_compare.progress import SILENT, Progress
 from lora_compare.summary import caution, price_sentence
-
-MOST_MESSAGES = 100
-"""Messages in one table of the page; the files of predictions hold all."""
+from lora_compare.sums import seal
+from lora_compare.twins import Twin, near_duplicate_groups
 
 LONGEST_MESSAGE = 600
 """Characters of a message that the page shows."""
+
+MOST_PAIRS = 50
+"""Twins in training and test that the page shows."""
+
+NUMBERS = (
+    "percent",
+    "percent_interval",
+    "points",
+    "decimal",
+    "p_value",
+    "count",
+    "size",
+    "duration",
+    "share",
+)
+"""Functions of `formats` that the template uses."""
+
+
+def write_comparison(paths: Paths, params: Params, progress: Progress = SILENT) -> dict[str, Any]:
+    """Write all outputs of the stage compare from those of earlier stages; return the comparison.
+
+    The same inputs give the same bytes. Nothing is trained or evaluated, and no model is read.
+
+    Args:
+        paths: The project.
+        params: The experiment.
+        progress: Where the time of each part is noted.
+
+    Raises:
+        MissingArtifactError: A file is missing; the message names the stage that writes it.
+        IntegrityError: A file has changed since its stage wrote it.
+        DataError: Two files of predictions are not about the same messages.
+    """
+    with progress.work("compare"):
+        evidence = load_evidence(paths, params)
+        groups = near_duplicate_groups(evidence.texts)
+        comparison = compare(evidence, groups, params.split.seed)
+        write_json(paths.metrics("comparison"), comparison)
+        write_csv(paths.curves, curves(evidence))
+        write_csv(paths.answers, answers(evidence))
+    with progress.work("write the report"):
+        write_report(paths, params, evidence, comparison)
+    seal(paths.curves, paths.answers, *map(paths.report, ("md", "html")), paths.plots)
+    return comparison
 
 
 def write_report(
@@ -53,14 +102,15 @@ def write_report(
     for old in paths.plots.glob("*.svg"):
         if old.stem not in drawings:
             old.unlink()
-    write_text(paths.report("html"), render_html(params, evidence, comparison, drawings))
-    write_text(paths.report("md"), render_markdown(params, evidence, comparison))
+    twins = leaks.find_leaks(evidence)
+    write_text(paths.report("html"), render_html(params, evidence, comparison, drawings, twins))
+    write_text(paths.report("md"), render_markdown(params, evidence, comparison, twins))
 
 
 def draw(evidence: Evidence, comparison: Mapping[str, Any]) -> dict[str, str]:
     """Return every chart as SVG text under the name of its file."""
     histories = {m.name: m.history for m in evidence.methods if m.history is not None}
-    tfidf = _baseline(comparison, TESTED_BASELINE)
+    tfidf = next((b for b in comparison["baselines"] if b["method"] == TESTED_BASELINE), None)
     drawings = {
         "loss": charts.curves(histories, "loss", "Loss"),
         "accuracy": charts.curves(histories, "accuracy", "Accuracy"),
@@ -82,13 +132,14 @@ def render_html(
     evidence: Evidence,
     comparison: Mapping[str, Any],
     drawings: Mapping[str, str],
+    twins: Sequence[Twin],
 ) -> str:
     """Return the page: one file without a script, a link outside, or a font to fetch.
 
-    Arguments as in `write_report`; `drawings` come from `draw`.
+    Arguments as in `write_report`; `drawings` come from `draw`, `twins` from `find_leaks`.
     """
-    names = [method.name for method in evidence.methods]
     found, _, numbers = headline(comparison).partition(": ")
+    environments = origins.environments(evidence)
     return (
         _environment()
         .get_template("comparison.html.j2")
@@ -99,17 +150,27 @@ def render_html(
             price=price_sentence(comparison["reference"]),
             caution=caution(comparison),
             params=params,
-            names=names,
-            classes=evidence.methods[0].classes,
-            colours={name: charts.colour(index) for index, name in enumerate(names)},
-            scale=_scale(comparison),
+            names=evidence.names,
+            classes=evidence.classes,
+            places={name: place for place, name in enumerate(evidence.names)},
+            colours=len(charts.COLOURS),
+            axis=overview.make_axis(comparison),
+            descriptions=overview.describe(params),
+            prices=overview.prices(comparison),
             drawings=drawings,
+            learned=[_learned(method) for method in evidence.methods],
             matrices={m.name: _matrix_in_words(m) for m in evidence.methods},
-            disagreements=_disagreements(evidence),
-            mistakes={outcome.name: _mistakes(outcome) for outcome in evidence.methods},
+            cases=find_cases(evidence, leaks.leaked(evidence, twins).tolist()),
             split=evidence.split,
-            differing=shown_settings(differing_settings(params, names)),
+            leaks=leaks.accuracies(evidence, twins),
+            likeness=leaks.LIKENESS,
+            twins=leaks.pairs(evidence, twins)[:MOST_PAIRS],
+            n_twins=len(twins),
+            differing=shown_settings(differing_settings(params, evidence.names)),
             settings=_all_settings(params),
+            environments=environments,
+            same_machine=all(map(origins.alike, environments.values())),
+            source=origins.source(evidence),
         )
     )
 
@@ -123,31 +184,24 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-
-    def inline(svg: str, description: str) -> Markup:
-        """Return a chart of ours, which is SVG already, with its description for a listener."""
-        attributes = f'<svg role="img" aria-label="{escape(description)}" '
-        return Markup(svg.replace("<svg ", attributes, 1))  # noqa: S704 (matplotlib escapes)
-
-    names = ("percent", "percent_interval", "points", "decimal", "p_value", "count", "size")
-    environment.filters |= {name: getattr(formats, name) for name in names}
-    environment.filters |= {name: getattr(formats, name) for name in ("duration", "share")}
-    environment.filters["inline"] = inline
+    environment.filters |= {name: getattr(formats, name) for name in NUMBERS}
+    environment.filters |= {
+        "inline": _inline,
+        "cut": partial(formats.shorten, length=LONGEST_MESSAGE),
+    }
     return environment
 
 
-def _baseline(comparison: Mapping[str, Any], name: str) -> Mapping[str, Any] | None:
-    return next((b for b in comparison["baselines"] if b["method"] == name), None)
+def _inline(svg: str, description: str) -> Markup:
+    """Return a chart of ours, which is SVG already, with its description for a listener.
 
-
-def _scale(comparison: Mapping[str, Any]) -> dict[str, float]:
-    """Return the ends of the axis on which the table draws intervals, as fractions.
-
-    The untuned model is left of it: with it on the axis the methods would be one blot.
+    The page has a colour for each method in light and one in dark.
     """
-    rivals = [*comparison["methods"], _baseline(comparison, TESTED_BASELINE)]
-    lowest = min(record["test_accuracy_low"] for record in rivals if record is not None)
-    return {"low": max(0.0, np.floor(20 * lowest - 0.2) / 20), "high": 1.0}
+    for place, paint in enumerate(charts.COLOURS):
+        # Only a style knows the page's colours; a fill beside it is a tip, which has no colour.
+        svg = re.sub(rf"(?<=: ){paint}\b", f"var(--c{place})", svg, flags=re.IGNORECASE)
+    attributes = f'<svg role="img" aria-label="{escape(description)}" '
+    return Markup(svg.replace("<svg ", attributes, 1))  # noqa: S704 (matplotlib escapes)
 
 
 def _calibration(outcome: Outcome) -> list[dict[str, Any]]:
@@ -156,6 +210,22 @@ def _calibration(outcome: Outcome) -> list[dict[str, Any]]:
     labels = outcome.predictions["label"].map(places).to_numpy(dtype=np.int64)
     columns = [f"p_{name}" for name in classes]
     return calibration_bins(labels, outcome.predictions[columns].to_numpy(dtype=np.float64))
+
+
+def _learned(outcome: Outcome) -> dict[str, Any]:
+    """Return where a method's curves end, and where its validation loss is lowest."""
+    history = outcome.history
+    assert isinstance(history, pd.DataFrame)
+    best = history.iloc[int(np.argmin(history["validation_loss"]))]
+    last = history.iloc[-1]
+    figures = ("train_loss", "validation_loss", "train_accuracy", "validation_accuracy")
+    return {
+        "method": outcome.name,
+        "steps": int(last["step"]),
+        **{name: float(last[name]) for name in figures},
+        "best_loss": float(best["validation_loss"]),
+        "best_epoch": float(best["epoch"]),
+    }
 
 
 def _matrix_in_words(outcome: Outcome) -> str:
@@ -170,51 +240,16 @@ def _matrix_in_words(outcome: Outcome) -> str:
     return f"Confusion matrix of {outcome.name}. Wrongly classified: {shown}."
 
 
-def _disagreements(evidence: Evidence) -> dict[str, Any]:
-    """Return the test messages to which two methods gave different answers."""
-    answers = pd.DataFrame({m.name: m.predictions["predicted"] for m in evidence.methods})
-    labels = evidence.methods[0].predictions["label"]
-    rows = np.flatnonzero(answers.nunique(axis=1) > 1)
-    return {
-        "total": len(rows),
-        "rows": [
-            {
-                "text": _shown_text(evidence.texts[row]),
-                "label": labels.iloc[row],
-                "answers": answers.iloc[row].to_dict(),
-            }
-            for row in rows[:MOST_MESSAGES]
-        ],
-    }
-
-
-def _mistakes(outcome: Outcome) -> dict[str, Any]:
-    """Return a method's wrong answers on the test split, the most confident first."""
-    wrong = outcome.predictions[~outcome.correct]
-    chances = wrong[[f"p_{name}" for name in outcome.classes]].max(axis=1)
-    order = chances.sort_values(ascending=False, kind="stable").index[:MOST_MESSAGES]
-    return {
-        "total": len(wrong),
-        "rows": [
-            {
-                "text": _shown_text(str(wrong.at[row, "text"])),
-                "label": wrong.at[row, "label"],
-                "predicted": wrong.at[row, "predicted"],
-                "confidence": chances.at[row],
-            }
-            for row in order
-        ],
-    }
-
-
-def _shown_text(text: str) -> str:
-    if len(text) <= LONGEST_MESSAGE:
-        return text
-    return text[:LONGEST_MESSAGE] + f"\N{HORIZONTAL ELLIPSIS} ({len(text):,} characters)"
-
-
-def _all_settings(params: Params) -> dict[str, str]:
-    # Where runs are shown changes no result, so the stage need not depend on it.
-    settings = params.flat().items()
-    shown = (item for item in settings if not item[0].startswith("tracking."))
-    return {key: formats.setting(value) for key, value in shown}
+def _all_settings(params: Params) -> dict[str, dict[str, str]]:
+    """Return every setting as YAML would show it, by section and key; a method is a section."""
+    sections: dict[str, dict[str, str]] = {}
+    for key, value in params.flat().items():
+        section, _, name = key.partition(".")
+        if section == "methods":
+            method, _, name = name.partition(".")
+            section = f"methods.{method}"
+        # Where runs are shown changes no result, so the stage need not depend on it.
+        if section != "tracking":
+            text = without_credentials(formats.setting(value))
+            sections.setdefault(section, {})[name] = text
+    return sections

@@ -2,7 +2,8 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -69,6 +70,65 @@ def find_twins(texts: Sequence[str], others: Sequence[str]) -> dict[str, Mask]:
         "normalized": _contained(normalized, other_normalized),
         "near": near,
     }
+
+
+@dataclass(frozen=True)
+class Twin:
+    """A text and the text most like it among others.
+
+    Attributes:
+        row: Of the text.
+        other: Row of its twin among the others.
+        kind: The narrowest meaning by which they are twins, as `find_twins` has them.
+        cosine: Of their n-gram vectors, in 0..1.
+    """
+
+    row: int
+    other: int
+    kind: Literal["exact", "normalized", "near"]
+    cosine: float
+
+
+def closest_twins(texts: Sequence[str], others: Sequence[str]) -> list[Twin]:
+    """Return each of `texts` that has a twin among `others` with the one most like it.
+
+    The texts are those of which `find_twins` says so; of equally close twins the first counts.
+    """
+    normalized, other_normalized = [[normalize(t) for t in side] for side in (texts, others)]
+    places, normalized_places = _first_places(others), _first_places(other_normalized)
+    near = _nearest(normalized, other_normalized)
+    twins = []
+    for row, (text, plain) in enumerate(zip(texts, normalized, strict=True)):
+        if text in places:
+            twins.append(Twin(row, places[text], "exact", 1.0))
+        elif plain in normalized_places:
+            twins.append(Twin(row, normalized_places[plain], "normalized", 1.0))
+        elif row in near:
+            twins.append(Twin(row, near[row][0], "near", near[row][1]))
+    return twins
+
+
+def _first_places(texts: Sequence[str]) -> dict[str, int]:
+    places: dict[str, int] = {}
+    for place, text in enumerate(texts):
+        places.setdefault(text, place)
+    return places
+
+
+def _nearest(normalized: list[str], others: list[str]) -> dict[int, tuple[int, float]]:
+    """Return the nearest of the others and its cosine for each row that has a near twin."""
+    if not normalized or not others:
+        return {}
+    vectors = _vectorize(normalized + others)
+    left, right = vectors[: len(normalized)], vectors[len(normalized) :]
+    found: list[tuple[int, float, int]] = []
+    for rows, columns in _near_pairs(left, right):
+        distances = -_cosines(left, right, rows, columns)
+        found.extend(zip(rows.tolist(), distances.tolist(), columns.tolist(), strict=True))
+    nearest: dict[int, tuple[int, float]] = {}
+    for row, distance, column in sorted(found):
+        nearest.setdefault(row, (column, -distance))
+    return nearest
 
 
 def near_duplicate_groups(texts: Sequence[str]) -> npt.NDArray[np.int64]:

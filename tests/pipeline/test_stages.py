@@ -1,10 +1,12 @@
 """Every stage as its command, one after the other, in one small project."""
 
 import json
+import re
 import shlex
 import shutil
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pandas as pd
@@ -13,7 +15,7 @@ from click.testing import CliRunner
 from safetensors.torch import load_file
 
 from lora_compare import cli
-from lora_compare.files import sha256
+from lora_compare.files import read_json, sha256
 from lora_compare.params import load_params
 from lora_compare.paths import Paths
 from lora_compare.sums import seal
@@ -166,6 +168,31 @@ def test_the_comparison_names_both_methods_and_a_verdict(project: Path) -> None:
     html = (project / "reports/comparison.html").read_text()
     assert "lora" in html
     assert 'src="http' not in html
+
+
+def test_where_a_method_ran_stands_beside_its_cost_and_on_the_page(project: Path) -> None:
+    paths = Paths(project)
+    cost, beside = read_json(paths.cost("lora")), read_json(paths.cost_copy("lora"))
+    provenance = read_json(paths.model("lora") / "provenance.json")
+    environment = {key: provenance[key] for key in ("device", "platform", "versions")}
+    assert beside == {**cost, "environment": environment}
+    assert read_json(paths.evaluation("lora"))["versions"]["scikit-learn"] == version(
+        "scikit-learn"
+    )
+    page = paths.report("html").read_text(encoding="utf-8")
+    for name in ("torch", "numpy", "safetensors", "scikit-learn"):
+        assert re.search(rf">{name}</th>\s*<td[^>]*>{re.escape(version(name))}<", page), name
+
+
+def test_the_command_report_writes_the_bytes_of_the_stage(inside: Path) -> None:
+    files = [
+        p for name in ("reports", "metrics") for p in (inside / name).rglob("*") if p.is_file()
+    ]
+    before = {path: path.read_bytes() for path in files}
+    (inside / "reports" / "comparison.html").unlink()
+    result = CliRunner().invoke(cli.main, ["report"])
+    assert result.exit_code == 0, result.output
+    assert {path: path.read_bytes() for path in files} == before
 
 
 def test_a_second_run_gives_the_same_bytes(inside: Path) -> None:
@@ -390,10 +417,8 @@ def test_the_comparison_shows_what_an_import_did_not_cost(
     assert cost["train_seconds"] == 0.0
     assert cost["examples_per_second"] is cost["peak_memory_bytes"] is None
     report = (with_import / "reports/comparison.md").read_text()
-    (row,) = (
-        line for line in report.splitlines() if line.startswith("| theirs | ") and "%" in line
-    )
-    assert row.count("n/a") == 2  # time and memory
+    results, *_ = (line for line in report.splitlines() if line.startswith("| theirs | "))
+    assert results.count("n/a") == 2  # time and memory
     assert "theirs" in (with_import / "reports/plots/loss.svg").read_text()
     assert "theirs" in (with_import / "reports/comparison.html").read_text()
     monkeypatch.chdir(with_import)

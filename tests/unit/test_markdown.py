@@ -1,13 +1,15 @@
 """The README's results are those of the metrics in git."""
 
+import html
 import json
+import re
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from lora_compare.errors import DataError
-from lora_compare.markdown import render_results, write_results
+from lora_compare.markdown import render_results, table, write_results
 from small_project import ROOT
 
 
@@ -41,3 +43,24 @@ def test_a_file_without_marks_is_left_as_it_is(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no place for results"):
         write_results(path, {})
     assert path.read_text() == "# A\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<script>alert(1)</script>",
+        "a | b \\| c\n| d | e |",
+        "[prize](http://evil.example) ![](x.png) `code` **bold**",
+        "see https://evil.example or www.evil.example, mail me@evil.example",
+        "\u202egnirts desrever\u2066",
+        "&lt;b&gt; &#60;",
+    ],
+)
+def test_a_cell_holds_nothing_that_markdown_acts_on(text: str) -> None:
+    lines = table(("message",), [[text]]).splitlines()
+    assert len(lines) == 3
+    assert lines[2].count("|") == 2
+    inner = lines[2].strip("| ")
+    assert not re.search(r"[<>\[\]`*@\\\u202e\u2066]|://|www\.|&(?!#\d+;)", inner)
+    upright = re.sub("[\u202e\u2066]", "\N{REPLACEMENT CHARACTER}", text)
+    assert html.unescape(inner) == " ".join(upright.split())

@@ -99,3 +99,22 @@ def test_no_texts_have_no_twins() -> None:
 def test_one_repeated_text_is_its_own_twin() -> None:
     assert twins.find_twins(["a"] * 3, ["a"])["near"].all()
     assert twins.near_duplicate_groups(["hello there"] * 3).tolist() == [0, 0, 0]
+
+
+def test_the_closest_twin_is_that_of_brute_force() -> None:
+    texts, others = make_texts(1, 120), make_texts(2, 200) + make_texts(1, 30)
+    cosines = brute_force_cosines(texts + others)[:120, 120:]
+    masks = twins.find_twins(texts, others)
+    found = twins.closest_twins(texts, others)
+    assert [twin.row for twin in found] == np.flatnonzero(np.any([*masks.values()], 0)).tolist()
+    assert {twin.kind for twin in found} == {"exact", "normalized", "near"}
+    for twin in found:
+        assert twin.kind == next(kind for kind, mask in masks.items() if mask[twin.row])
+        assert twin.cosine == pytest.approx(cosines[twin.row].max())
+        assert cosines[twin.row, twin.other] == pytest.approx(twin.cosine)
+
+
+def test_a_text_word_for_word_is_closer_than_one_but_for_digits() -> None:
+    (twin,) = twins.closest_twins(["Call 5 now"], ["Call 7 now", "call 5 now", "Call 5 now"])
+    assert twin == twins.Twin(0, 2, "exact", 1.0)
+    assert twins.closest_twins(["a"], []) == []

@@ -2,10 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
 
 LINE = 13.0
 """Height of a label in points."""
@@ -74,12 +73,13 @@ def _top(block: Sequence[int], heights: Sequence[float], gap: float) -> float:
     return _bottom(block, heights, gap) + gap * (len(block) - 1)
 
 
-def label_ends(axes: "Axes", ends: Sequence[Mark]) -> None:
-    """Write each curve's name to the right of its end."""
+def label_ends(axes: Axes, ends: Sequence[Mark]) -> list[list[Artist]]:
+    """Write each curve's name to the right of its end; return its text and its line."""
     _settle(axes)
     heights = [float(axes.transData.transform((end.x, end.y))[1]) for end in ends]
+    drawn: list[list[Artist]] = []
     for end, height, place in zip(ends, heights, spread(heights), strict=True):
-        axes.annotate(
+        label = axes.annotate(
             end.name,
             (end.x, end.y),
             xytext=(16, place - height),
@@ -95,13 +95,17 @@ def label_ends(axes: "Axes", ends: Sequence[Mark]) -> None:
                 "shrinkB": 1,
             },
         )
+        assert label.arrow_patch is not None
+        drawn.append([label, label.arrow_patch])
+    return drawn
 
 
-def label_spots(axes: "Axes", spots: Sequence[Mark]) -> None:
+def label_spots(axes: Axes, spots: Sequence[Mark]) -> list[Artist]:
     """Write each point's name above or below its interval, where nothing else stands."""
     _settle(axes)
     left, _, right, _ = axes.bbox.extents
     taken = [_stem(axes, spot) for spot in spots]
+    drawn: list[Artist] = []
     for spot, stem in zip(spots, list(taken), strict=True):
         middle, half = (stem[0] + stem[2]) / 2, text_width(spot.name) / 2
         centre = min(max(middle, left + half), right - half)
@@ -109,7 +113,7 @@ def label_spots(axes: "Axes", spots: Sequence[Mark]) -> None:
         boxes = [(centre - half, base, centre + half, base + LINE) for base in bases]
         box = next((b for b in boxes if not any(_overlap(b, other) for other in taken)), boxes[0])
         taken.append(box)
-        axes.annotate(
+        label = axes.annotate(
             spot.name,
             (centre, box[1] + LINE / 2),
             xycoords="figure pixels",
@@ -117,15 +121,17 @@ def label_spots(axes: "Axes", spots: Sequence[Mark]) -> None:
             va="center",
             annotation_clip=False,
         )
+        drawn.append(label)
+    return drawn
 
 
-def _settle(axes: "Axes") -> None:
+def _settle(axes: Axes) -> None:
     """Let the axes take the limits of all that was drawn: positions depend on them."""
     axes.get_xlim()
     axes.get_ylim()
 
 
-def _stem(axes: "Axes", spot: Mark) -> Box:
+def _stem(axes: Axes, spot: Mark) -> Box:
     x, bottom = axes.transData.transform((spot.x, spot.y if spot.low is None else spot.low))
     _, top = axes.transData.transform((spot.x, spot.y if spot.high is None else spot.high))
     return float(x) - 5, float(bottom), float(x) + 5, float(top)

@@ -1,0 +1,79 @@
+"""What the test split shares with the training split, and what it is worth without that."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lora_compare.evidence import Evidence
+from lora_compare.statistics import wilson_interval
+from lora_compare.twins import Twin, closest_twins
+
+LIKENESS = {
+    "exact": "word for word",
+    "normalized": "but for numbers and case",
+    "near": "nearly",
+}
+"""How a test message stands in the training split, by the kind of its twin."""
+
+
+def find_leaks(evidence: Evidence) -> list[Twin]:
+    """Return each test message that has a twin in the training split, with its closest one."""
+    return closest_twins(evidence.texts, evidence.training["Text"].tolist())
+
+
+def leaked(evidence: Evidence, leaks: Sequence[Twin]) -> npt.NDArray[np.bool_]:
+    """Return whether each test message has a twin in the training split, shape (n,)."""
+    mask = np.zeros(len(evidence.texts), dtype=bool)
+    mask[[twin.row for twin in leaks]] = True
+    return mask
+
+
+def accuracies(evidence: Evidence, leaks: Sequence[Twin]) -> list[dict[str, Any]]:
+    """Return every outcome's accuracy on all test messages, on those with a twin and without.
+
+    Each record has `method`, and under `all`, `leaked` and `clean` the accuracy, its Wilson
+    interval and the number of messages: (accuracy, (low, high), n); None of no messages.
+    """
+    mask = leaked(evidence, leaks)
+    parts = {"all": np.ones_like(mask), "leaked": mask, "clean": ~mask}
+    return [
+        {
+            "method": outcome.name,
+            **{name: _accuracy(outcome.correct[part]) for name, part in parts.items()},
+        }
+        for outcome in evidence.outcomes
+    ]
+
+
+def pairs(evidence: Evidence, leaks: Sequence[Twin]) -> list[dict[str, Any]]:
+    """Return the twins as records: both texts and classes, how alike, who was right.
+
+    The closest come first: word for word, then by `normalize`, then by falling cosine.
+    """
+    order = list(LIKENESS)
+    closest = sorted(leaks, key=lambda twin: (order.index(twin.kind), -twin.cosine, twin.row))
+    labels = evidence.methods[0].predictions["label"].tolist()
+    known = evidence.training["Text"].tolist(), evidence.training["Label"].tolist()
+    return [
+        {
+            "text": evidence.texts[twin.row],
+            "label": labels[twin.row],
+            "twin": known[0][twin.other],
+            "twin_label": evidence.classes[known[1][twin.other]],
+            "kind": twin.kind,
+            "cosine": twin.cosine,
+            "right": [bool(method.correct[twin.row]) for method in evidence.methods],
+        }
+        for twin in closest
+    ]
+
+
+def _accuracy(
+    correct: npt.NDArray[np.bool_],
+) -> tuple[float, tuple[float, float], int] | None:
+    if not len(correct):
+        return None
+    right, n = int(correct.sum()), len(correct)
+    return right / n, wilson_interval(right, n), n

@@ -1,0 +1,59 @@
+"""Debian's chromium, and pages that must not reach beyond this machine."""
+
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+CHROMIUM = "/usr/bin/chromium"
+
+ARGUMENTS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+)
+"""Tests run as root in containers; and the browser itself shall ask nothing of the network."""
+
+LOOPBACK = {"127.0.0.1", "localhost", "::1"}
+
+
+def is_local(address: str) -> bool:
+    """Whether an address is of a file, of the page itself, or of a server on this machine."""
+    parts = urlsplit(address)
+    return parts.scheme in ("file", "data", "blob", "about") or parts.hostname in LOOPBACK
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Browser]:
+    """The browser, started once."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=[*ARGUMENTS])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(chromium: Browser) -> Iterator[Page]:
+    """An empty page of 1280 x 800; a request beyond this machine or an error fails the test."""
+    context = chromium.new_context(viewport={"width": 1280, "height": 800})
+    page = context.new_page()
+    troubles: list[str] = []
+
+    def note_request(request):
+        if not is_local(request.url):
+            troubles.append(f"request: {request.url}")
+
+    def note_console(message):
+        if message.type == "error":
+            troubles.append(f"console: {message.text}")
+
+    page.on("request", note_request)
+    page.on("console", note_console)
+    page.on("pageerror", lambda error: troubles.append(f"error: {error}"))
+    yield page
+    context.close()
+    assert troubles == []

@@ -1,0 +1,290 @@
+"""The report in a real browser: what is seen first, on a phone, in the dark, on paper."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Page
+
+from comparison_inputs import ACCURACY, METHODS, TRAINED, make_texts, make_wrong, write_inputs
+from lora_compare.report import write_comparison
+
+pytestmark = pytest.mark.browser
+
+DESKTOP, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
+WIDTHS = (320, 390, 768, 880, 1000, 1280)
+"""Of phones, of a tablet, and on both sides of where the page changes its layout."""
+
+PAPER = {"width": 703, "height": 1017}
+"""What A4 leaves between the page's margins, in CSS pixels."""
+
+HOSTILE = (
+    "<script>document.title = 'run'</script>",
+    "</td></table><img src=http://evil.example/x.png onerror=alert(1)>",
+    "<style>body { display: none }</style><b id='leaks'>",
+    "\u202egnirts desrever \x07 \u2066isolated",
+    "\u0645\u0631\u062d\u0628\u0627 \u0628\u0643 " * 40,
+    "w" * 10_000,
+    "two words " * 1_000,
+)
+
+LONG_NAMES = ("x" * 64, "lora" + "_with_a_name" * 5)
+
+KINDS: dict[str, dict[str, Any]] = {
+    "two methods": {},
+    "one method": {"methods": ("lora",), "n": 80},
+    "five methods": {"methods": tuple(METHODS), "n": 200},
+    "seven classes": {"n": 210, "classes": [f"a class called {i}" for i in range(7)]},
+    "long names": {
+        "methods": ("full", *LONG_NAMES),
+        "n": 60,
+        "classes": [f"a class with a whole sentence as its name, number {i}" for i in range(3)],
+    },
+    "hostile": {"n": 60, "texts": [*HOSTILE, *make_texts(60 - len(HOSTILE))]},
+}
+
+
+@pytest.fixture(scope="module")
+def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The page of every kind of evidence."""
+    pages = {}
+    with pytest.MonkeyPatch.context() as patch:
+        for name in LONG_NAMES:
+            patch.setitem(METHODS, name, METHODS["lora"])
+            patch.setitem(TRAINED, name, 1_557_611_200)
+            patch.setitem(ACCURACY, name, 0.9)
+        for number, (kind, options) in enumerate(KINDS.items()):
+            paths, params = write_inputs(tmp_path_factory.mktemp(f"report{number}"), **options)
+            # So that hostile messages are shown, and messages that all get wrong.
+            wrong = {"hostile": ["lora"], "five methods": options.get("methods", ())}
+            make_wrong(paths, wrong.get(kind, ()), len(HOSTILE))
+            write_comparison(paths, params)
+            pages[kind] = paths.report("html")
+    return pages
+
+
+def show(page: Page, file: Path, size: dict[str, int] = DESKTOP, scheme: str = "light") -> None:
+    page.set_viewport_size(size)
+    page.emulate_media(color_scheme=scheme)
+    page.goto(file.as_uri())
+
+
+def open_all(page: Page) -> None:
+    page.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
+
+
+def overflow(page: Page) -> int:
+    """Return by how many pixels the page is wider than the window."""
+    return page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
+
+
+def cut(page: Page) -> list[str]:
+    """Return elements that end beyond the window and are in nothing that scrolls."""
+    return page.evaluate(
+        """() => [...document.querySelectorAll('main *, header *')]
+          .filter(one => !one.closest('svg') && one.checkVisibility())
+          .filter(one => one.getBoundingClientRect().right > innerWidth + 1)
+          .filter(one => {
+            const box = one.closest('.scroll');
+            return !box || getComputedStyle(box).overflowX !== 'auto' || one === box;
+          })
+          .map(one => one.outerHTML.slice(0, 120))"""
+    )
+
+
+def bottom(page: Page, selector: str) -> float:
+    box = page.locator(selector).first.bounding_box()
+    assert box is not None
+    return box["y"] + box["height"]
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "long names"])
+def test_the_first_screen_holds_verdict_intervals_baseline_and_price(
+    page: Page, reports: dict[str, Path], kind: str
+) -> None:
+    show(page, reports[kind])
+    assert bottom(page, "h1") < 200
+    rows = page.locator(".forest tbody tr")
+    methods = KINDS[kind].get("methods", ("full", "lora"))
+    assert rows.count() == len(methods) + 2
+    for row in rows.all():
+        box = row.bounding_box()
+        assert box is not None
+        assert box["y"] + box["height"] <= DESKTOP["height"]
+        assert row.locator("td.price").count() == 4
+    # A drawn interval for every method and for TF-IDF, and TF-IDF's line beside each.
+    for index in range(len(methods) + 1):
+        drawn = rows.nth(index).locator(".plot .bar").bounding_box()
+        assert drawn is not None
+        assert drawn["width"] > 5
+        assert rows.nth(index).locator(".plot .rival").count() == 1
+    assert "tfidf" in rows.nth(len(methods)).inner_text()
+
+
+def test_a_phone_shows_the_verdict_and_every_interval_of_two_methods_first(
+    page: Page, reports: dict[str, Path]
+) -> None:
+    show(page, reports["two methods"], PHONE)
+    plots = page.locator(".forest tbody .plot")
+    boxes = [plots.nth(index).bounding_box() for index in range(3)]
+    assert all(box and box["y"] + box["height"] <= PHONE["height"] for box in boxes)
+    assert bottom(page, ".tiles") < PHONE["height"] / 2
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_nothing_is_cut_off(page: Page, reports: dict[str, Path], kind: str) -> None:
+    show(page, reports[kind])
+    open_all(page)
+    for width in WIDTHS:
+        page.set_viewport_size({"width": width, "height": 800})
+        assert overflow(page) <= 0, width
+        assert cut(page) == [], width
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_axe_finds_nothing(
+    page: Page, reports: dict[str, Path], kind: str, size: dict[str, int], scheme: str
+) -> None:
+    show(page, reports[kind], size, scheme)
+    open_all(page)
+    results = Axe().run(page)
+    assert results.violations_count == 0, results.generate_report()
+
+
+def test_dark_is_dark_and_light_is_light(page: Page, reports: dict[str, Path]) -> None:
+    seen = {}
+    for scheme in ("light", "dark"):
+        show(page, reports["two methods"], scheme=scheme)
+        style = "getComputedStyle(document.body)"
+        seen[scheme] = [page.evaluate(f"{style}.{name}") for name in ("backgroundColor", "color")]
+    brightness = {
+        scheme: [sum(int(part) for part in colour[4:-1].split(",")) for colour in colours]
+        for scheme, colours in seen.items()
+    }
+    assert brightness["light"][0] > 700 > 200 > brightness["light"][1]
+    assert brightness["dark"][0] < 100 < 600 < brightness["dark"][1]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_paper_shows_everything_and_cuts_nothing(
+    page: Page, reports: dict[str, Path], kind: str
+) -> None:
+    show(page, reports[kind], PAPER)
+    page.emulate_media(media="print")
+    assert overflow(page) <= 0
+    assert cut(page) == []
+    # What is folded, or filtered away on the screen, is on paper all the same.
+    hidden = page.evaluate(
+        """() => [...document.querySelectorAll('details table, #messages tbody tr, figure')]
+          .filter(one => !one.checkVisibility())
+          .map(one => one.outerHTML.slice(0, 120))"""
+    )
+    assert hidden == []
+    assert not page.locator("nav").is_visible()
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+
+
+def shown(page: Page) -> list[str]:
+    """Return the classes of the messages' rows that are to be seen."""
+    rows = page.locator("#messages tbody tr")
+    return [row.get_attribute("class") or "" for row in rows.all() if row.is_visible()]
+
+
+def counted(page: Page) -> int:
+    """Return the number of messages that the page itself says it shows.
+
+    The number is of a style: only the tree that listeners' programs read has it.
+    """
+    tree = page.context.new_cdp_session(page).send("Accessibility.getFullAXTree")
+    names = [node.get("name", {}).get("value", "") for node in tree["nodes"]]
+    place = max(place for place, name in enumerate(names) if name == "shown")
+    return int(next(name for name in reversed(names[:place]) if name.strip().isdigit()))
+
+
+def choose(page: Page, identity: str) -> None:
+    page.locator(f"label:has(#{identity})").click()
+
+
+def test_messages_can_be_filtered_by_who_was_right(page: Page, reports: dict[str, Path]) -> None:
+    show(page, reports["five methods"])
+    every = page.locator("#messages tbody tr").count()
+    disputed = shown(page)
+    assert 0 < len(disputed) < every
+    assert all("disputed" in row for row in disputed)
+    assert counted(page) == len(disputed)
+    choose(page, "both")
+    assert len(shown(page)) == counted(page) == every
+    choose(page, "shared")
+    assert len(shown(page)) == every - len(disputed)
+    choose(page, "both")
+    choose(page, "right-0")
+    choose(page, "wrong-4")
+    chosen = shown(page)
+    assert 0 < len(chosen) == counted(page) < every
+    assert all({"r0", "w4"} <= set(row.split()) for row in chosen)
+    choose(page, "class-1")
+    assert shown(page) == [row for row in chosen if "k1" in row.split()]
+    choose(page, "any-0")
+    choose(page, "any-4")
+    choose(page, "class-any")
+    assert len(shown(page)) == every
+
+
+def test_the_filters_work_by_the_keyboard(page: Page, reports: dict[str, Path]) -> None:
+    show(page, reports["two methods"])
+    page.locator("#any-0").focus()
+    page.keyboard.press("ArrowRight")
+    assert page.locator("#right-0").is_checked()
+    assert all("r0" in row.split() for row in shown(page))
+
+
+def test_a_method_can_be_taken_out_of_the_charts(page: Page, reports: dict[str, Path]) -> None:
+    show(page, reports["five methods"])
+    curves, calibrations = page.locator("#curves figure path"), page.locator("#calibration figure")
+    before = sum(path.is_visible() for path in curves.all())
+    choose(page, "show-1")
+    after = sum(path.is_visible() for path in curves.all())
+    # Four curves, and the line that leads to the name at the end of each.
+    assert before - after == 8
+    assert [figure.is_visible() for figure in calibrations.all()] == [True, False, True, True, True]
+    # The first screen and the tables keep it.
+    assert page.locator(".forest tbody tr").nth(1).is_visible()
+    choose(page, "show-1")
+    assert sum(path.is_visible() for path in curves.all()) == before
+
+
+def test_a_pointer_is_told_the_value_of_a_point(page: Page, reports: dict[str, Path]) -> None:
+    show(page, reports["two methods"])
+    found = page.evaluate(
+        """() => {
+          document.querySelector('#curves').scrollIntoView();
+          const tips = [...document.querySelectorAll('#curves figure .tip')];
+          const last = tips[tips.length - 1].getBoundingClientRect();
+          const under = document.elementFromPoint(
+            last.x + last.width / 2, last.y + last.height / 2);
+          return under.querySelector('title').textContent;
+        }"""
+    )
+    assert found.startswith("lora, epoch 5: validation ")
+
+
+def test_hostile_messages_are_text_in_their_cells(page: Page, reports: dict[str, Path]) -> None:
+    show(page, reports["hostile"])
+    choose(page, "both")
+    texts = page.locator("#messages td.message bdi").all_inner_texts()
+    assert HOSTILE[0] in texts
+    assert HOSTILE[1] in texts
+    assert HOSTILE[2] in texts
+    assert any(text.startswith("w" * 600) and "(10,000 characters)" in text for text in texts)
+    assert "comparison of fine-tuning methods" in page.title()
+    assert page.locator("img, script").count() == 0
+    # A text from right to left stays in its cell, and turns nothing after it around.
+    cells = page.evaluate(
+        """() => [...document.querySelectorAll('#messages tbody tr')].map(row =>
+          [...row.cells].map(cell => cell.getBoundingClientRect().x))"""
+    )
+    assert all(np.diff(row).min() > 0 for row in cells)

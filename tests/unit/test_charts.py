@@ -1,0 +1,127 @@
+"""The charts: vector XML in the page's colours, with what a pointer is told."""
+
+import re
+import xml.etree.ElementTree as ElementTree
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lora_compare import charts
+from lora_compare.charts.labels import LINE, spread
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def history(n: int = 10, last: float = 0.036) -> pd.DataFrame:
+    loss = np.geomspace(0.79, last, n)
+    epochs = np.linspace(0, 5, n)
+    return pd.DataFrame({"epoch": epochs, "train_loss": loss, "validation_loss": 2 * loss})
+
+
+def record(method: str, trained: int, low: float = 0.9) -> dict[str, object]:
+    ends = {"test_accuracy_low": low, "test_accuracy_high": low + 0.05}
+    return {"method": method, "trainable_parameters": trained, "test_accuracy": low + 0.03} | ends
+
+
+def drawn() -> dict[str, str]:
+    bins = [{"low": 0.9, "high": 1.0, "n": 7, "confidence": 0.95, "accuracy": 6 / 7}]
+    return {
+        "loss": charts.curves({"full": history(), "a < b": history(1)}, "loss", "Loss"),
+        "parameters": charts.accuracy_by_parameters(
+            [record("full", 10**6), record("lora", 10**5)], record("tfidf", 4312, 0.8)
+        ),
+        "confusion": charts.confusion("full", [[5, 2], [0, 9]], ["ham", "spam"], 0),
+        "calibration": charts.calibration("full", bins, 0),
+    }
+
+
+def titles(svg: str) -> list[str]:
+    return [title.text or "" for title in ElementTree.fromstring(svg).iter(f"{SVG}title")]
+
+
+@pytest.mark.parametrize("name", ["loss", "parameters", "confusion", "calibration"])
+def test_a_chart_is_vector_xml_in_the_colour_of_the_page(name: str):
+    text = drawn()[name]
+    root = ElementTree.fromstring(text)
+    assert root.tag == f"{SVG}svg"
+    assert "viewBox" in root.attrib
+    assert "width" not in root.attrib
+    assert "currentColor" in text
+    assert charts.INK not in text
+    assert "<image" not in text
+    assert "metadata" not in text
+    ids = re.findall(r'\bid="([^"]*)"', text)
+    assert len(ids) == len(set(ids))
+    assert text == drawn()[name]
+
+
+def test_a_pointer_is_told_the_value_of_every_point():
+    found = {name: titles(svg) for name, svg in drawn().items()}
+    assert "full, epoch 5: train loss 0.036 nats" in found["loss"]
+    assert "full, epoch 0: validation loss 1.58 nats" in found["loss"]
+    # Ten points of one curve and two of the level line, in each of two panels.
+    assert len(found["loss"]) == 24
+    assert "lora: 93.0 % (90.0\N{EN DASH}95.0), 100,000 trained parameters" in found["parameters"]
+    assert found["confusion"] == [
+        "5 of 7 ham taken for ham (71.4 %)",
+        "2 of 7 ham taken for spam (28.6 %)",
+        "0 of 9 spam taken for ham (0.0 %)",
+        "9 of 9 spam taken for spam (100.0 %)",
+    ]
+    assert found["calibration"] == ["7 answers of confidence 95.0 % on average: 85.7 % right"]
+
+
+def test_a_point_lies_where_its_tip_lies():
+    # Both are of the same epoch and loss, one drawn by matplotlib, one placed beside it.
+    frame = pd.DataFrame({"epoch": [0.0, 5.0], "train_loss": [1.0, 0.1], "validation_loss": 0.5})
+    text = charts.curves({"full": frame}, "loss", "Loss")
+    curve = re.search(r'class="m0"[^>]*>\s*<path d="M ([\d.]+) ([\d.]+)', text)
+    circle = re.search(r'<circle cx="([\d.]+)" cy="([\d.]+)"', text)
+    assert curve is not None
+    assert circle is not None
+    expected = [float(part) for part in curve.groups()]
+    assert [float(part) for part in circle.groups()] == pytest.approx(expected, abs=0.01)
+
+
+def test_a_long_curve_has_no_more_tips_than_a_pointer_can_tell_apart():
+    text = charts.curves({"full": history(1000)}, "loss", "Loss")
+    assert len(titles(text)) == 2 * 40
+    assert any("epoch 5:" in title for title in titles(text))
+
+
+def test_everything_of_a_method_can_be_hidden():
+    text = drawn()["parameters"]
+    for element in ElementTree.fromstring(text).iter(f"{SVG}g"):
+        for style in (child.get("style", "") for child in element.iter()):
+            if charts.colour(1).lower() in style and element.get("id", "").count("m1-"):
+                assert element.get("class") == "m1"
+    assert len(re.findall(r'class="m1"', text)) >= 3
+    assert 'class="tip m1"' in text
+
+
+@pytest.mark.parametrize(
+    ("first", "last"),
+    [(0.79, 0.036), (0.7, 0.15), (0.694, 0.691), (0.7, 1e-5), (2.3, 0.9), (0.5, 0.5)],
+)
+def test_a_loss_axis_has_ticks_enough_to_read_and_no_crowd(first: float, last: float):
+    loss = np.geomspace(first, last, 10)
+    frame = {"epoch": np.arange(10), "train_loss": loss, "validation_loss": loss}
+    text = charts.curves({"full": pd.DataFrame(frame)}, "loss", "Loss")
+    ticks = re.findall(r'id="loss-ytick_\d+"', text)
+    assert 3 <= len(ticks) / 2 <= 8
+
+
+@given(st.lists(st.floats(-1e4, 1e4), min_size=1, max_size=12))
+def test_labels_are_apart_in_order_and_on_average_where_they_belong(heights: list[float]):
+    places = spread(heights)
+    order = sorted(range(len(heights)), key=lambda i: (heights[i], i))
+    gaps = np.diff([places[i] for i in order])
+    assert (gaps >= LINE - 1e-6).all()
+    assert np.mean(places) == pytest.approx(np.mean(heights), abs=1e-6)
+
+
+def test_labels_with_room_stay_where_they_are():
+    assert spread([0.0, 50.0, 20.0]) == [0.0, 50.0, 20.0]

@@ -1,0 +1,94 @@
+"""The page's first screen: the axis of accuracies, and the prices."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from comparison_inputs import METHODS, make_params
+from lora_compare.overview import MOST_TICKS, describe, make_axis, prices
+
+
+def record(name: str, low: float = 0.92, high: float = 0.98, **figures: Any) -> dict[str, Any]:
+    known = {
+        "trainable_parameters": 1000,
+        "train_seconds": 20.0,
+        "peak_memory_bytes": 5_000_000,
+        "artifact_bytes": 4000,
+    }
+    ends = {"test_accuracy_low": low, "test_accuracy_high": high}
+    return {"method": name, **known, **ends, **figures}
+
+
+def comparison(*methods: dict[str, Any], baseline: float = 0.9) -> dict[str, Any]:
+    tfidf = record("tfidf", baseline, 0.95, train_seconds=None, peak_memory_bytes=None)
+    untuned = record("untuned", 0.4, 0.5, trainable_parameters=0, artifact_bytes=0)
+    names = {method["method"] for method in methods}
+    reference = {"full": "full", "lora": "lora"} if {"full", "lora"} <= names else None
+    return {"methods": list(methods), "baselines": [tfidf, untuned], "reference": reference}
+
+
+@given(st.floats(0, 1), st.floats(0, 1), st.floats(0, 1))
+def test_the_axis_holds_every_interval_and_has_ticks_that_fit(one: float, two: float, base: float):
+    low, high = sorted((one, two))
+    axis = make_axis(comparison(record("full", low, high), baseline=min(base, 0.95)))
+    ends = [low, high, min(base, 0.95), 0.95]
+    assert all(axis.holds(end) for end in ends)
+    assert 2 <= len(axis.ticks) <= MOST_TICKS + 1
+    assert (axis.ticks[0], axis.ticks[-1]) == (axis.low, axis.high)
+    assert 0 <= axis.low < axis.high <= 1
+    assert 0 < axis.place(axis.low) < axis.place(axis.high) < 100
+
+
+def test_the_axis_is_as_near_as_its_ticks_allow():
+    axis = make_axis(comparison(record("full", 0.923, 0.979), baseline=0.931))
+    assert axis.ticks == (0.92, 0.94, 0.96, 0.98)
+    assert axis.place(0.95) == 50
+    assert not axis.holds(0.45)
+
+
+def test_a_price_is_a_number_a_share_of_full_and_a_part_of_the_dearest():
+    table = prices(comparison(record("full"), record("lora", trainable_parameters=140)))
+    assert [price["title"] for price in table["lora"]] == [
+        "Trainable parameters",
+        "Training time",
+        "Peak memory",
+        "Artifact size",
+    ]
+    assert table["lora"][0] == {
+        "title": "Trainable parameters",
+        "value": "140",
+        "share": "14 %",
+        "part": 14.0,
+    }
+    assert [price["share"] for price in table["full"]] == [""] * 4
+    assert [price["part"] for price in table["full"]] == [100.0] * 4
+
+
+def test_what_was_not_paid_is_not_known_and_a_baseline_has_no_part():
+    imported = record("theirs", train_seconds=0.0, peak_memory_bytes=None)
+    table = prices(comparison(imported, record("head")))
+    assert [price["value"] for price in table["theirs"]] == ["1,000", "n/a", "n/a", "4.0 kB"]
+    assert [price["part"] for price in table["theirs"]] == [100.0, None, None, 100.0]
+    assert [price["value"] for price in table["untuned"]] == ["0", "20.0 s", "5.0 MB", "n/a"]
+    assert {price["part"] for price in table["tfidf"]} == {None}
+    assert {price["share"] for rows in table.values() for price in rows} == {""}
+
+
+def test_of_one_method_there_is_nothing_to_compare_a_price_with():
+    table = prices(comparison(record("full")))
+    assert [price["part"] for price in table["full"]] == [None] * 4
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("full", "every weight"),
+        ("lora_r4", "LoRA, r = 4"),
+        ("last_block", "last block and head"),
+        ("untuned", "before any fine-tuning"),
+    ],
+)
+def test_a_method_is_described_in_a_few_words(name: str, words: str):
+    assert describe(make_params(tuple(METHODS)))[name] == words
