@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev repro summary results ui test test-slow parity benchmark \
+.PHONY: help setup setup-dev repro summary results ui experiments test test-slow parity benchmark \
   benchmark-pipeline faults fuzz lint types check reproducible audit lock clean
 
 help: ## list these targets
@@ -49,6 +49,10 @@ results: setup ## write the comparison into README.md
 
 ui: setup ## start MLflow and print the runs' address (PORT=5001 for another port)
 	lora-compare ui --port $(PORT)
+
+experiments: setup ## show the experiments: the methods side by side, and what else differs
+	@dvc exp show --only-changed --keep accuracy --drop 'Created|State|Executor|reference|.*/' \
+	  --hide-queued --hide-failed
 
 test: setup-dev ## set up, run the test suite (all but test-slow)
 	python -m pytest $(PYTEST_ARGS)

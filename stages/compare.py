@@ -10,7 +10,7 @@ from lora_compare.progress import Progress
 def main(paths: Paths, params: Params, progress: Progress) -> None:
     """Read what the methods did, test every pair, write the comparison and its report."""
     from lora_compare.comparison import compare, headline
-    from lora_compare.evidence import answers, curves, load_evidence
+    from lora_compare.evidence import answers, curves, figures, load_evidence
     from lora_compare.files import write_csv, write_json
     from lora_compare.report import write_report
     from lora_compare.sums import seal
@@ -21,6 +21,7 @@ def main(paths: Paths, params: Params, progress: Progress) -> None:
         groups = near_duplicate_groups(evidence.texts)
         comparison = compare(evidence, groups, params.split.seed)
         write_json(paths.metrics("comparison"), comparison)
+        write_json(paths.metrics("summary"), figures(evidence))
         write_csv(paths.curves, curves(evidence))
         write_csv(paths.answers, answers(evidence))
     with progress.work("write the report"):
