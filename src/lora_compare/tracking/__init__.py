@@ -13,7 +13,7 @@ from lora_compare.paths import Paths
 from lora_compare.progress import Progress
 from lora_compare.tracking.diary import Diary
 from lora_compare.tracking.figures import curve_points
-from lora_compare.tracking.lineage import Pipeline
+from lora_compare.tracking.lineage import Pipeline, origin
 from lora_compare.tracking.records import (
     current_records,
     method_record,
@@ -67,14 +67,14 @@ def log_stage(
         return
     spool = Spool(server.state)
     records = [
-        replace(record, seconds=seconds) if record.stage == stage else spool.with_time(record)
+        replace(record, seconds=seconds) if record.stage == stage else spool.completed(record)
         for record in _records(paths, params, stage, method)
     ]
-    if _deliver(server, params.tracking.experiment, records, spool, progress):
+    if _deliver(server, paths, params.tracking.experiment, records, spool, progress):
         return
     try:
         for record in records:
-            spool.keep(record)
+            spool.keep(replace(record, origin=record.origin or origin(paths.root)))
     except (OSError, StorageError) as error:
         progress.say(f"warning: nor can the results be kept for it here: {_first_line(error)}")
 
@@ -92,7 +92,12 @@ def _records(paths: Paths, params: Params, stage: str, method: str | None) -> li
 
 
 def _deliver(
-    server: Server, experiment: str, records: list[RunRecord], spool: Spool, progress: Progress
+    server: Server,
+    paths: Paths,
+    experiment: str,
+    records: list[RunRecord],
+    spool: Spool,
+    progress: Progress,
 ) -> bool:
     """Publish `records` and what was waiting; return whether the server took `records`."""
     if spool.is_away(server.shown):
@@ -100,7 +105,7 @@ def _deliver(
     taken = False
     try:
         with connect(server, experiment) as store:
-            diary = Diary(store, server.home)
+            diary = Diary(store, paths.root)
             diary.publish_all(records)
             taken = True
             for record in records:
@@ -145,7 +150,7 @@ def sync(paths: Paths, params: Params, progress: Progress) -> SyncResult:
     spool = Spool(server.state)
     try:
         with connect(server, params.tracking.experiment, budget=math.inf) as store:
-            diary = Diary(store, server.home)
+            diary = Diary(store, paths.root)
             # What waits is older than what lies on disk: it goes first, so that disk wins.
             outcomes = _publish_waiting(diary, spool) + diary.publish_all(records)
             spool.mark_back()
@@ -203,7 +208,7 @@ class LiveRun:
             return
         try:
             with connect(self._server, self._experiment) as store:
-                diary = Diary(store, self._server.home)
+                diary = Diary(store, pipeline.paths.root)
                 diary.publish_all([pipeline_record(pipeline)])
                 self._run_id = diary.restart(starting_record(pipeline, method))
                 self._diary = diary
