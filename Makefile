@@ -10,8 +10,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev repro summary report results ui test test-slow parity benchmark \
-  benchmark-pipeline faults fuzz lint types check reproducible audit lock clean
+.PHONY: help setup setup-dev repro summary report results ui experiments test test-slow test-browser \
+  parity benchmark benchmark-pipeline faults fuzz lint types check reproducible audit lock clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' Makefile
@@ -53,11 +53,18 @@ results: setup ## write the comparison into README.md
 ui: setup ## start MLflow and print the runs' address (PORT=5001 for another port)
 	lora-compare ui --port $(PORT)
 
+experiments: setup ## show the experiments: the methods side by side, and what else differs
+	@dvc exp show --only-changed --keep accuracy --drop 'Created|State|Executor|reference|.*/' \
+	  --hide-queued --hide-failed
+
 test: setup-dev ## set up, run the test suite (all but test-slow)
 	python -m pytest $(PYTEST_ARGS)
 
 test-slow: setup-dev ## the real file, precisions, and every fault many times (half an hour)
 	python -m pytest -m slow $(PYTEST_ARGS)
+
+test-browser: setup-dev ## MLflow's pages and the report in Chromium (needs Debian's chromium)
+	python -m pytest -m browser tests/browser $(PYTEST_ARGS)
 
 parity: setup-dev ## measure how far PEFT, transformers and the notebook are (docs/parity.md)
 	python -m pytest --numprocesses=0 -m "slow or not slow" tests/parity \

@@ -64,6 +64,22 @@ def ending_well(name: str) -> Iterator[None]:
             sys.exit(128 + end.signum)
 
 
+def run_own_code(paths: Paths) -> None:
+    """Start this stage anew with the modules of the copy of the project that it runs in, if it is.
+
+    DVC runs a queued experiment in such a copy, and records the modules there as what the stage
+    depends on. An editable install imports those of the project, which may have been edited since.
+
+    Args:
+        paths: The folder that the stage runs in.
+    """
+    own = str(paths.root / "src")
+    known = os.environ.get("PYTHONPATH", "")
+    if "DVC_STAGE" in os.environ and paths.project != paths.root and own not in known:
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [own, known]))
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606
+
+
 def stage(
     name: str, per_method: bool = False, live: bool = False
 ) -> Callable[[Callable[..., None]], click.Command]:
@@ -86,6 +102,7 @@ def stage(
             from lora_compare.tracking.process import COLLECT_AFTER, tracker
 
             paths = Paths.here()
+            run_own_code(paths)
             params = load_params(paths.params)
             require_writable(paths.output_folders(name, **arguments))
             progress = Progress(quiet)

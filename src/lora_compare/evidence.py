@@ -159,6 +159,22 @@ def _check_same_messages(paths: Paths, evidence: Evidence) -> None:
             )
 
 
+def figures(evidence: Evidence) -> dict[str, dict[str, Any]]:
+    """Return the few figures that DVC's tables show, every method beside the others.
+
+    `accuracy` is of the test messages, TF-IDF's last; `validation` of those by which one may
+    choose among experiments; `parameters` is the number of trained ones. None is a time: what
+    the tables show as changed has changed.
+    """
+    methods = evidence.methods
+    tfidf = evidence.baselines[BASELINES.index("tfidf")]
+    return {
+        "accuracy": {o.name: o.metrics["test"]["accuracy"] for o in (*methods, tfidf)},
+        "validation": {o.name: o.metrics["validation"]["accuracy"] for o in methods},
+        "parameters": {o.name: o.metrics["trainable_parameters"] for o in methods},
+    }
+
+
 def curves(evidence: Evidence) -> dict[str, list[Any]]:
     """Return all histories as one long table: method, split, step, epoch, loss, accuracy."""
     table: dict[str, list[Any]] = {}

@@ -105,7 +105,7 @@ def _verify(folder: Path, method: MethodParams, base: Base) -> None:
     wanted = {TENSORS_FILE: method.sha256, CONFIG_FILE: method.config_sha256}
     for name, expected in wanted.items():
         if not (folder / name).is_file():
-            raise _refusal(folder / name, "the imported adapter", "nothing")
+            raise _missing(folder / name)
         actual = sha256(folder / name)
         if expected not in (None, actual):
             raise _refusal(folder / name, f"sha256 {expected}", f"sha256 {actual}")
@@ -114,6 +114,18 @@ def _verify(folder: Path, method: MethodParams, base: Base) -> None:
     current = {key: base.description[key] for key in ("name", "sha256")}
     if checked not in (None, current):
         raise _refusal(record, f"base model {checked}", f"base model {current}")
+
+
+def _missing(path: Path) -> CheckpointError:
+    adapter = f"inputs/adapters/{path.parent.name}"
+    return CheckpointError(
+        "The imported adapter is not here.",
+        where=str(path),
+        expected="what lora-compare import copied into the project",
+        actual="nothing",
+        next=f"dvc pull, if there is {adapter}.dvc; or import it again.\n"
+        f"dvc add {adapter} and git add {adapter}.dvc take it along to experiments and clones",
+    )
 
 
 def _refusal(path: Path, expected: str, actual: str) -> CheckpointError:

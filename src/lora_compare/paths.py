@@ -1,5 +1,6 @@
 """Every path that the pipeline reads or writes, named once."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +23,11 @@ class Paths:
     def here(cls) -> "Paths":
         """Return the paths of the current folder, where DVC runs every stage."""
         return cls(Path.cwd().resolve())
+
+    @property
+    def project(self) -> Path:
+        """The project's folder: not `root` where DVC runs an experiment in a copy of it."""
+        return Path(os.environ.get("DVC_ROOT") or self.root).resolve()
 
     @property
     def params(self) -> Path:
@@ -83,7 +89,7 @@ class Paths:
         return self.root / ".checkpoints" / f"{stage}.lock"
 
     def metrics(self, name: str) -> Path:
-        """Return a repeatable metrics file: a method, split, baseline or comparison."""
+        """Return a metrics file: of a method, split, baseline, comparison, or summary for DVC."""
         return self.root / "metrics" / f"{name}.json"
 
     def cost(self, method: str) -> Path:

@@ -24,7 +24,7 @@ from lora_compare.comparison import (
     shown_settings,
 )
 from lora_compare.disagreements import find_cases
-from lora_compare.evidence import Evidence, Outcome, answers, curves, load_evidence
+from lora_compare.evidence import Evidence, Outcome, answers, curves, figures, load_evidence
 from lora_compare.files import write_csv, write_json, write_text
 from lora_compare.markdown_report import render_markdown
 from lora_compare.metrics import calibration_bins
@@ -75,6 +75,7 @@ def write_comparison(paths: Paths, params: Params, progress: Progress = SILENT) 
         groups = near_duplicate_groups(evidence.texts)
         comparison = compare(evidence, groups, params.split.seed)
         write_json(paths.metrics("comparison"), comparison)
+        write_json(paths.metrics("summary"), figures(evidence))
         write_csv(paths.curves, curves(evidence))
         write_csv(paths.answers, answers(evidence))
     with progress.work("write the report"):

@@ -124,7 +124,7 @@ def open_source(
     elif "://" in data.source:
         source = _open_url(data, paths, progress, patience)
     else:
-        source = _open_path(data, paths.root)
+        source = _open_path(data, paths)
     actual = _sha256(source.content)
     if data.sha256 not in (None, actual):
         raise _other_file(source.name, data.sha256, actual)
@@ -186,17 +186,19 @@ def _download(
     return destination.read_bytes()
 
 
-def _open_path(data: DataParams, root: Path) -> Source:
+def _open_path(data: DataParams, paths: Paths) -> Source:
     try:
-        path = root / Path(data.source).expanduser()
+        path = paths.root / Path(data.source).expanduser()
         found = files.is_file(path) and os.access(path, os.R_OK)
     except RuntimeError:  # the home folder of a user that is not there
         found = False
     if not found:
+        if paths.project != paths.root and files.is_file(paths.project / data.source):
+            raise _left_behind(data.source, paths.project)
         raise _unknown_source(
             data.source,
             "bundled, uci, an address, or a file",
-            "no such file, or not readable, seen from " + str(root),
+            "no such file, or not readable, seen from " + str(paths.root),
         )
     suffix = _require_suffix(path.name, data.source)
     require_size(data.source, path.stat().st_size)
@@ -223,6 +225,17 @@ def _other_file(name: str, expected: str | None, actual: str) -> DataError:
         actual=f"sha256 {actual}",
         kept="the file was not changed, and nothing was read from it",
         next="get the right file, or correct data.sha256 in params.yaml (null accepts any)",
+    )
+
+
+def _left_behind(source: str, project: Path) -> DataError:
+    return DataError(
+        f"{source} is not in the copy of the project in which DVC runs this experiment.",
+        where="params.yaml: data.source",
+        expected="a file that DVC or git keeps, which comes along",
+        actual=f"a file in {project} that neither does",
+        next=f"in the project: dvc add {source}, then git add {source}.dvc, git commit, and the "
+        "experiment again",
     )
 
 

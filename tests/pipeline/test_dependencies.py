@@ -45,7 +45,23 @@ def test_every_file_that_a_stage_writes_has_its_checksum_beside_it(name: str) ->
 @pytest.mark.parametrize("name", STAGES)
 def test_a_stage_is_described_and_its_metrics_stay_in_git(name: str) -> None:
     assert STAGES[name]["desc"]
-    for metric in STAGES[name].get("metrics", []):
-        ((path, options),) = metric.items()
+    for output in [*STAGES[name].get("metrics", []), *STAGES[name].get("plots", [])]:
+        ((path, options),) = output.items()
         assert path.startswith("metrics/")
         assert options == {"cache": False}
+    # DVC's run cache takes no stage with any other output that it does not keep.
+    assert all(isinstance(out, str) for out in STAGES[name]["outs"])
+
+
+def test_dvcs_tables_show_two_small_files() -> None:
+    listed = [metric for stage in STAGES.values() for metric in stage.get("metrics", [])]
+    files = ["metrics/summary.json", "metrics/comparison.json"]
+    assert [next(iter(metric)) for metric in listed] == files
+    assert "metrics" not in PIPELINE
+
+
+def test_every_model_has_a_name_to_register_it_under() -> None:
+    params = yaml.safe_load((ROOT / "recipes" / "default.yaml").read_text())
+    paths = {name: artifact["path"] for name, artifact in PIPELINE["artifacts"].items()}
+    assert paths == {name: f"models/{name}" for name in ("base", *params["methods"])}
+    assert {artifact["type"] for artifact in PIPELINE["artifacts"].values()} == {"model"}

@@ -170,6 +170,29 @@ def _yaml(value: Any) -> str:
     return str(yaml.safe_dump(value))
 
 
+def test_an_experiments_runs_have_its_name_wherever_it_was_shown(
+    project: TrackedProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project.log("download")
+    monkeypatch.setenv("DVC_EXP_NAME", "rank-8")
+    project.log("split")
+    # What it computed while the server was away has its name when another one brings it along.
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", REFUSING)
+    project.log("baseline")
+    monkeypatch.setenv("DVC_EXP_NAME", "rank-4")
+    project.log("compare")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    monkeypatch.delenv("DVC_EXP_NAME")
+    project.sync()
+    names = {run.info.run_name.partition(" ")[0]: run.info.run_name for run in project.runs()}
+    assert names["download"] == "download"
+    assert names["split"] == "split (rank-8)"
+    assert names["baseline"] == "baseline (rank-8)"
+    assert names["compare"] == "compare (rank-4)"
+    assert project.run("baseline").data.tags["dvc.experiment"] == "rank-8"
+    assert "dvc.experiment" not in project.run("download").data.tags
+
+
 def test_a_deleted_experiment_is_restored(project: TrackedProject) -> None:
     project.log("download")
     client = project.client()

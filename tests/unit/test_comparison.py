@@ -19,7 +19,7 @@ from lora_compare.comparison import (
     verdict,
 )
 from lora_compare.errors import DataError, MissingArtifactError
-from lora_compare.evidence import answers, load_evidence
+from lora_compare.evidence import answers, figures, load_evidence
 from lora_compare.files import canonical_json, read_json, write_json
 from lora_compare.sums import seal
 
@@ -225,6 +225,18 @@ def test_the_table_of_answers_holds_what_is_compared_and_no_removed_method(tmp_p
     for name, rows in table.groupby("method"):
         expected = pd.read_csv(paths.predictions(str(name)))[["label", "predicted"]]
         assert rows[["label", "predicted"]].to_numpy().tolist() == expected.to_numpy().tolist()
+
+
+def test_the_figures_for_dvc_put_the_methods_side_by_side(tmp_path: Path):
+    paths, params = write_inputs(tmp_path, THREE)
+    evidence = load_evidence(paths, params)
+    comparison = compare(evidence, np.arange(len(evidence.texts)), seed=1)
+    records = {r["method"]: r for r in comparison["methods"] + comparison["baselines"]}
+    assert figures(evidence) == {
+        "accuracy": {name: records[name]["test_accuracy"] for name in (*THREE, "tfidf")},
+        "validation": {name: records[name]["validation_accuracy"] for name in THREE},
+        "parameters": {name: records[name]["trainable_parameters"] for name in THREE},
+    }
 
 
 def test_messages_that_look_like_missing_values_are_messages(tmp_path: Path):

@@ -356,7 +356,7 @@ def test_a_changed_or_missing_adapter_is_refused(
     with pytest.raises(CheckpointError, match="sha256"):
         adopt_imported(project, base_folder)
     file.unlink()
-    with pytest.raises(CheckpointError, match="nothing"):
+    with pytest.raises(CheckpointError, match="dvc add inputs/adapters/theirs"):
         adopt_imported(project, base_folder)
 
 

@@ -81,6 +81,12 @@ def test_a_number_that_yaml_reads_as_text_is_explained() -> None:
     assert "write 8.0e+4" in mistakes(edited(("2.0e-3", "8e4")))
 
 
+@pytest.mark.parametrize("rate", [5e-05, 1.5e-05, 1e-100])
+def test_a_number_as_dvc_exp_run_writes_it_is_one(rate: float) -> None:
+    params = parse_params(edited(("2.0e-4", repr(rate))))
+    assert params.method("full").learning_rate == rate
+
+
 @pytest.mark.parametrize(
     ("old", "new", "expected"),
     [

@@ -114,6 +114,21 @@ def test_source_that_cannot_be_read_is_named(source: str, project: Paths) -> Non
     assert source in str(error.value)
 
 
+def test_a_file_that_stayed_in_the_project_is_named_with_the_way_to_take_it_along(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, copy = tmp_path / "original", tmp_path / "copy"
+    for folder in (original, copy):
+        (folder / "inputs").mkdir(parents=True)
+    (original / "inputs" / "mine.tsv").write_bytes(ROWS)
+    monkeypatch.setenv("DVC_ROOT", str(original))
+    with pytest.raises(DataError, match=r"inputs/mine\.tsv is not in the copy") as error:
+        load_corpus(data("inputs/mine.tsv"), Paths(copy))
+    assert "dvc add inputs/mine.tsv" in error.value.next
+    with pytest.raises(DataError, match="cannot be read"):
+        load_corpus(data("inputs/other.tsv"), Paths(copy))
+
+
 class Handler(http.server.BaseHTTPRequestHandler):
     """Serves the server's files by path."""
 

@@ -18,7 +18,7 @@ from lora_compare.params.sections import (
 )
 
 RESERVED_METHOD_NAMES = frozenset(
-    {"base", "baseline", "comparison", "split", "tfidf", "unused", "untuned"}
+    {"base", "baseline", "comparison", "split", "summary", "tfidf", "unused", "untuned"}
 )
 """Names whose metrics or model files would overwrite those of another stage."""
 

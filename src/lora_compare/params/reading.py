@@ -1,5 +1,6 @@
 """YAML into typed parameters, every mistake named at once."""
 
+import re
 import reprlib
 from pathlib import Path
 from typing import Any
@@ -152,6 +153,13 @@ class _UniqueKeyLoader(yaml.SafeLoader):
                 self.repeated.append(f"line {line}: the key {key!r} stands twice")
             seen.add(key)
         return super().construct_mapping(node, deep)
+
+
+# So Python writes 0.00005, and with it `dvc exp run -S methods.full.learning_rate=5e-5`. To PyYAML
+# it is text, as whatever has an exponent and no point.
+_UniqueKeyLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"-?[1-9]e[-+][0-9]{2,3}$"), list("-123456789")
+)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

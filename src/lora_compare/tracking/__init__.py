@@ -9,7 +9,7 @@ from lora_compare.paths import Paths
 from lora_compare.progress import Progress
 from lora_compare.tracking.bundles import Bundle, bundles
 from lora_compare.tracking.diary import Diary
-from lora_compare.tracking.lineage import Pipeline
+from lora_compare.tracking.lineage import Pipeline, origin
 from lora_compare.tracking.live import LiveRun, live_run
 from lora_compare.tracking.outage import RESTART, first_line, remember_outage, warn
 from lora_compare.tracking.records import (
@@ -79,15 +79,15 @@ def log_stage(
         return
     spool = Spool(server.state)
     records = [
-        replace(record, seconds=seconds) if record.stage == stage else spool.with_time(record)
+        replace(record, seconds=seconds) if record.stage == stage else spool.completed(record)
         for record in _records(paths, params, stage, method)
     ]
     served = paths if stage == "compare" else None
-    if _deliver(server, params.tracking.experiment, records, spool, progress, served):
+    if _deliver(server, paths, params.tracking.experiment, records, spool, progress, served):
         return
     try:
         for record in records:
-            spool.keep(record)
+            spool.keep(replace(record, origin=record.origin or origin(paths.root)))
     except (OSError, StorageError) as error:
         progress.say(f"warning: nor can the results be kept for it here: {first_line(error)}")
 
@@ -106,6 +106,7 @@ def _records(paths: Paths, params: Params, stage: str, method: str | None) -> li
 
 def _deliver(
     server: Server,
+    paths: Paths,
     experiment: str,
     records: list[RunRecord],
     spool: Spool,
@@ -116,6 +117,7 @@ def _deliver(
 
     Args:
         server: Where to.
+        paths: The project, or the copy in which DVC runs an experiment.
         experiment: Name of the experiment.
         records: The runs.
         spool: What waits.
@@ -127,7 +129,7 @@ def _deliver(
     taken = False
     try:
         with connect(server, experiment) as store:
-            diary = Diary(store, server.home)
+            diary = Diary(store, paths.root)
             diary.publish_all(records)
             taken = True
             for record in records:
@@ -254,7 +256,7 @@ def _synchronise(
     spool = Spool(server.state)
     try:
         with connect(server, params.tracking.experiment, budget=math.inf) as store:
-            diary = Diary(store, server.home)
+            diary = Diary(store, paths.root)
             # What waits is older than what lies on disk: it goes first, so that disk wins.
             outcomes = _publish_waiting(diary, spool) + diary.publish_all(records)
             spool.mark_back()

@@ -1,7 +1,6 @@
 """Publishing records so that nothing is ever there twice."""
 
 import math
-import os
 import shutil
 import tempfile
 import time
@@ -11,8 +10,8 @@ from typing import Any
 
 from lora_compare.files import sha256_of
 from lora_compare.tracking.figures import Point
-from lora_compare.tracking.lineage import git_tags
-from lora_compare.tracking.runs import Artifact, RunRecord
+from lora_compare.tracking.lineage import origin
+from lora_compare.tracking.runs import PIPELINE, Artifact, RunRecord
 from lora_compare.tracking.store import KEY, Store
 
 COMPLETE = "lora_compare.complete"
@@ -25,12 +24,12 @@ class Diary:
 
     Args:
         store: The experiment.
-        root: The project folder, for its commit.
+        root: The folder that the stages run in, for its commit.
     """
 
     def __init__(self, store: Store, root: Path) -> None:
         self._store = store
-        self._git = git_tags(root)
+        self._origin = origin(root)
         self._ids: dict[str, str] = {}
         self._found: dict[str, list[Any]] = {}
 
@@ -62,15 +61,15 @@ class Diary:
             "lora_compare.stage": record.stage,
             "mlflow.source.type": "LOCAL",
             "mlflow.source.name": "dvc repro",
-            **self._git,
+            **(record.origin or self._origin),
         }
-        for tag, variable in (("mlflow.user", "USER"), ("dvc.experiment", "DVC_EXP_NAME")):
-            if value := os.environ.get(variable):
-                tags[tag] = value
         if record.parent and (parent := self.id_of(record.parent)):
             tags["mlflow.parentRunId"] = parent
-        experiment = tags.get("dvc.experiment") if not record.parent else None
-        name = f"{record.name} ({experiment})" if experiment else record.name
+        experiment = tags.get("dvc.experiment")
+        name = record.name
+        if experiment:
+            # MLflow's table cuts long names off: an experiment's pipeline needs no digits as well.
+            name = f"{PIPELINE if record.stage == PIPELINE else name} ({experiment})"
         run = self._store.create(name, at, tags)
         self._ids[record.key] = str(run.info.run_id)
         self._found[record.key] = [run]

@@ -135,6 +135,17 @@ def dvc_md5(path: Path) -> str | None:
         return hashlib.file_digest(file, "md5").hexdigest()
 
 
+def origin(root: Path) -> dict[str, str]:
+    """Return the tags that say from where a run that is computed now comes.
+
+    Args:
+        root: The folder that the stages run in.
+    """
+    variables = {"mlflow.user": "USER", "dvc.experiment": "DVC_EXP_NAME"}
+    known = {tag: os.environ.get(name, "") for tag, name in variables.items()}
+    return git_tags(root) | {tag: value for tag, value in known.items() if value}
+
+
 def git_tags(root: Path) -> dict[str, str]:
     """Return commit, branch and whether inputs were edited; empty without git or a commit.
 

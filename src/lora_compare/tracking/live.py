@@ -56,7 +56,7 @@ class LiveRun:
             return
         try:
             with connect(self._server, self._experiment) as store:
-                diary = Diary(store, self._server.home)
+                diary = Diary(store, pipeline.paths.root)
                 diary.publish_all([pipeline_record(pipeline)])
                 self._run_id = diary.restart(starting_record(pipeline, method))
                 self._diary = diary

@@ -60,6 +60,7 @@ class RunRecord:
         datasets: Splits.
         seconds: How long the work took; 0: not known.
         description: Markdown.
+        origin: Commit, user and experiment, where it was computed at another time than now.
         runs: For the pipeline: label and key of every run of this state.
     """
 
@@ -74,6 +75,7 @@ class RunRecord:
     datasets: tuple[Data, ...] = ()
     seconds: float = 0.0
     description: str = ""
+    origin: Mapping[str, str] = field(default_factory=dict)
     runs: tuple[tuple[str, str], ...] = ()
 
     @property

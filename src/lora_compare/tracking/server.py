@@ -65,7 +65,7 @@ class Server:
         """Return the configured server; None with `LORA_COMPARE_TRACKING=off`."""
         if os.environ.get("LORA_COMPARE_TRACKING", "").lower() in ("off", "0", "false", "no"):
             return None
-        home = Path(os.environ.get("DVC_ROOT") or paths.root).resolve()
+        home = paths.project
         uri = os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}{home / 'mlflow.db'}"
         return cls(_with_driver(uri), home)
 

@@ -40,15 +40,17 @@ class Spool:
         """Forget the outage."""
         self._outage.unlink(missing_ok=True)
 
-    def with_time(self, record: RunRecord) -> RunRecord:
-        """Return `record`, with the time that what waits of the same run knows if it has none.
+    def completed(self, record: RunRecord) -> RunRecord:
+        """Return `record` with what only its stage knew, if it waits: its time and its origin.
 
-        Only the stage itself measures it; a later stage makes the record anew from files.
+        A later stage makes the record anew from files, perhaps in another experiment.
         """
         file = self._folder / record.key / "record.json"
-        if record.seconds or not file.is_file():
+        if not file.is_file():
             return record
-        return replace(record, seconds=read_json(file)["seconds"])
+        known = read_json(file)
+        seconds = record.seconds or known["seconds"]
+        return replace(record, seconds=seconds, origin=known.get("origin", {}))
 
     def keep(self, record: RunRecord) -> None:
         """Store `record` with its files, in place of an earlier record of the same run."""
