@@ -24,6 +24,7 @@ from lora_compare.tracking.runs import RunRecord
 from lora_compare.tracking.server import Server, remedy
 from lora_compare.tracking.spool import Spool
 from lora_compare.tracking.store import Store, connect, troubles
+from lora_compare.tracking.view import experiment_tags
 
 __all__ = [
     "LiveRun",
@@ -137,6 +138,7 @@ def _deliver(
             _publish_waiting(diary, spool)
             spool.mark_back()
             if served is not None:
+                _describe(store, server, served, records)
                 _register_quietly(store, diary, server, served, records, progress)
     except troubles() as error:
         warn(server, progress, error)
@@ -176,6 +178,12 @@ def _register(
 ) -> Registered:
     """Register models; those of a queued experiment, in DVC's temporary copy, have no champion."""
     return register_all(store, diary, models, limit, crown=server.home == paths.root)
+
+
+def _describe(store: Store, server: Server, paths: Paths, records: list[RunRecord]) -> None:
+    """Describe the experiment by `records`; those of a queued experiment are not its verdict."""
+    if server.home == paths.root:
+        store.describe(experiment_tags(records))
 
 
 def _publish_waiting(diary: Diary, spool: Spool) -> list[tuple[str, bool]]:
@@ -260,6 +268,7 @@ def _synchronise(
             # What waits is older than what lies on disk: it goes first, so that disk wins.
             outcomes = _publish_waiting(diary, spool) + diary.publish_all(records)
             spool.mark_back()
+            _describe(store, server, paths, records)
             registered = _register(store, diary, server, models, paths, limit)
     except troubles() as error:
         raise UserError(

@@ -136,6 +136,23 @@ def describe(comparison: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def describe_method(metrics: Mapping[str, Any], cost: Mapping[str, Any]) -> str:
+    """Return what a method reached and what it took, in a sentence of Markdown.
+
+    Args:
+        metrics: The method's metrics file.
+        cost: Its cost file; without a time for a method that was not trained here.
+    """
+    test = metrics["test"]
+    low, high = (f"{100 * end:.1f}" for end in test["accuracy_ci95"])
+    sentence = f"Test accuracy **{test['accuracy']:.1%}** (95 % interval {low} to {high})"
+    if trained := metrics.get("trainable_parameters"):
+        sentence += f" with {trained:,} trained parameters"
+    if seconds := cost.get("train_seconds"):
+        sentence += f", in {seconds:.1f} s of training on {cost['device']}"
+    return f"{sentence}."
+
+
 def segment(name: object) -> str:
     """Return a name as a part of a metric's key, which holds no slash and no leading dot."""
     return "".join(c if c.isalnum() or c in "_-" else "_" for c in str(name)) or "_"

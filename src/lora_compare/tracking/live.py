@@ -8,6 +8,7 @@ from lora_compare.paths import Paths
 from lora_compare.progress import Progress
 from lora_compare.tracking.diary import Diary
 from lora_compare.tracking.figures import curve_points
+from lora_compare.tracking.hardware import watch_system
 from lora_compare.tracking.lineage import Pipeline
 from lora_compare.tracking.outage import warn
 from lora_compare.tracking.records import pipeline_record, starting_record
@@ -49,6 +50,7 @@ class LiveRun:
         self._progress = progress
         self._diary: Diary | None = None
         self._run_id: str | None = None
+        self._end_of_watch: Callable[[], None] | None = None
 
     def start(self, pipeline: Pipeline, method: str) -> None:
         """Make the run of a method that starts to train."""
@@ -60,6 +62,8 @@ class LiveRun:
                 diary.publish_all([pipeline_record(pipeline)])
                 self._run_id = diary.restart(starting_record(pipeline, method))
                 self._diary = diary
+                if self._run_id is not None:
+                    self._end_of_watch = watch_system(self._server, self._run_id)
         except troubles() as error:
             warn(self._server, self._progress, error)
 
@@ -68,8 +72,16 @@ class LiveRun:
         points = [point for row in rows for point in curve_points(row)]
         self._call(lambda diary, run_id: diary.log(run_id, points))
 
+    def stop(self) -> None:
+        """Log nothing more of the machine; the training has ended."""
+        if self._end_of_watch is not None:
+            with quietly():
+                self._end_of_watch()
+            self._end_of_watch = None
+
     def end(self, status: str) -> None:
         """End the run of a training that did not end well."""
+        self.stop()
         self._call(lambda diary, run_id: diary.end(run_id, status))
 
     def _call(self, action: Callable[[Diary, str], None]) -> None:

@@ -4,6 +4,7 @@ from lora_compare.errors import UserError
 from lora_compare.tracking.outage import RESTART, first_line
 from lora_compare.tracking.server import Server, address_of_runs, remedy
 from lora_compare.tracking.store import connect, existing, troubles
+from lora_compare.tracking.view import SHARED_VIEW, VIEW
 
 
 def page_of_runs(server: Server, experiment: str, port: int) -> str:
@@ -21,12 +22,13 @@ def page_of_runs(server: Server, experiment: str, port: int) -> str:
         UserError: The store does not answer, or has no such experiment.
     """
     try:
-        if server.is_remote:
-            address, found = server.uri, existing(server, experiment)
-        else:
-            # The first start of a store takes a lock that MLflow's own server does not know.
-            with connect(server, experiment) as store:
-                address, found = f"http://127.0.0.1:{port}", store.experiment
+        # The first start of a store takes a lock that MLflow's own server does not know.
+        opened = existing if server.is_remote else connect
+        with opened(server, experiment) as store:
+            if store is not None:
+                address = server.uri if server.is_remote else f"http://127.0.0.1:{port}"
+                view = VIEW if SHARED_VIEW in store.tags() else None
+                return address_of_runs(address, store.experiment, view)
     except troubles() as error:
         raise UserError(
             "The tracking server does not answer.",
@@ -34,11 +36,9 @@ def page_of_runs(server: Server, experiment: str, port: int) -> str:
             actual=first_line(error),
             next=f"{remedy(error) or RESTART}, then: lora-compare ui",
         ) from error
-    if found is None:
-        raise UserError(
-            "The tracking server has no runs of this project yet.",
-            where=server.shown,
-            expected=f"the experiment {experiment!r}, as tracking.experiment in params.yaml says",
-            next="dvc repro; to show what is on disk: lora-compare sync",
-        )
-    return address_of_runs(address, found)
+    raise UserError(
+        "The tracking server has no runs of this project yet.",
+        where=server.shown,
+        expected=f"the experiment {experiment!r}, as tracking.experiment in params.yaml says",
+        next="dvc repro; to show what is on disk: lora-compare sync",
+    )

@@ -200,6 +200,8 @@ def serve(
             live = live or live_run(paths, params, method, progress)
             live.log(message["rows"])
         elif "seconds" in message:
+            if live is not None:
+                live.stop()
             log_stage(paths, params, stage, progress, method, message["seconds"])
             return
         elif live is not None:

@@ -10,7 +10,15 @@ from lora_compare.addresses import without_credentials
 from lora_compare.files import read_json, sha256, sha256_of
 from lora_compare.params import Params
 from lora_compare.paths import SPLITS, Paths
-from lora_compare.tracking.figures import curves, describe, evaluation, headline, numbers, sizes
+from lora_compare.tracking.figures import (
+    curves,
+    describe,
+    describe_method,
+    evaluation,
+    headline,
+    numbers,
+    sizes,
+)
 from lora_compare.tracking.lineage import Lineage, Pipeline
 from lora_compare.tracking.runs import PIPELINE, Artifact, Data, RunRecord
 
@@ -70,8 +78,11 @@ def method_record(pipeline: Pipeline, method: str, evaluated: bool, plots: bool)
     cost = read_json(paths.cost(method))
     stages = {f"finetune@{method}": pipeline.lineage("finetune", method)}
     points = [*curves(paths.history(method)), *numbers(cost, "cost"), *sizes(paths.model(method))]
+    description = ""
     if evaluated:
-        points.extend(evaluation(read_json(paths.metrics(method))))
+        metrics = read_json(paths.metrics(method))
+        points.extend(evaluation(metrics))
+        description = describe_method(metrics, cost)
         stages[f"evaluate@{method}"] = pipeline.lineage("evaluate", method)
     weights = paths.model(method) / "model.safetensors"
     tags = {"lora_compare.method": method, "lora_compare.model": f"models/{method}"}
@@ -84,6 +95,7 @@ def method_record(pipeline: Pipeline, method: str, evaluated: bool, plots: bool)
         artifacts=tuple(_method_files(paths, pipeline.params, method, evaluated, plots)),
         datasets=datasets(pipeline, SPLITS if evaluated else SPLITS[:2]),
         seconds=float(cost.get("train_seconds", 0.0)),
+        description=description,
     )
 
 

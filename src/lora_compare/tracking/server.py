@@ -189,7 +189,7 @@ def remedy(error: Exception) -> str:
     return REMEDIES.get(status(), "")
 
 
-def address_of_runs(server: str, experiment: str) -> str:
+def address_of_runs(server: str, experiment: str, view: str | None = None) -> str:
     """Return the page of an experiment's runs.
 
     MLflow 3 opens an experiment for agents, without any run, unless the address says otherwise.
@@ -197,8 +197,10 @@ def address_of_runs(server: str, experiment: str) -> str:
     Args:
         server: The address of MLflow's server.
         experiment: Id of the experiment.
+        view: Key of a shared view of the page, which the experiment must have.
     """
     page = f"#/experiments/{experiment}/runs?workflowType=machine_learning"
+    page += f"&viewStateShareKey={view}" if view else ""
     return f"{without_credentials(server).rstrip('/')}/{page}"
 
 

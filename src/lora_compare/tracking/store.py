@@ -51,6 +51,17 @@ class Store:
         """MLflow's client, for what the registry asks of it."""
         return self._client
 
+    def tags(self) -> dict[str, str]:
+        """Return the tags of the experiment itself."""
+        return dict(self._client.get_experiment(self.experiment).tags)
+
+    def describe(self, tags: Mapping[str, str]) -> None:
+        """Give the experiment those of `tags` that it has not."""
+        there = self.tags() if tags else {}
+        for name, value in tags.items():
+            if there.get(name) != value:
+                self._client.set_experiment_tag(self.experiment, name, value)
+
     def find(self, key: str) -> list[Any]:
         """Return the runs of that key, the oldest first."""
         return list(
@@ -175,8 +186,9 @@ def connect(server: Server, experiment: str, budget: float = BUDGET) -> Iterator
         yield Store(client, _experiment(client, experiment, server))
 
 
-def existing(server: Server, experiment: str) -> str | None:
-    """Return the id of an experiment, which is not made where it is missing.
+@contextmanager
+def existing(server: Server, experiment: str) -> Iterator[Store | None]:
+    """Yield an experiment that is only looked at, None where it is missing.
 
     Args:
         server: The tracking server.
@@ -184,7 +196,7 @@ def existing(server: Server, experiment: str) -> str | None:
     """
     with _opened(server, BUDGET) as client:
         found = client.get_experiment_by_name(experiment)
-    return str(found.experiment_id) if found else None
+        yield Store(client, str(found.experiment_id)) if found else None
 
 
 @contextmanager

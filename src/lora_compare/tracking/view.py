@@ -1,0 +1,98 @@
+"""What the page of the experiment shows when it opens: a description, and the columns that matter.
+
+MLflow keeps the columns of a page in the browser of each reader. A view that a reader shares is a
+tag of the experiment, though, which the address names by its key; so there is one for everybody.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+
+from lora_compare.tracking.runs import PIPELINE, RunRecord
+
+VIEW = "lora-compare"
+"""The key of the view in the address of the page."""
+
+SHARED_VIEW = f"mlflow.sharedViewState.{VIEW}"
+NOTE = "mlflow.note.content"
+
+FIGURES = (
+    "test/accuracy",
+    "params/trainable",
+    "cost/train_seconds",
+    "cost/peak_memory_bytes",
+    "artifact/bytes",
+)
+"""The metrics that the table of runs shows."""
+
+MOST_SETTINGS = 6
+"""Settings beside them: more would push the figures out of sight."""
+
+WIDTH = 150
+"""Pixels of a column: enough for the name of its metric."""
+
+INTRODUCTION = (
+    "Fine-tuning methods on the same messages. Each pipeline run holds the runs of one state of "
+    "the project: expand it with +, tick two methods, press Compare. Of the last one:"
+)
+
+
+def experiment_tags(records: Iterable[RunRecord]) -> dict[str, str]:
+    """Return the experiment's tags after a complete comparison; none before one.
+
+    Args:
+        records: The runs of one state of the pipeline.
+    """
+    records = list(records)
+    verdicts = [r.description for r in records if r.stage == PIPELINE and r.description]
+    if not verdicts:
+        return {}
+    methods = [record.params for record in records if record.stage == "method"]
+    return {NOTE: f"{INTRODUCTION}\n\n{verdicts[-1]}", SHARED_VIEW: _view(differing(methods))}
+
+
+def differing(methods: Iterable[Mapping[str, str]]) -> list[str]:
+    """Return the settings in which methods differ, in their order.
+
+    Args:
+        methods: The settings of each method, as its run shows them.
+    """
+    methods = list(methods)
+    keys = dict.fromkeys(key for settings in methods for key in settings)
+    return [key for key in keys if len({settings.get(key) for settings in methods}) > 1]
+
+
+def _view(settings: list[str]) -> str:
+    """Return the state of MLflow's page of runs as MLflow 3 reads it from a shared view."""
+    columns = [f"metrics.`{key}`" for key in FIGURES]
+    columns += [f"params.`{key}`" for key in settings[:MOST_SETTINGS]]
+    state = {
+        "searchFilter": "",
+        "orderByKey": "attributes.start_time",
+        "orderByAsc": False,
+        "startTime": "ALL",
+        "lifecycleFilter": "Active",
+        "datasetsFilter": [],
+        "modelVersionFilter": "All Runs",
+        "selectedColumns": columns,
+        "columnOrder": columns,
+        "columnWidths": dict.fromkeys(columns, WIDTH),
+        "runsExpanded": {},
+        "runsPinned": [],
+        "runsHidden": [],
+        "runsVisibilityMap": {},
+        "runsHiddenMode": "FIRST_10_RUNS",
+        "viewMaximized": False,
+        "runListHidden": False,
+        "isAccordionReordered": False,
+        "groupBy": None,
+        "groupsExpanded": {},
+        "autoRefreshEnabled": True,
+        "useGroupedValuesInCharts": True,
+        "hideEmptyCharts": True,
+        "globalLineChartConfig": {
+            "xAxisKey": "step",
+            "lineSmoothness": 0,
+            "selectedXAxisMetricKey": "",
+        },
+    }
+    return json.dumps(state)
