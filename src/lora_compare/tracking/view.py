@@ -32,7 +32,7 @@ WIDTH = 150
 
 INTRODUCTION = (
     "Fine-tuning methods on the same messages. Each pipeline run holds the runs of one state of "
-    "the project: expand it with +, tick two methods, press Compare. Of the last one:"
+    "the project: expand it with +, tick two methods, press Compare. Above: the last one."
 )
 
 
@@ -47,7 +47,8 @@ def experiment_tags(records: Iterable[RunRecord]) -> dict[str, str]:
     if not verdicts:
         return {}
     methods = [record.params for record in records if record.stage == "method"]
-    return {NOTE: f"{INTRODUCTION}\n\n{verdicts[-1]}", SHARED_VIEW: _view(differing(methods))}
+    # The page shows the first line, and the rest on demand.
+    return {NOTE: f"{verdicts[-1]}\n\n{INTRODUCTION}", SHARED_VIEW: _view(differing(methods))}
 
 
 def differing(methods: Iterable[Mapping[str, str]]) -> list[str]:
