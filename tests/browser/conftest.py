@@ -1,12 +1,11 @@
 """Debian's chromium, and pages that must not reach beyond this machine."""
 
+import shutil
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
-
-CHROMIUM = "/usr/bin/chromium"
 
 ARGUMENTS = (
     "--no-sandbox",
@@ -21,6 +20,11 @@ ARGUMENTS = (
 LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--project", help="show this project's runs, in which `dvc repro` has run")
+    parser.addoption("--screenshots", help="a folder for pictures of MLflow's pages")
+
+
 def is_local(address: str) -> bool:
     """Whether an address is of a file, of the page itself, or of a server on this machine."""
     parts = urlsplit(address)
@@ -30,8 +34,10 @@ def is_local(address: str) -> bool:
 @pytest.fixture(scope="session")
 def chromium() -> Iterator[Browser]:
     """The browser, started once."""
+    path = shutil.which("chromium") or shutil.which("google-chrome")
+    assert path, "there is no Chromium; on Debian and Ubuntu: apt install chromium"
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=[*ARGUMENTS])
+        browser = playwright.chromium.launch(executable_path=path, args=[*ARGUMENTS])
         yield browser
         browser.close()
 
