@@ -59,16 +59,20 @@ def files(folder: Path) -> dict[str, bytes]:
 
 def check(colleague: Path, project: Path) -> None:
     """Check that a clone has everything, that nothing would run, and that MLflow shows it all."""
+    assert not [name for name in (".checkpoints", ".tracking") if (colleague / name).exists()]
     assert files(colleague) == files(project)
     beside = {"SHA256SUMS", "provenance.json"}
     assert {f"models/lora/{name}" for name in beside} <= {*files(colleague)}
     text = "inputs/messages.csv"
     assert (colleague / text).read_bytes() == (project / text).read_bytes()
+    for page in (colleague / "reports").glob("comparison.*"):
+        page.unlink()
+    lora_compare(colleague, "report")
+    assert files(colleague) == files(project)
     assert "up to date" in dvc(colleague, "status")
     assert ran(dvc(colleague, "repro")) == []
     assert "all as DVC recorded them" in lora_compare(colleague, "repair")
     assert "out of date" not in lora_compare(colleague, "summary")
-    assert not [name for name in (".checkpoints", ".tracking") if (colleague / name).exists()]
     lora_compare(colleague, "sync")
     with sqlite3.connect(colleague / "mlflow.db") as store:
         names = [name.split()[0] for (name,) in store.execute("select name from runs")]
