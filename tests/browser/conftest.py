@@ -45,6 +45,16 @@ def chromium() -> Iterator[Browser]:
 @pytest.fixture
 def page(chromium: Browser) -> Iterator[Page]:
     """An empty page of 1280 x 800; a request beyond this machine or an error fails the test."""
+    yield from watched_page(chromium, errors=True)
+
+
+def watched_page(chromium: Browser, errors: bool) -> Iterator[Page]:
+    """Yield an empty page; fail afterwards where it asked for anything beyond this machine.
+
+    Args:
+        chromium: The browser.
+        errors: Whether errors in its console count too.
+    """
     context = chromium.new_context(viewport={"width": 1280, "height": 800})
     page = context.new_page()
     troubles: list[str] = []
@@ -58,8 +68,9 @@ def page(chromium: Browser) -> Iterator[Page]:
             troubles.append(f"console: {message.text}")
 
     page.on("request", note_request)
-    page.on("console", note_console)
-    page.on("pageerror", lambda error: troubles.append(f"error: {error}"))
+    if errors:
+        page.on("console", note_console)
+        page.on("pageerror", lambda error: troubles.append(f"error: {error}"))
     yield page
     context.close()
     assert troubles == []

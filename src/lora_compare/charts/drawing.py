@@ -40,6 +40,9 @@ WIDE, NARROW = 370, 300
 GUIDE: dict[str, Any] = {"color": INK, "alpha": 0.5, "linewidth": 1, "linestyle": (0, (4, 3))}
 """A dashed line to compare with."""
 
+SCALE = 2
+"""Pixels for each SVG unit of a chart that is looked at by itself."""
+
 REACH = 7.0
 """Radius in SVG units within which a pointer finds a point."""
 
@@ -134,8 +137,9 @@ class Drawing:
         text = buffer.getvalue()
         text = text[text.index("<svg") :]
         text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
-        text = re.sub(r'(<svg [^>]*?) width="[^"]*"', r"\1", text, count=1)
-        text = re.sub(r'(<svg [^>]*?) height="[^"]*"', rf'\1 color="{ALONE}"', text, count=1)
+        text = re.sub(r'(<svg [^>]*?) height="', rf'\1 color="{ALONE}" height="', text, count=1)
+        # A page's style gives another size; without any, MLflow shows the file as nothing.
+        text = re.sub(r'\b(width|height)="([\d.]+)pt"', _enlarged, text, count=2)
         text = re.sub(r'<g id="m(\d+)-(\d+)"', r'<g class="m\1" id="m\1-\2"', text)
         # Several charts share a page, and an id must be unique on it.
         text = re.sub(r'\bid="', f'id="{self.name}-', text)
@@ -163,6 +167,10 @@ class Drawing:
         looks = f'class={quoteattr(kind)} fill="{paint}" fill-opacity="0"'
         name = shape[1:].split()[0]
         return f"{shape} {looks}><title>{escape(tip.text)}</title></{name}>\n"
+
+
+def _enlarged(side: re.Match[str]) -> str:
+    return f'{side[1]}="{SCALE * float(side[2]):g}"'
 
 
 @contextmanager

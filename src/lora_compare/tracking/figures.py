@@ -145,7 +145,7 @@ def describe_method(metrics: Mapping[str, Any], cost: Mapping[str, Any]) -> str:
     """
     test = metrics["test"]
     low, high = (f"{100 * end:.1f}" for end in test["accuracy_ci95"])
-    sentence = f"Test accuracy **{test['accuracy']:.1%}** (95 % interval {low} to {high})"
+    sentence = f"Test accuracy **{100 * test['accuracy']:.1f} %** (95 % interval {low} to {high})"
     if trained := metrics.get("trainable_parameters"):
         sentence += f" with {trained:,} trained parameters"
     if seconds := cost.get("train_seconds"):
