@@ -32,9 +32,8 @@ def doctor(output: Output) -> None:
     from lora_compare.doctor import examine
     from lora_compare.paths import Paths
 
-    checked = []
-    with output.working("examine the project"):
-        checked = list(examine(Paths.here()))
+    with output.working("examine the project") as at_work:
+        checked = list(examine(Paths.here(), at_work))
     counts = Counter(str(each.finding.status) for each in checked)
     worst = next(status for status in ("trouble", "warning", "ok") if counts[status])
     output.record({"status": worst, "checks": [each.to_dict() for each in checked]})

@@ -4,8 +4,8 @@ import functools
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -74,16 +74,25 @@ class Output:
         if not self.as_json:
             self.console.print(renderable)
 
-    def working(self, what: str) -> AbstractContextManager[Any]:
-        """Show that the block works, on a terminal; inside, nothing else may show progress.
+    @contextmanager
+    def working(self, what: str) -> Iterator[Callable[[str], None]]:
+        """Show that the block works, on a terminal, and yield the function that says at what.
+
+        Inside, nothing else may show progress.
 
         Args:
-            what: What is being done, in a few words.
+            what: What is being done at first, in a few words.
         """
         console = self.progress.console
         if self.progress.quiet or not console.is_interactive:
-            return nullcontext()
-        return console.status(f"{what} \N{HORIZONTAL ELLIPSIS}")
+            yield lambda what: None
+            return
+        with console.status(_going_on(what)) as status:
+            yield lambda what: status.update(_going_on(what))
+
+
+def _going_on(what: str) -> str:
+    return f"{what} \N{HORIZONTAL ELLIPSIS}"
 
 
 def command(name: str, **settings: Any) -> Callable[[Callable[..., None]], click.Command]:
@@ -108,9 +117,8 @@ def command(name: str, **settings: Any) -> Callable[[Callable[..., None]], click
 
         with_json = click.option("--json", "as_json", is_flag=True, help="Print JSON alone.")
         with_quiet = click.option("--quiet", is_flag=True, help="Print the result or errors only.")
-        decorated = click.command(name, **settings)
-        made: click.Command = decorated(with_json(with_quiet(call)))
-        return made
+        made: Callable[[Callable[..., None]], click.Command] = click.command(name, **settings)
+        return made(with_json(with_quiet(call)))
 
     return decorate
 

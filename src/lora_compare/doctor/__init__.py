@@ -3,7 +3,7 @@
 Nothing here changes the project: every check looks at one thing and returns a `Finding`.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,17 +55,23 @@ class Checked:
         }
 
 
-def examine(paths: Paths, checks: Mapping[str, Sequence[Check]] = CHECKS) -> Iterator[Checked]:
+def examine(
+    paths: Paths,
+    starting: Callable[[str], None] = lambda name: None,
+    checks: Mapping[str, Sequence[Check]] = CHECKS,
+) -> Iterator[Checked]:
     """Yield what every check finds; one that fails itself keeps no other from its work.
 
     Args:
         paths: The project.
+        starting: Called with the name of each check before it is made.
         checks: The checks by section.
     """
     project = Project(paths)
     for section, members in checks.items():
         for check in members:
             name = check.__name__.replace("_", " ")
+            starting(name)
             yield Checked(section, name, _found(check, project))
 
 

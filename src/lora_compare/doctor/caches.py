@@ -8,9 +8,16 @@ from pathlib import Path
 
 from lora_compare import formats
 from lora_compare.doctor.findings import Finding, Project, ok, trouble, warning
+from lora_compare.errors import UserError
 
 NANO = "gpt2-nano"
 """The one model that needs nothing from elsewhere."""
+
+DVC_LINKS = "reflink,copy"
+"""What DVC does where `cache.type` is not set."""
+
+DVC_SECONDS = 60
+"""How long DVC may take to tell a setting."""
 
 
 def tokenizer(project: Project) -> Finding:
@@ -71,14 +78,14 @@ def checkpoint(project: Project) -> Finding:
 
 def dvc_cache(project: Project) -> Finding:
     """Look where DVC keeps its objects, how much they are, and how outputs are linked to them."""
-    root = project.paths.root
-    folder = dvc_folder(root)
-    if isinstance(folder, Finding):
-        return folder
-    kinds = _dvc(root, "config", "cache.type").stdout.strip() or "reflink,copy"
+    try:
+        folder = project.cache
+    except UserError as error:
+        return trouble(f"{error.what} {error.actual}", error.next)
+    kinds = _link_types(project.paths.root)
     n_bytes = sum(_sizes(folder))
-    known = {"folder": str(folder), "bytes": n_bytes, "link_types": kinds.split(",")}
-    what = f"{folder} holds {formats.size(n_bytes)}; outputs are linked as {kinds}"
+    known = {"folder": str(folder), "bytes": n_bytes, "link_types": kinds}
+    what = f"{folder} holds {formats.size(n_bytes)}; outputs are linked as {' or '.join(kinds)}"
     if not _may_write(folder):
         return trouble(
             f"{what}; it cannot be written",
@@ -88,25 +95,11 @@ def dvc_cache(project: Project) -> Finding:
     return ok(what, **known)
 
 
-def dvc_folder(root: Path) -> Path | Finding:
-    """Return the folder of DVC's cache, or the trouble that DVC has with this project."""
-    done = _dvc(root, "cache", "dir")
-    if done.returncode == 0:
-        return Path(done.stdout.strip())
-    return trouble(
-        f"DVC does not work here: {last_line(done)}",
-        "run the command in the project's folder; in a new one: git init && dvc init",
-    )
-
-
-def _dvc(root: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "dvc", *arguments]
-    return subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=60)
-
-
-def last_line(done: "subprocess.CompletedProcess[str]") -> str:
-    """Return the last thing that a program said before it failed."""
-    return (done.stderr.strip().splitlines() or done.stdout.strip().splitlines() or ["no word"])[-1]
+def _link_types(root: Path) -> list[str]:
+    """Return how DVC links an output to its object, the first way that the file system has."""
+    command = [sys.executable, "-m", "dvc", "config", "cache.type"]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=DVC_SECONDS)
+    return (done.stdout.strip() or DVC_LINKS).split(",")
 
 
 def _sizes(folder: Path) -> Iterator[int]:

@@ -2,13 +2,14 @@
 
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from lora_compare import formats
 from lora_compare.doctor import sizes
-from lora_compare.doctor.caches import NANO, dvc_folder
+from lora_compare.doctor.caches import NANO
 from lora_compare.doctor.findings import Finding, Project, ok, trouble
-from lora_compare.errors import StorageError
+from lora_compare.errors import StorageError, UserError
 from lora_compare.files import require_writable
 
 BESIDE = 50_000_000
@@ -53,9 +54,9 @@ def _needs(project: Project) -> Iterator[tuple[Path, int]]:
     outputs = sizes.FLOAT32 * (base + sum(methods))
     checkpoint = sizes.FLOAT32 * STATES * max(methods)
     yield root, outputs + checkpoint + BESIDE
-    cache = dvc_folder(root)
-    # Where links are copies, which is DVC's own choice on most file systems.
-    yield root / ".dvc" if isinstance(cache, Finding) else cache, outputs
+    with suppress(UserError):  # without DVC there is no cache
+        # As if links were copies, which they are on most file systems.
+        yield project.cache, outputs
     if params.model.name != NANO and params.model.weights == "pretrained":
         from lora_compare.checkpoints import CHECKPOINTS, cached_path
 

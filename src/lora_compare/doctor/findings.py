@@ -4,11 +4,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from lora_compare.addresses import without_credentials
 from lora_compare.params import Params, load_params
 from lora_compare.paths import Paths
+from lora_compare.repair import dvc_cache
 
 
 class Status(StrEnum):
@@ -69,6 +71,15 @@ class Project:
             ParamsError: They are missing or have mistakes.
         """
         return load_params(self.paths.params)
+
+    @cached_property
+    def cache(self) -> Path:
+        """The folder of DVC's cache, which DVC takes a second to tell.
+
+        Raises:
+            UserError: DVC does not know the project.
+        """
+        return dvc_cache(self.paths.root)
 
 
 Check = Callable[[Project], Finding]

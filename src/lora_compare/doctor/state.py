@@ -10,7 +10,6 @@ from pathlib import Path
 
 import psutil
 
-from lora_compare.doctor.caches import last_line
 from lora_compare.doctor.findings import Finding, Project, ok, trouble, warning
 from lora_compare.errors import ParamsError
 
@@ -41,7 +40,7 @@ def pipeline(project: Project) -> Finding:
     command = [sys.executable, "-m", "dvc", "status", "--json"]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=600)
     if done.returncode:
-        said = last_line(done)
+        said = (done.stderr.strip().splitlines() or ["no word"])[-1]
         if "Unable to acquire lock" in done.stderr:
             return warning("another DVC command is at work here", "wait until it has ended")
         return trouble(f"DVC cannot read the pipeline: {said}", "dvc status shows all it says")
