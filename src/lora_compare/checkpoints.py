@@ -90,7 +90,7 @@ def fetch_checkpoint(name: str, progress: Progress = SILENT) -> FetchedCheckpoin
     Checked by tests/unit/test_checkpoints.py.
     """
     checkpoint = CHECKPOINTS[name]
-    was_cached = _cached_path(checkpoint).is_file()
+    was_cached = cached_path(checkpoint).is_file()
     path = _download(name, progress)
     expected = checkpoint.sha256 or _hub_sha256(name, path)
     actual = files.sha256(path)
@@ -130,7 +130,7 @@ def _mismatch(name: str, path: Path, expected: str, actual: str) -> DownloadErro
     )
 
 
-def _cached_path(checkpoint: Checkpoint) -> Path:
+def cached_path(checkpoint: Checkpoint) -> Path:
     """Return where the hub's cache has, or would have, the file of `checkpoint`."""
     from huggingface_hub import constants
     from huggingface_hub.file_download import repo_folder_name
@@ -145,7 +145,7 @@ def _download(name: str, progress: Progress, force: bool = False) -> Path:
 
     repository, revision = CHECKPOINTS[name].repository, CHECKPOINTS[name].revision
     try:
-        with files.storage_faults(_cached_path(CHECKPOINTS[name]), CHECKPOINTS[name].size):
+        with files.storage_faults(cached_path(CHECKPOINTS[name]), CHECKPOINTS[name].size):
             path = hf_hub_download(
                 repository,
                 FILE,
@@ -161,7 +161,7 @@ def _download(name: str, progress: Progress, force: bool = False) -> Path:
         raise DownloadError(
             f"The checkpoint {name} could not be fetched.",
             where=hf_hub_url(repository, FILE, revision=revision),
-            expected=f"{_cached_path(CHECKPOINTS[name])}, or a connection to the hub",
+            expected=f"{cached_path(CHECKPOINTS[name])}, or a connection to the hub",
             actual="\n".join(causes) or type(error).__name__,
             next="connect to the network (and unset HF_HUB_OFFLINE) and run this again,\n"
             "or, where there is a network, run\n"

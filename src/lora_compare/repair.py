@@ -74,7 +74,7 @@ def _no_writer(paths: Paths) -> Iterator[None]:
 
 def _repair(paths: Paths) -> Repair:
     outputs = {path: md5 for path, md5 in _recorded(paths).items() if path.exists()}
-    cache = _cache(paths.root)
+    cache = dvc_cache(paths.root) / "files" / "md5"
     objects = dict(_objects(cache))
     changed = [path for path, md5 in outputs.items() if dvc_md5(path) != md5]
     broken = [path for path, md5 in objects.items() if _md5(path) != md5]
@@ -103,8 +103,12 @@ def _recorded(paths: Paths) -> dict[Path, str]:
     return {paths.root / out["path"]: out["md5"] for out in outs if "md5" in out}
 
 
-def _cache(root: Path) -> Path:
-    """Return the folder of DVC's objects, wherever its settings put it."""
+def dvc_cache(root: Path) -> Path:
+    """Return the folder of DVC's cache, wherever its settings put it.
+
+    Raises:
+        UserError: DVC does not know this project.
+    """
     command = [sys.executable, "-m", "dvc", "cache", "dir"]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True)
     if done.returncode:
@@ -114,7 +118,7 @@ def _cache(root: Path) -> Path:
             actual=(done.stderr.strip().splitlines() or ["no word"])[-1],
             next="run the command in the project's folder; in a new one: dvc init",
         )
-    return Path(done.stdout.strip()) / "files" / "md5"
+    return Path(done.stdout.strip())
 
 
 def _objects(cache: Path) -> Iterator[tuple[Path, str]]:

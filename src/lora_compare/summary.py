@@ -23,8 +23,13 @@ NEXT_STEPS = (
 )
 
 
-def print_summary(paths: Paths, console: Console) -> None:
+def print_summary(paths: Paths, console: Console, with_next_steps: bool = True) -> None:
     """Print metrics/comparison.json: the table, the verdict, and what to type next.
+
+    Args:
+        paths: The project.
+        console: Where to print.
+        with_next_steps: Whether to say what to type next.
 
     Raises:
         MissingArtifactError: The comparison has not been made.
@@ -45,8 +50,9 @@ def print_summary(paths: Paths, console: Console) -> None:
     if others:
         console.print()
         console.print(_pairs_table(others, console.width))
-    console.print()
-    console.print(_next_steps())
+    if with_next_steps:
+        console.print()
+        console.print(_next_steps())
 
 
 def summary_table(comparison: Mapping[str, Any], width: int) -> Table:

@@ -95,7 +95,7 @@ def gpt2_encoding() -> tiktoken.Encoding:
     try:
         return tiktoken.get_encoding(GPT2)
     except (OSError, ValueError) as error:
-        folder = _cache_folder()
+        folder = cache_folder()
         wanted = [
             f"{folder / cached_name(url)}\n  from {url}\n  with sha256 {digest}"
             for url, digest in GPT2_FILES.items()
@@ -115,7 +115,7 @@ def cached_name(url: str) -> str:
     return hashlib.sha1(url.encode(), usedforsecurity=False).hexdigest()
 
 
-def _cache_folder() -> Path:
+def cache_folder() -> Path:
     """Return the folder in which tiktoken looks for its files."""
     for variable in ("TIKTOKEN_CACHE_DIR", "DATA_GYM_CACHE_DIR"):
         if variable in os.environ:

@@ -1,0 +1,236 @@
+"""A fine-tuned method at work: `classify`, `register` and `export`."""
+
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import click
+
+from lora_compare.cli.completion import complete_methods
+from lora_compare.cli.terminal import Output, command, project
+
+if TYPE_CHECKING:
+    from lora_compare.evaluation import TextClassifier
+    from lora_compare.params import Params
+
+CHUNK = 256
+"""Texts that are classified at a time, so that a long file streams through."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One text and what the method says of it.
+
+    Attributes:
+        text: The text.
+        probabilities: Probability of each class.
+    """
+
+    text: str
+    probabilities: dict[str, float]
+
+    @property
+    def label(self) -> str:
+        """The most probable class."""
+        return max(self.probabilities, key=self.probabilities.__getitem__)
+
+    @property
+    def probability(self) -> float:
+        """Its probability."""
+        return self.probabilities[self.label]
+
+
+@command("classify")
+@click.argument("texts", nargs=-1, metavar="[TEXT]...")
+@click.option(
+    "--method",
+    shell_complete=complete_methods,
+    help="The method to use; `lora` if there is one.",
+)
+@click.option(
+    "--file",
+    "source",
+    type=click.Path(dir_okay=False, path_type=Path, allow_dash=True),
+    help="Classify each line of this file; - is standard input.",
+)
+def classify(
+    output: Output, texts: tuple[str, ...], method: str | None, source: Path | None
+) -> None:
+    """Print the class and its probability for each TEXT, or for each line of a file.
+
+    Without TEXT and --file, lines are read from standard input; empty lines are left out. Where
+    the result goes into a file or a pipe, it is one line a text: class, probability and text,
+    with tabs between them.
+
+    \b
+    lora-compare classify "You won a tablet! To collect your prize call 09098790503 today"
+    lora-compare classify --method full --file messages.txt > answers.tsv
+    cat messages.txt | lora-compare classify --json
+    """  # noqa: D301 (click reads the \b as a character)
+    from lora_compare.lines import read_lines
+
+    if texts and source:
+        raise click.UsageError("give texts or --file, not both")
+    paths, params = project()
+    name = _method_or_default(params, method)
+    with output.working(f"load {name}"):
+        from lora_compare.adapters import load_method
+        from lora_compare.base import load_base
+        from lora_compare.seeding import choose_device
+
+        classifier = load_method(paths.model(name), load_base(paths.base), f"finetune@{name}")
+        classifier.model.to(choose_device(params.training.device))
+    with _counting(output, source) as advance:
+        for chunk in _chunks(texts or read_lines(source)):
+            _show(output, _answers(classifier, chunk))
+            advance(len(chunk))
+
+
+def _method_or_default(params: "Params", method: str | None) -> str:
+    name = method or ("lora" if "lora" in params.methods else next(iter(params.methods)))
+    params.method(name)
+    return name
+
+
+def _counting(output: Output, source: Path | None) -> AbstractContextManager[Callable[..., None]]:
+    """Show on a terminal how far a file is, where the answers go somewhere else."""
+    watched = output.progress.console.is_interactive and not output.console.is_terminal
+    if source is None or not watched or not source.is_file():
+        return nullcontext(lambda amount: None)
+    with source.open("rb") as file:
+        total = sum(1 for line in file if line.strip())
+    return output.progress.task(f"classify {source.name}", total)
+
+
+def _chunks(texts: Iterable[str]) -> Iterator[list[str]]:
+    from lora_compare.errors import DataError
+
+    chunk: list[str] = []
+    for text in texts:
+        if not text.strip():
+            raise DataError("There is nothing to classify in an empty text.", where="TEXT")
+        chunk.append(text)
+        if len(chunk) == CHUNK:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
+
+
+def _answers(classifier: "TextClassifier", texts: Sequence[str]) -> list[Answer]:
+    rows = classifier.probabilities(texts)
+    return [
+        Answer(text, dict(zip(classifier.classes, map(float, row), strict=True)))
+        for text, row in zip(texts, rows, strict=True)
+    ]
+
+
+def _show(output: Output, answers: Sequence[Answer]) -> None:
+    if output.as_json:
+        for answer in answers:
+            record = {"text": answer.text, "label": answer.label, "probability": answer.probability}
+            output.record({**record, "probabilities": answer.probabilities})
+    elif output.console.is_terminal:
+        _show_table(output, answers)
+    else:
+        for answer in answers:
+            # One line of three fields a text, whatever the text holds.
+            line = " ".join(answer.text.replace("\t", " ").splitlines())
+            click.echo(f"{answer.label}\t{answer.probability:.4f}\t{line}")
+
+
+def _show_table(output: Output, answers: Sequence[Answer]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table.grid(padding=(0, 2))
+    widest = max(map(len, answers[0].probabilities))
+    table.add_column(style="bold", min_width=min(widest, 20), overflow="fold")
+    table.add_column(justify="right", no_wrap=True, min_width=len("100.0 %"))
+    table.add_column(overflow="fold")
+    for answer in answers:
+        cells = (answer.label, f"{100 * answer.probability:.1f} %", _printable(answer.text))
+        table.add_row(*map(Text, cells))
+    output.show(table)
+
+
+def _printable(text: str) -> str:
+    """Return a text that moves no cursor: a message may hold a terminal's own commands."""
+    line = " ".join(text.replace("\t", " ").splitlines())
+    return "".join("\N{REPLACEMENT CHARACTER}" if _commands(c) else c for c in line)
+
+
+def _commands(character: str) -> bool:
+    return unicodedata.category(character) == "Cc"
+
+
+@command("register")
+@click.option(
+    "--method",
+    shell_complete=complete_methods,
+    help="The method to register; all of them if it is not given.",
+)
+def register(output: Output, method: str | None) -> None:
+    """Register methods in MLflow as models to serve, whatever their size.
+
+    The pipeline does so itself with models up to 100 MB. A model that is registered already is
+    not registered again.
+
+    \b
+    lora-compare register --method lora
+    mlflow models serve -m models:/lora-compare-lora/1 --env-manager local
+    """  # noqa: D301 (click reads the \b as a character)
+    from lora_compare import tracking
+
+    paths, params = project()
+    result = tracking.register(paths, params, output.progress, method)
+    output.record({"lines": list(result.lines), "registered_before": list(result.known)})
+    for line in result.lines or [f"registered before: {', '.join(result.known)}"]:
+        output.say(line)
+
+
+@command("export")
+@click.option(
+    "--method",
+    shell_complete=complete_methods,
+    help="The method to export; `lora` if there is one.",
+)
+@click.option(
+    "--format",
+    "kind",
+    required=True,
+    type=click.Choice(["peft", "merged", "onnx"]),
+    help="peft: the adapter alone; merged: a model for transformers; onnx: for ONNX runtimes.",
+)
+@click.option(
+    "--output",
+    "target",
+    type=click.Path(path_type=Path),
+    help="The folder to write; exports/METHOD-FORMAT. An earlier export there is replaced.",
+)
+def export(
+    output: Output, method: str | None, kind: Literal["peft", "merged", "onnx"], target: Path | None
+) -> None:
+    """Write a fine-tuned method for PEFT, transformers or an ONNX runtime.
+
+    The Python lines that use it are printed, and stand in its README.md.
+
+    \b
+    lora-compare export --format peft
+    lora-compare export --method full --format merged --output ~/spam-filter
+    """  # noqa: D301 (click reads the \b as a character)
+    paths, params = project()
+    name = _method_or_default(params, method)
+    folder = (target or Path("exports") / f"{name}-{kind}").expanduser()
+    with output.working(f"export {name}"):
+        from lora_compare.export import export as write_export
+        from lora_compare.export import load_source
+
+        lines = write_export(load_source(paths, name), kind, folder)
+    output.record({"method": name, "format": kind, "folder": str(folder), "python": lines})
+    output.say(f"{name} is in {folder}. To use it in Python:\n")
+    if not (output.as_json or output.quiet):
+        click.echo(lines)  # as it is, to be copied

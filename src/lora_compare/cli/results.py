@@ -1,0 +1,173 @@
+"""What came out: `summary`, `report`, `ui` and `sync`."""
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from lora_compare.cli.terminal import Output, command, project
+
+if TYPE_CHECKING:
+    from lora_compare.paths import Paths
+
+
+@command("summary")
+@click.option(
+    "--write",
+    "target",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Put it into this markdown file instead, between its marks <!-- results -->.",
+)
+def summary(output: Output, target: Path | None) -> None:
+    """Print the comparison: accuracy, price and verdict, and what to type next.
+
+    With --json: the content of metrics/comparison.json, and whether it is current.
+
+    \b
+    lora-compare summary
+    lora-compare summary --write README.md
+    lora-compare summary --json | jq '.comparison.methods[] | {method, test_accuracy}'
+    """  # noqa: D301 (click reads the \b as a character)
+    from lora_compare.comparison import read_comparison
+    from lora_compare.markdown import write_results
+    from lora_compare.paths import Paths
+    from lora_compare.summary import print_summary
+
+    paths = Paths.here()
+    doubt = _doubt(paths)
+    comparison = read_comparison(paths.metrics("comparison"))
+    written = None if target is None else str(target)
+    if target is not None:
+        write_results(target, comparison)
+    elif not output.as_json:
+        print_summary(paths, output.console, with_next_steps=not output.quiet)
+    state = {"current": not doubt, "note": doubt, "written": written}
+    output.record({**state, "comparison": comparison})
+    if doubt:
+        output.say(f"\n{doubt}")
+
+
+@command("report")
+def report(output: Output) -> None:
+    """Write the report again from files alone: page, markdown, plots and the comparison.
+
+    It is what the stage compare does, without DVC: nothing is trained, and the same results give
+    the same bytes, so that DVC sees no change. Use it after `dvc pull`.
+
+    \b
+    dvc pull && lora-compare report
+    """  # noqa: D301 (click reads the \b as a character)
+    from lora_compare.comparison import headline
+    from lora_compare.errors import MissingArtifactError
+    from lora_compare.report import write_comparison
+    from lora_compare.writer import only_writer
+
+    paths, params = project()
+    with only_writer(paths.writer("compare"), "compare"):
+        try:
+            comparison = write_comparison(paths, params, output.progress)
+        except MissingArtifactError as error:
+            error.next = "dvc pull, where a remote has the results\nor make them here: dvc repro"
+            raise
+    doubt, page = _doubt(paths), str(paths.report("html"))
+    output.record({"report": page, "headline": headline(comparison), "note": doubt})
+    for line in filter(None, (headline(comparison), f"the report is {page}", doubt)):
+        output.say(line)
+
+
+def _doubt(paths: "Paths") -> str:
+    """Return why the comparison on disk may not be that of params.yaml; empty if it is."""
+    from lora_compare.errors import ParamsError
+    from lora_compare.params import load_params
+    from lora_compare.tracking.lineage import Pipeline
+
+    try:
+        params = load_params(paths.params)
+    except ParamsError as error:
+        # A mistake in the next experiment's settings does not hide what the last one found.
+        if paths.params.is_file() and paths.metrics("comparison").is_file():
+            return f"This may be out of date: {error.what} To see what: lora-compare check"
+        raise
+    if Pipeline(paths, params).is_current("compare", without_files=True):
+        return ""
+    return "This is out of date, files or settings have changed since: dvc repro"
+
+
+@command("sync")
+def sync(output: Output) -> None:
+    """Show everything on disk in MLflow, whatever of it is not there yet.
+
+    Use it after a tracking server was away, after `dvc pull`, or after deleting mlflow.db; a
+    second call changes nothing. The server is $MLFLOW_TRACKING_URI, or mlflow.db here.
+
+    \b
+    lora-compare sync
+    MLFLOW_TRACKING_URI=http://127.0.0.1:5000 lora-compare sync
+    """  # noqa: D301 (click reads the \b as a character)
+    from lora_compare import tracking
+    from lora_compare.progress import SILENT
+    from lora_compare.tracking.server import Server
+
+    paths, params = project()
+    with output.working("compare the files with MLflow's runs"):
+        result = tracking.sync(paths, params, SILENT)
+    server = Server.configured(paths)
+    assert server is not None, "sync refuses to work without one"
+    output.record(
+        {
+            "server": server.shown,
+            "published": list(result.published),
+            "already_there": list(result.already_there),
+            "stale": list(result.stale),
+            "models": list(result.models.lines),
+        }
+    )
+    output.say(f"MLflow at {server.shown} is up to date.")
+    named = f" ({', '.join(result.published)})" if result.published else ""
+    output.say(f"published {len(result.published)}{named}")
+    output.say(f"already there {len(result.already_there)}")
+    if result.stale:
+        output.say(f"left out, out of date (dvc repro): {', '.join(result.stale)}")
+    for line in result.models.lines:
+        output.say(line)
+
+
+@command("ui")
+@click.option("--port", default=5000, show_default=True, type=click.IntRange(1, 65535))
+def ui(output: Output, port: int) -> None:
+    """Start MLflow on http://127.0.0.1:PORT and print the address of this project's runs.
+
+    With a tracking server in $MLFLOW_TRACKING_URI, print their address there and start nothing.
+    With --json the address is one line, and what MLflow prints goes to standard error.
+
+    \b
+    lora-compare ui
+    lora-compare ui --port 5001
+    """  # noqa: D301 (click reads the \b as a character)
+    from lora_compare.errors import ParamsError
+    from lora_compare.tracking.page import page_of_runs
+    from lora_compare.tracking.server import Server, set_patience
+
+    paths, params = project()
+    server = Server.configured(paths)
+    if server is None:
+        raise ParamsError("Tracking is off.", where="LORA_COMPARE_TRACKING", next="unset it")
+    with output.working("open the store"):
+        address = page_of_runs(server, params.tracking.experiment, port)
+    if server.is_remote:
+        output.record({"address": address, "started": False})
+        output.say(f"The runs are at\n  {address}")
+        return
+    set_patience()
+    output.record({"address": address, "started": True})
+    output.say("MLflow is starting (stop it with Ctrl-C); the runs are at")
+    output.say(f"  {address}")
+    output.say("There: expand the pipeline run with +, tick two methods, press Compare.")
+    if output.as_json:
+        os.dup2(2, 1)
+    # Any user of this machine can list arguments, and a database's address may hold a password.
+    os.environ["MLFLOW_BACKEND_STORE_URI"] = server.uri
+    arguments = ["mlflow", "ui", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    os.execvp(sys.executable, [sys.executable, "-m", *arguments])  # noqa: S606

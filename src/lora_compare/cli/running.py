@@ -1,0 +1,71 @@
+"""Before the pipeline runs: `check` and `import`."""
+
+import csv
+from pathlib import Path
+
+import click
+
+from lora_compare.cli.terminal import Output, command, project
+
+
+@command("check")
+def check(output: Output) -> None:
+    """Check every setting in params.yaml; `make repro` does so before anything runs.
+
+    Every mistake is named at once, with its key and what is allowed. Nothing is run.
+
+    \b
+    lora-compare check
+    lora-compare check --json && dvc repro
+    """  # noqa: D301 (click reads the \b as a character)
+    _, params = project()
+    output.record(
+        {
+            "valid": True,
+            "source": params.data.source,
+            "model": params.model.name,
+            "methods": {name: method.trainable for name, method in params.methods.items()},
+        }
+    )
+    output.say(f"params.yaml is in order; methods: {', '.join(params.methods)}")
+
+
+@command("import")
+@click.argument("folder", metavar="PATH", type=click.Path(path_type=Path))
+@click.option("--name", required=True, help="Name of the new method.")
+@click.option(
+    "--classes",
+    help="The classes in the order of the adapter's head, such as spam,ham; else in the data's.",
+)
+def import_(output: Output, folder: Path, name: str, classes: str | None) -> None:
+    """Add an adapter that PEFT trained on GPT-2 to the comparison, as a method.
+
+    PATH is what PEFT's save_pretrained wrote. It is copied to inputs/adapters/NAME.
+
+    \b
+    lora-compare import ~/my-adapter --name theirs
+    lora-compare import ~/my-adapter --name theirs --classes spam,ham
+    """  # noqa: D301 (click reads the \b as a character)
+    from lora_compare.paths import require
+
+    paths, params = project()
+    with output.working("load PyTorch"):
+        from lora_compare.base import load_base
+        from lora_compare.corpus import read_classes
+        from lora_compare.importing import import_adapter
+
+    mine = read_classes(require(paths.classes, "split"))
+    rows = next(csv.reader([classes], skipinitialspace=True)) if classes else None
+    with output.working(f"compare {folder} with the base model"):
+        imported = import_adapter(paths, params, load_base(paths.base), mine, folder, name, rows)
+    output.record(
+        {
+            "method": name,
+            "adapter": str(paths.adapter(name)),
+            "trainable_parameters": imported.trainable,
+        }
+    )
+    output.say(
+        f"{name} is a method of params.yaml now: {imported.trainable:,} trained parameters.\n"
+        "To compare it: dvc repro"
+    )

@@ -1,0 +1,182 @@
+"""The state of the project: its settings, its pipeline, git, and what was cut off."""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+
+from lora_compare.doctor.findings import Finding, Project, ok, trouble, warning
+from lora_compare.errors import ParamsError
+
+GIT_AT_WORK = 60.0
+"""Seconds after which a lock of git's is not that of a command that still works."""
+
+
+def params(project: Project) -> Finding:
+    """Look whether params.yaml is in order."""
+    try:
+        known = project.params
+    except ParamsError as error:
+        said = error.what if "\n" in error.where else f"{error.what} {error.where}"
+        mistakes = error.where.splitlines()
+        listed = "".join(f"\n{line}" for line in mistakes) if len(mistakes) > 1 else ""
+        return trouble(said + listed, error.next, mistakes=mistakes)
+    methods = {name: method.trainable for name, method in known.methods.items()}
+    facts = {"model": known.model.name, "source": known.data.source, "methods": methods}
+    what = f"{known.model.name} on {known.data.source}; methods: {', '.join(methods)}"
+    return ok(f"params.yaml is in order: {what}", **facts)
+
+
+def pipeline(project: Project) -> Finding:
+    """Ask DVC which stages would run."""
+    root = project.paths.root
+    if not (root / "dvc.yaml").is_file():
+        return trouble("there is no dvc.yaml here", "run the command in the project's folder")
+    command = [sys.executable, "-m", "dvc", "status", "--json"]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=600)
+    if done.returncode:
+        said = (done.stderr.strip().splitlines() or ["no word"])[-1]
+        if "Unable to acquire lock" in done.stderr:
+            return warning("another DVC command is at work here", "wait until it has ended")
+        return trouble(f"DVC cannot read the pipeline: {said}", "dvc status shows all it says")
+    changed = list(json.loads(done.stdout))
+    known = {"would_run": changed, "has_lock": project.paths.lock.is_file()}
+    if not known["has_lock"]:
+        return warning("the pipeline has not run yet", "dvc repro", **known)
+    if changed:
+        return warning(f"out of date: {', '.join(changed)}", "dvc repro", **known)
+    return ok("every stage is up to date", **known)
+
+
+def git(project: Project) -> Finding:
+    """Look at the commit that runs are recorded with, and whether git is free."""
+    from lora_compare.tracking.lineage import git_tags
+
+    root = project.paths.root
+    tags = git_tags(root)
+    if not tags:
+        return warning(
+            "no git, no repository or no commit here: runs are recorded without a commit, and "
+            "dvc exp does not work",
+            "install git; git init && git add . && git commit -m start",
+        )
+    commit, branch = (tags[f"mlflow.source.git.{part}"] for part in ("commit", "branch"))
+    edited = tags["git.dirty"] == "true"
+    known = {"commit": commit, "branch": branch, "edited": edited}
+    lock = root / ".git" / "index.lock"
+    with suppress(OSError):  # it is gone meanwhile, or was never there
+        if time.time() - lock.stat().st_mtime > GIT_AT_WORK:
+            return trouble(
+                f"{lock} was left by a git command that was killed: no commit can be made",
+                f"rm {lock}, when no git command runs",
+                **known,
+            )
+    what = f"{branch} at {commit[:10]}{', with edits that are not committed' if edited else ''}"
+    return ok(what, **known)
+
+
+def locks(project: Project) -> Finding:
+    """Look which processes write here, and for a lock of DVC's that nobody holds."""
+    root = project.paths.root
+    writers = dict(_writers(root / ".checkpoints"))
+    rwlock = root / ".dvc" / "tmp" / "rwlock"
+    held = dict(_holders(rwlock))
+    # DVC drops what a dead process left; a number that a newer process has got, it obeys.
+    stale = {pid: name for pid, name in held.items() if _runs(pid) and not _is_dvc(pid)}
+    known = {"stages": writers, "dvc": [pid for pid in held if _runs(pid) and pid not in stale]}
+    if stale:
+        pids = ", ".join(map(str, stale))
+        return trouble(
+            f"a lock of DVC's names process {pids}, which is not DVC any more: DVC waits for it",
+            f"rm {rwlock}",
+            stale=list(stale),
+            **known,
+        )
+    if writers or known["dvc"]:
+        at_work = [f"{name} (process {pid})" for name, pid in writers.items()]
+        at_work += [f"dvc (process {pid})" for pid in held if pid in known["dvc"]]
+        return ok(f"at work here: {', '.join(at_work)}", **known)
+    return ok("none is held", **known)
+
+
+def _writers(folder: Path) -> Iterator[tuple[str, int]]:
+    """Yield every stage that a process is running here, with the process."""
+    for file in sorted(folder.glob("*.pid")):
+        with suppress(OSError, ValueError):
+            pid = int(file.read_text(encoding="utf-8"))
+            if _runs(pid):
+                yield file.stem, pid
+
+
+def _holders(rwlock: Path) -> Iterator[tuple[int, str]]:
+    """Yield the processes that DVC's lock of paths names, with their commands."""
+    if not rwlock.is_file():
+        return
+    held = json.loads(rwlock.read_text(encoding="utf-8"))
+    entries = list(held.get("write", {}).values())
+    entries += [entry for readers in held.get("read", {}).values() for entry in readers]
+    for entry in entries:
+        yield int(entry["pid"]), str(entry["cmd"])
+
+
+def _runs(pid: int) -> bool:
+    return psutil.pid_exists(pid)
+
+
+def _is_dvc(pid: int) -> bool:
+    try:
+        return any("dvc" in Path(word).name for word in psutil.Process(pid).cmdline())
+    except psutil.AccessDenied:
+        return True
+    except psutil.NoSuchProcess:
+        return False
+
+
+def training(project: Project) -> Finding:
+    """Look for trainings that were cut off, which the next run goes on with."""
+    folder = project.paths.checkpoint("any").parent
+    running = {name.partition("@")[2] for name in dict(_writers(folder))}
+    files = [f for f in sorted(folder.glob("*.safetensors")) if f.stem not in running]
+    if not files:
+        return ok("none is cut off", interrupted={})
+    steps = {file.stem: _step(file) for file in files}
+    said = ", ".join(
+        f"{name} after step {step}" if step is not None else f"{name} (damaged, not to be used)"
+        for name, step in steps.items()
+    )
+    return warning(
+        f"cut off: {said}",
+        "dvc repro goes on from there; to start anew: rm .checkpoints/METHOD.safetensors",
+        interrupted=steps,
+    )
+
+
+def _step(file: Path) -> int | None:
+    """Return the optimizer step of a checkpoint; None where it cannot be read."""
+    from safetensors import SafetensorError, safe_open
+
+    from lora_compare.resume import HEAD
+
+    try:
+        with safe_open(file, framework="numpy") as opened:
+            return int(json.loads(opened.metadata()[HEAD])["step"])
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def spool(project: Project) -> Finding:
+    """Count the runs that wait for a tracking server."""
+    from lora_compare.tracking.server import Server
+    from lora_compare.tracking.spool import Spool
+
+    server = Server.configured(project.paths)
+    waiting = [] if server is None else [record.name for record in Spool(server.state)]
+    if not waiting:
+        return ok("no run waits for a tracking server", waiting=[])
+    named = ", ".join(waiting)
+    return warning(f"{named}: not shown in MLflow yet", "lora-compare sync", waiting=waiting)
