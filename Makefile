@@ -103,9 +103,9 @@ audit: setup-dev ## look up the locked packages' known vulnerabilities (asks PyP
 
 lock: setup-dev ## resolve requirements*.lock from pyproject.toml (LOCK_ARGS=--upgrade)
 	uv pip compile --universal --python-version 3.11 --no-annotate --quiet $(NO_CUDA) \
-	  $(LOCK_ARGS) pyproject.toml --output-file requirements.lock
-	uv pip compile --universal --python-version 3.11 --no-annotate --quiet $(NO_CUDA) \
 	  $(LOCK_ARGS) --extra dev pyproject.toml --output-file requirements-dev.lock
+	uv pip compile --universal --python-version 3.11 --no-annotate --quiet $(NO_CUDA) \
+	  --constraint requirements-dev.lock pyproject.toml --output-file requirements.lock
 
 # torch itself pins the CUDA packages of the build that the index offers; the lock leaves them
 # to it, so that the same lock installs a CPU build too.
