@@ -1,7 +1,10 @@
 """Runs in MLflow, against a real SQLite store and servers that fail."""
 
+import json
 import os
 import shutil
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ from lora_compare.cli import main
 from lora_compare.errors import UserError
 from lora_compare.params import load_params
 from lora_compare.progress import SILENT
+from lora_compare.tracking.view import NOTE, SHARED_VIEW, VIEW
 from mlflow_servers import REFUSING
 from tracked_project import EXPERIMENT, RUNS, TrackedProject, history, write_method
 
@@ -275,3 +279,64 @@ def test_what_waits_is_published_with_the_next_stage_once_the_server_is_back(
     project.log("split")
     assert project.names() == ["download", "pipeline", "split"]
     assert project.waiting() == []
+
+
+def test_the_experiment_says_what_came_out_and_shows_the_columns_that_matter(
+    logged: TrackedProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment = logged.client().get_experiment_by_name(EXPERIMENT)
+    assert experiment.tags[NOTE].startswith("**No evidence of a difference between full and lora.")
+    assert "| lora | 96.00 %" in experiment.tags[NOTE]
+    columns = json.loads(experiment.tags[SHARED_VIEW])["selectedColumns"]
+    assert columns[:2] == ["metrics.`test/accuracy`", "metrics.`params/trainable`"]
+    assert "params.`method.lora.r`" in columns
+    assert "params.`training.seed`" not in columns
+    monkeypatch.setattr(os, "execvp", lambda program, arguments: None)
+    monkeypatch.chdir(logged.paths.root)
+    address = CliRunner().invoke(main, ["ui", "--json"]).stdout
+    assert json.loads(address)["address"].endswith(f"&viewStateShareKey={VIEW}")
+
+
+def test_an_experiment_of_dvc_does_not_speak_for_the_project(
+    again: TrackedProject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = again.client().get_experiment_by_name(EXPERIMENT).tags
+    copy = tmp_path / "copy"
+    shutil.copytree(again.paths.root, copy)
+    monkeypatch.setenv("DVC_ROOT", str(again.paths.root))
+    experiment = TrackedProject(copy)
+    comparison = experiment.paths.metrics("comparison")
+    comparison.write_text(comparison.read_text().replace("No evidence", "Another evidence"))
+    experiment.log("compare")
+    assert again.client().get_experiment_by_name(EXPERIMENT).tags == before
+
+
+def test_a_method_says_in_a_sentence_what_it_reached(logged: TrackedProject) -> None:
+    note = logged.run("lora").data.tags["mlflow.note.content"]
+    assert note.startswith("Test accuracy **96.0 %** (95 % interval 94.0 to 97.0)")
+    assert note.endswith("in 3.0 s of training on cpu.")
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_the_machines_use_is_logged_where_that_is_asked_for(
+    project: TrackedProject, monkeypatch: pytest.MonkeyPatch, wanted: bool
+) -> None:
+    if wanted:
+        monkeypatch.setenv("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "true")
+        monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.05")
+    live = tracking.live_run(project.paths, project.params, "lora", SILENT)
+    live.log(history())
+    deadline = time.monotonic() + 30
+    while wanted and not system_metrics(project) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    live.stop()
+    assert bool(system_metrics(project)) == wanted
+    assert not [t for t in threading.enumerate() if t.name == "SystemMetricsMonitor"]
+    project.log("finetune@lora", "evaluate@lora")
+    assert project.run("lora").info.status == "FINISHED"
+    assert project.run("lora").data.metrics["test/accuracy"] == 0.96
+
+
+def system_metrics(project: TrackedProject) -> set[str]:
+    found = set(project.run("lora").data.metrics)
+    return {key for key in found if key.startswith("system/") and "cpu" in key}
