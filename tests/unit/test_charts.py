@@ -47,8 +47,8 @@ def test_a_chart_is_vector_xml_in_the_colour_of_the_page(name: str):
     text = drawn()[name]
     root = ElementTree.fromstring(text)
     assert root.tag == f"{SVG}svg"
-    assert "viewBox" in root.attrib
-    assert "width" not in root.attrib
+    width, height = (float(side) for side in root.attrib["viewBox"].split()[2:])
+    assert (float(root.attrib["width"]), float(root.attrib["height"])) == (2 * width, 2 * height)
     assert "currentColor" in text
     assert charts.INK not in text
     assert "<image" not in text

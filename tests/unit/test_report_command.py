@@ -47,7 +47,7 @@ def test_it_writes_the_bytes_of_the_stage(project: Path, tmp_path_factory):
     assert {"reports/comparison.html", "reports/comparison.md", "reports/plots/loss.svg"} <= {
         *outputs(project)
     }
-    assert "comparison.html" in done.stderr
+    assert "comparison.html" in done.stdout
     assert report("--quiet").output == ""
 
 

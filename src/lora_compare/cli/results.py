@@ -125,9 +125,7 @@ def sync(output: Output) -> None:
         }
     )
     output.say(f"MLflow at {server.shown} is up to date.")
-    named = f" ({', '.join(result.published)})" if result.published else ""
-    output.say(f"published {len(result.published)}{named}")
-    output.say(f"already there {len(result.already_there)}")
+    output.say(f"published {len(result.published)}, already there {len(result.already_there)}")
     if result.stale:
         output.say(f"left out, out of date (dvc repro): {', '.join(result.stale)}")
     for line in result.models.lines:
