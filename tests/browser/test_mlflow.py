@@ -21,7 +21,7 @@ from browser.conftest import watched_page
 from dvc_runs import dvc
 from lora_compare.params import Params, load_params
 from lora_compare.tracking.records import method_params
-from lora_compare.tracking.view import differing
+from lora_compare.tracking.view import VIEW_NAME, differing
 from small_project import copy_project, environment
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
@@ -194,6 +194,7 @@ def test_the_page_opens_with_the_verdict_and_the_columns_that_matter(
 ) -> None:
     verdict = shown.metrics("comparison")["headline"][0].partition(":")[0]
     expect(runs.get_by_text(verdict).first).to_be_visible()
+    expect(runs.get_by_test_id("saved-views-trigger")).to_have_text(VIEW_NAME)
     headers = runs.get_by_role("columnheader").all_inner_texts()
     for figure in ("test/accuracy", "params/trainable", "cost/train_seconds"):
         assert figure in headers
