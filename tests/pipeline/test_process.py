@@ -4,8 +4,6 @@ import json
 import shutil
 import subprocess
 import sys
-import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,7 @@ from lora_compare.errors import UserError
 from lora_compare.params import Params
 from lora_compare.paths import Paths
 from lora_compare.progress import SILENT, Progress
-from lora_compare.tracking import live_run, log_stage, process
+from lora_compare.tracking import live_run, process
 from lora_compare.tracking.process import Tracker, serve
 from lora_compare.tracking.store import Store
 from tracked_project import history, store_client, write_project
@@ -109,33 +107,6 @@ def test_an_epochs_rows_are_one_request(
     live.log(history())
     assert len(requests) == 1
     assert run_of(project[0], "lora").data.metrics["train/loss"] == history()[-1]["train_loss"]
-
-
-def test_the_machines_use_is_logged_on_request_until_the_training_ends(
-    project: tuple[Paths, Params], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "true")
-    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.01")
-    key = "system/cpu_utilization_percentage"
-    live = live_run(*project, "lora", SILENT)
-    deadline = time.monotonic() + 60
-    while key not in run_of(project[0], "lora").data.metrics:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    live.stop()
-    assert "SystemMetricsMonitor" not in {thread.name for thread in threading.enumerate()}
-
-    log_stage(*project, "finetune", SILENT, "lora")
-
-    run = run_of(project[0], "lora")
-    assert run.info.status == "FINISHED"
-    assert key in run.data.metrics
-
-
-def test_the_machines_use_is_not_logged_without_a_request(project: tuple[Paths, Params]) -> None:
-    live = live_run(*project, "lora", SILENT)
-    assert "SystemMetricsMonitor" not in {thread.name for thread in threading.enumerate()}
-    live.stop()
 
 
 def test_a_training_never_waits_for_a_tracker_that_takes_nothing() -> None:
