@@ -1,9 +1,11 @@
 """The record of a run is a function of files: its key, its numbers, its parameters."""
 
+import json
 from pathlib import Path
 
 import pytest
 
+from lora_compare.files import read_json
 from lora_compare.params import Params, load_params
 from lora_compare.paths import Paths
 from lora_compare.tracking.figures import Point, numbers
@@ -15,6 +17,7 @@ from lora_compare.tracking.records import (
     method_record,
     pipeline_key,
     stage_key,
+    stage_record,
 )
 from lora_compare.tracking.runs import RunRecord
 from lora_compare.tracking.spool import AWAY_SECONDS, Spool
@@ -115,6 +118,32 @@ def test_every_method_has_the_same_parameters(project: tuple[Paths, Params]) -> 
         "method.lora.lora_dropout": "0.0",
         "method.lora.target_modules": "all-linear",
         "method.lora.bias": "none",
+    }
+
+
+def test_every_method_has_the_same_metrics(project: tuple[Paths, Params]) -> None:
+    paths = project[0]
+    file = paths.metrics("lora")  # only an adapter can be merged
+    file.write_text(json.dumps({**read_json(file), "merge_error": {"float32": 1e-6}}))
+    records = current_records(Pipeline(*project))[0]
+    full, lora = (
+        {point.key for point in record.points} for record in records if record.stage == "method"
+    )
+    assert full == lora
+    assert {"test/accuracy", "params/trainable", "cost/train_seconds", "train/loss"} <= lora
+
+
+def test_baselines_and_pairs_show_their_essence(project: tuple[Paths, Params]) -> None:
+    baseline = stage_record(Pipeline(*project), "baseline")
+    assert {point.key for point in baseline.points} == {
+        f"{name}/test/{figure}"
+        for name in ("untuned", "tfidf")
+        for figure in ("accuracy", "accuracy_low", "accuracy_high", "f1", "log_loss")
+    }
+    compared = stage_record(Pipeline(*project), "compare")
+    assert {point.key for point in compared.points} == {
+        "pairs/full-lora/holm_p",
+        "lora_to_full/parameter_ratio",
     }
 
 

@@ -21,6 +21,15 @@ CURVES = {
 FINAL = ("accuracy", "accuracy_low", "accuracy_high", "f1", "log_loss")
 """What is shown of the final evaluation on train and validation; of test, everything."""
 
+PAIR = ("accuracy_difference", "accuracy_difference_ci95", "holm_p")
+"""What is shown of two methods beside one another; the rest is in comparison.json."""
+
+COST = ("train_seconds", "examples_per_second", "tokens_per_second", "peak_memory_bytes")
+"""What a training cost."""
+
+HARDWARE = ("device", "dtype", "threads")
+"""What it ran on: tags, not metrics."""
+
 MOST_KEYS = 60
 """A table with more entries, such as one per class of many, is no metric to look at."""
 
@@ -96,16 +105,54 @@ def sizes(folder: Path) -> Iterator[Point]:
     yield Point("artifact/bytes", float((folder / "model.safetensors").stat().st_size))
 
 
+def costs(cost: Mapping[str, Any]) -> Iterator[Point]:
+    """Yield what a training cost."""
+    yield from numbers({name: cost[name] for name in COST if name in cost}, "cost")
+
+
 def evaluation(metrics: Mapping[str, Any]) -> Iterator[Point]:
-    """Yield the final evaluation: all of test, the essence of train and validation."""
+    """Yield the final evaluation: all of test, the essence of train and validation.
+
+    What only some methods have, such as the error of merging an adapter, stays in the file, so
+    that all have the same keys.
+    """
     for split in SPLITS:
         if split == "test":
             yield from numbers(metrics[split], "test")
         else:
             wanted = {f"final/{split}/{name}" for name in FINAL}
             yield from (p for p in numbers(metrics[split], f"final/{split}") if p.key in wanted)
-    yield from numbers(metrics.get("truncated"), "truncated")
-    yield from numbers(metrics.get("merge_error"), "merge_error")
+
+
+def stage_figures(stage: str, file: Path) -> Iterator[Point]:
+    """Yield what is shown of a stage that is not about one method.
+
+    Args:
+        stage: Its name.
+        file: Its metrics; for `base_model`, the model's config.json.
+    """
+    if stage == "base_model":
+        return sizes(file.parent)
+    metrics = read_json(file)
+    if stage == "baseline":
+        return baselines(metrics)
+    return pairs(metrics) if stage == "compare" else numbers(metrics)
+
+
+def baselines(metrics: Mapping[str, Any]) -> Iterator[Point]:
+    """Yield the essence of what each baseline reached on test, by its name."""
+    for name, splits in metrics.items():
+        wanted = {f"{segment(name)}/test/{figure}" for figure in FINAL}
+        points = numbers(splits["test"], f"{segment(name)}/test")
+        yield from (point for point in points if point.key in wanted)
+
+
+def pairs(comparison: Mapping[str, Any]) -> Iterator[Point]:
+    """Yield every pair's difference with its interval and p, and LoRA against full."""
+    for pair in comparison.get("pairs", ()):
+        figures = {name: pair[name] for name in PAIR if name in pair}
+        yield from numbers(figures, f"pairs/{segment(pair['a'])}-{segment(pair['b'])}")
+    yield from numbers(comparison.get("reference"), "lora_to_full")
 
 
 def headline(comparison: Mapping[str, Any]) -> Iterator[Point]:

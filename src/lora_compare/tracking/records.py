@@ -11,13 +11,15 @@ from lora_compare.files import read_json, sha256, sha256_of
 from lora_compare.params import Params
 from lora_compare.paths import SPLITS, Paths
 from lora_compare.tracking.figures import (
+    HARDWARE,
+    costs,
     curves,
     describe,
     describe_method,
     evaluation,
     headline,
-    numbers,
     sizes,
+    stage_figures,
 )
 from lora_compare.tracking.lineage import Lineage, Pipeline
 from lora_compare.tracking.runs import PIPELINE, Artifact, Data, RunRecord
@@ -77,7 +79,7 @@ def method_record(pipeline: Pipeline, method: str, evaluated: bool, plots: bool)
     paths = pipeline.paths
     cost = read_json(paths.cost(method))
     stages = {f"finetune@{method}": pipeline.lineage("finetune", method)}
-    points = [*curves(paths.history(method)), *numbers(cost, "cost"), *sizes(paths.model(method))]
+    points = [*curves(paths.history(method)), *costs(cost), *sizes(paths.model(method))]
     description = ""
     if evaluated:
         metrics = read_json(paths.metrics(method))
@@ -87,7 +89,7 @@ def method_record(pipeline: Pipeline, method: str, evaluated: bool, plots: bool)
     weights = paths.model(method) / "model.safetensors"
     tags = {"lora_compare.method": method, "lora_compare.model": f"models/{method}"}
     tags["lora_compare.model.sha256"] = sha256(weights)
-    tags |= {f"cost.{name}": str(cost[name]) for name in ("device", "dtype") if name in cost}
+    tags |= {f"cost.{name}": str(cost[name]) for name in HARDWARE if name in cost}
     return replace(
         starting_record(pipeline, method),
         points=tuple(points),
@@ -124,7 +126,7 @@ def stage_record(pipeline: Pipeline, stage: str) -> RunRecord:
     artifacts = [artifact(file, file.name) for file in files if file.is_file()]
     if stage == "compare":
         artifacts += [artifact(p, f"plots/{p.name}") for p in _plots(paths)]
-    points = sizes(paths.base) if stage == "base_model" else numbers(read_json(files[0]))
+    points = stage_figures(stage, files[0])
     return RunRecord(
         key=stage_key(pipeline, stage),
         name=stage,

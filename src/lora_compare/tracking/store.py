@@ -15,6 +15,7 @@ from lora_compare.progress import without_warnings
 from lora_compare.tracking.figures import Point
 from lora_compare.tracking.runs import Data
 from lora_compare.tracking.server import PATIENCE, UNHURRIED, Server, set_patience
+from lora_compare.tracking.view import changes
 
 KEY = "lora_compare.key"
 """The tag by which a run is found."""
@@ -56,11 +57,10 @@ class Store:
         return dict(self._client.get_experiment(self.experiment).tags)
 
     def describe(self, tags: Mapping[str, str]) -> None:
-        """Give the experiment those of `tags` that it has not."""
+        """Give the experiment those of `tags` that it has not, but for a reader's own words."""
         there = self.tags() if tags else {}
-        for name, value in tags.items():
-            if there.get(name) != value:
-                self._client.set_experiment_tag(self.experiment, name, value)
+        for name, value in changes(there, tags).items():
+            self._client.set_experiment_tag(self.experiment, name, value)
 
     def find(self, key: str) -> list[Any]:
         """Return the runs of that key, the oldest first."""

@@ -12,6 +12,9 @@ from lora_compare.tracking.runs import PIPELINE, RunRecord
 VIEW = "lora-compare"
 """The key of the view in the address of the page."""
 
+VIEW_NAME = "Methods by what matters"
+"""What the menu Views of the page calls it."""
+
 SHARED_VIEW = f"mlflow.sharedViewState.{VIEW}"
 NOTE = "mlflow.note.content"
 
@@ -51,6 +54,18 @@ def experiment_tags(records: Iterable[RunRecord]) -> dict[str, str]:
     return {NOTE: f"{verdicts[-1]}\n\n{INTRODUCTION}", SHARED_VIEW: _view(differing(methods))}
 
 
+def changes(there: Mapping[str, str], wanted: Mapping[str, str]) -> dict[str, str]:
+    """Return those of the `wanted` tags that an experiment has not; a reader's own words stay.
+
+    Args:
+        there: The tags of the experiment.
+        wanted: Those that `experiment_tags` returned.
+    """
+    note = there.get(NOTE, "")
+    foreign = {NOTE} if note and not note.endswith(INTRODUCTION) else set()
+    return {k: v for k, v in wanted.items() if there.get(k) != v and k not in foreign}
+
+
 def differing(methods: Iterable[Mapping[str, str]]) -> list[str]:
     """Return the settings in which methods differ, in their order.
 
@@ -63,7 +78,11 @@ def differing(methods: Iterable[Mapping[str, str]]) -> list[str]:
 
 
 def _view(settings: list[str]) -> str:
-    """Return the state of MLflow's page of runs as MLflow 3 reads it from a shared view."""
+    """Return the state of MLflow's page of runs as MLflow 3 reads it from a saved view.
+
+    With its name around it, the menu Views lists it too. The times of its making sort that menu:
+    they are none, so that the tag is the same for the same methods.
+    """
     columns = [f"metrics.`{key}`" for key in FIGURES]
     columns += [f"params.`{key}`" for key in settings[:MOST_SETTINGS]]
     state = {
@@ -96,4 +115,5 @@ def _view(settings: list[str]) -> str:
             "selectedXAxisMetricKey": "",
         },
     }
-    return json.dumps(state)
+    view = {"name": VIEW_NAME, "createdAt": 0, "updatedAt": 0, "state": json.dumps(state)}
+    return json.dumps(view)
