@@ -279,6 +279,7 @@ log_stage(paths, load_params(paths.params), stage, Progress(), method or None)
 """
 
 
+@pytest.mark.timeout(600)  # thirty processes that import MLflow
 @pytest.mark.parametrize(
     ("stages", "trials"),
     [
