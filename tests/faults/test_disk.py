@@ -1,5 +1,6 @@
 """A disk that is full and folders that may not be written to, both real."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -76,10 +77,13 @@ class SmallDisk:
 
     def stage(self, name: str, *arguments: str, **variables: str) -> tuple[int, str]:
         """Run a stage with the disk as project folder; return its exit code and output."""
+        return self.python(str(ROOT / "stages" / f"{name}.py"), *arguments, **variables)
+
+    def python(self, *words: str, **variables: str) -> tuple[int, str]:
+        """Run Python with the disk as project folder; return its exit code and output."""
         start = ["sh", "-c", 'cd "$0" && exec "$@"', str(self.folder)]
-        command = [sys.executable, str(ROOT / "stages" / f"{name}.py"), *arguments]
         done = subprocess.run(
-            [*self._enter, f"--target={self._holder.pid}", *start, *command],
+            [*self._enter, f"--target={self._holder.pid}", *start, sys.executable, *words],
             env=environment(**{"LORA_COMPARE_TRACKING": "off", **variables}),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -247,6 +251,17 @@ def test_row_08_a_tracking_store_without_room_stops_no_stage(disk: SmallDisk) ->
     assert (disk.seen / "data" / "raw" / "provenance.json").exists()
 
 
+def test_the_doctor_sees_that_a_run_does_not_fit_before_it_starts(disk: SmallDisk) -> None:
+    (disk.seen / "params.yaml").write_text(small_params())
+    code, output = disk.python("-m", "lora_compare", "doctor", "--json")
+    assert code == 1, output
+    (found,) = (check for check in json.loads(output)["checks"] if check["check"] == "space")
+    assert found["status"] == "trouble"
+    assert found["facts"]["disks"][0]["folder"] == str(disk.folder)
+    assert found["facts"]["disks"][0]["free_bytes"] == disk.free()
+    assert "make room" in found["remedy"]
+
+
 def owner(command: list[str], folder: Path) -> "subprocess.CompletedProcess[str]":
     """Run a command as the owner of what the tests write, to whom the mode of a file applies.
 
@@ -294,6 +309,19 @@ def test_row_09_finetune_names_the_folder_before_it_reads_anything(
     assert "dr-xr-xr-x" in done.stderr
     assert "chmod" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_the_doctor_names_a_folder_that_cannot_be_written(
+    tmp_path: Path, locked: Callable[[str], Path]
+) -> None:
+    (tmp_path / "params.yaml").write_text(small_params())
+    folder = locked("reports/history")
+    done = owner([sys.executable, "-m", "lora_compare", "doctor", "--json"], tmp_path)
+    assert done.returncode == 1, done.stderr
+    (found,) = (check for check in json.loads(done.stdout)["checks"] if check["check"] == "folders")
+    assert found["status"] == "trouble"
+    assert str(folder) in found["what"]
+    assert "chmod" in found["remedy"]
 
 
 def test_row_09_a_file_in_such_a_folder_is_an_error_with_its_path(
