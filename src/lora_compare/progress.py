@@ -18,6 +18,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.progress import Progress as RichProgress
+from rich.table import Column
 
 from lora_compare.addresses import without_credentials
 
@@ -76,20 +77,22 @@ class Progress:
         """
         if self.quiet:
             yield lambda amount=1, note="": None
-        elif self.console.is_terminal:
-            with self._bar() as bar:
+        elif self.console.is_interactive:  # a terminal whose lines can be written anew
+            with self._bar(total) as bar:
                 task = bar.add_task(description, total=total, note="")
                 yield lambda amount=1, note="": bar.update(task, advance=amount, note=note)
         else:
             yield self._lines(description, total)
 
-    def _bar(self) -> RichProgress:
+    def _bar(self, total: float) -> RichProgress:
+        # Where a line is too short the bar gives way, then the words; a figure stays whole.
+        seconds, count = len("0:00:00"), len(f"{total:.0f}/{total:.0f}")
         return RichProgress(
             TextColumn("{task.description}"),
             BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
+            MofNCompleteColumn(table_column=_whole(count)),
+            TimeElapsedColumn(table_column=_whole(seconds)),
+            TimeRemainingColumn(table_column=_whole(seconds)),
             TextColumn("{task.fields[note]}"),
             console=self.console,
         )
@@ -109,6 +112,10 @@ class Progress:
                 )
 
         return advance
+
+
+def _whole(width: int) -> Column:
+    return Column(no_wrap=True, min_width=width)
 
 
 SILENT = Progress(quiet=True)
