@@ -1,9 +1,9 @@
 """The comparison as the terminal shows it at the end of the pipeline."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
@@ -23,6 +23,16 @@ NEXT_STEPS = (
 )
 
 
+PRICE = ("trainable parameters", "of full", "training time", "peak memory", "artifact size")
+"""Headings of what a method costs."""
+
+SPARED = ("of full", "artifact size", "peak memory", "training time")
+"""Those of them that a narrow terminal does without, the first one first."""
+
+WIDE = 80
+"""Columns in which every figure has its place beside a name of some length."""
+
+
 def print_summary(paths: Paths, console: Console, with_next_steps: bool = True) -> None:
     """Print metrics/comparison.json: the table, the verdict, and what to type next.
 
@@ -37,11 +47,11 @@ def print_summary(paths: Paths, console: Console, with_next_steps: bool = True) 
     """
     comparison = read_comparison(paths.metrics("comparison"))
     console.print()
-    table = summary_table(comparison, console.width)
-    # Times of minutes beside a long name: narrower gaps rather than a name broken in the middle.
-    unlimited = console.options.update(width=1000)
-    table.collapse_padding = console.measure(table, options=unlimited).maximum > console.width
+    table, left_out = _fitting_table(comparison, console)
     console.print(table)
+    if left_out:
+        named = ", ".join(left_out)
+        console.print(Padding(Text(f"no room here for: {named}", style="dim"), (0, 0, 0, 1)))
     console.print()
     texts = [headline(comparison), caution(comparison), price_sentence(comparison["reference"])]
     for text in filter(None, texts):
@@ -49,37 +59,60 @@ def print_summary(paths: Paths, console: Console, with_next_steps: bool = True) 
     others = [p for p in comparison["pairs"] if p["sentence"] != headline(comparison)]
     if others:
         console.print()
-        console.print(_pairs_table(others, console.width))
+        for pairs in _pairs(others, console.width):
+            console.print(pairs)
     if with_next_steps:
         console.print()
         console.print(_next_steps())
 
 
-def summary_table(comparison: Mapping[str, Any], width: int) -> Table:
+def _fitting_table(
+    comparison: Mapping[str, Any], console: Console
+) -> tuple[Table, tuple[str, ...]]:
+    """Return the table as wide as `console` allows, and the headings that had to be left out.
+
+    First the interval goes under its figure and the gaps get narrower, then columns are left out:
+    a figure or name that is broken in the middle is misread.
+    """
+    unlimited = console.options.update(width=1000)
+    for spared in range(len(SPARED) + 1):
+        left_out = SPARED[:spared]
+        for breaks, narrow in ((False, False), (False, True), (True, False), (True, True)):
+            table = summary_table(comparison, left_out, breaks)
+            table.collapse_padding = narrow
+            if console.measure(table, options=unlimited).maximum <= console.width:
+                return table, left_out
+        if spared == 0 and console.width >= WIDE:
+            break  # so long a name may be folded, where there is room for all figures
+    table.columns[0].no_wrap = False
+    return table, left_out
+
+
+def summary_table(
+    comparison: Mapping[str, Any], without: Collection[str] = (), breaks: bool = False
+) -> Table:
     """Return one row per method and baseline: accuracy with its interval, then the price.
 
     Args:
         comparison: The content of metrics/comparison.json.
-        width: Columns of the terminal.
+        without: Headings of columns that are left out.
+        breaks: Whether the interval stands under its accuracy.
     """
     table = Table(box=None, pad_edge=True, padding=(0, 1), header_style="bold")
-    longest = max(len(r["method"]) for r in comparison["methods"] + comparison["baselines"])
-    table.add_column("\nmethod", overflow="fold", no_wrap=_stays_whole(longest, width))
-    # It may wrap, between figure and interval, rather than a name be broken in the middle.
-    table.add_column("test accuracy\n(95 % interval)", justify="right")
-    for heading in (
-        "trainable\nparameters",
-        "of\nfull",
-        "training\ntime",
-        "peak\nmemory",
-        "artifact\nsize",
-    ):
-        table.add_column(heading, justify="right", no_wrap=True)
+    accuracy = "test\naccuracy\n(95 %\ninterval)" if breaks else "test accuracy\n(95 % interval)"
+    shown = [heading for heading in PRICE if heading not in without]
+    headings = ["method", accuracy, *(heading.replace(" ", "\n") for heading in shown)]
+    deepest = max(heading.count("\n") for heading in headings)
+    for heading in headings:
+        above = "\n" * (deepest - heading.count("\n"))
+        table.add_column(above + heading, justify="right", no_wrap=True)
+    table.columns[0].justify, table.columns[0].overflow = "left", "fold"
     best = max(record["test_accuracy"] for record in comparison["methods"])
     for record in comparison["methods"]:
-        table.add_row(*_cells(record), style="bold" if record["test_accuracy"] == best else "")
+        style = "bold" if record["test_accuracy"] == best else ""
+        table.add_row(*_cells(record, shown, breaks), style=style)
     for record in comparison["baselines"]:
-        table.add_row(*_cells(record), style="dim")
+        table.add_row(*_cells(record, shown, breaks), style="dim")
     return table
 
 
@@ -115,27 +148,36 @@ def caution(comparison: Mapping[str, Any]) -> str:
     )
 
 
-def _cells(record: Mapping[str, Any]) -> list[Text]:
+def _cells(record: Mapping[str, Any], shown: Sequence[str], breaks: bool) -> list[Text]:
     interval = (record["test_accuracy_low"], record["test_accuracy_high"])
     accuracy = formats.percent(record["test_accuracy"])
-    price = [
-        formats.count(record["trainable_parameters"]),
-        formats.share(record.get("parameters_of_full")),
-        formats.duration(record["train_seconds"] or None),
-        formats.size(record["peak_memory_bytes"]),
-        formats.size(record["artifact_bytes"] or None),
-    ]
-    cells = [record["method"], f"{accuracy} ({formats.percent_interval(interval)})"]
+    price = {
+        "trainable parameters": formats.count(record["trainable_parameters"]),
+        "of full": formats.share(record.get("parameters_of_full")),
+        "training time": formats.duration(record["train_seconds"] or None),
+        "peak memory": formats.size(record["peak_memory_bytes"]),
+        "artifact size": formats.size(record["artifact_bytes"] or None),
+    }
+    between = "\n" if breaks else " "
+    cells = [record["method"], f"{accuracy}{between}({formats.percent_interval(interval)})"]
+    known = ["" if price[p] == formats.UNKNOWN else price[p] for p in shown]
     # A name or number is text, never markup of the terminal.
-    return [Text(c) for c in cells + ["" if p == formats.UNKNOWN else p for p in price]]
+    return [Text(cell) for cell in cells + known]
 
 
 def _stays_whole(longest: int, width: int) -> bool:
-    """Return whether names of that length fit beside the figures of either table.
+    """Return whether names of that length fit beside the figures of the pairs.
 
     What may not wrap is cut off where it does not fit, and two long names look the same.
     """
     return longest <= width // 5
+
+
+def _pairs(pairs: Sequence[Mapping[str, Any]], width: int) -> list[RenderableType]:
+    """Return a table of the pairs, or a sentence for each where a table has no room."""
+    if width >= WIDE:
+        return [_pairs_table(pairs, width)]
+    return [Padding(Text(pair["sentence"]), (0, 0, 0, 1)) for pair in pairs]
 
 
 def _pairs_table(pairs: Sequence[Mapping[str, Any]], width: int) -> Table:

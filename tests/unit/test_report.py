@@ -312,6 +312,17 @@ def test_long_names_and_long_trainings_fit_80_columns_with_every_figure(
     assert text.count("1,557,611,200") == text.count("12 min 34 s") == 4
 
 
+@pytest.mark.parametrize("width", [48, 60])
+def test_a_narrow_terminal_leaves_columns_out_rather_than_break_a_figure(four, width: int):
+    text = printed(four[0], width)
+    assert all(len(line) <= width for line in text.splitlines())
+    assert "\N{HORIZONTAL ELLIPSIS}" not in text
+    said = text.partition("no room here for: ")[2].split("\n\n")[0]
+    assert " ".join(said.split()).startswith("of full")
+    for record in four[1]["methods"]:
+        assert formats.count(record["trainable_parameters"]) in text
+
+
 def test_the_summary_without_a_comparison_names_the_stage(tmp_path: Path):
     paths, _ = write_inputs(tmp_path, n=40)
     with pytest.raises(MissingArtifactError, match=r"comparison\.json is missing"):
