@@ -375,4 +375,4 @@ def sync(folder: Path, uri: str) -> str:
         check=True,
         capture_output=True,
         text=True,
-    ).stderr
+    ).stdout
