@@ -65,6 +65,8 @@ class Database:
 
     def start(self) -> None:
         """Start the server and wait until it takes connections."""
+        from psycopg2 import OperationalError
+
         settings = ["listen_addresses=127.0.0.1", "unix_socket_directories=", "fsync=off"]
         with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
@@ -81,7 +83,7 @@ class Database:
             try:
                 self.run("SELECT 1")
                 return
-            except Exception:
+            except OperationalError:
                 log_text = (self._folder / "log").read_text()
                 assert self._process.poll() is None, log_text
                 assert time.monotonic() < deadline, log_text

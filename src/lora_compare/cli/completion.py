@@ -54,13 +54,14 @@ def complete_methods(
     ctx: click.Context, param: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
     """Return the methods of params.yaml that start so; none where it cannot be read."""
+    from lora_compare.errors import UserError
     from lora_compare.params import read_yaml
     from lora_compare.paths import Paths
 
     try:
         methods = read_yaml(Paths.here().params)["methods"]
         kinds = {str(name): str(method["trainable"]) for name, method in methods.items()}
-    except Exception:
+    except (UserError, OSError, LookupError, TypeError, AttributeError):
         return []  # a message would stand in the middle of the line that is being typed
     return [
         CompletionItem(name, help=f"trainable: {kind}")
