@@ -67,5 +67,6 @@ def import_(output: Output, folder: Path, name: str, classes: str | None) -> Non
     )
     output.say(
         f"{name} is a method of params.yaml now: {imported.trainable:,} trained parameters.\n"
-        "To compare it: dvc repro"
+        "To compare it: dvc repro\n"
+        f"To keep it with the project: dvc add inputs/adapters/{name}"
     )
