@@ -58,15 +58,16 @@ def import_(output: Output, folder: Path, name: str, classes: str | None) -> Non
     rows = next(csv.reader([classes], skipinitialspace=True)) if classes else None
     with output.working(f"compare {folder} with the base model"):
         imported = import_adapter(paths, params, load_base(paths.base), mine, folder, name, rows)
+    adapter = paths.adapter(name)
     output.record(
         {
             "method": name,
-            "adapter": str(paths.adapter(name)),
+            "adapter": str(adapter),
             "trainable_parameters": imported.trainable,
         }
     )
     output.say(
         f"{name} is a method of params.yaml now: {imported.trainable:,} trained parameters.\n"
         "To compare it: dvc repro\n"
-        f"To keep it with the project: dvc add inputs/adapters/{name}"
+        f"To keep it with the project: dvc add {adapter.relative_to(paths.root)}"
     )

@@ -85,5 +85,6 @@ class Params(Section):
                 where="params.yaml: methods",
                 expected=", ".join(self.methods),
                 actual=name,
+                next="name one of these, or add it to params.yaml",
             )
         return self.methods[name]
