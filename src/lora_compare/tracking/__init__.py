@@ -157,8 +157,8 @@ def _register_quietly(
     try:
         models = bundles(paths, records)
         registered = _register(store, diary, server, models, paths, UPLOAD_LIMIT)
-    except troubles() as error:
-        # The runs are there, and no stage depends on its models being there too.
+    except Exception as error:
+        # Whatever it is: the runs are there, and no stage depends on its models being there too.
         progress.say(
             f"warning: MLflow at {server.shown} does not take the models ({first_line(error)}). "
             "They are on disk; to register them: lora-compare sync"
