@@ -14,8 +14,9 @@ from lora_compare.batches import Examples, collate
 from lora_compare.embeddings import seen_rows
 from lora_compare.evaluation import Padding, predict_logits
 from lora_compare.gpt import GPT, Classifier, GPTConfig, initialise
+from lora_compare.optimizers import MasterAdamW
 from lora_compare.params import LoraParams, MethodParams
-from lora_compare.precision import choose_precision, lower_frozen
+from lora_compare.precision import choose_precision, lower_frozen, trained_in_float32
 from lora_compare.seeding import seeded
 from lora_compare.training import optimizer_step
 
@@ -62,8 +63,8 @@ def build(job: Job) -> Contender:
         seen = Examples(tokens, np.zeros(len(tokens), dtype=np.int64))
         held.enter_context(seen_rows(model.gpt, [seen]))
         rate = LEARNING_RATES[job.method]
-        groups = lora.parameter_groups(model, rate, WEIGHT_DECAY, None)
-        return torch.optim.AdamW(groups, fused=True)
+        masters = held.enter_context(trained_in_float32(model, dtype, keep=(model.score,)))
+        return MasterAdamW(lora.parameter_groups(model, rate, WEIGHT_DECAY, None), masters)
 
     def step(texts: list[Text], labels: list[int]) -> float:
         batch = collate(examples(texts, labels))

@@ -11,11 +11,12 @@ from lora_compare.batches import Examples
 from lora_compare.evaluation import TextClassifier
 from lora_compare.gpt import Classifier
 from lora_compare.history import Evaluation
+from lora_compare.optimizers import Rates
 from lora_compare.params import ClassifierParams, MethodParams, TrainingParams
 from lora_compare.precision import choose_precision, lower_frozen
 from lora_compare.progress import SILENT, Progress
 from lora_compare.resume import Checkpoints, circumstances, digest
-from lora_compare.training import Rates, TrainingResult, train
+from lora_compare.training import TrainingResult, train
 
 
 def start(

@@ -1,5 +1,7 @@
 """Which arithmetic a device is good at, and computing in it."""
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Literal
 
 import torch
@@ -56,9 +58,48 @@ def lower_frozen(model: nn.Module, dtype: torch.dtype, keep: tuple[nn.Module, ..
         dtype: Type of the arithmetic.
         keep: Modules that stay as they are, with all that is in them.
     """
+    for layer in _linear_layers(model, keep):
+        for parameter in layer.parameters(recurse=False):
+            if not parameter.requires_grad:
+                parameter.data = parameter.data.to(dtype)
+
+
+@contextmanager
+def trained_in_float32(
+    model: nn.Module, dtype: torch.dtype, keep: tuple[nn.Module, ...] = ()
+) -> Iterator[Mapping[nn.Parameter, nn.Parameter]]:
+    """Hold the trained weights of Linear layers in bfloat16 within the block, if that is `dtype`.
+
+    Autocast casts such a weight in every forward pass and its gradient in every backward pass.
+    Here the optimizer does both where it reads and writes them anyway (`MasterAdamW`), to the
+    same numbers. On devices other than CPUs, whose memory is fast, autocast does it.
+
+    Args:
+        model: The model, changed in place; after the block it has what was trained.
+        dtype: Type of the arithmetic.
+        keep: Modules that stay as they are, with all that is in them.
+
+    Yields:
+        The float32 weights to train, by the parameters that the model computes with.
+
+    Source: Micikevicius et al. 2018, arXiv:1710.03740, section 3.1 (master weights).
+    """
+    masters: dict[nn.Parameter, nn.Parameter] = {}
+    if dtype == torch.bfloat16:
+        for layer in _linear_layers(model, keep):
+            weight: nn.Parameter = layer.weight  # type: ignore[assignment]
+            if weight.requires_grad and weight.device.type == "cpu" and weight not in masters:
+                masters[weight] = nn.Parameter(weight.data)
+                weight.data = weight.data.to(dtype)
+    try:
+        yield masters
+    finally:
+        for weight, master in masters.items():
+            weight.data = master.data
+
+
+def _linear_layers(model: nn.Module, keep: tuple[nn.Module, ...]) -> Iterator[nn.Linear]:
     kept = {id(inner) for module in keep for inner in module.modules()}
     for module in model.modules():
         if type(module) is nn.Linear and id(module) not in kept:
-            for parameter in module.parameters(recurse=False):
-                if not parameter.requires_grad:
-                    parameter.data = parameter.data.to(dtype)
+            yield module

@@ -15,9 +15,9 @@ from lora_compare.embeddings import Rest, seen_rows
 from lora_compare.gpt import Classifier
 from lora_compare.history import Evaluation, Evaluations, sample
 from lora_compare.lora import parameter_groups
-from lora_compare.optimizers import AdamW
+from lora_compare.optimizers import MasterAdamW, Rates
 from lora_compare.params import TrainingParams
-from lora_compare.precision import computing_in
+from lora_compare.precision import computing_in, trained_in_float32
 from lora_compare.progress import SILENT, Progress
 from lora_compare.resume import Checkpoints
 from lora_compare.schedules import Schedule
@@ -40,21 +40,6 @@ class TrainingResult:
     seconds: float
     examples: int
     tokens: int
-
-
-@dataclass(frozen=True)
-class Rates:
-    """The settings of AdamW that every method has of its own.
-
-    Attributes:
-        learning_rate: Its learning rate at the peak.
-        weight_decay: Its decoupled weight decay.
-        loraplus_lr_ratio: Rate of the adapters' B over that of A; None: the same.
-    """
-
-    learning_rate: float
-    weight_decay: float
-    loraplus_lr_ratio: float | None = None
 
 
 def train(
@@ -96,9 +81,10 @@ def train(
     checkpoints = checkpoints or Checkpoints()
     with (
         seen_rows(model.gpt, [train_examples, *watched]) as embedding,
+        trained_in_float32(model, dtype, keep=(model.score,)) as masters,
         progress.task(description, schedule.steps) as advance,
     ):
-        run = Run(model, schedule, rates, embedding, evaluations)
+        run = Run(model, schedule, rates, embedding, masters, evaluations)
         checkpoints.restore(run)
         advance(run.step)
         if not run.step:
@@ -129,6 +115,7 @@ class Run:
         schedule: The learning rate over time.
         rates: The method's optimizer settings.
         embedding: What happens to the rows that no text looks up.
+        masters: What is trained in the place of parameters that the model holds in bfloat16.
         evaluations: The history.
 
     Attributes:
@@ -144,15 +131,17 @@ class Run:
         schedule: Schedule,
         rates: Rates,
         embedding: Rest,
+        masters: Mapping[nn.Parameter, nn.Parameter],
         evaluations: Evaluations,
     ) -> None:
         self.step = self.examples = self.tokens = 0
         self.clock = Clock(next(model.parameters()).device)
         self._model, self._schedule, self._rates = model, schedule, rates
         self._embedding, self._evaluations = embedding, evaluations
-        self._optimizer = AdamW(parameter_groups(model, *astuple(rates)), fused=True)
+        self._optimizer = MasterAdamW(parameter_groups(model, *astuple(rates)), masters)
         self._scheduler = LambdaLR(self._optimizer, schedule.factor)
-        self._trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
+        trained = ((n, p) for n, p in model.named_parameters() if p.requires_grad)
+        self._trained = {name: masters.get(p, p) for name, p in trained}
 
     @property
     def next_rate(self) -> float:
@@ -204,6 +193,7 @@ class Run:
                     for kind in kinds
                     if f"{kind}.{name}" in tensors
                 }
+        self._optimizer.lower()
         self._scheduler.last_epoch = self.step
         for group, rate in zip(self._optimizer.param_groups, figures["rates"], strict=True):
             group["lr"] = rate
@@ -243,6 +233,8 @@ def optimizer_step(
             logits = model.of_packed(batch.texts)
         loss = F.cross_entropy(logits, batch.labels, reduction="sum") / n
         loss.backward()
+        if isinstance(optimizer, MasterAdamW) and (len(batches) > 1 or max_grad_norm is not None):
+            optimizer.collect()
         losses.append(loss.detach())
     if max_grad_norm is not None:
         nn.utils.clip_grad_norm_(trained, max_grad_norm)

@@ -13,10 +13,11 @@ from lora_compare.base import Base
 from lora_compare.evaluation import predict_logits
 from lora_compare.finetuning import start
 from lora_compare.gpt import CONFIGS, GPT, initialise
+from lora_compare.optimizers import Rates
 from lora_compare.params import ClassifierParams, Params, TrainingParams, parse_params
 from lora_compare.tokenizer import gpt2_encoding
 from lora_compare.tokens import tokenize
-from lora_compare.training import Rates, train
+from lora_compare.training import train
 from pipeline.test_stages import run
 from small_project import ROOT
 

@@ -1,4 +1,4 @@
-"""AdamW without torch's compiler: the same numbers, and really without it."""
+"""AdamW without torch's compiler and of masters: the same numbers, and really without it."""
 
 import subprocess
 import sys
@@ -6,7 +6,9 @@ import sys
 import pytest
 import torch
 
-from lora_compare.optimizers import AdamW
+from lora_compare import optimizers
+from lora_compare.optimizers import AdamW, MasterAdamW
+from lora_compare.precision import trained_in_float32
 
 
 @pytest.mark.parametrize("fused", [True, False])
@@ -31,14 +33,65 @@ def test_steps_equal_those_of_torchs_adamw(fused: bool) -> None:
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(*weights, strict=True))
 
 
+@pytest.mark.parametrize("chunk", [64, 256, 2**20])
+def test_masters_move_as_weights_under_autocast(
+    chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(optimizers, "CHUNK", chunk)
+
+    def train(in_float32: bool) -> list[torch.Tensor]:
+        torch.manual_seed(1)
+        model = torch.nn.Sequential(
+            torch.nn.Linear(17, 31), torch.nn.GELU(), torch.nn.Linear(31, 9)
+        )
+        groups = [
+            {"params": list(model[0].parameters()), "lr": 1e-2},
+            {"params": list(model[2].parameters()), "weight_decay": 0.3},
+        ]
+        shared = {"lr": 1e-3, "weight_decay": 0.1}
+        with trained_in_float32(model, torch.float32 if in_float32 else torch.bfloat16) as masters:
+            optimizer: torch.optim.Optimizer
+            if in_float32:
+                optimizer = torch.optim.AdamW(groups, fused=True, **shared)
+            else:
+                optimizer = MasterAdamW(groups, masters, **shared)
+            scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 / (1 + step))
+            for _ in range(5):
+                with torch.autocast("cpu", torch.bfloat16):
+                    output = model(torch.randn(23, 17))
+                output.float().square().sum().backward()
+                optimizer.step()
+                scheduler.step()
+                optimizer.zero_grad()
+                assert all(p.grad is None for p in model.parameters())
+        return [p.detach() for p in model.parameters()]
+
+    assert all(torch.equal(a, b) for a, b in zip(train(True), train(False), strict=True))
+
+
+def test_a_master_without_a_gradient_stays_where_it_is() -> None:
+    model = torch.nn.Linear(3, 2, bias=False)
+    before = model.weight.detach().clone()
+    with trained_in_float32(model, torch.bfloat16) as masters:
+        optimizer = MasterAdamW([{"params": [model.weight]}], masters, lr=1.0)
+        optimizer.step()
+        assert not optimizer.state
+    assert torch.equal(model.weight, before)
+
+
 SCRIPT = """
 import sys, torch
-from lora_compare.optimizers import AdamW
+from lora_compare.optimizers import AdamW, MasterAdamW
+from lora_compare.precision import trained_in_float32
 model = torch.nn.Linear(2, 1)
-optimizer = AdamW(model.parameters(), fused=True)
-model(torch.ones(1, 2)).sum().backward()
-optimizer.step()
-optimizer.zero_grad()
+with trained_in_float32(model, torch.bfloat16) as masters:
+    for optimizer in (
+        AdamW([model.bias], fused=True), MasterAdamW([{"params": [model.weight]}], masters)
+    ):
+        with torch.autocast("cpu", torch.bfloat16):
+            model(torch.ones(1, 2)).sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
 sys.exit("torch._dynamo" in sys.modules)
 """
 

@@ -12,8 +12,9 @@ from torch import Tensor
 from lora_compare import training as loop
 from lora_compare.gpt import Classifier
 from lora_compare.lora import inject
+from lora_compare.optimizers import Rates
 from lora_compare.resume import SHARE, Checkpoints
-from lora_compare.training import Rates, TrainingResult, train
+from lora_compare.training import TrainingResult, train
 from lora_settings import lora_settings
 from unit.test_training import model, settings, texts
 
@@ -35,9 +36,11 @@ class Announced:
 
 
 def classifier(method: str) -> Classifier:
-    if method != "dropout":
+    if method == "lora":
         return model(method)
     found = model("full")
+    if method != "dropout":
+        return found
     inject(found, lora_settings(r=4, lora_dropout=0.3))
     return found
 
@@ -47,10 +50,11 @@ def run(
 ) -> tuple[Classifier, TrainingResult]:
     found = classifier(method)
     torch.manual_seed(7)  # of dropout
-    ratio = None if method == "full" else 4.0
+    ratio = 4.0 if method in ("lora", "dropout") else None
+    dtype = torch.bfloat16 if method == "bfloat16" else torch.float32
     rates = Rates(0.01, 0.05, ratio)
     data = texts(50), texts(20, 1)
-    return found, train(found, *data, settings(**changes), rates, checkpoints=checkpoints)
+    return found, train(found, *data, settings(**changes), rates, dtype, checkpoints=checkpoints)
 
 
 def cut_off_after(steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -66,7 +70,7 @@ def cut_off_after(steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop, "optimizer_step", step)
 
 
-@pytest.mark.parametrize("method", ["full", "lora", "dropout"])
+@pytest.mark.parametrize("method", ["full", "lora", "dropout", "bfloat16"])
 @pytest.mark.parametrize("steps", [1, 7, 12, 20])
 @pytest.mark.parametrize(
     "changes",

@@ -13,9 +13,11 @@ from lora_compare.evaluation import loss_and_accuracy, predict_logits
 from lora_compare.gpt import GPT, Classifier, GPTConfig, initialise
 from lora_compare.history import Evaluation, sample
 from lora_compare.lora import inject
+from lora_compare.optimizers import MasterAdamW, Rates
 from lora_compare.params import TrainingParams
+from lora_compare.precision import trained_in_float32
 from lora_compare.schedules import Schedule
-from lora_compare.training import Rates, optimizer_step, train
+from lora_compare.training import optimizer_step, train
 from lora_settings import lora_settings
 
 CONFIG = GPTConfig(vocab_size=40, context_length=16, n_layer=2, n_head=2, n_embd=16)
@@ -118,6 +120,25 @@ def test_accumulated_small_batches_give_the_gradient_of_the_large_batch() -> Non
     assert split_loss == pytest.approx(loss, rel=1e-12)
     for a, b in zip(grads, split_grads, strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("parts", [1, 3])
+@pytest.mark.parametrize("limit", [None, 1e-2])
+def test_bfloat16_trains_masters_as_autocast_trains_float32_weights(
+    parts: int, limit: float | None
+) -> None:
+    data = texts(12)
+    batches = [collate(data.take(range(part, 12, parts))) for part in range(parts)]
+    ours, plain = model(), model()
+    keep = (ours.score,)
+    with trained_in_float32(ours, torch.bfloat16, keep) as masters:
+        own = MasterAdamW([{"params": list(ours.parameters())}], masters, lr=0.01)
+        other = torch.optim.AdamW(plain.parameters(), lr=0.01, fused=True)
+        for _ in range(4):
+            loss = optimizer_step(ours, batches, own, limit, torch.bfloat16)
+            assert loss == optimizer_step(plain, batches, other, limit, torch.bfloat16)
+    for (name, a), b in zip(ours.named_parameters(), plain.parameters(), strict=True):
+        assert torch.equal(a, b), name
 
 
 def test_accumulation_counts_optimizer_steps() -> None:
