@@ -1,0 +1,1 @@
+"""All methods beside each other: what was measured, and the verdict."""

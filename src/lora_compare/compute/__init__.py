@@ -1,0 +1,1 @@
+"""The machine: devices, seeds, arithmetic and optimizers."""

@@ -1,0 +1,1 @@
+"""A source of labelled text into splits."""

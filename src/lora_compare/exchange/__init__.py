@@ -1,0 +1,1 @@
+"""Methods to and from other programs: PEFT, transformers, ONNX."""

@@ -1,0 +1,1 @@
+"""PEFT's format of adapters, read and written."""

@@ -1,0 +1,1 @@
+"""Text in, logits out: tokens, the network, its weights, the base model."""

@@ -1,0 +1,1 @@
+"""The files between stages: where they are, how they are written, checked and repaired."""

@@ -1,0 +1,1 @@
+"""The comparison as people read it: page, Markdown, terminal, charts."""

@@ -1,0 +1,1 @@
+"""Methods over one base in memory, and as models in MLflow."""
