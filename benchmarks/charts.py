@@ -12,7 +12,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
 
-from lora_compare.charts import ALONE, INK, STYLE, colour
+from lora_compare.report.charts import ALONE, INK, STYLE, colour
 
 WIDTH = 740
 """In SVG units: about as wide as a README shows a picture."""

@@ -22,7 +22,7 @@ CAPABILITIES = ("avx2", "avx512_f", "avx512_bf16", "amx_bf16", "amx_fp16", "bf16
 PACKAGES = ("torch", "transformers", "peft", "numpy")
 
 LARGE_BATCH = 4096
-"""Tokens of a batch that is not bound by memory: `lora_compare.evaluation.TOKEN_BUDGET`."""
+"""Tokens of a batch that is not bound by memory: `lora_compare.models.classifier.TOKEN_BUDGET`."""
 
 MATMUL_SECONDS = 0.5
 """Time for which each matrix product is repeated; the fastest repetition counts."""
@@ -77,7 +77,7 @@ def available_memory_bytes(device: str) -> int:
 
 
 def peak_memory_bytes(device: str) -> int:
-    """Return this process's peak so far, as `lora_compare.cost.peak_memory_bytes` does.
+    """Return this process's peak so far, as `lora_compare.training.cost.peak_memory_bytes` does.
 
     That module imports more of lora-compare than the other implementations shall pay for.
     """

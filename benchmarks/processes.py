@@ -11,7 +11,7 @@ from benchmarks.jobs import IMPLEMENTATIONS, Job
 from benchmarks.machine import ROOT
 from lora_compare import WAITING
 from lora_compare.errors import UserError
-from lora_compare.progress import SILENT, Progress
+from lora_compare.project.progress import SILENT, Progress
 
 Run = Callable[[Job], dict[str, Any]]
 

@@ -9,8 +9,8 @@ from benchmarks.jobs import Job
 from benchmarks.machine import available_memory_bytes, describe_machine, describe_versions
 from benchmarks.processes import Run, in_turns, run_in_process
 from benchmarks.workload import random_texts
-from lora_compare.gpt import CONFIGS
-from lora_compare.progress import SILENT, Progress
+from lora_compare.models.network import CONFIGS
+from lora_compare.project.progress import SILENT, Progress
 
 IMPLEMENTATIONS = ("lora-compare", "transformers")
 """What is measured unless asked otherwise."""

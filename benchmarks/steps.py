@@ -14,8 +14,8 @@ from benchmarks.records import (
     with_ratios,
 )
 from benchmarks.workload import Workload, length_figures
-from lora_compare.gpt import CONFIGS
-from lora_compare.progress import SILENT, Progress
+from lora_compare.models.network import CONFIGS
+from lora_compare.project.progress import SILENT, Progress
 
 METHODS = ("lora", "full")
 

@@ -1,16 +1,16 @@
 """Compare every method with every other and write the verdict and the report."""
 
-from lora_compare.console import stage
+from lora_compare.cli.stage import stage
 from lora_compare.params import Params
-from lora_compare.paths import Paths
-from lora_compare.progress import Progress
+from lora_compare.project.paths import Paths
+from lora_compare.project.progress import Progress
 
 
 @stage("compare")
 def main(paths: Paths, params: Params, progress: Progress) -> None:
     """Read what the methods did, test every pair, write the comparison and its report."""
-    from lora_compare.comparison import headline
-    from lora_compare.report import write_comparison
+    from lora_compare.comparison.verdict import headline
+    from lora_compare.report.page import write_comparison
 
     # The command `lora-compare report` does the same: it must write the same bytes.
     comparison = write_comparison(paths, params, progress)

@@ -1,18 +1,18 @@
 """Fetch the labelled text, check every row, and write it in the canonical format."""
 
-from lora_compare.console import stage
+from lora_compare.cli.stage import stage
 from lora_compare.params import Params, require_fit
-from lora_compare.paths import Paths
-from lora_compare.progress import Progress
+from lora_compare.project.paths import Paths
+from lora_compare.project.progress import Progress
 
 
 @stage("download")
 def main(paths: Paths, params: Params, progress: Progress) -> None:
     """Write data/raw: the messages, and where they came from with checksums."""
-    from lora_compare.corpus import write_messages
-    from lora_compare.files import sha256, write_json
-    from lora_compare.sources import load_corpus
-    from lora_compare.sums import seal
+    from lora_compare.project.corpus import write_messages
+    from lora_compare.project.files import sha256, write_json
+    from lora_compare.data.sources import load_corpus
+    from lora_compare.project.checksums import seal
 
     with progress.work("fetch and parse"):
         corpus, provenance = load_corpus(params.data, paths, progress)

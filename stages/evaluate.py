@@ -1,26 +1,26 @@
 """Evaluate one fine-tuned method on every split."""
 
-from lora_compare.console import stage
+from lora_compare.cli.stage import stage
 from lora_compare.params import Params
-from lora_compare.paths import SPLITS, Paths, require
-from lora_compare.progress import Progress
+from lora_compare.project.paths import SPLITS, Paths, require
+from lora_compare.project.progress import Progress
 
 
 @stage("evaluate", per_method=True)
 def main(paths: Paths, params: Params, progress: Progress, method: str) -> None:
     """Write the method's metrics, its calibration and its test predictions."""
     from lora_compare import lora
-    from lora_compare.adapters import load_method
-    from lora_compare.base import load_base
-    from lora_compare.corpus import read_split
-    from lora_compare.evaluation import merge_error
-    from lora_compare.files import read_json, write_csv, write_json
-    from lora_compare.precision import choose_precision
-    from lora_compare.results import measure, size_figures
-    from lora_compare.seeding import choose_device, make_deterministic
-    from lora_compare.sums import seal
-    from lora_compare.tokens import check_fit, read_examples
-    from lora_compare.versions import EVALUATION, versions
+    from lora_compare.training.methods import load_method
+    from lora_compare.models.base import load_base
+    from lora_compare.project.corpus import read_split
+    from lora_compare.models.classifier import merge_error
+    from lora_compare.project.files import read_json, write_csv, write_json
+    from lora_compare.compute.precision import choose_precision
+    from lora_compare.evaluation.results import measure, size_figures
+    from lora_compare.compute.seeding import choose_device, make_deterministic
+    from lora_compare.project.checksums import seal
+    from lora_compare.models.tokens import check_fit, read_examples
+    from lora_compare.project.versions import EVALUATION, versions
 
     params.method(method)
     make_deterministic(params.training.seed, params.threads)

@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from lora_compare.console import stage
+from lora_compare.cli.stage import stage
 from lora_compare.errors import ParamsError
 from lora_compare.params import Params, require_fit
-from lora_compare.paths import Paths, require
-from lora_compare.progress import Progress
+from lora_compare.project.paths import Paths, require
+from lora_compare.project.progress import Progress
 from lora_compare.tracking.process import Tracker
 
 
@@ -15,21 +15,21 @@ from lora_compare.tracking.process import Tracker
 def main(paths: Paths, params: Params, progress: Progress, method: str, live: Tracker) -> None:
     """Write what training changed, its history and its cost."""
     from lora_compare import lora
-    from lora_compare.adapters import save_method
-    from lora_compare.allocator import keep_freed_memory
-    from lora_compare.base import load_base
-    from lora_compare.corpus import read_classes
-    from lora_compare.cost import cost_figures
-    from lora_compare.files import write_csv, write_json
-    from lora_compare.finetuning import finetune
-    from lora_compare.history import Evaluation, columns
-    from lora_compare.imported import adopt
-    from lora_compare.interruption import deferred
-    from lora_compare.precision import choose_precision
-    from lora_compare.provenance import ENVIRONMENT, provenance
-    from lora_compare.seeding import choose_device, make_deterministic
-    from lora_compare.sums import seal
-    from lora_compare.tokens import read_examples
+    from lora_compare.training.methods import save_method
+    from lora_compare.compute.allocator import keep_freed_memory
+    from lora_compare.models.base import load_base
+    from lora_compare.project.corpus import read_classes
+    from lora_compare.training.cost import cost_figures
+    from lora_compare.project.files import write_csv, write_json
+    from lora_compare.training.finetuning import finetune
+    from lora_compare.training.history import Evaluation, columns
+    from lora_compare.training.imported import adopt
+    from lora_compare.project.interruption import deferred
+    from lora_compare.compute.precision import choose_precision
+    from lora_compare.project.provenance import ENVIRONMENT, provenance
+    from lora_compare.compute.seeding import choose_device, make_deterministic
+    from lora_compare.project.checksums import seal
+    from lora_compare.models.tokens import read_examples
 
     settings = params.method(method)
     training = params.training

@@ -1,18 +1,18 @@
 """Split the messages into train, validation, test and unused."""
 
-from lora_compare.console import stage
+from lora_compare.cli.stage import stage
 from lora_compare.params import Params
-from lora_compare.paths import Paths
-from lora_compare.progress import Progress
+from lora_compare.project.paths import Paths
+from lora_compare.project.progress import Progress
 
 
 @stage("split")
 def main(paths: Paths, params: Params, progress: Progress) -> None:
     """Write data/splits and metrics/split.json."""
-    from lora_compare.corpus import read_messages, write_split
-    from lora_compare.files import write_json
-    from lora_compare.splits import split
-    from lora_compare.sums import seal
+    from lora_compare.project.corpus import read_messages, write_split
+    from lora_compare.project.files import write_json
+    from lora_compare.data.splits import split
+    from lora_compare.project.checksums import seal
 
     with progress.work("split"):
         frames, metrics = split(read_messages(paths.messages), params.split)

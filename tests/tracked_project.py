@@ -8,8 +8,8 @@ from typing import Any
 
 from lora_compare import tracking
 from lora_compare.params import Params, load_params
-from lora_compare.paths import Paths
-from lora_compare.progress import SILENT, Progress
+from lora_compare.project.paths import Paths
+from lora_compare.project.progress import SILENT, Progress
 from lora_compare.tracking.store import quietly
 
 EXPERIMENT = "a comparison"

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from lora_compare.addresses import without_credentials
+from lora_compare.project.addresses import without_credentials
 
 
 @dataclass

@@ -9,7 +9,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page
 
 from comparison_inputs import ACCURACY, METHODS, TRAINED, make_texts, make_wrong, write_inputs
-from lora_compare.report import write_comparison
+from lora_compare.report.page import write_comparison
 
 pytestmark = pytest.mark.browser
 

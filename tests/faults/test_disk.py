@@ -13,12 +13,12 @@ import pytest
 import torch
 import yaml
 
-from lora_compare import files
-from lora_compare.downloads import Remote, fetch
+from lora_compare.project import files
+from lora_compare.data.downloads import Remote, fetch
 from lora_compare.errors import StorageError
-from lora_compare.paths import Paths
-from lora_compare.resume import Checkpoints
-from lora_compare.weights import save_state
+from lora_compare.project.paths import Paths
+from lora_compare.training.resume import Checkpoints
+from lora_compare.models.weights import save_state
 from small_project import ROOT, environment, small_params, write_messages
 from stage_commands import make_project
 from web import CONTENT, SHA256, serving, whole
@@ -328,8 +328,8 @@ def test_row_09_a_file_in_such_a_folder_is_an_error_with_its_path(
     tmp_path: Path, locked: Callable[[str], Path]
 ) -> None:
     folder = locked("exports")
-    code = "import sys; from pathlib import Path; from lora_compare import files;"
-    code += "from lora_compare.console import report_user_errors as report;"
+    code = "import sys; from pathlib import Path; from lora_compare.project import files;"
+    code += "from lora_compare.cli.stage import report_user_errors as report;"
     code += "report(files.write_text)(Path(sys.argv[1]), 'text')"
     done = owner([sys.executable, "-c", code, str(folder / "a.txt")], tmp_path)
     assert done.returncode == 2, done.stderr

@@ -13,8 +13,8 @@ import pytest
 
 from dvc_runs import ended, outputs, repro
 from lora_compare.params import load_params
-from lora_compare.paths import Paths
-from lora_compare.progress import SILENT
+from lora_compare.project.paths import Paths
+from lora_compare.project.progress import SILENT
 from lora_compare.tracking import process, sync
 from lora_compare.tracking.process import tracker
 from mlflow_servers import (
@@ -270,8 +270,8 @@ LOG_STAGE = """
 import sys
 from pathlib import Path
 from lora_compare.params import load_params
-from lora_compare.paths import Paths
-from lora_compare.progress import Progress
+from lora_compare.project.paths import Paths
+from lora_compare.project.progress import Progress
 from lora_compare.tracking import log_stage
 paths = Paths(Path(sys.argv[1]))
 stage, _, method = sys.argv[2].partition("@")

@@ -14,8 +14,8 @@ import psutil
 import pytest
 
 from dvc_runs import outputs as recorded
-from lora_compare.sums import seal
-from lora_compare.tokens import read_examples, write_examples
+from lora_compare.project.checksums import seal
+from lora_compare.models.tokens import read_examples, write_examples
 from small_project import ROOT, copy_project, environment, small_params
 
 METHODS = ["full", "lora"]
@@ -24,7 +24,7 @@ STEPS = 11
 """Optimizer steps of the small project's training."""
 
 BEFORE_A_STEP = """
-from lora_compare import training
+from lora_compare.training import loop as training
 left, original = {steps}, training.optimizer_step
 def step(*arguments, **named):
     global left
@@ -37,7 +37,8 @@ training.optimizer_step = step
 
 WHILE_WRITING = """
 from pathlib import Path
-from lora_compare import files, weights
+from lora_compare.project import files
+from lora_compare.models import weights
 left = {checkpoints}
 def reached(point, path):
     global left

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dvc_runs import ended, outputs, repro
-from lora_compare.tracking.lineage import dvc_md5
+from lora_compare.project.lineage import dvc_md5
 from small_project import copy_project
 from stage_commands import make_project
 

@@ -7,18 +7,18 @@ import numpy as np
 import pytest
 import torch
 
-from lora_compare.base import Base, load_base, make_base, save_base
-from lora_compare.batches import Examples
-from lora_compare.finetuning import finetune
-from lora_compare.gpt import CONFIGS, GPT, initialise
+from lora_compare.models.base import Base, load_base, make_base, save_base
+from lora_compare.models.batches import Examples
+from lora_compare.training.finetuning import finetune
+from lora_compare.models.network import CONFIGS, GPT, initialise
 from lora_compare.params import DataParams, Params, Section, SplitParams, parse_params
-from lora_compare.paths import SPLITS, Paths
-from lora_compare.precision import has_fast_bfloat16
-from lora_compare.sources import load_corpus
-from lora_compare.splits import split
-from lora_compare.statistics import mcnemar_p
-from lora_compare.tokenizer import gpt2_encoding
-from lora_compare.tokens import tokenize
+from lora_compare.project.paths import SPLITS, Paths
+from lora_compare.compute.precision import has_fast_bfloat16
+from lora_compare.data.sources import load_corpus
+from lora_compare.data.splits import split
+from lora_compare.evaluation.statistics import mcnemar_p
+from lora_compare.models.tokenizer import gpt2_encoding
+from lora_compare.models.tokens import tokenize
 from small_project import ROOT
 
 CPU = torch.device("cpu")

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from lora_compare.console import stage
+from lora_compare.cli.stage import stage
 from lora_compare.errors import UserError
 from lora_compare.params import Params
-from lora_compare.paths import Paths
-from lora_compare.progress import SILENT, Progress
+from lora_compare.project.paths import Paths
+from lora_compare.project.progress import SILENT, Progress
 from lora_compare.tracking import live_run, process
 from lora_compare.tracking.process import Tracker, serve
 from lora_compare.tracking.store import Store

@@ -8,16 +8,16 @@ import pandas as pd
 import pytest
 import torch
 
-from lora_compare.adapters import choose_trainable
-from lora_compare.base import Base
-from lora_compare.evaluation import predict_logits
-from lora_compare.finetuning import start
-from lora_compare.gpt import CONFIGS, GPT, initialise
-from lora_compare.optimizers import Rates
+from lora_compare.training.methods import choose_trainable
+from lora_compare.models.base import Base
+from lora_compare.models.classifier import predict_logits
+from lora_compare.training.finetuning import start
+from lora_compare.models.network import CONFIGS, GPT, initialise
+from lora_compare.compute.optimizers import Rates
 from lora_compare.params import ClassifierParams, Params, TrainingParams, parse_params
-from lora_compare.tokenizer import gpt2_encoding
-from lora_compare.tokens import tokenize
-from lora_compare.training import train
+from lora_compare.models.tokenizer import gpt2_encoding
+from lora_compare.models.tokens import tokenize
+from lora_compare.training.loop import train
 from pipeline.test_stages import run
 from small_project import ROOT
 

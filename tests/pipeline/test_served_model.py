@@ -19,11 +19,11 @@ from click.testing import CliRunner
 
 from lora_compare import tracking
 from lora_compare.cli import main
-from lora_compare.files import read_json
+from lora_compare.project.files import read_json
 from lora_compare.params import load_params
-from lora_compare.paths import Paths
-from lora_compare.progress import SILENT
-from lora_compare.tracking.champion import choose_champion
+from lora_compare.project.paths import Paths
+from lora_compare.project.progress import SILENT
+from lora_compare.serving.champion import choose_champion
 from mlflow_servers import kill
 from small_project import environment, small_params, write_messages
 from stage_commands import run

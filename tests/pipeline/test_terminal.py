@@ -11,9 +11,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from lora_compare.cli import LINES, main
-from lora_compare.doctor import examine
-from lora_compare.doctor.findings import Finding, Project, ok
-from lora_compare.paths import Paths
+from lora_compare.cli.doctor import examine
+from lora_compare.cli.doctor.findings import Finding, Project, ok
+from lora_compare.project.paths import Paths
 from mlflow_servers import REFUSING
 from tracked_project import write_project
 

@@ -15,7 +15,7 @@ from lora_compare import tracking
 from lora_compare.cli import main
 from lora_compare.errors import UserError
 from lora_compare.params import load_params
-from lora_compare.progress import SILENT
+from lora_compare.project.progress import SILENT
 from lora_compare.tracking.view import NOTE, SHARED_VIEW, VIEW
 from mlflow_servers import REFUSING
 from tracked_project import EXPERIMENT, RUNS, TrackedProject, history, write_method
@@ -151,7 +151,7 @@ def test_sync_brings_every_run_back_after_the_store_is_deleted(
 
 
 def test_outputs_of_other_inputs_are_not_shown_as_theirs(project: TrackedProject) -> None:
-    from lora_compare.tracking.lineage import Pipeline
+    from lora_compare.project.lineage import Pipeline
 
     entry: dict[str, Any] = {"params": {"params.yaml": {"training": {"epochs": 1}}}}
     pipeline = Pipeline(project.paths, project.params)

@@ -21,9 +21,9 @@ from dvc_runs import ended, outputs, repro
 from lora_compare.cli import main
 from lora_compare.errors import UserError
 from lora_compare.params import load_params
-from lora_compare.paths import Paths
+from lora_compare.project.paths import Paths
 from lora_compare.tracking import live_run, store
-from lora_compare.tracking.lineage import Pipeline
+from lora_compare.project.lineage import Pipeline
 from lora_compare.tracking.process import tracker
 from lora_compare.tracking.records import current_records
 from mlflow_servers import kill, wait_for
@@ -116,8 +116,8 @@ LOG_STAGE = """
 import sys
 from pathlib import Path
 from lora_compare.params import load_params
-from lora_compare.paths import Paths
-from lora_compare.progress import Progress
+from lora_compare.project.paths import Paths
+from lora_compare.project.progress import Progress
 from lora_compare.tracking import log_stage
 paths = Paths(Path(sys.argv[1]))
 stage, _, method = sys.argv[2].partition("@")

@@ -13,12 +13,12 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from lora_compare import lora
-from lora_compare.adapters import choose_trainable, load_method, save_method
-from lora_compare.base import Base, load_base, make_base, save_base
-from lora_compare.batches import Examples
+from lora_compare.training.methods import choose_trainable, load_method, save_method
+from lora_compare.models.base import Base, load_base, make_base, save_base
+from lora_compare.models.batches import Examples
 from lora_compare.errors import CheckpointError, MissingArtifactError, ParamsError
-from lora_compare.evaluation import TextClassifier, merge_error
-from lora_compare.finetuning import finetune, start
+from lora_compare.models.classifier import TextClassifier, merge_error
+from lora_compare.training.finetuning import finetune, start
 from lora_compare.params import (
     ClassifierParams,
     LoraParams,
@@ -27,8 +27,8 @@ from lora_compare.params import (
     PretrainingParams,
     TrainingParams,
 )
-from lora_compare.progress import Progress
-from lora_compare.tokens import tokenize
+from lora_compare.project.progress import Progress
+from lora_compare.models.tokens import tokenize
 from lora_settings import lora_settings
 
 CPU = torch.device("cpu")

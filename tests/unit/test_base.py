@@ -7,8 +7,8 @@ import pytest
 import torch
 from rich.console import Console
 
-from lora_compare import base as base_module
-from lora_compare.base import (
+from lora_compare.models import base as base_module
+from lora_compare.models.base import (
     NEW_TOKENS,
     PROMPT,
     PUBLISHED_CONTINUATIONS,
@@ -17,15 +17,15 @@ from lora_compare.base import (
     save_base,
     say_continuation,
 )
-from lora_compare.checkpoints import FetchedCheckpoint
-from lora_compare.files import read_json
-from lora_compare.generation import continuation
-from lora_compare.gpt import GPT, GPTConfig, initialise
+from lora_compare.models.checkpoints import FetchedCheckpoint
+from lora_compare.project.files import read_json
+from lora_compare.models.generation import continuation
+from lora_compare.models.network import GPT, GPTConfig, initialise
 from lora_compare.params import ModelParams, PretrainingParams
-from lora_compare.progress import Progress
-from lora_compare.seeding import seeded
-from lora_compare.tokenizer import gpt2_encoding, train_encoding
-from lora_compare.weights import gpt2_state_dict, save_state
+from lora_compare.project.progress import Progress
+from lora_compare.compute.seeding import seeded
+from lora_compare.models.tokenizer import gpt2_encoding, train_encoding
+from lora_compare.models.weights import gpt2_state_dict, save_state
 
 CPU = torch.device("cpu")
 TEXTS = ["every effort moves the world", "£5 prize, call now"] * 4

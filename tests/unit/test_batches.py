@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lora_compare.batches import Examples, by_length, collate, consecutive, epoch_order
+from lora_compare.models.batches import Examples, by_length, collate, consecutive, epoch_order
 
 
 def examples(*lengths: int) -> Examples:

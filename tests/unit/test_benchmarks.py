@@ -19,7 +19,7 @@ from benchmarks.records import matmul_record, training_record, with_ratios
 from benchmarks.worker import measure
 from benchmarks.workload import length_figures, make_workload, random_texts
 from lora_compare.errors import UserError
-from lora_compare.files import read_json
+from lora_compare.project.files import read_json
 from small_project import ROOT
 
 SHAPE = {"vocab_size": 60, "context_length": 16, "n_layer": 2, "n_head": 2, "n_embd": 8}

@@ -20,11 +20,11 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
-from lora_compare import bundled
-from lora_compare.baselines import character_model, word_model
-from lora_compare.corpus import make_corpus
+from lora_compare.data import bundled
+from lora_compare.evaluation.baselines import character_model, word_model
+from lora_compare.project.corpus import make_corpus
 from lora_compare.params import SplitParams
-from lora_compare.splits import Frames, split
+from lora_compare.data.splits import Frames, split
 
 DEFAULT = SplitParams(
     mode="stratified",
@@ -74,7 +74,7 @@ def test_bytes_are_the_recorded_ones(archive: bytes, member: bytes) -> None:
 
 def test_bytes_do_not_depend_on_hash_seed_and_locale() -> None:
     program = (
-        "import hashlib; from lora_compare import bundled;"
+        "import hashlib; from lora_compare.data import bundled;"
         "print(hashlib.sha256(bundled.archive()).hexdigest())"
     )
     for seed, locale in (("1", "C"), ("2", "C.UTF-8")):

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from lora_compare.comparison import A_BETTER, B_BETTER, NO_EVIDENCE
-from lora_compare.tracking.champion import BETTER, choose_champion
+from lora_compare.comparison.verdict import A_BETTER, B_BETTER, NO_EVIDENCE
+from lora_compare.serving.champion import BETTER, choose_champion
 
 PARAMETERS = {"full": 1000, "lora": 100, "head": 10, "same": 100}
 

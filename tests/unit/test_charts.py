@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lora_compare import charts
-from lora_compare.charts.labels import LINE, spread
+from lora_compare.report import charts
+from lora_compare.report.charts.labels import LINE, spread
 
 SVG = "{http://www.w3.org/2000/svg}"
 

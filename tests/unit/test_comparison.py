@@ -9,7 +9,7 @@ from scipy.stats import binomtest
 from statsmodels.stats.multitest import multipletests
 
 from comparison_inputs import make_params, write_inputs
-from lora_compare.comparison import (
+from lora_compare.comparison.verdict import (
     A_BETTER,
     B_BETTER,
     NO_EVIDENCE,
@@ -19,9 +19,9 @@ from lora_compare.comparison import (
     verdict,
 )
 from lora_compare.errors import DataError, MissingArtifactError
-from lora_compare.evidence import answers, figures, load_evidence
-from lora_compare.files import canonical_json, read_json, write_json
-from lora_compare.sums import seal
+from lora_compare.comparison.evidence import answers, figures, load_evidence
+from lora_compare.project.files import canonical_json, read_json, write_json
+from lora_compare.project.checksums import seal
 
 THREE = ("full", "lora", "last_block")
 

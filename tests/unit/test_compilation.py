@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from lora_compare.batches import Examples, collate
-from lora_compare.compilation import compile_blocks
-from lora_compare.evaluation import predict_logits
-from lora_compare.gpt import GPT, Classifier, GPTConfig, initialise
+from lora_compare.models.batches import Examples, collate
+from lora_compare.training.compilation import compile_blocks
+from lora_compare.models.classifier import predict_logits
+from lora_compare.models.network import GPT, Classifier, GPTConfig, initialise
 from lora_compare.lora import inject
-from lora_compare.optimizers import AdamW
-from lora_compare.training import optimizer_step
+from lora_compare.compute.optimizers import AdamW
+from lora_compare.training.loop import optimizer_step
 from lora_settings import lora_settings
 
 # torch's compiler imports what torch has deprecated, and looks at gradients as it traces.
@@ -68,9 +68,9 @@ def test_evaluations_stay_as_they_are() -> None:
 
 def test_a_machine_that_cannot_compile_is_told_what_it_lacks(tmp_path: os.PathLike[str]) -> None:
     code = """
-from lora_compare.compilation import compile_blocks
+from lora_compare.training.compilation import compile_blocks
 from lora_compare.errors import ParamsError
-from lora_compare.gpt import GPT, GPTConfig
+from lora_compare.models.network import GPT, GPTConfig
 try:
     compile_blocks(GPT(GPTConfig(8, 4, 1, 1, 4)))
 except ParamsError as error:

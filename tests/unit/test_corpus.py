@@ -12,9 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lora_compare import corpus
+from lora_compare.project import corpus
 from lora_compare.errors import DataError, MissingArtifactError
-from lora_compare.sums import seal
+from lora_compare.project.checksums import seal
 
 AWKWARD = [
     "NA",
@@ -94,7 +94,7 @@ def test_texts_that_pandas_takes_for_missing_stay_texts(tmp_path: Path) -> None:
 
 def test_bytes_do_not_depend_on_the_locale(tmp_path: Path) -> None:
     script = (
-        "import sys, pathlib; from lora_compare import corpus\n"
+        "import sys, pathlib; from lora_compare.project import corpus\n"
         "folder, texts = pathlib.Path(sys.argv[1]), ['\\u00e9\\r\\U0001f600']\n"
         "corpus.write_messages(folder / 'm', corpus.make_corpus(['a'], texts))\n"
         "corpus.write_split(folder / 's', corpus.make_split([0], texts))\n"

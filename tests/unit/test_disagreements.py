@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 
 from comparison_inputs import make_wrong, write_inputs
-from lora_compare import disagreements, leaks, origins
-from lora_compare.disagreements import find_cases
-from lora_compare.evidence import Evidence, load_evidence
-from lora_compare.files import read_json, write_json
-from lora_compare.sums import seal
+from lora_compare.comparison import disagreements
+from lora_compare.comparison import leaks
+from lora_compare.report import origins
+from lora_compare.comparison.disagreements import find_cases
+from lora_compare.comparison.evidence import Evidence, load_evidence
+from lora_compare.project.files import read_json, write_json
+from lora_compare.project.checksums import seal
 
 N = 296
 """Test messages."""

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from lora_compare.doctor import (
+from lora_compare.cli.doctor import (
     CHECKS,
     Finding,
     caches,
@@ -23,11 +23,11 @@ from lora_compare.doctor import (
     store,
     versions,
 )
-from lora_compare.doctor.findings import Project
-from lora_compare.gpt import GPT, Classifier
+from lora_compare.cli.doctor.findings import Project
+from lora_compare.models.network import GPT, Classifier
 from lora_compare.params import MethodParams, load_params
-from lora_compare.paths import Paths
-from lora_compare.tokenizer import GPT2_FILES, cached_name
+from lora_compare.project.paths import Paths
+from lora_compare.models.tokenizer import GPT2_FILES, cached_name
 from mlflow_servers import REFUSING, Answer, serving
 from small_project import ROOT, commit
 from tracked_project import TrackedProject, write_project
@@ -185,7 +185,7 @@ def test_a_checkpoint_that_is_not_cached(
 ) -> None:
     from huggingface_hub import constants
 
-    from lora_compare.checkpoints import CHECKPOINTS, cached_path
+    from lora_compare.models.checkpoints import CHECKPOINTS, cached_path
 
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
@@ -207,7 +207,7 @@ def test_mistakes_in_the_parameters_are_told_by_one_check_alone(project: Project
     finding = state.params(wrong)
     assert_found(finding, "trouble", "training.epohcs: unknown key", "correct params.yaml")
     assert len(finding.facts["mistakes"]) == 2
-    from lora_compare.doctor import examine
+    from lora_compare.cli.doctor import examine
 
     found = {c.name: c.finding for c in examine(wrong.paths, checks={"x": [*CHECKS["device"]]})}
     assert_found(found["memory"], "warning", "depends on params.yaml")
@@ -271,9 +271,9 @@ def test_a_lock_of_dvc_that_names_another_process_is_trouble(project: Project) -
 def test_a_training_that_was_cut_off_and_one_that_runs(project: Project) -> None:
     import torch
 
-    from lora_compare.files import canonical_json
-    from lora_compare.resume import HEAD
-    from lora_compare.weights import save_state
+    from lora_compare.project.files import canonical_json
+    from lora_compare.training.resume import HEAD
+    from lora_compare.models.weights import save_state
 
     assert_found(state.training(project), "ok", "none")
     path = project.paths.checkpoint("lora")
@@ -369,7 +369,7 @@ def test_sizes_are_those_of_the_models(name: str) -> None:
     config = sizes.shape(params.model)
     method = MethodParams(**METHODS[name], learning_rate=0.001, weight_decay=0.0)
     from lora_compare import lora
-    from lora_compare.adapters import choose_trainable
+    from lora_compare.training.methods import choose_trainable
 
     model = Classifier(GPT(config), sizes.CLASSES, "last_token", True)
     assert sizes.parameters(config) == sum(p.numel() for p in model.gpt.parameters())

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from lora_compare.downloads import Patience, Remote, fetch
+from lora_compare.data.downloads import Patience, Remote, fetch
 from lora_compare.errors import DownloadError
 from web import CONTENT, Handler, Server, ranged, remote, status, whole
 

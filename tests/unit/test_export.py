@@ -11,14 +11,14 @@ import torch
 from safetensors import safe_open
 
 from interchange import CLASSES, ENCODING, make_small_base, make_source
-from lora_compare import export as export_module
+from lora_compare.exchange import export as export_module
 from lora_compare import lora
 from lora_compare.errors import ExportError
-from lora_compare.export import Format, export
-from lora_compare.gpt import GPT, Classifier
+from lora_compare.exchange.export import Format, export
+from lora_compare.models.network import GPT, Classifier
 from lora_compare.params import LoraParams
-from lora_compare.peft_format import Layer, joined, parted, short_names, with_pattern
-from lora_compare.transformers_format import fast_tokenizer, norm_with_head_bias
+from lora_compare.exchange.peft.names import Layer, joined, parted, short_names, with_pattern
+from lora_compare.exchange.transformers import fast_tokenizer, norm_with_head_bias
 from lora_settings import lora_settings
 
 

@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lora_compare.attention import KeyValueCache
+from lora_compare.models.attention import KeyValueCache
 from lora_compare.errors import PromptError
-from lora_compare.generation import continuation, generate, greedy, sampling
-from lora_compare.gpt import GPT, GPTConfig, initialise
-from lora_compare.seeding import seeded
-from lora_compare.tokenizer import train_encoding
+from lora_compare.models.generation import continuation, generate, greedy, sampling
+from lora_compare.models.network import GPT, GPTConfig, initialise
+from lora_compare.compute.seeding import seeded
+from lora_compare.models.tokenizer import train_encoding
 
 CONFIG = GPTConfig(vocab_size=50, context_length=24, n_layer=3, n_head=3, n_embd=24)
 

@@ -7,13 +7,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from lora_compare.baselines import CANDIDATES
-from lora_compare.corpus import read_split, write_split
-from lora_compare.messages import make_messages
+from lora_compare.evaluation.baselines import CANDIDATES
+from lora_compare.project.corpus import read_split, write_split
+from lora_compare.data.messages import make_messages
 from lora_compare.params import SplitParams
-from lora_compare.splits import deduplicate, split
-from lora_compare.tables import Columns, read_table
-from lora_compare.twins import find_twins, near_duplicate_groups
+from lora_compare.data.splits import deduplicate, split
+from lora_compare.data.tables import Columns, read_table
+from lora_compare.data.twins import find_twins, near_duplicate_groups
 
 pytestmark = pytest.mark.real_data
 

@@ -12,15 +12,15 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from interchange import CLASSES, TEXTS, make_small_base, make_source
-from lora_compare.base import load_base
-from lora_compare.cost import cost_figures
+from lora_compare.models.base import load_base
+from lora_compare.training.cost import cost_figures
 from lora_compare.errors import CheckpointError, UserError
-from lora_compare.export import export
-from lora_compare.imported import adopt
-from lora_compare.importing import base_problem, import_adapter
+from lora_compare.exchange.export import export
+from lora_compare.training.imported import adopt
+from lora_compare.exchange.imported import base_problem, import_adapter
 from lora_compare.params import MethodParams, TrainingParams, load_params
-from lora_compare.paths import Paths
-from lora_compare.tokens import tokenize
+from lora_compare.project.paths import Paths
+from lora_compare.models.tokens import tokenize
 from lora_settings import lora_settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -291,7 +291,7 @@ def test_nothing_is_copied_when_params_cannot_be_written(
     def fail(*_: object) -> None:
         raise OSError("read-only")
 
-    monkeypatch.setattr("lora_compare.importing.write_text", fail)
+    monkeypatch.setattr("lora_compare.exchange.imported.write_text", fail)
     with pytest.raises(OSError, match="read-only"):
         run_import(project, base_folder, good)
     assert not project.adapter("theirs").exists()

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from lora_compare.params import load_params, read_yaml
-from lora_compare.paths import Paths
-from lora_compare.tracking.lineage import Pipeline, git_tags
+from lora_compare.project.paths import Paths
+from lora_compare.project.lineage import Pipeline, git_tags
 from tracked_project import PARAMS
 
 DVC = """

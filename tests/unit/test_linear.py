@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lora_compare.linear import Adapted, adapted_linear, project, together
+from lora_compare.compute.linear import Adapted, adapted_linear, project, together
 from lora_compare.lora import LoRALayer, inject
 from lora_settings import lora_settings
 

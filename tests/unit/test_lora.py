@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from lora_compare.errors import CheckpointError, ParamsError
-from lora_compare.gpt import CONFIGS, GPT, Classifier
+from lora_compare.models.network import CONFIGS, GPT, Classifier
 from lora_compare.lora import (
     LoRALayer,
     activate,

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lora_compare.errors import DataError
-from lora_compare.markdown import render_results, table, write_results
+from lora_compare.report.markdown import render_results, table, write_results
 from small_project import ROOT
 
 

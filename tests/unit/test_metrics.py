@@ -7,8 +7,8 @@ from sklearn import metrics as sk
 from sklearn.calibration import calibration_curve
 
 from lora_compare.errors import DataError
-from lora_compare.files import canonical_json
-from lora_compare.metrics import (
+from lora_compare.project.files import canonical_json
+from lora_compare.evaluation.metrics import (
     calibration_bins,
     evaluate_predictions,
     expected_calibration_error,

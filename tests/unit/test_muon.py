@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from lora_compare.muon import Muon, orthogonal
+from lora_compare.compute.muon import Muon, orthogonal
 
 SHAPES = [(8, 8), (8, 8), (32, 8), (8, 32)]
 

@@ -6,9 +6,9 @@ import sys
 import pytest
 import torch
 
-from lora_compare import optimizers
-from lora_compare.optimizers import AdamW, MasterAdamW
-from lora_compare.precision import trained_in_float32
+from lora_compare.compute import optimizers
+from lora_compare.compute.optimizers import AdamW, MasterAdamW
+from lora_compare.compute.precision import trained_in_float32
 
 
 @pytest.mark.parametrize("fused", [True, False])
@@ -81,8 +81,8 @@ def test_a_master_without_a_gradient_stays_where_it_is() -> None:
 
 SCRIPT = """
 import sys, torch
-from lora_compare.optimizers import AdamW, MasterAdamW
-from lora_compare.precision import trained_in_float32
+from lora_compare.compute.optimizers import AdamW, MasterAdamW
+from lora_compare.compute.precision import trained_in_float32
 model = torch.nn.Linear(2, 1)
 with trained_in_float32(model, torch.bfloat16) as masters:
     for optimizer in (

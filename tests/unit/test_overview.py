@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from comparison_inputs import METHODS, make_params
-from lora_compare.overview import MOST_TICKS, describe, make_axis, prices
+from lora_compare.report.overview import MOST_TICKS, describe, make_axis, prices
 
 
 def record(name: str, low: float = 0.92, high: float = 0.98, **figures: Any) -> dict[str, Any]:

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lora_compare.batches import Examples, collate
-from lora_compare.evaluation import Padding
-from lora_compare.gpt import GPT, Classifier, GPTConfig, Position, initialise
+from lora_compare.models.batches import Examples, collate
+from lora_compare.models.classifier import Padding
+from lora_compare.models.network import GPT, Classifier, GPTConfig, Position, initialise
 from lora_compare.lora import adapted_layers, inject
-from lora_compare.packing import pack
+from lora_compare.models.packing import pack
 from lora_settings import lora_settings
 
 CONFIG = GPTConfig(vocab_size=50, context_length=24, n_layer=3, n_head=2, n_embd=16)

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from lora_compare.gpt import GPT, Classifier, GPTConfig, initialise
+from lora_compare.models.network import GPT, Classifier, GPTConfig, initialise
 from lora_compare.lora import inject
-from lora_compare.precision import (
+from lora_compare.compute.precision import (
     choose_precision,
     has_fast_bfloat16,
     lower_frozen,

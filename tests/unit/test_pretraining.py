@@ -6,9 +6,9 @@ import torch
 from torch.nn import functional as F
 
 from lora_compare.errors import TrainingError
-from lora_compare.muon import Muon
+from lora_compare.compute.muon import Muon
 from lora_compare.params import PretrainingParams
-from lora_compare.pretraining import (
+from lora_compare.models.pretraining import (
     IGNORED,
     batches,
     next_token_loss,
@@ -16,8 +16,8 @@ from lora_compare.pretraining import (
     random_nano,
     sequences,
 )
-from lora_compare.schedules import rate_factor
-from lora_compare.tokenizer import train_encoding
+from lora_compare.training.schedule import rate_factor
+from lora_compare.models.tokenizer import train_encoding
 
 TEXTS = [f"the {word} sat on the {word} mat" for word in ("cat", "dog", "cow", "hen")] * 5
 CPU = torch.device("cpu")

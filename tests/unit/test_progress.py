@@ -6,7 +6,7 @@ import re
 import pytest
 from rich.console import Console
 
-from lora_compare.progress import Progress
+from lora_compare.project.progress import Progress
 
 
 def run(progress: Progress) -> None:

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from lora_compare.errors import IntegrityError
-from lora_compare.files import sha256
+from lora_compare.project.files import sha256
 from lora_compare.params import load_params
-from lora_compare.paths import Paths
-from lora_compare.provenance import provenance
-from lora_compare.sums import seal
+from lora_compare.project.paths import Paths
+from lora_compare.project.provenance import provenance
+from lora_compare.project.checksums import seal
 from tracked_project import write_project
 
 

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from lora_compare.files import read_json
+from lora_compare.project.files import read_json
 from lora_compare.params import Params, load_params
-from lora_compare.paths import Paths
+from lora_compare.project.paths import Paths
 from lora_compare.tracking.figures import Point, numbers
-from lora_compare.tracking.lineage import Pipeline
+from lora_compare.project.lineage import Pipeline
 from lora_compare.tracking.records import (
     current_records,
     method_key,

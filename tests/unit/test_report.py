@@ -13,15 +13,15 @@ import pytest
 from rich.console import Console
 
 from comparison_inputs import make_texts, write_inputs
-from lora_compare import formats
-from lora_compare.comparison import compare, headline
+from lora_compare.comparison import formats
+from lora_compare.comparison.verdict import compare, headline
 from lora_compare.errors import MissingArtifactError
-from lora_compare.evidence import load_evidence
-from lora_compare.files import write_json, write_text
-from lora_compare.paths import Paths
-from lora_compare.report import write_report
-from lora_compare.summary import caution, print_summary
-from lora_compare.sums import seal
+from lora_compare.comparison.evidence import load_evidence
+from lora_compare.project.files import write_json, write_text
+from lora_compare.project.paths import Paths
+from lora_compare.report.page import write_report
+from lora_compare.report.terminal import caution, print_summary
+from lora_compare.project.checksums import seal
 
 VOID = {"meta", "link", "br", "img", "input", "hr"}
 

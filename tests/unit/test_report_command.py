@@ -10,7 +10,7 @@ from click.testing import CliRunner, Result
 from comparison_inputs import METHODS as METHOD_SETTINGS
 from comparison_inputs import SETTINGS, write_inputs
 from lora_compare.cli import main
-from lora_compare.report import write_comparison
+from lora_compare.report.page import write_comparison
 from small_project import environment
 
 METHODS = ("full", "lora")

@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from lora_compare import training as loop
-from lora_compare.gpt import Classifier
+from lora_compare.training import loop as loop
+from lora_compare.models.network import Classifier
 from lora_compare.lora import inject
-from lora_compare.optimizers import Rates
-from lora_compare.resume import SHARE, Checkpoints
-from lora_compare.training import TrainingResult, train
+from lora_compare.compute.optimizers import Rates
+from lora_compare.training.resume import SHARE, Checkpoints
+from lora_compare.training.loop import TrainingResult, train
 from lora_settings import lora_settings
 from unit.test_training import model, settings, texts
 
@@ -174,7 +174,7 @@ def test_writing_takes_a_small_share_of_the_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [0.0]
-    monkeypatch.setattr("lora_compare.resume.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("lora_compare.training.resume.time.monotonic", lambda: now[0])
     checkpoints = Checkpoints(tmp_path / "state.safetensors", FACTS, 10)
     written = []
 

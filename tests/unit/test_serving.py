@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from lora_compare import lora
-from lora_compare.adapters import load_method
-from lora_compare.base import load_base
+from lora_compare.training.methods import load_method
+from lora_compare.models.base import load_base
 from lora_compare.errors import CheckpointError, MissingArtifactError, RequestError
-from lora_compare.evaluation import TextClassifier
+from lora_compare.models.classifier import TextClassifier
 from lora_compare.params import MethodParams
-from lora_compare.serving import Classifiers, load_classifiers
+from lora_compare.serving.classifiers import Classifiers, load_classifiers
 from lora_settings import lora_settings
 from served_project import write_base, write_method
 

@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 
-from lora_compare import bundled, sources
-from lora_compare.downloads import Patience
+from lora_compare.data import bundled
+from lora_compare.data import sources
+from lora_compare.data.downloads import Patience
 from lora_compare.errors import DataError, DownloadError
 from lora_compare.params import DataParams
-from lora_compare.paths import Paths
-from lora_compare.sources import Archive, load_corpus, open_source
+from lora_compare.project.paths import Paths
+from lora_compare.data.sources import Archive, load_corpus, open_source
 from web import running
 
 ROWS = b"ham\thello\nspam\twin\n"

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lora_compare.corpus import make_corpus
+from lora_compare.project.corpus import make_corpus
 from lora_compare.errors import DataError
 from lora_compare.params import SplitParams
-from lora_compare.splits import apportion, deduplicate, split
+from lora_compare.data.splits import apportion, deduplicate, split
 
 
 def make(**counts: int) -> pd.DataFrame:

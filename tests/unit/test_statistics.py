@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from lora_compare.statistics import difference_interval, holm, mcnemar_p, wilson_interval
+from lora_compare.evaluation.statistics import difference_interval, holm, mcnemar_p, wilson_interval
 
 
 def make_answers(only_a: int, only_b: int, both: int, neither: int = 0):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lora_compare.errors import IntegrityError, MissingArtifactError
-from lora_compare.sums import digest, read_verified, seal, verified
+from lora_compare.project.checksums import digest, read_verified, seal, verified
 
 ABC = hashlib.sha256(b"abc").hexdigest()
 READERS = [verified, read_verified]

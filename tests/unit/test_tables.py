@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lora_compare import tables
+from lora_compare.data import tables
 from lora_compare.errors import DataError
-from lora_compare.messages import make_messages
-from lora_compare.tables import Columns, Table, read_table
+from lora_compare.data.messages import make_messages
+from lora_compare.data.tables import Columns, Table, read_table
 
 COLUMNS = Columns(text="text", label="label")
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))

@@ -21,7 +21,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import ByteLevelBPETokenizer
 
-from lora_compare import files, tokenizer
+from lora_compare.project import files
+from lora_compare.models import tokenizer
 from lora_compare.errors import CheckpointError, DownloadError
 
 PHRASES = """free prize call now txt won claim ur mobile the a to you me i'll don't they're gonna
@@ -145,7 +146,7 @@ def test_file_bytes_do_not_depend_on_hash_seed_or_threads(
     texts = tmp_path / "texts.json"
     files.write_json(texts, TEXTS)
     code = (
-        "import json, sys; from pathlib import Path; from lora_compare import tokenizer as t;"
+        "import json, sys; from pathlib import Path; from lora_compare.models import tokenizer as t;"
         "texts = json.loads(Path(sys.argv[1]).read_text());"
         f"t.save_encoding(t.train_encoding(texts, {SIZE}), Path(sys.argv[2]))"
     )

@@ -7,11 +7,11 @@ import pandas as pd
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from lora_compare.batches import Examples
+from lora_compare.models.batches import Examples
 from lora_compare.errors import DataError, MissingArtifactError
-from lora_compare.sums import seal
-from lora_compare.tokenizer import encode_all, train_encoding
-from lora_compare.tokens import check_fit, read_examples, tokenize, write_examples
+from lora_compare.project.checksums import seal
+from lora_compare.models.tokenizer import encode_all, train_encoding
+from lora_compare.models.tokens import check_fit, read_examples, tokenize, write_examples
 
 TEXTS = ["win a prize now", "see you at home", "ok", "Größe 🎉 " * 50]
 SPLIT = pd.DataFrame({"Label": [1, 0, 0, 1], "Text": TEXTS})

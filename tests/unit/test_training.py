@@ -7,17 +7,17 @@ import pytest
 import torch
 from torch import nn
 
-from lora_compare.batches import Batch, Examples, collate
+from lora_compare.models.batches import Batch, Examples, collate
 from lora_compare.errors import TrainingError
-from lora_compare.evaluation import loss_and_accuracy, predict_logits
-from lora_compare.gpt import GPT, Classifier, GPTConfig, initialise
-from lora_compare.history import Evaluation, sample
+from lora_compare.models.classifier import loss_and_accuracy, predict_logits
+from lora_compare.models.network import GPT, Classifier, GPTConfig, initialise
+from lora_compare.training.history import Evaluation, sample
 from lora_compare.lora import inject
-from lora_compare.optimizers import MasterAdamW, Rates
+from lora_compare.compute.optimizers import MasterAdamW, Rates
 from lora_compare.params import TrainingParams
-from lora_compare.precision import trained_in_float32
-from lora_compare.schedules import Schedule
-from lora_compare.training import optimizer_step, train
+from lora_compare.compute.precision import trained_in_float32
+from lora_compare.training.schedule import Schedule
+from lora_compare.training.loop import optimizer_step, train
 from lora_settings import lora_settings
 
 CONFIG = GPTConfig(vocab_size=40, context_length=16, n_layer=2, n_head=2, n_embd=16)

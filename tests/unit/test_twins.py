@@ -5,7 +5,7 @@ import pytest
 from scipy.sparse.csgraph import connected_components
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from lora_compare import twins
+from lora_compare.data import twins
 
 FIRST = ["WINNER", "Call", "txt", "now", "free", "claim", "prize", "mobile", "urgent", "reply"]
 

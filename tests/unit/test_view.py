@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from lora_compare.tracking.lineage import Pipeline
+from lora_compare.project.lineage import Pipeline
 from lora_compare.tracking.records import current_records
 from lora_compare.tracking.view import NOTE, SHARED_VIEW, changes, experiment_tags
 from tracked_project import write_project

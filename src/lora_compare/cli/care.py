@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from lora_compare.cli.terminal import Output, command
 
 if TYPE_CHECKING:
-    from lora_compare.doctor import Checked
+    from lora_compare.cli.doctor import Checked
 
 EXIT_TROUBLE = 1
 """Something that a command of this project would fail of."""
@@ -29,8 +29,8 @@ def doctor(output: Output) -> None:
     lora-compare doctor --quiet && dvc repro
     lora-compare doctor --json | jq '.checks[] | select(.status != "ok")'
     """  # noqa: D301 (click reads the \b as a character)
-    from lora_compare.doctor import examine
-    from lora_compare.paths import Paths
+    from lora_compare.cli.doctor import examine
+    from lora_compare.project.paths import Paths
 
     with output.working("examine the project") as at_work:
         checked = list(examine(Paths.here(), at_work))
@@ -83,8 +83,8 @@ def repair(output: Output) -> None:
     \b
     lora-compare repair && dvc repro
     """  # noqa: D301 (click reads the \b as a character)
-    from lora_compare.paths import Paths
-    from lora_compare.repair import repair as move_changed
+    from lora_compare.project.paths import Paths
+    from lora_compare.project.repair import repair as move_changed
 
     with output.working("compare every checksum"):
         outcome = move_changed(Paths.here())

@@ -56,7 +56,7 @@ def complete_methods(
     """Return the methods of params.yaml that start so; none where it cannot be read."""
     from lora_compare.errors import UserError
     from lora_compare.params import read_yaml
-    from lora_compare.paths import Paths
+    from lora_compare.project.paths import Paths
 
     try:
         methods = read_yaml(Paths.here().params)["methods"]

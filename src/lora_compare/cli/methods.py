@@ -13,7 +13,7 @@ from lora_compare.cli.completion import complete_methods
 from lora_compare.cli.terminal import Output, command, project
 
 if TYPE_CHECKING:
-    from lora_compare.evaluation import TextClassifier
+    from lora_compare.models.classifier import TextClassifier
     from lora_compare.params import Params
 
 CHUNK = 256
@@ -70,16 +70,16 @@ def classify(
     lora-compare classify --method full --file messages.txt > answers.tsv
     cat messages.txt | lora-compare classify --json
     """  # noqa: D301 (click reads the \b as a character)
-    from lora_compare.lines import read_lines
+    from lora_compare.cli.lines import read_lines
 
     if texts and source:
         raise click.UsageError("give texts or --file, not both")
     paths, params = project()
     name = _method_or_default(params, method)
     with output.working(f"load {name}"):
-        from lora_compare.adapters import load_method
-        from lora_compare.base import load_base
-        from lora_compare.seeding import choose_device
+        from lora_compare.training.methods import load_method
+        from lora_compare.models.base import load_base
+        from lora_compare.compute.seeding import choose_device
 
         classifier = load_method(paths.model(name), load_base(paths.base), f"finetune@{name}")
         classifier.model.to(choose_device(params.training.device))
@@ -226,8 +226,8 @@ def export(
     name = _method_or_default(params, method)
     folder = (target or Path("exports") / f"{name}-{kind}").expanduser()
     with output.working(f"export {name}"):
-        from lora_compare.export import export as write_export
-        from lora_compare.export import load_source
+        from lora_compare.exchange.export import export as write_export
+        from lora_compare.exchange.export import load_source
 
         lines = write_export(load_source(paths, name), kind, folder)
     output.record({"method": name, "format": kind, "folder": str(folder), "python": lines})

@@ -10,7 +10,7 @@ import click
 from lora_compare.cli.terminal import Output, command, project
 
 if TYPE_CHECKING:
-    from lora_compare.paths import Paths
+    from lora_compare.project.paths import Paths
 
 
 @command("summary")
@@ -30,10 +30,10 @@ def summary(output: Output, target: Path | None) -> None:
     lora-compare summary --write README.md
     lora-compare summary --json | jq '.comparison.methods[] | {method, test_accuracy}'
     """  # noqa: D301 (click reads the \b as a character)
-    from lora_compare.comparison import read_comparison
-    from lora_compare.markdown import write_results
-    from lora_compare.paths import Paths
-    from lora_compare.summary import print_summary
+    from lora_compare.comparison.verdict import read_comparison
+    from lora_compare.report.markdown import write_results
+    from lora_compare.project.paths import Paths
+    from lora_compare.report.terminal import print_summary
 
     paths = Paths.here()
     doubt = _doubt(paths)
@@ -59,10 +59,10 @@ def report(output: Output) -> None:
     \b
     dvc pull && lora-compare report
     """  # noqa: D301 (click reads the \b as a character)
-    from lora_compare.comparison import headline
+    from lora_compare.comparison.verdict import headline
     from lora_compare.errors import MissingArtifactError
-    from lora_compare.report import write_comparison
-    from lora_compare.writer import only_writer
+    from lora_compare.report.page import write_comparison
+    from lora_compare.project.lock import only_writer
 
     paths, params = project()
     with only_writer(paths.writer("compare"), "compare"):
@@ -81,7 +81,7 @@ def _doubt(paths: "Paths") -> str:
     """Return why the comparison on disk may not be that of params.yaml; empty if it is."""
     from lora_compare.errors import ParamsError
     from lora_compare.params import load_params
-    from lora_compare.tracking.lineage import Pipeline
+    from lora_compare.project.lineage import Pipeline
 
     try:
         params = load_params(paths.params)
@@ -107,7 +107,7 @@ def sync(output: Output) -> None:
     MLFLOW_TRACKING_URI=http://127.0.0.1:5000 lora-compare sync
     """  # noqa: D301 (click reads the \b as a character)
     from lora_compare import tracking
-    from lora_compare.progress import SILENT
+    from lora_compare.project.progress import SILENT
     from lora_compare.tracking.server import Server
 
     paths, params = project()

@@ -46,13 +46,13 @@ def import_(output: Output, folder: Path, name: str, classes: str | None) -> Non
     lora-compare import ~/my-adapter --name theirs
     lora-compare import ~/my-adapter --name theirs --classes spam,ham
     """  # noqa: D301 (click reads the \b as a character)
-    from lora_compare.paths import require
+    from lora_compare.project.paths import require
 
     paths, params = project()
     with output.working("load PyTorch"):
-        from lora_compare.base import load_base
-        from lora_compare.corpus import read_classes
-        from lora_compare.importing import import_adapter
+        from lora_compare.models.base import load_base
+        from lora_compare.project.corpus import read_classes
+        from lora_compare.exchange.imported import import_adapter
 
     mine = read_classes(require(paths.classes, "split"))
     rows = next(csv.reader([classes], skipinitialspace=True)) if classes else None

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lora_compare.addresses import without_credentials
+from lora_compare.project.addresses import without_credentials
 from lora_compare.errors import UserError
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
     from lora_compare.params import Params
-    from lora_compare.paths import Paths
-    from lora_compare.progress import Progress
+    from lora_compare.project.paths import Paths
+    from lora_compare.project.progress import Progress
 
 EXIT_INTERRUPTED = 130
 """What shells expect of a command that Ctrl-C has ended."""
@@ -53,7 +53,7 @@ class Output:
     @cached_property
     def progress(self) -> "Progress":
         """Where long work reports how far it is: standard error."""
-        from lora_compare.progress import Progress
+        from lora_compare.project.progress import Progress
 
         return Progress(self.quiet)
 
@@ -109,7 +109,7 @@ def command(name: str, **settings: Any) -> Callable[[Callable[..., None]], click
     def decorate(function: Callable[..., None]) -> click.Command:
         @functools.wraps(function)
         def call(as_json: bool, quiet: bool, **arguments: Any) -> None:
-            from lora_compare.console import report_user_errors
+            from lora_compare.cli.stage import report_user_errors
 
             output = Output(as_json, quiet)
             report = _report_as_json if as_json else report_user_errors
@@ -125,8 +125,8 @@ def command(name: str, **settings: Any) -> Callable[[Callable[..., None]], click
 
 def _report_as_json(function: Callable[..., None]) -> Callable[..., None]:
     """Return `function` that prints a user's mistake as JSON and exits with 2."""
-    from lora_compare.console import EXIT_USER_ERROR
-    from lora_compare.files import storage_faults
+    from lora_compare.cli.stage import EXIT_USER_ERROR
+    from lora_compare.project.files import storage_faults
 
     def reporting(output: Output, **arguments: Any) -> None:
         try:
@@ -162,7 +162,7 @@ def project() -> "tuple[Paths, Params]":
         ParamsError: There is no project, or params.yaml has mistakes.
     """
     from lora_compare.params import load_params
-    from lora_compare.paths import Paths
+    from lora_compare.project.paths import Paths
 
     paths = Paths.here()
     return paths, load_params(paths.params)

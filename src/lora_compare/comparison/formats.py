@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from lora_compare.files import canonical_json
+from lora_compare.project.files import canonical_json
 
 UNKNOWN = "n/a"
 """What stands where a number was not measured."""

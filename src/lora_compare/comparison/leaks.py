@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lora_compare.evidence import Evidence
-from lora_compare.statistics import wilson_interval
-from lora_compare.twins import Twin, closest_twins
+from lora_compare.comparison.evidence import Evidence
+from lora_compare.evaluation.statistics import wilson_interval
+from lora_compare.data.twins import Twin, closest_twins
 
 LIKENESS = {
     "exact": "word for word",

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lora_compare import formats
+from lora_compare.comparison import formats
 from lora_compare.errors import DataError
-from lora_compare.evidence import Evidence, Outcome
-from lora_compare.files import read_json
-from lora_compare.formats import p_value, percent, points
+from lora_compare.comparison.evidence import Evidence, Outcome
+from lora_compare.project.files import read_json
+from lora_compare.comparison.formats import p_value, percent, points
 from lora_compare.params import Params
-from lora_compare.paths import SPLITS, require
-from lora_compare.statistics import CONFIDENCE, difference_interval, holm, mcnemar_p
+from lora_compare.project.paths import SPLITS, require
+from lora_compare.evaluation.statistics import CONFIDENCE, difference_interval, holm, mcnemar_p
 
 TESTED_BASELINE = "tfidf"
 """The baseline that is worth a test; beating the untuned model is no finding."""

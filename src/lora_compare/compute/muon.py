@@ -6,7 +6,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from lora_compare.optimizers import Uncompiled
+from lora_compare.compute.optimizers import Uncompiled
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """Of the quintic that drives singular values towards 1, as steep as it can be at zero."""

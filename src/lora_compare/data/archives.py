@@ -8,7 +8,7 @@ import zlib
 from pathlib import Path, PurePosixPath
 
 from lora_compare.errors import DataError
-from lora_compare.tables import PARSERS, require_size
+from lora_compare.data.tables import PARSERS, require_size
 
 REFERENCE_MEMBER = "SMSSpamCollection"
 """A file of this name is a .tsv without a header."""

@@ -9,17 +9,17 @@ from urllib.parse import unquote, urlsplit
 
 import pandas as pd
 
-from lora_compare import files
-from lora_compare.addresses import names_a_host, without_credentials
-from lora_compare.archives import file_suffix, read_member
-from lora_compare.corpus import count_classes
-from lora_compare.downloads import Patience, Remote, fetch
+from lora_compare.project import files
+from lora_compare.project.addresses import names_a_host, without_credentials
+from lora_compare.data.archives import file_suffix, read_member
+from lora_compare.project.corpus import count_classes
+from lora_compare.data.downloads import Patience, Remote, fetch
 from lora_compare.errors import DataError
-from lora_compare.messages import make_messages
+from lora_compare.data.messages import make_messages
 from lora_compare.params import DataParams
-from lora_compare.paths import Paths
-from lora_compare.progress import SILENT, Progress
-from lora_compare.tables import MAX_BYTES, PARSERS, Columns, read_table, require_size
+from lora_compare.project.paths import Paths
+from lora_compare.project.progress import SILENT, Progress
+from lora_compare.data.tables import MAX_BYTES, PARSERS, Columns, read_table, require_size
 
 SUFFIXES = (".zip", *PARSERS)
 
@@ -132,7 +132,7 @@ def open_source(
 
 
 def _open_bundled() -> Source:
-    from lora_compare import bundled
+    from lora_compare.data import bundled
 
     content = bundled.archive()
     return Source("the bundled corpus", ".zip", content, {"source": "bundled"})

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lora_compare.corpus import count_classes, make_corpus, make_split
+from lora_compare.project.corpus import count_classes, make_corpus, make_split
 from lora_compare.errors import DataError
 from lora_compare.params import SplitParams
-from lora_compare.paths import SPLITS
-from lora_compare.twins import find_twins
+from lora_compare.project.paths import SPLITS
+from lora_compare.data.twins import find_twins
 
 Frames = dict[str, pd.DataFrame]
 """The splits by name: train, validation, test and unused."""

@@ -19,7 +19,7 @@ from sklearn.metrics import (
 )
 
 from lora_compare.errors import DataError
-from lora_compare.statistics import wilson_interval
+from lora_compare.evaluation.statistics import wilson_interval
 
 CALIBRATION_BINS = 15
 """Equal-width bins of confidence, as in Guo et al. 2017, arXiv:1706.04599, section 3."""

@@ -6,8 +6,8 @@ from pathlib import Path
 import torch
 
 from lora_compare.errors import ExportError
-from lora_compare.gpt import Classifier
-from lora_compare.progress import without_warnings
+from lora_compare.models.network import Classifier
+from lora_compare.project.progress import without_warnings
 
 LARGEST_FILE = 2_000_000_000
 """Bytes of weights above which they go into a file beside the model: protobuf ends at 2 GiB."""

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from lora_compare.evaluation import TextClassifier
+from lora_compare.models.classifier import TextClassifier
 
 EXAMPLE = "You won a tablet! To collect your prize call 09098790503 today"
 

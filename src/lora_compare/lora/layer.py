@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lora_compare.linear import Adapted, adapted_linear
+from lora_compare.compute.linear import Adapted, adapted_linear
 from lora_compare.lora.quantization import dense_weight, is_quantized
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lora_compare.linear import project
+from lora_compare.compute.linear import project
 
 Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Returns what queries attend to, in their shape; all are of shape (..., t, h, d/h)."""

@@ -8,7 +8,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from lora_compare.packing import Packed, pack
+from lora_compare.models.packing import Packed, pack
 
 IntArray = npt.NDArray[np.int64]
 

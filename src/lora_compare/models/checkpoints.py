@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from lora_compare import files
+from lora_compare.project import files
 from lora_compare.errors import DownloadError, StorageError
-from lora_compare.progress import SILENT, Progress
+from lora_compare.project.progress import SILENT, Progress
 
 FILE = "model.safetensors"
 """Name of the weights in a checkpoint's repository."""

@@ -6,10 +6,10 @@ import tiktoken
 import torch
 from torch import Tensor
 
-from lora_compare.attention import KeyValueCache
+from lora_compare.models.attention import KeyValueCache
 from lora_compare.errors import PromptError
-from lora_compare.gpt import GPT
-from lora_compare.tokenizer import encode
+from lora_compare.models.network import GPT
+from lora_compare.models.tokenizer import encode
 
 Choice = Callable[[Tensor], Tensor]
 """Takes the next token's logits, shape (b, vocab_size), and returns its ids, shape (b,)."""

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lora_compare.attention import Attention, CausalSelfAttention, KeyValueCache, causal
-from lora_compare.packing import Packed
+from lora_compare.models.attention import Attention, CausalSelfAttention, KeyValueCache, causal
+from lora_compare.models.packing import Packed
 from lora_compare.params import CONFIGS, GPTConfig
 
 __all__ = ["CONFIGS", "GPT", "MLP", "Block", "Classifier", "GPTConfig", "Position", "initialise"]

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from lora_compare.attention import attention
+from lora_compare.models.attention import attention
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import tiktoken
 from numpy.typing import NDArray
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
-from lora_compare import files
+from lora_compare.project import files
 from lora_compare.errors import CheckpointError, DownloadError
 
 GPT2 = "gpt2"

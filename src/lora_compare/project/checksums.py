@@ -10,8 +10,8 @@ import re
 from pathlib import Path
 
 from lora_compare.errors import IntegrityError
-from lora_compare.files import sha256, write_text
-from lora_compare.paths import require
+from lora_compare.project.files import sha256, write_text
+from lora_compare.project.paths import require
 
 SUFFIX = ".sha256"
 """What is appended to a file's name for the name of its checksum."""

@@ -10,9 +10,9 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from lora_compare import files
+from lora_compare.project import files
 from lora_compare.errors import DataError
-from lora_compare.sums import read_verified, seal
+from lora_compare.project.checksums import read_verified, seal
 
 if TYPE_CHECKING:  # fine-tuning reads the classes alone, and pandas takes a third of a second
     import pandas as pd

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lora_compare.params import Params, read_yaml
-from lora_compare.paths import Paths
+from lora_compare.project.paths import Paths
 
 GIT_SECONDS = 5
 """How long git may take to describe the working tree."""

@@ -12,7 +12,7 @@ import psutil
 from filelock import FileLock, Timeout
 
 from lora_compare.errors import BusyError
-from lora_compare.progress import Progress
+from lora_compare.project.progress import Progress
 
 LOOK_EVERY = 1.0
 """Seconds between two looks at whether DVC still runs."""

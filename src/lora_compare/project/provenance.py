@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 
-from lora_compare.files import sha256, sha256_of
+from lora_compare.project.files import sha256, sha256_of
 from lora_compare.params import Params
-from lora_compare.paths import Paths
-from lora_compare.sums import digest
-from lora_compare.tracking.lineage import Pipeline
-from lora_compare.versions import TRAINING, versions
+from lora_compare.project.paths import Paths
+from lora_compare.project.checksums import digest
+from lora_compare.project.lineage import Pipeline
+from lora_compare.project.versions import TRAINING, versions
 
 ENVIRONMENT = ("device", "platform", "versions")
 """What of a provenance tells about the machine, and not about the work."""

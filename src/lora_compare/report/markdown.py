@@ -5,11 +5,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lora_compare import formats
-from lora_compare.comparison import headline
+from lora_compare.comparison import formats
+from lora_compare.comparison.verdict import headline
 from lora_compare.errors import DataError
-from lora_compare.files import write_text
-from lora_compare.summary import caution, price_sentence
+from lora_compare.project.files import write_text
+from lora_compare.report.terminal import caution, price_sentence
 
 PRICE_HEADER = (
     "method",

@@ -3,13 +3,15 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lora_compare import formats, leaks, origins
-from lora_compare.comparison import differing_settings, shown_settings
-from lora_compare.disagreements import find_cases
-from lora_compare.evidence import Evidence
-from lora_compare.markdown import render_results, table
+from lora_compare.comparison import formats
+from lora_compare.comparison import leaks
+from lora_compare.report import origins
+from lora_compare.comparison.verdict import differing_settings, shown_settings
+from lora_compare.comparison.disagreements import find_cases
+from lora_compare.comparison.evidence import Evidence
+from lora_compare.report.markdown import render_results, table
 from lora_compare.params import Params
-from lora_compare.twins import Twin
+from lora_compare.data.twins import Twin
 
 PAIR_HEADER = ("A", "B", "A - B in points (95 % interval)", "McNemar p", "Holm p", "verdict")
 LEAK_HEADER = ("method", "all", "without a twin in train", "with a twin in train")

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from lora_compare import formats
-from lora_compare.evidence import Evidence, Outcome
+from lora_compare.comparison import formats
+from lora_compare.comparison.evidence import Evidence, Outcome
 
 Row = dict[str, str]
 """A value by the name of the method."""

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lora_compare import formats
-from lora_compare.comparison import TESTED_BASELINE
+from lora_compare.comparison import formats
+from lora_compare.comparison.verdict import TESTED_BASELINE
 from lora_compare.params import Params
 
 MARGIN = 7.0

@@ -8,9 +8,9 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from lora_compare import formats
-from lora_compare.comparison import NO_EVIDENCE, headline, read_comparison
-from lora_compare.paths import Paths
+from lora_compare.comparison import formats
+from lora_compare.comparison.verdict import NO_EVIDENCE, headline, read_comparison
+from lora_compare.project.paths import Paths
 
 NEXT_STEPS = (
     (

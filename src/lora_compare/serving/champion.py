@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lora_compare.formats import points
+from lora_compare.comparison.formats import points
 
 BETTER = {"A better": ("a", "b"), "B better": ("b", "a")}
 """Winner and loser of a pair by its verdict; any other verdict has none."""

@@ -9,11 +9,11 @@ from pathlib import Path
 import torch
 
 from lora_compare import lora
-from lora_compare.adapters import load_method, read_method
-from lora_compare.base import load_base
+from lora_compare.training.methods import load_method, read_method
+from lora_compare.models.base import load_base
 from lora_compare.errors import RequestError
-from lora_compare.evaluation import TextClassifier
-from lora_compare.gpt import GPT
+from lora_compare.models.classifier import TextClassifier
+from lora_compare.models.network import GPT
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from lora_compare.tracking.bundles import PACKAGE, SERVED_MODEL, Bundle
+from lora_compare.serving.bundles import PACKAGE, SERVED_MODEL, Bundle
 
 REQUIREMENTS = (
     "mlflow",

@@ -5,9 +5,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from lora_compare.tracking.bundles import NAME, Bundle
+from lora_compare.serving.bundles import NAME, Bundle
 from lora_compare.tracking.diary import CONTENT, Diary
-from lora_compare.tracking.packaging import written
+from lora_compare.serving.packaging import written
 from lora_compare.tracking.store import Store, quietly
 
 ALIAS = "champion"

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lora_compare.files import read_json
-from lora_compare.paths import SPLITS
+from lora_compare.project.files import read_json
+from lora_compare.project.paths import SPLITS
 
 CURVES = {
     "train_loss": "train/loss",

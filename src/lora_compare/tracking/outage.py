@@ -2,9 +2,9 @@
 
 from contextlib import suppress
 
-from lora_compare.addresses import without_credentials
+from lora_compare.project.addresses import without_credentials
 from lora_compare.errors import StorageError
-from lora_compare.progress import Progress
+from lora_compare.project.progress import Progress
 from lora_compare.tracking.server import Server, remedy
 from lora_compare.tracking.spool import Spool
 

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lora_compare.files import sha256_of
+from lora_compare.project.files import sha256_of
 from lora_compare.tracking.figures import Point
 
 PIPELINE = "pipeline"

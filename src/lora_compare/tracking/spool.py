@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from lora_compare.files import read_json, write_json, write_with
+from lora_compare.project.files import read_json, write_json, write_with
 from lora_compare.tracking.runs import RunRecord
 
 AWAY_SECONDS = 600.0

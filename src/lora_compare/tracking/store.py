@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lora_compare.errors import StorageError
-from lora_compare.progress import without_warnings
+from lora_compare.project.progress import without_warnings
 from lora_compare.tracking.figures import Point
 from lora_compare.tracking.runs import Data
 from lora_compare.tracking.server import PATIENCE, UNHURRIED, Server, set_patience

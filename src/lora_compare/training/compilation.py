@@ -3,7 +3,7 @@
 import torch
 
 from lora_compare.errors import ParamsError
-from lora_compare.gpt import GPT, Block
+from lora_compare.models.network import GPT, Block
 
 
 def compile_blocks(gpt: GPT) -> None:

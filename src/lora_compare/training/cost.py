@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from lora_compare.training import TrainingResult
+from lora_compare.training.loop import TrainingResult
 
 
 def peak_memory_bytes(device: torch.device) -> int:

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lora_compare.batches import Examples
-from lora_compare.gpt import GPT
+from lora_compare.models.batches import Examples
+from lora_compare.models.network import GPT
 
 
 class SeenRows(nn.Module):

@@ -6,11 +6,11 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import torch
 
-from lora_compare.batches import Examples
-from lora_compare.evaluation import loss_and_accuracy, predict_logits
-from lora_compare.gpt import Classifier
+from lora_compare.models.batches import Examples
+from lora_compare.models.classifier import loss_and_accuracy, predict_logits
+from lora_compare.models.network import Classifier
 from lora_compare.params import TrainingParams
-from lora_compare.watch import require_finite
+from lora_compare.training.watch import require_finite
 
 
 @dataclass(frozen=True)

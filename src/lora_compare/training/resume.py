@@ -11,11 +11,11 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from lora_compare import weights
-from lora_compare.batches import Examples
-from lora_compare.files import canonical_json
-from lora_compare.interruption import Interrupted, pending
-from lora_compare.progress import SILENT, Progress
+from lora_compare.models import weights
+from lora_compare.models.batches import Examples
+from lora_compare.project.files import canonical_json
+from lora_compare.project.interruption import Interrupted, pending
+from lora_compare.project.progress import SILENT, Progress
 
 SHARE = 50
 """Seconds of training, at least, for each second that writing a checkpoint takes."""

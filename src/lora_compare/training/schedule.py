@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator
 from typing import Literal
 
-from lora_compare.batches import IntArray, consecutive, epoch_order
+from lora_compare.models.batches import IntArray, consecutive, epoch_order
 from lora_compare.params import TrainingParams
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lora_compare.batches import Batch, IntArray
+from lora_compare.models.batches import Batch, IntArray
 from lora_compare.errors import TrainingError
 
 UNSEEN = 20

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lora_compare.doctor import caches, devices, disk, state, store, versions
-from lora_compare.doctor.findings import Check, Finding, Project, Status, trouble, warning
+from lora_compare.cli.doctor import caches, devices, disk, state, store, versions
+from lora_compare.cli.doctor.findings import Check, Finding, Project, Status, trouble, warning
 from lora_compare.errors import ParamsError
-from lora_compare.paths import Paths
+from lora_compare.project.paths import Paths
 
 __all__ = ["CHECKS", "Checked", "Finding", "Status", "examine"]
 

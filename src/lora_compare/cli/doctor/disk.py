@@ -5,12 +5,12 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from lora_compare import formats
-from lora_compare.doctor import sizes
-from lora_compare.doctor.caches import NANO
-from lora_compare.doctor.findings import Finding, Project, ok, trouble
+from lora_compare.comparison import formats
+from lora_compare.cli.doctor import sizes
+from lora_compare.cli.doctor.caches import NANO
+from lora_compare.cli.doctor.findings import Finding, Project, ok, trouble
 from lora_compare.errors import StorageError, UserError
-from lora_compare.files import require_writable
+from lora_compare.project.files import require_writable
 
 BESIDE = 50_000_000
 """Bytes for what does not depend on the model: messages, splits, reports, MLflow's store."""
@@ -58,7 +58,7 @@ def _needs(project: Project) -> Iterator[tuple[Path, int]]:
         # As if links were copies, which they are on most file systems.
         yield project.cache, outputs
     if params.model.name != NANO and params.model.weights == "pretrained":
-        from lora_compare.checkpoints import CHECKPOINTS, cached_path
+        from lora_compare.models.checkpoints import CHECKPOINTS, cached_path
 
         wanted = CHECKPOINTS[params.model.name]
         if not cached_path(wanted).is_file():

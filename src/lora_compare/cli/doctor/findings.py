@@ -7,10 +7,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from lora_compare.addresses import without_credentials
+from lora_compare.project.addresses import without_credentials
 from lora_compare.params import Params, load_params
-from lora_compare.paths import Paths
-from lora_compare.repair import dvc_cache
+from lora_compare.project.paths import Paths
+from lora_compare.project.repair import dvc_cache
 
 
 class Status(StrEnum):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 
-from lora_compare.doctor.findings import Finding, Project, ok, trouble, warning
+from lora_compare.cli.doctor.findings import Finding, Project, ok, trouble, warning
 from lora_compare.errors import ParamsError
 
 GIT_AT_WORK = 60.0
@@ -55,7 +55,7 @@ def pipeline(project: Project) -> Finding:
 
 def git(project: Project) -> Finding:
     """Look at the commit that runs are recorded with, and whether git is free."""
-    from lora_compare.tracking.lineage import git_tags
+    from lora_compare.project.lineage import git_tags
 
     root = project.paths.root
     tags = git_tags(root)
@@ -160,7 +160,7 @@ def _step(file: Path) -> int | None:
     """Return the optimizer step of a checkpoint; None where it cannot be read."""
     from safetensors import SafetensorError, safe_open
 
-    from lora_compare.resume import HEAD
+    from lora_compare.training.resume import HEAD
 
     try:
         with safe_open(file, framework="numpy") as opened:

@@ -1,6 +1,6 @@
 """Whether the tracking server is there and takes runs."""
 
-from lora_compare.doctor.findings import Finding, Project, ok, trouble, warning
+from lora_compare.cli.doctor.findings import Finding, Project, ok, trouble, warning
 from lora_compare.errors import UserError
 
 

@@ -6,7 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import lora_compare
-from lora_compare.doctor.findings import Finding, Project, ok, trouble, warning
+from lora_compare.cli.doctor.findings import Finding, Project, ok, trouble, warning
 
 OLDEST, TOO_NEW = (3, 11), (3, 14)
 """Python's versions as pyproject.toml has them."""

@@ -8,10 +8,10 @@ from torch import Tensor
 
 from lora_compare import lora
 from lora_compare.errors import ExportError
-from lora_compare.gpt import Classifier
+from lora_compare.models.network import Classifier
 from lora_compare.lora import LoRALayer, LowRank
 from lora_compare.params import LoraParams, gpt2_paths
-from lora_compare.peft_format import (
+from lora_compare.exchange.peft.names import (
     PREFIX,
     Layer,
     PeftAdapter,
@@ -21,8 +21,8 @@ from lora_compare.peft_format import (
     tensor_names,
     with_pattern,
 )
-from lora_compare.transformers_format import HEAD, classifier_state
-from lora_compare.weights import QKV
+from lora_compare.exchange.transformers import HEAD, classifier_state
+from lora_compare.models.weights import QKV
 
 LAST_NORM = "transformer.ln_f"
 

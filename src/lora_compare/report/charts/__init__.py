@@ -1,10 +1,10 @@
 """The report's charts as SVG text: vector only, readable in light and dark, byte-repeatable."""
 
-from lora_compare.charts.calibration import calibration
-from lora_compare.charts.confusion import confusion
-from lora_compare.charts.drawing import ALONE, COLOURS, INK, STYLE, colour
-from lora_compare.charts.learning import curves
-from lora_compare.charts.size import accuracy_by_parameters
+from lora_compare.report.charts.calibration import calibration
+from lora_compare.report.charts.confusion import confusion
+from lora_compare.report.charts.drawing import ALONE, COLOURS, INK, STYLE, colour
+from lora_compare.report.charts.learning import curves
+from lora_compare.report.charts.size import accuracy_by_parameters
 
 __all__ = [
     "ALONE",

@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
-from lora_compare.charts.drawing import (
+from lora_compare.report.charts.drawing import (
     COLOURS,
     LINES,
     WIDE,
@@ -17,7 +17,7 @@ from lora_compare.charts.drawing import (
     drawing,
     printable,
 )
-from lora_compare.charts.labels import Mark, label_ends, text_width
+from lora_compare.report.charts.labels import Mark, label_ends, text_width
 
 LEAST_LOSS = 1e-5
 """Nats below which a loss is drawn at the edge: a logarithmic axis has no zero."""
