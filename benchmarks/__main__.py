@@ -13,11 +13,11 @@ from benchmarks.jobs import IMPLEMENTATIONS
 from benchmarks.machine import ROOT
 from benchmarks.workload import make_workload
 from lora_compare.cli.stage import report_user_errors
+from lora_compare.compute.device import choose_device
 from lora_compare.errors import UserError
-from lora_compare.project.files import read_json, write_json
 from lora_compare.models.network import CONFIGS
+from lora_compare.project.files import read_json, write_json
 from lora_compare.project.progress import Progress
-from lora_compare.compute.seeding import choose_device
 
 RESULTS = ROOT / "benchmarks" / "results"
 """Where results go, one file for each kind and device."""

@@ -77,7 +77,7 @@ def available_memory_bytes(device: str) -> int:
 
 
 def peak_memory_bytes(device: str) -> int:
-    """Return this process's peak so far, as `lora_compare.training.cost.peak_memory_bytes` does.
+    """Return this process's peak so far, as `lora_compare.training.meters.peak_memory_bytes` does.
 
     That module imports more of lora-compare than the other implementations shall pay for.
     """

@@ -8,17 +8,17 @@ import torch
 
 from benchmarks.jobs import LEARNING_RATES, SEED, WEIGHT_DECAY, Contender, Job, Text
 from lora_compare import lora
-from lora_compare.training.methods import choose_trainable
-from lora_compare.compute.allocator import keep_freed_memory
-from lora_compare.models.batches import Examples, collate
-from lora_compare.training.embeddings import seen_rows
-from lora_compare.models.classifier import Padding, predict_logits
-from lora_compare.models.network import GPT, Classifier, GPTConfig, initialise
+from lora_compare.compute.device import keep_freed_memory
 from lora_compare.compute.optimizers import MasterAdamW
-from lora_compare.params import LoraParams, MethodParams
 from lora_compare.compute.precision import choose_precision, lower_frozen, trained_in_float32
 from lora_compare.compute.seeding import seeded
+from lora_compare.models.batches import Examples, collate
+from lora_compare.models.classifier import Padding, predict_logits
+from lora_compare.models.network import GPT, Classifier, GPTConfig, initialise
+from lora_compare.params import LoraParams, MethodParams
+from lora_compare.training.embeddings import seen_rows
 from lora_compare.training.loop import optimizer_step
+from lora_compare.training.methods import choose_trainable
 
 
 def method_params(job: Job) -> MethodParams:

@@ -7,9 +7,9 @@ from typing import Any
 
 from benchmarks.charts import steps_chart, sweep_chart
 from benchmarks.jobs import IMPLEMENTATIONS
+from lora_compare.comparison.formats import DASH, UNKNOWN, count, percent, size
 from lora_compare.errors import DataError
 from lora_compare.project.files import write_text
-from lora_compare.comparison.formats import DASH, UNKNOWN, count, percent, size
 
 MARKS = re.compile(
     r"(.*<!-- measurements -->\n).*(<!-- /measurements -->.*)",

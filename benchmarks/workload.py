@@ -10,14 +10,14 @@ import numpy as np
 import tiktoken
 
 from benchmarks.jobs import SEED, Text
-from lora_compare.models.batches import epoch_order
-from lora_compare.errors import DownloadError
-from lora_compare.models.network import CONFIGS
-from lora_compare.params import DataParams, SplitParams
-from lora_compare.project.paths import SPLITS, Paths
 from lora_compare.data.sources import load_corpus
 from lora_compare.data.splits import split
+from lora_compare.errors import DownloadError
+from lora_compare.models.batches import epoch_order
+from lora_compare.models.network import CONFIGS
 from lora_compare.models.tokenizer import encode_all, gpt2_encoding, train_encoding
+from lora_compare.params import DataParams, SplitParams
+from lora_compare.project.paths import SPLITS, Paths
 
 SMS = Path("sms") / "SMSSpamCollection"
 """The real collection's place in $LORA_COMPARE_ASSETS."""

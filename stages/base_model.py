@@ -9,11 +9,12 @@ from lora_compare.project.progress import Progress
 @stage("base_model")
 def main(paths: Paths, params: Params, progress: Progress) -> None:
     """Write models/base from a checkpoint, or pre-train it on texts that no evaluation uses."""
+    from lora_compare.compute.device import choose_device
+    from lora_compare.compute.seeding import make_deterministic
     from lora_compare.models.base import make_base, save_base, say_continuation
+    from lora_compare.models.tokens import tokenize, write_examples
     from lora_compare.project.corpus import read_split
     from lora_compare.project.provenance import provenance
-    from lora_compare.compute.seeding import choose_device, make_deterministic
-    from lora_compare.models.tokens import tokenize, write_examples
 
     make_deterministic(params.model.seed, params.threads)
     device = choose_device(params.training.device)

@@ -11,16 +11,17 @@ from lora_compare.project.progress import Progress
 @stage("baseline")
 def main(paths: Paths, params: Params, progress: Progress) -> None:
     """Write metrics/baseline.json and both baselines' test predictions."""
-    from lora_compare.models.base import load_base
+    from lora_compare.compute.device import choose_device
+    from lora_compare.compute.precision import choose_precision
+    from lora_compare.compute.seeding import make_deterministic
     from lora_compare.evaluation.baselines import count_parameters, fit_tfidf
+    from lora_compare.evaluation.results import measure, size_figures
+    from lora_compare.models.base import load_base
+    from lora_compare.models.tokens import check_fit, read_examples
+    from lora_compare.project.checksums import seal
     from lora_compare.project.corpus import read_classes, read_split
     from lora_compare.project.files import write_csv, write_json
     from lora_compare.training.finetuning import start
-    from lora_compare.compute.precision import choose_precision
-    from lora_compare.evaluation.results import measure, size_figures
-    from lora_compare.compute.seeding import choose_device, make_deterministic
-    from lora_compare.project.checksums import seal
-    from lora_compare.models.tokens import check_fit, read_examples
 
     make_deterministic(params.training.seed, params.threads)
     base = load_base(paths.base)

@@ -9,10 +9,10 @@ from lora_compare.project.progress import Progress
 @stage("download")
 def main(paths: Paths, params: Params, progress: Progress) -> None:
     """Write data/raw: the messages, and where they came from with checksums."""
-    from lora_compare.project.corpus import write_messages
-    from lora_compare.project.files import sha256, write_json
     from lora_compare.data.sources import load_corpus
     from lora_compare.project.checksums import seal
+    from lora_compare.project.corpus import write_messages
+    from lora_compare.project.files import sha256, write_json
 
     with progress.work("fetch and parse"):
         corpus, provenance = load_corpus(params.data, paths, progress)

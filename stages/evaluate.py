@@ -10,17 +10,18 @@ from lora_compare.project.progress import Progress
 def main(paths: Paths, params: Params, progress: Progress, method: str) -> None:
     """Write the method's metrics, its calibration and its test predictions."""
     from lora_compare import lora
-    from lora_compare.training.methods import load_method
-    from lora_compare.models.base import load_base
-    from lora_compare.project.corpus import read_split
-    from lora_compare.models.classifier import merge_error
-    from lora_compare.project.files import read_json, write_csv, write_json
+    from lora_compare.compute.device import choose_device
     from lora_compare.compute.precision import choose_precision
+    from lora_compare.compute.seeding import make_deterministic
     from lora_compare.evaluation.results import measure, size_figures
-    from lora_compare.compute.seeding import choose_device, make_deterministic
-    from lora_compare.project.checksums import seal
+    from lora_compare.models.base import load_base
+    from lora_compare.models.classifier import merge_error
     from lora_compare.models.tokens import check_fit, read_examples
-    from lora_compare.project.versions import EVALUATION, versions
+    from lora_compare.project.checksums import seal
+    from lora_compare.project.corpus import read_split
+    from lora_compare.project.files import read_json, write_csv, write_json
+    from lora_compare.project.provenance import EVALUATION, versions
+    from lora_compare.training.methods import load_method
 
     params.method(method)
     make_deterministic(params.training.seed, params.threads)

@@ -15,21 +15,21 @@ from lora_compare.tracking.process import Tracker
 def main(paths: Paths, params: Params, progress: Progress, method: str, live: Tracker) -> None:
     """Write what training changed, its history and its cost."""
     from lora_compare import lora
-    from lora_compare.training.methods import save_method
-    from lora_compare.compute.allocator import keep_freed_memory
+    from lora_compare.compute.device import choose_device, keep_freed_memory
+    from lora_compare.compute.precision import choose_precision
+    from lora_compare.compute.seeding import make_deterministic
     from lora_compare.models.base import load_base
+    from lora_compare.models.tokens import read_examples
+    from lora_compare.project.checksums import seal
     from lora_compare.project.corpus import read_classes
-    from lora_compare.training.cost import cost_figures
     from lora_compare.project.files import write_csv, write_json
+    from lora_compare.project.interruption import deferred
+    from lora_compare.project.provenance import ENVIRONMENT, provenance
     from lora_compare.training.finetuning import finetune
     from lora_compare.training.history import Evaluation, columns
     from lora_compare.training.imported import adopt
-    from lora_compare.project.interruption import deferred
-    from lora_compare.compute.precision import choose_precision
-    from lora_compare.project.provenance import ENVIRONMENT, provenance
-    from lora_compare.compute.seeding import choose_device, make_deterministic
-    from lora_compare.project.checksums import seal
-    from lora_compare.models.tokens import read_examples
+    from lora_compare.training.meters import cost_figures
+    from lora_compare.training.methods import save_method
 
     settings = params.method(method)
     training = params.training
@@ -69,7 +69,7 @@ def main(paths: Paths, params: Params, progress: Progress, method: str, live: Tr
             count = lora.count(classifier.model)
 
     dtype = choose_precision(training.precision, device, base.gpt.config.n_embd)
-    cost = cost_figures(result, device, dtype)
+    cost = cost_figures(result.seconds, result.examples, result.tokens, device, dtype)
     save_method(paths.model(method), classifier, settings, training.seed, base, count, origin)
     write_csv(paths.history(method), columns(result.history))
     write_json(paths.cost(method), cost)

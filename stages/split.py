@@ -9,10 +9,10 @@ from lora_compare.project.progress import Progress
 @stage("split")
 def main(paths: Paths, params: Params, progress: Progress) -> None:
     """Write data/splits and metrics/split.json."""
-    from lora_compare.project.corpus import read_messages, write_split
-    from lora_compare.project.files import write_json
     from lora_compare.data.splits import split
     from lora_compare.project.checksums import seal
+    from lora_compare.project.corpus import read_messages, write_split
+    from lora_compare.project.files import write_json
 
     with progress.work("split"):
         frames, metrics = split(read_messages(paths.messages), params.split)

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lora_compare.project.corpus import make_split, write_split
-from lora_compare.project.files import write_json
 from lora_compare.evaluation.metrics import evaluate_predictions
 from lora_compare.params import Params, parse_params
-from lora_compare.project.paths import Paths
 from lora_compare.project.checksums import seal
+from lora_compare.project.corpus import make_split, write_split
+from lora_compare.project.files import write_json
+from lora_compare.project.paths import Paths
 
 CLASSES = ["ham", "spam"]
 

@@ -14,7 +14,7 @@ from small_project import ROOT, copy_project, environment, small_params, write_m
 
 CHAIN = """
 import runpy, sys
-from lora_compare.training import cost
+from lora_compare.training import meters as cost
 
 measure = cost.cost_figures
 # Times and memory never repeat; with these, all that is made from them has to.

@@ -13,12 +13,12 @@ import pytest
 import torch
 import yaml
 
-from lora_compare.project import files
 from lora_compare.data.downloads import Remote, fetch
 from lora_compare.errors import StorageError
+from lora_compare.models.weights import save_state
+from lora_compare.project import files
 from lora_compare.project.paths import Paths
 from lora_compare.training.resume import Checkpoints
-from lora_compare.models.weights import save_state
 from small_project import ROOT, environment, small_params, write_messages
 from stage_commands import make_project
 from web import CONTENT, SHA256, serving, whole

@@ -21,11 +21,11 @@ from torch import Tensor
 
 from faults.commands import files_of, refusal, run, succeed, write_project
 from hub import REPOSITORY, REVISION, Hub, go_offline, speaking_to_hub
+from lora_compare.compute.seeding import seeded
 from lora_compare.models import base as base_module
 from lora_compare.models import tokenizer
 from lora_compare.models.checkpoints import CHECKPOINTS, Checkpoint
 from lora_compare.models.network import CONFIGS, GPT, GPTConfig, initialise
-from lora_compare.compute.seeding import seeded
 from lora_compare.models.weights import gpt2_state_dict
 from web import running
 

@@ -23,21 +23,26 @@ from safetensors.torch import load_file, save, save_file
 
 from faults.mutations import TREES, changed_bytes, changed_tree
 from interchange import CLASSES, SMALL, make_small_base, make_source
-from lora_compare.models.base import Base
-from lora_compare.models.batches import Examples
+from lora_compare.data.sources import load_corpus
 from lora_compare.errors import UserError
 from lora_compare.exchange.export import export
-from lora_compare.models.network import GPT, initialise
-from lora_compare.training.imported import build
 from lora_compare.exchange.imported import base_problem
-from lora_compare.params import DataParams, TrainingParams, parse_params
-from lora_compare.project.paths import Paths
 from lora_compare.exchange.peft.config import read_adapter
 from lora_compare.exchange.peft.reading import from_peft
-from lora_compare.data.sources import load_corpus
+from lora_compare.models.base import Base
+from lora_compare.models.batches import Examples
+from lora_compare.models.network import GPT, initialise
 from lora_compare.models.tokenizer import load_encoding, save_encoding
 from lora_compare.models.tokens import read_examples, write_examples
-from lora_compare.models.weights import gpt2_shapes, gpt2_state_dict, load_any_state, load_gpt2_state
+from lora_compare.models.weights import (
+    gpt2_shapes,
+    gpt2_state_dict,
+    load_any_state,
+    load_gpt2_state,
+)
+from lora_compare.params import DataParams, TrainingParams, parse_params
+from lora_compare.project.paths import Paths
+from lora_compare.training.imported import build
 from lora_settings import lora_settings
 from small_project import small_params
 

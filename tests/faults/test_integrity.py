@@ -16,11 +16,11 @@ import yaml
 from click.testing import CliRunner, Result
 
 from lora_compare import cli
-from lora_compare.project.paths import Paths
-from lora_compare.project.repair import QUARANTINE
 from lora_compare.project.checksums import verified
 from lora_compare.project.lineage import dvc_md5
 from lora_compare.project.lock import only_writer
+from lora_compare.project.paths import Paths
+from lora_compare.project.repair import QUARANTINE
 from pipeline.test_dvc import dvc, ran
 from pipeline.test_stages import project as stages_project  # noqa: F401 (a fixture)
 from pipeline.test_stages import run

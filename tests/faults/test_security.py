@@ -21,8 +21,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lora_compare.project.addresses import without_credentials
-from lora_compare.errors import ParamsError, UserError
+from lora_compare.errors import ParamsError, UserError, without_credentials
 from lora_compare.params.reading import parse_params, read_yaml
 from lora_compare.project.progress import SILENT
 from lora_compare.tracking import sync

@@ -14,8 +14,8 @@ import psutil
 import pytest
 
 from dvc_runs import outputs as recorded
-from lora_compare.project.checksums import seal
 from lora_compare.models.tokens import read_examples, write_examples
+from lora_compare.project.checksums import seal
 from small_project import ROOT, copy_project, environment, small_params
 
 METHODS = ["full", "lora"]

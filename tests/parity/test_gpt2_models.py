@@ -13,8 +13,8 @@ import transformers
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lora_compare.models.network import CONFIGS, GPT, Classifier, GPTConfig
 from lora_compare.compute.seeding import seeded
+from lora_compare.models.network import CONFIGS, GPT, Classifier, GPTConfig
 from lora_compare.models.weights import gpt2_state_dict, load_gpt2_state
 
 from .conftest import Parity

@@ -9,9 +9,9 @@ import transformers
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from lora_compare.compute.seeding import seeded
 from lora_compare.models.generation import generate
 from lora_compare.models.network import GPT, GPTConfig
-from lora_compare.compute.seeding import seeded
 from lora_compare.models.weights import gpt2_state_dict, load_gpt2_state, save_state
 
 from .conftest import Parity

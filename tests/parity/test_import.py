@@ -22,17 +22,17 @@ from interchange import (
     reference_logits,
 )
 from lora_compare import lora
+from lora_compare.compute.seeding import seeded
+from lora_compare.exchange.export import export
+from lora_compare.exchange.peft.config import read_adapter
+from lora_compare.exchange.peft.reading import Imported, from_peft
+from lora_compare.exchange.peft.writing import to_peft
+from lora_compare.exchange.transformers import model_config
 from lora_compare.models.base import load_base
 from lora_compare.models.classifier import TextClassifier
-from lora_compare.exchange.export import export
-from lora_compare.training.imported import build
-from lora_compare.params import TrainingParams
-from lora_compare.exchange.peft.config import read_adapter
-from lora_compare.exchange.peft.writing import to_peft
-from lora_compare.exchange.peft.reading import Imported, from_peft
-from lora_compare.compute.seeding import seeded
-from lora_compare.exchange.transformers import model_config
 from lora_compare.models.weights import gpt2_state_dict
+from lora_compare.params import TrainingParams
+from lora_compare.training.imported import build
 from lora_settings import lora_settings
 
 from .conftest import Parity

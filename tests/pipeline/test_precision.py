@@ -7,18 +7,18 @@ import numpy as np
 import pytest
 import torch
 
-from lora_compare.models.base import Base, load_base, make_base, save_base
-from lora_compare.models.batches import Examples
-from lora_compare.training.finetuning import finetune
-from lora_compare.models.network import CONFIGS, GPT, initialise
-from lora_compare.params import DataParams, Params, Section, SplitParams, parse_params
-from lora_compare.project.paths import SPLITS, Paths
 from lora_compare.compute.precision import has_fast_bfloat16
 from lora_compare.data.sources import load_corpus
 from lora_compare.data.splits import split
 from lora_compare.evaluation.statistics import mcnemar_p
+from lora_compare.models.base import Base, load_base, make_base, save_base
+from lora_compare.models.batches import Examples
+from lora_compare.models.network import CONFIGS, GPT, initialise
 from lora_compare.models.tokenizer import gpt2_encoding
 from lora_compare.models.tokens import tokenize
+from lora_compare.params import DataParams, Params, Section, SplitParams, parse_params
+from lora_compare.project.paths import SPLITS, Paths
+from lora_compare.training.finetuning import finetune
 from small_project import ROOT
 
 CPU = torch.device("cpu")

@@ -17,16 +17,16 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from lora_compare import tracking
-from lora_compare.training.methods import load_method
-from lora_compare.models.base import load_base
 from lora_compare.cli import main
-from lora_compare.project.files import read_json, write_json
 from lora_compare.comparison.formats import percent_interval
+from lora_compare.models.base import load_base
 from lora_compare.params import MethodParams
+from lora_compare.project.files import read_json, write_json
 from lora_compare.project.progress import SILENT
 from lora_compare.serving.packaging import REQUIREMENTS, requirements
 from lora_compare.serving.registry import FIGURES
 from lora_compare.tracking.store import quietly
+from lora_compare.training.methods import load_method
 from mlflow_servers import real_server
 from pipeline.imports import PACKAGE, SOURCE, closure
 from served_project import METHODS, write_method, write_models
@@ -142,7 +142,7 @@ def test_a_model_is_code_and_safetensors_and_names_no_place_of_this_machine(
     folder = registered.artifacts(LORA)
     files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     assert not [f for f in files if Path(f).suffix in (".pkl", ".pickle", ".pt", ".pyc", ".bin")]
-    assert {"served_model.py", "code/lora_compare/serving.py", "MLmodel"} <= files
+    assert {"served_model.py", "code/lora_compare/serving/classifiers.py", "MLmodel"} <= files
     models = {f.removeprefix("artifacts/models/") for f in files if f.startswith("artifacts/")}
     content = {"config.json", "model.safetensors", "SHA256SUMS"}
     assert models == {f"{d}/{f}" for d in ("base", "lora") for f in content} | {

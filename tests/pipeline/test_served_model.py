@@ -19,8 +19,8 @@ from click.testing import CliRunner
 
 from lora_compare import tracking
 from lora_compare.cli import main
-from lora_compare.project.files import read_json
 from lora_compare.params import load_params
+from lora_compare.project.files import read_json
 from lora_compare.project.paths import Paths
 from lora_compare.project.progress import SILENT
 from lora_compare.serving.champion import choose_champion

@@ -15,11 +15,11 @@ from click.testing import CliRunner
 from safetensors.torch import load_file
 
 from lora_compare import cli
-from lora_compare.project.files import read_json, sha256
 from lora_compare.params import load_params
-from lora_compare.project.paths import Paths
 from lora_compare.project.checksums import seal
+from lora_compare.project.files import read_json, sha256
 from lora_compare.project.lineage import Pipeline
+from lora_compare.project.paths import Paths
 from lora_compare.tracking.records import method_record
 from small_project import ROOT, small_params
 from stage_commands import make_project, run

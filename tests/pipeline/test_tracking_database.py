@@ -21,9 +21,9 @@ from dvc_runs import ended, outputs, repro
 from lora_compare.cli import main
 from lora_compare.errors import UserError
 from lora_compare.params import load_params
+from lora_compare.project.lineage import Pipeline
 from lora_compare.project.paths import Paths
 from lora_compare.tracking import live_run, store
-from lora_compare.project.lineage import Pipeline
 from lora_compare.tracking.process import tracker
 from lora_compare.tracking.records import current_records
 from mlflow_servers import kill, wait_for

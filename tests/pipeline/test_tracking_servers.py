@@ -14,8 +14,8 @@ from gate import LOGIN, Certificates, Gate, gate, make_certificates
 from lora_compare import tracking
 from lora_compare.cli import main
 from lora_compare.errors import UserError
-from lora_compare.project.progress import SILENT
 from lora_compare.project.lineage import Pipeline
+from lora_compare.project.progress import SILENT
 from lora_compare.tracking.records import UPLOAD_LIMIT, current_records
 from mlflow_servers import REFUSING, Page, real_server, serving
 from postgres import database

@@ -6,13 +6,13 @@ import pytest
 from click.testing import CliRunner
 
 from lora_compare import params
-from lora_compare.evaluation.baselines import character_model
 from lora_compare.cli import main
+from lora_compare.data.sources import load_corpus
+from lora_compare.data.splits import split
+from lora_compare.evaluation.baselines import character_model
 from lora_compare.params import load_params
 from lora_compare.project.paths import Paths
 from lora_compare.project.progress import SILENT
-from lora_compare.data.sources import load_corpus
-from lora_compare.data.splits import split
 from small_project import ROOT
 
 PAGES = sorted((ROOT / "docs").rglob("*.md"))

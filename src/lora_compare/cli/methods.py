@@ -77,9 +77,9 @@ def classify(
     paths, params = project()
     name = _method_or_default(params, method)
     with output.working(f"load {name}"):
-        from lora_compare.training.methods import load_method
+        from lora_compare.compute.device import choose_device
         from lora_compare.models.base import load_base
-        from lora_compare.compute.seeding import choose_device
+        from lora_compare.training.methods import load_method
 
         classifier = load_method(paths.model(name), load_base(paths.base), f"finetune@{name}")
         classifier.model.to(choose_device(params.training.device))

@@ -31,8 +31,8 @@ def summary(output: Output, target: Path | None) -> None:
     lora-compare summary --json | jq '.comparison.methods[] | {method, test_accuracy}'
     """  # noqa: D301 (click reads the \b as a character)
     from lora_compare.comparison.verdict import read_comparison
-    from lora_compare.report.markdown import write_results
     from lora_compare.project.paths import Paths
+    from lora_compare.report.markdown import write_results
     from lora_compare.report.terminal import print_summary
 
     paths = Paths.here()
@@ -61,8 +61,8 @@ def report(output: Output) -> None:
     """  # noqa: D301 (click reads the \b as a character)
     from lora_compare.comparison.verdict import headline
     from lora_compare.errors import MissingArtifactError
-    from lora_compare.report.page import write_comparison
     from lora_compare.project.lock import only_writer
+    from lora_compare.report.page import write_comparison
 
     paths, params = project()
     with only_writer(paths.writer("compare"), "compare"):

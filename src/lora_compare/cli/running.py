@@ -50,9 +50,9 @@ def import_(output: Output, folder: Path, name: str, classes: str | None) -> Non
 
     paths, params = project()
     with output.working("load PyTorch"):
+        from lora_compare.exchange.imported import import_adapter
         from lora_compare.models.base import load_base
         from lora_compare.project.corpus import read_classes
-        from lora_compare.exchange.imported import import_adapter
 
     mine = read_classes(require(paths.classes, "split"))
     rows = next(csv.reader([classes], skipinitialspace=True)) if classes else None

@@ -14,12 +14,12 @@ from typing import Any, ParamSpec, TypeVar
 import click
 
 from lora_compare.errors import UserError
+from lora_compare.params import load_params
 from lora_compare.project.files import require_writable, storage_faults
 from lora_compare.project.interruption import Interrupted, interruptible
-from lora_compare.params import load_params
+from lora_compare.project.lock import end_with_dvc, only_writer
 from lora_compare.project.paths import Paths
 from lora_compare.project.progress import Progress
-from lora_compare.project.lock import end_with_dvc, only_writer
 
 EXIT_USER_ERROR = 2
 

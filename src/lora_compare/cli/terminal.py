@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lora_compare.project.addresses import without_credentials
-from lora_compare.errors import UserError
+from lora_compare.errors import UserError, without_credentials
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lora_compare.comparison.verdict import TESTED_BASELINE
 from lora_compare.comparison.evidence import Evidence, Outcome
+from lora_compare.comparison.verdict import TESTED_BASELINE
 
 MOST_MESSAGES = 200
 """Messages in one table of the page; the files of predictions hold all."""

@@ -10,12 +10,12 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from lora_compare.project.corpus import read_split
 from lora_compare.errors import DataError
-from lora_compare.project.files import read_json
 from lora_compare.params import Params
-from lora_compare.project.paths import Paths, require
 from lora_compare.project.checksums import read_verified
+from lora_compare.project.corpus import read_split
+from lora_compare.project.files import read_json
+from lora_compare.project.paths import Paths, require
 
 BASELINES = ("tfidf", "untuned")
 """What every method is shown beside: a linear model on TF-IDF, and no fine-tuning at all."""

@@ -7,8 +7,8 @@ import numpy as np
 import numpy.typing as npt
 
 from lora_compare.comparison.evidence import Evidence
-from lora_compare.evaluation.statistics import wilson_interval
 from lora_compare.data.twins import Twin, closest_twins
+from lora_compare.evaluation.statistics import wilson_interval
 
 LIKENESS = {
     "exact": "word for word",

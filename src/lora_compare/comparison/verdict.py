@@ -9,13 +9,13 @@ import numpy as np
 import numpy.typing as npt
 
 from lora_compare.comparison import formats
-from lora_compare.errors import DataError
 from lora_compare.comparison.evidence import Evidence, Outcome
-from lora_compare.project.files import read_json
 from lora_compare.comparison.formats import p_value, percent, points
-from lora_compare.params import Params
-from lora_compare.project.paths import SPLITS, require
+from lora_compare.errors import DataError
 from lora_compare.evaluation.statistics import CONFIDENCE, difference_interval, holm, mcnemar_p
+from lora_compare.params import Params
+from lora_compare.project.files import read_json
+from lora_compare.project.paths import SPLITS, require
 
 TESTED_BASELINE = "tfidf"
 """The baseline that is worth a test; beating the untuned model is no finding."""

@@ -67,7 +67,7 @@ def adapted_linear(x: Tensor, layers: Sequence[Adapted]) -> tuple[Tensor, ...]:
         k outputs, each of shape (..., d_out of the layer).
 
     Source: Hu et al. 2021, arXiv:2106.09685, section 4.1.
-    Checked by tests/unit/test_linear.py against the plain formulation and by gradcheck.
+    Checked by tests/unit/compute/test_linear.py against the plain formulation and by gradcheck.
     """
     device = x.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype

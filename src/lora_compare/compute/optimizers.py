@@ -1,9 +1,11 @@
-"""torch's optimizers without torch's compiler, and AdamW for weights held in bfloat16."""
+"""The optimizers: AdamW over float32 masters, Muon for matrices, and a learning rate over time."""
 
+import math
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from inspect import unwrap
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -46,7 +48,7 @@ class Uncompiled(torch.optim.Optimizer):
 class AdamW(Uncompiled, torch.optim.AdamW):
     """torch's AdamW, bit for bit.
 
-    Checked by tests/unit/test_optimizers.py::test_steps_equal_those_of_torchs_adamw.
+    Checked by tests/unit/compute/test_optimizers.py::test_steps_equal_those_of_torchs_adamw.
     """
 
     step: Any = torch.no_grad()(unwrap(torch.optim.AdamW.step))
@@ -63,7 +65,7 @@ class MasterAdamW(AdamW):
         masters: The float32 weights by the model's own; a parameter without one is trained itself.
         settings: As for torch's AdamW, whose fused kernel does the steps.
 
-    Checked by tests/unit/test_optimizers.py against autocast of float32 weights, bit for bit.
+    Checked bit for bit by tests/unit/compute/test_optimizers.py against autocast.
     """
 
     def __init__(
@@ -137,3 +139,104 @@ class MasterAdamW(AdamW):
         """Give the model's weights the values of their masters."""
         for master, weight in self._weights.items():
             weight.copy_(master)
+
+
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+"""Of the quintic that drives singular values towards 1, as steep as it can be at zero."""
+
+ITERATIONS = 5
+
+
+class Muon(Uncompiled):
+    """Momentum whose update of every matrix is made orthogonal, for matrices inside a network.
+
+    A matrix's update gets singular values near 1, so that rare directions are learned as fast
+    as common ones. torch.optim.Muon does the same in bfloat16, which takes twenty times as long
+    on processors without it; here it is float32, and matrices of one shape go together.
+
+    Args:
+        matrices: Parameters of two dimensions.
+        lr: Learning rate, the spectral norm of a square matrix's step.
+        weight_decay: Decoupled weight decay.
+        momentum: Share of the past in the moving average of the gradients (Nesterov's).
+
+    Source: Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks".
+    Checked by tests/unit/compute/test_muon.py::test_steps_equal_those_of_torchs_muon.
+    """
+
+    def __init__(
+        self,
+        matrices: Iterable[nn.Parameter],
+        lr: float,
+        weight_decay: float = 0.0,
+        momentum: float = 0.95,
+    ) -> None:
+        super().__init__(matrices, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
+        assert all(p.ndim == 2 for group in self.param_groups for p in group["params"])
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """Take one step along the gradients; `closure` is not supported."""
+        assert closure is None
+        for group in self.param_groups:
+            by_shape: dict[torch.Size, list[Tensor]] = defaultdict(list)
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    by_shape[parameter.shape].append(parameter)
+            for (rows, columns), parameters in by_shape.items():
+                updates = orthogonal(self._averages(parameters, group["momentum"]))
+                rate = group["lr"] * max(1.0, rows / columns) ** 0.5
+                for parameter, update in zip(parameters, updates, strict=True):
+                    parameter.mul_(1 - group["lr"] * group["weight_decay"])
+                    parameter.sub_(update, alpha=rate)
+
+    def _averages(self, parameters: list[Tensor], momentum: float) -> Tensor:
+        """Return the gradients' moving averages, a step ahead, stacked: (n, rows, columns)."""
+        ahead = []
+        for parameter in parameters:
+            assert parameter.grad is not None
+            average = self.state[parameter].setdefault("average", torch.zeros_like(parameter))
+            average.lerp_(parameter.grad, 1 - momentum)
+            ahead.append(parameter.grad.lerp(average, momentum))
+        return torch.stack(ahead)
+
+
+def orthogonal(matrices: Tensor) -> Tensor:
+    """Return matrices of the same singular vectors with all singular values near 1.
+
+    Args:
+        matrices: Shape (n, rows, columns).
+
+    Source: as `Muon`; Newton-Schulz iterations instead of a singular value decomposition.
+    """
+    tall = matrices.shape[-2] > matrices.shape[-1]
+    x = matrices.mT if tall else matrices
+    x = x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-7)
+    a, b, c = COEFFICIENTS
+    for _ in range(ITERATIONS):
+        gram = x @ x.mT
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    result: Tensor = x.mT if tall else x
+    return result
+
+
+def rate_factor(
+    step: int, steps: int, scheduler: Literal["constant", "linear", "cosine"], warmup_ratio: float
+) -> float:
+    """Return the learning rate of a step as a fraction of its peak.
+
+    Args:
+        step: From 0 to `steps` - 1.
+        steps: Optimizer steps of the whole training.
+        scheduler: `constant`, or `linear` or `cosine` decay to zero.
+        warmup_ratio: Fraction of the steps in which the rate rises linearly to its peak.
+    """
+    warmup = round(warmup_ratio * steps)
+    if step < warmup:
+        return (step + 1) / warmup
+    remaining = (steps - step) / max(1, steps - warmup)
+    return {
+        "constant": 1.0,
+        "linear": remaining,
+        "cosine": 0.5 * (1 - math.cos(math.pi * remaining)),
+    }[scheduler]

@@ -8,8 +8,6 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
-from lora_compare.errors import ParamsError
-
 
 def make_deterministic(seed: int, threads: int | None = None) -> None:
     """Seed every generator and make torch choose repeatable algorithms.
@@ -59,30 +57,3 @@ def restore_random_states(states: Mapping[str, torch.Tensor]) -> None:
     }
     for name, state in states.items():
         setters[name](state)
-
-
-def choose_device(name: str) -> torch.device:
-    """Return the device of that name, or for `auto` the best that works here.
-
-    `auto` takes cuda, else mps with torch 2.9 or newer (older ones give wrong results), else
-    cpu.
-
-    Raises:
-        ParamsError: The named device is not available.
-    """
-    torch_version = tuple(int(part) for part in torch.__version__.split(".")[:2])
-    available = {
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available() and torch_version >= (2, 9),
-        "cpu": True,
-    }
-    if name == "auto":
-        name = next(kind for kind, there in available.items() if there)
-    if not available[name]:
-        raise ParamsError(
-            f"The device {name} is not available.",
-            where="params.yaml: training.device",
-            expected="auto, or " + " or ".join(kind for kind, there in available.items() if there),
-            actual=name,
-        )
-    return torch.device(name)

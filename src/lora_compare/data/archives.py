@@ -7,8 +7,8 @@ import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
 
-from lora_compare.errors import DataError
 from lora_compare.data.tables import PARSERS, require_size
+from lora_compare.errors import DataError
 
 REFERENCE_MEMBER = "SMSSpamCollection"
 """A file of this name is a .tsv without a header."""

@@ -203,7 +203,7 @@ class _Author:
 
 
 def _grammar(name: str) -> dict[str, Any]:
-    file = resources.files("lora_compare") / "bundled_data" / f"{name}.toml"
+    file = resources.files("lora_compare.data") / "bundled_data" / f"{name}.toml"
     return tomllib.loads(file.read_text(encoding="utf-8"))
 
 

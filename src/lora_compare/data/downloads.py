@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from lora_compare.project import files
 from lora_compare.errors import DownloadError
+from lora_compare.project import files
 from lora_compare.project.progress import SILENT, Advance, Progress
 
 if TYPE_CHECKING:

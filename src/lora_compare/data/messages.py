@@ -7,10 +7,10 @@ from typing import Any
 
 import pandas as pd
 
-from lora_compare.project.corpus import make_corpus
+from lora_compare.data.tables import Table
 from lora_compare.errors import DataError
 from lora_compare.params import MAX_CLASSES
-from lora_compare.data.tables import Table
+from lora_compare.project.corpus import make_corpus
 
 LONGEST_LABEL = 100
 """Characters of a class's name, which stands in tables, column names and plots."""

@@ -9,17 +9,16 @@ from urllib.parse import unquote, urlsplit
 
 import pandas as pd
 
-from lora_compare.project import files
-from lora_compare.project.addresses import names_a_host, without_credentials
 from lora_compare.data.archives import file_suffix, read_member
-from lora_compare.project.corpus import count_classes
 from lora_compare.data.downloads import Patience, Remote, fetch
-from lora_compare.errors import DataError
 from lora_compare.data.messages import make_messages
+from lora_compare.data.tables import MAX_BYTES, PARSERS, Columns, read_table, require_size
+from lora_compare.errors import DataError, names_a_host, without_credentials
 from lora_compare.params import DataParams
+from lora_compare.project import files
+from lora_compare.project.corpus import count_classes
 from lora_compare.project.paths import Paths
 from lora_compare.project.progress import SILENT, Progress
-from lora_compare.data.tables import MAX_BYTES, PARSERS, Columns, read_table, require_size
 
 SUFFIXES = (".zip", *PARSERS)
 

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lora_compare.project.corpus import count_classes, make_corpus, make_split
+from lora_compare.data.twins import find_twins
 from lora_compare.errors import DataError
 from lora_compare.params import SplitParams
+from lora_compare.project.corpus import count_classes, make_corpus, make_split
 from lora_compare.project.paths import SPLITS
-from lora_compare.data.twins import find_twins
 
 Frames = dict[str, pd.DataFrame]
 """The splits by name: train, validation, test and unused."""
@@ -177,7 +177,7 @@ def _split_as_the_book(pool: pd.DataFrame, params: SplitParams) -> Frames:
     SMS Spam Collection are the book's, byte by byte.
 
     Source: Raschka 2024, Build a Large Language Model (From Scratch), appendix E.2.
-    Checked by tests/unit/test_golden_split.py.
+    Checked by tests/unit/data/test_golden_split.py.
     """
     classes = count_classes(pool)
     smallest = min(classes.values())

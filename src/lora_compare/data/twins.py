@@ -23,7 +23,7 @@ NGRAMS: dict[str, Any] = {
 """Settings of scikit-learn's TfidfVectorizer: n-grams of 3 to 5 characters inside words of
 the normalised texts, all else as scikit-learn has it; the inverse document frequencies are
 those of all texts that are compared. On the split of the book these give 63 near twins of
-300, 59 of them spam (tests/unit/test_golden_split.py)."""
+300, 59 of them spam (tests/unit/data/test_golden_split.py)."""
 
 COMMON = 0.8
 """Norm of the part of a vector, its commonest n-grams, that the first look leaves out."""

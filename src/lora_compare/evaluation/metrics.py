@@ -54,7 +54,7 @@ def evaluate_predictions(
     Raises:
         DataError: There is no message.
 
-    Checked by tests/unit/test_metrics.py against scikit-learn and by hand.
+    Checked by tests/unit/evaluation/test_metrics.py against scikit-learn and by hand.
     """
     chances = _normalised(labels, probabilities, len(classes))
     indices = list(range(len(classes)))

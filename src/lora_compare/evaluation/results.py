@@ -7,7 +7,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lora_compare.evaluation.metrics import calibration_bins, evaluate_predictions, predicted_classes
+from lora_compare.evaluation.metrics import (
+    calibration_bins,
+    evaluate_predictions,
+    predicted_classes,
+)
 from lora_compare.project.paths import SPLITS
 
 

@@ -92,7 +92,7 @@ def difference_interval(
 
     Source: Efron and Tibshirani 1993, An Introduction to the Bootstrap, chapters 8 and 13;
     computed by scipy.
-    Checked by tests/unit/test_statistics.py::test_the_interval_covers_the_true_difference.
+    Checked by tests/unit/evaluation/test_statistics.py with known truth.
     """
     from scipy.stats import bootstrap
 

@@ -8,19 +8,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from lora_compare.exchange import usage
-from lora_compare.models import weights
-from lora_compare.training.methods import load_method, read_settings
-from lora_compare.models.base import load_base
 from lora_compare.errors import ExportError
-from lora_compare.models.classifier import TextClassifier
-from lora_compare.project.files import read_json, replacing_folder, sha256, write_json, write_text
-from lora_compare.models.network import GPT, Classifier
+from lora_compare.exchange import usage
 from lora_compare.exchange.onnx import write_onnx
-from lora_compare.params import LoraParams
-from lora_compare.project.paths import Paths
-from lora_compare.exchange.peft.writing import to_peft
 from lora_compare.exchange.peft.names import CONFIG_FILE, TENSORS_FILE
+from lora_compare.exchange.peft.writing import to_peft
 from lora_compare.exchange.transformers import (
     classifier_state,
     label_settings,
@@ -28,7 +20,15 @@ from lora_compare.exchange.transformers import (
     model_config,
     write_tokenizer,
 )
+from lora_compare.models import weights
+from lora_compare.models.base import load_base
+from lora_compare.models.classifier import TextClassifier
+from lora_compare.models.network import GPT, Classifier
 from lora_compare.models.weights import gpt2_state_dict
+from lora_compare.params import LoraParams
+from lora_compare.project.files import read_json, replacing_folder, sha256, write_json, write_text
+from lora_compare.project.paths import Paths
+from lora_compare.training.methods import load_method, read_settings
 
 Format = Literal["peft", "merged", "onnx"]
 

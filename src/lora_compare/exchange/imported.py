@@ -6,17 +6,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lora_compare.models.base import Base
-from lora_compare.models.checkpoints import CHECKPOINTS
 from lora_compare.errors import ParamsError
-from lora_compare.project.files import is_file, replacing_folder, sha256, write_json, write_text
-from lora_compare.training.imported import RECORD, build
-from lora_compare.params import Params, describe_method_name, with_method
-from lora_compare.project.paths import Paths
 from lora_compare.exchange.peft.config import read_adapter, refusal
 from lora_compare.exchange.peft.names import CONFIG_FILE, TENSORS_FILE
 from lora_compare.exchange.peft.reading import Imported, from_peft
+from lora_compare.models.base import Base
+from lora_compare.models.checkpoints import CHECKPOINTS
 from lora_compare.models.weights import holds_gpt2
+from lora_compare.params import Params, describe_method_name, with_method
+from lora_compare.project.files import is_file, replacing_folder, sha256, write_json, write_text
+from lora_compare.project.paths import Paths
+from lora_compare.training.imported import RECORD, build
 
 FILES = (CONFIG_FILE, TENSORS_FILE)
 

@@ -19,7 +19,7 @@ def lora_delta(a: Tensor, b: Tensor, scale: float) -> Tensor:
         scale: Unitless factor, lora_alpha / r, or lora_alpha / sqrt(r) for rsLoRA.
 
     Source: Hu et al. 2021, arXiv:2106.09685, section 4.1.
-    Checked by tests/unit/test_lora.py::test_merged_layer_computes_what_the_adapter_does.
+    Checked by tests/unit/lora/test_lora.py::test_merged_layer_computes_what_the_adapter_does.
     """
     return scale * (b @ a)
 

@@ -10,17 +10,22 @@ import tiktoken
 import torch
 from torch.overrides import TorchFunctionMode
 
+from lora_compare.compute.seeding import seeded
 from lora_compare.models import weights
 from lora_compare.models.checkpoints import fetch_checkpoint
-from lora_compare.project.files import sha256, write_json
 from lora_compare.models.generation import continuation
 from lora_compare.models.network import CONFIGS, GPT, GPTConfig, initialise
-from lora_compare.params import ModelParams
 from lora_compare.models.pretraining import pretrain, random_nano, sequences
-from lora_compare.project.progress import SILENT, Progress
-from lora_compare.compute.seeding import seeded
+from lora_compare.models.tokenizer import (
+    gpt2_encoding,
+    load_encoding,
+    save_encoding,
+    train_encoding,
+)
+from lora_compare.params import ModelParams
 from lora_compare.project.checksums import read_verified, seal, verified
-from lora_compare.models.tokenizer import gpt2_encoding, load_encoding, save_encoding, train_encoding
+from lora_compare.project.files import sha256, write_json
+from lora_compare.project.progress import SILENT, Progress
 
 PROMPT = "Every effort moves you"
 """What every base model continues, so that wrongly loaded weights are seen at a glance."""

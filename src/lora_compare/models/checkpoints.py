@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from lora_compare.project import files
 from lora_compare.errors import DownloadError, StorageError
+from lora_compare.project import files
 from lora_compare.project.progress import SILENT, Progress
 
 FILE = "model.safetensors"
@@ -87,7 +87,7 @@ def fetch_checkpoint(name: str, progress: Progress = SILENT) -> FetchedCheckpoin
             has another checksum.
         StorageError: The cache is full, or may not be written to.
 
-    Checked by tests/unit/test_checkpoints.py.
+    Checked by tests/unit/models/test_checkpoints.py.
     """
     checkpoint = CHECKPOINTS[name]
     was_cached = cached_path(checkpoint).is_file()

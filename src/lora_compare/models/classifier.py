@@ -9,11 +9,11 @@ import tiktoken
 import torch
 
 from lora_compare import lora
+from lora_compare.compute.precision import computing_in
 from lora_compare.models.batches import Examples, IntArray, by_length, collate
 from lora_compare.models.network import Classifier
-from lora_compare.compute.precision import computing_in
-from lora_compare.project.progress import SILENT, Progress
 from lora_compare.models.tokenizer import encode_all
+from lora_compare.project.progress import SILENT, Progress
 
 FloatArray = npt.NDArray[np.float64]
 

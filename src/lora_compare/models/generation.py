@@ -6,8 +6,8 @@ import tiktoken
 import torch
 from torch import Tensor
 
-from lora_compare.models.attention import KeyValueCache
 from lora_compare.errors import PromptError
+from lora_compare.models.attention import KeyValueCache
 from lora_compare.models.network import GPT
 from lora_compare.models.tokenizer import encode
 
@@ -67,7 +67,7 @@ def generate(
     Raises:
         PromptError: The prompts are empty, or longer with the new tokens than the context.
 
-    Checked by tests/unit/test_generation.py::test_cached_text_equals_text_computed_anew.
+    Checked by tests/unit/models/test_generation.py::test_cached_text_equals_text_computed_anew.
     """
     _check_room(gpt, prompts.shape[1], new_tokens)
     was_training = gpt.training

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lora_compare.models.attention import Attention, CausalSelfAttention, KeyValueCache, causal
-from lora_compare.models.packing import Packed
+from lora_compare.models.batches import Packed
 from lora_compare.params import CONFIGS, GPTConfig
 
 __all__ = ["CONFIGS", "GPT", "MLP", "Block", "Classifier", "GPTConfig", "Position", "initialise"]
@@ -121,7 +121,7 @@ class GPT(nn.Module):
         Returns:
             Normalised hidden states, shape (b, t, d).
 
-        Checked by tests/unit/test_generation.py::test_pieces_through_the_cache_equal_the_whole.
+        Checked by tests/unit/models/test_generation.py.
         """
         seen = caches[0].length if caches else 0
         positions = torch.arange(seen, seen + tokens.shape[1], device=tokens.device)
@@ -142,7 +142,7 @@ class GPT(nn.Module):
         Returns:
             Normalised hidden states, shape (n, d), or (b, d) of the last tokens.
 
-        Checked by tests/unit/test_packing.py.
+        Checked by tests/unit/models/test_packing.py.
         """
         x = self.wte(texts.tokens) + self.wpe(texts.positions)
         *blocks, top = self.h
@@ -213,7 +213,7 @@ class Classifier(nn.Module):
         Returns:
             Logits, shape (b, n_classes).
 
-        Checked by tests/unit/test_packing.py against `forward`.
+        Checked by tests/unit/models/test_packing.py against `forward`.
         """
         if self.position == "mean":
             hidden = self.gpt.of_packed(texts)

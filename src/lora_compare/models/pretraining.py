@@ -13,16 +13,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lora_compare.models.batches import IntArray, by_length
+from lora_compare.compute.optimizers import AdamW, Muon, rate_factor
+from lora_compare.compute.seeding import seeded
 from lora_compare.errors import TrainingError
+from lora_compare.models.batches import IntArray, by_length
 from lora_compare.models.network import CONFIGS, GPT, initialise
-from lora_compare.compute.muon import Muon
-from lora_compare.compute.optimizers import AdamW
+from lora_compare.models.tokenizer import encode_all
 from lora_compare.params import PretrainingParams
 from lora_compare.project.progress import SILENT, Progress
-from lora_compare.training.schedule import rate_factor
-from lora_compare.compute.seeding import seeded
-from lora_compare.models.tokenizer import encode_all
 
 IGNORED = -100
 """Fills the right side of shorter pieces; no token has this id."""

@@ -12,8 +12,8 @@ import tiktoken
 from numpy.typing import NDArray
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
-from lora_compare.project import files
 from lora_compare.errors import CheckpointError, DownloadError
+from lora_compare.project import files
 
 GPT2 = "gpt2"
 """Name of the encoding that is downloaded, not stored."""
@@ -63,7 +63,7 @@ def train_encoding(
 
     Source: Sennrich et al. 2016, arXiv:1508.07909, section 3.2; Radford et al. 2019,
     "Language Models are Unsupervised Multitask Learners", section 2.2.
-    Checked by tests/unit/test_tokenizer.py::test_ids_equal_those_of_the_training_library.
+    Checked by tests/unit/models/test_tokenizer.py::test_ids_equal_those_of_the_training_library.
     """
     assert vocabulary_size >= 257, "all 256 bytes and the special token need an id"
     assert name != GPT2, "a stored file of this name stands for OpenAI's encoding"

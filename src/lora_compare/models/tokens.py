@@ -8,11 +8,11 @@ import tiktoken
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from lora_compare.project import files
-from lora_compare.models.batches import Examples
 from lora_compare.errors import DataError
-from lora_compare.project.checksums import read_verified, seal
+from lora_compare.models.batches import Examples
 from lora_compare.models.tokenizer import encode_all
+from lora_compare.project import files
+from lora_compare.project.checksums import read_verified, seal
 
 if TYPE_CHECKING:  # fine-tuning reads no frame, and pandas takes a third of a second
     import pandas as pd

@@ -12,9 +12,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from lora_compare.project import files
 from lora_compare.errors import CheckpointError
 from lora_compare.models.network import GPTConfig
+from lora_compare.project import files
 
 QKV = ("q_proj", "k_proj", "v_proj")
 """The layers that GPT-2 stores as one, `c_attn`, in the order of its rows."""

@@ -46,7 +46,7 @@ Source: Radford et al. 2019, "Language Models are Unsupervised Multitask Learner
 def classifier_modules(config: GPTConfig, n_classes: int) -> dict[str, Layer | None]:
     """Return every module of a `gpt.Classifier` by its dotted path, in the model's order.
 
-    Checked by tests/unit/test_network.py::test_the_modules_are_those_of_the_network.
+    Checked by tests/unit/params/test_network.py::test_the_modules_are_those_of_the_network.
     """
     d = config.n_embd
     modules: dict[str, Layer | None] = {

@@ -10,8 +10,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from lora_compare.project import files
 from lora_compare.errors import DataError
+from lora_compare.project import files
 from lora_compare.project.checksums import read_verified, seal
 
 if TYPE_CHECKING:  # fine-tuning reads the classes alone, and pandas takes a third of a second
@@ -53,7 +53,7 @@ def write_messages(path: Path, corpus: "pd.DataFrame") -> None:
 
     UTF-8, LF, no quoting. A backslash escapes a tab, a line break and itself inside a text,
     so that any text comes back as it was.
-    Checked by tests/unit/test_corpus.py::test_messages_come_back_as_they_were.
+    Checked by tests/unit/project/test_corpus.py::test_messages_come_back_as_they_were.
     """
     rows = zip(corpus["label"], corpus["text"], strict=True)
     lines = [HEADER, *(f"{_escape(label)}\t{_escape(text)}" for label, text in rows)]
@@ -94,7 +94,7 @@ def _unescape(text: str) -> str:
 def write_split(path: Path, split: "pd.DataFrame") -> None:
     """Write a split as CSV with the header Label,Text, in the bytes of pandas' `to_csv`.
 
-    Checked by tests/unit/test_corpus.py::test_split_files_are_those_of_pandas.
+    Checked by tests/unit/project/test_corpus.py::test_split_files_are_those_of_pandas.
     """
     files.write_csv(path, {name: split[name] for name in ("Label", "Text")})
     seal(path)

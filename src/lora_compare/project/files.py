@@ -196,7 +196,7 @@ def write_csv(path: Path, columns: Mapping[str, Iterable[Any]]) -> None:
         path: The file.
         columns: Values by column name; all columns have the same length.
 
-    Checked by tests/unit/test_files.py::test_csv_is_that_of_pandas.
+    Checked by tests/unit/project/test_files.py::test_csv_is_that_of_pandas.
     """
     rows = zip(*columns.values(), strict=True)
     lines = [columns.keys(), *rows]

@@ -122,7 +122,7 @@ def dvc_md5(path: Path) -> str | None:
 
     A folder's is the MD5 of the JSON list of its files and theirs, with `.dir` behind it.
 
-    Checked by tests/unit/test_lineage.py::test_checksums_are_those_that_dvc_writes.
+    Checked by tests/unit/project/test_lineage.py::test_checksums_are_those_that_dvc_writes.
     """
     if path.is_dir():
         files = sorted((p.relative_to(path).as_posix(), p) for p in path.rglob("*") if p.is_file())

@@ -20,7 +20,7 @@ from rich.progress import (
 from rich.progress import Progress as RichProgress
 from rich.table import Column
 
-from lora_compare.project.addresses import without_credentials
+from lora_compare.errors import without_credentials
 
 PLAIN_INTERVAL = 10.0
 """Seconds between two lines of one task where there is no terminal."""

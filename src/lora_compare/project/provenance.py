@@ -2,17 +2,18 @@
 
 import platform
 from collections.abc import Iterable, Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from lora_compare.project.files import sha256, sha256_of
+from lora_compare import __version__
 from lora_compare.params import Params
-from lora_compare.project.paths import Paths
 from lora_compare.project.checksums import digest
+from lora_compare.project.files import sha256, sha256_of
 from lora_compare.project.lineage import Pipeline
-from lora_compare.project.versions import TRAINING, versions
+from lora_compare.project.paths import Paths
 
 ENVIRONMENT = ("device", "platform", "versions")
 """What of a provenance tells about the machine, and not about the work."""
@@ -71,3 +72,16 @@ def _versions(device: torch.device) -> dict[str, str | None]:
 
 def _device(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+TRAINING = ("torch", "numpy", "tiktoken", "safetensors")
+"""What computes and stores a model."""
+
+EVALUATION = ("torch", "numpy", "scikit-learn", "scipy", "statsmodels")
+"""What computes the figures of an evaluation."""
+
+
+def versions(*libraries: str) -> dict[str, str]:
+    """Return the versions of this project, of Python and of installed `libraries`."""
+    found = {"lora-compare": __version__, "python": platform.python_version()}
+    return found | {name: version(name) for name in libraries}

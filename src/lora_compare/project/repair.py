@@ -18,9 +18,9 @@ from pathlib import Path
 
 from lora_compare.errors import BusyError, MissingArtifactError, UserError
 from lora_compare.params import read_yaml
-from lora_compare.project.paths import Paths
 from lora_compare.project.lineage import dvc_md5
 from lora_compare.project.lock import only_writer
+from lora_compare.project.paths import Paths
 
 QUARANTINE = ".quarantine"
 """The folder of what was moved away, a numbered folder in it for each repair."""

@@ -14,12 +14,16 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from lora_compare.report import charts
-from lora_compare.comparison import formats
-from lora_compare.comparison import leaks
-from lora_compare.report import origins
-from lora_compare.report import overview
-from lora_compare.project.addresses import without_credentials
+from lora_compare.comparison import formats, leaks
+from lora_compare.comparison.disagreements import find_cases
+from lora_compare.comparison.evidence import (
+    Evidence,
+    Outcome,
+    answers,
+    curves,
+    figures,
+    load_evidence,
+)
 from lora_compare.comparison.verdict import (
     TESTED_BASELINE,
     compare,
@@ -27,17 +31,17 @@ from lora_compare.comparison.verdict import (
     headline,
     shown_settings,
 )
-from lora_compare.comparison.disagreements import find_cases
-from lora_compare.comparison.evidence import Evidence, Outcome, answers, curves, figures, load_evidence
-from lora_compare.project.files import write_csv, write_json, write_text
-from lora_compare.report.markdown_report import render_markdown
+from lora_compare.data.twins import Twin, near_duplicate_groups
+from lora_compare.errors import without_credentials
 from lora_compare.evaluation.metrics import calibration_bins
 from lora_compare.params import Params
+from lora_compare.project.checksums import seal
+from lora_compare.project.files import write_csv, write_json, write_text
 from lora_compare.project.paths import Paths
 from lora_compare.project.progress import SILENT, Progress
+from lora_compare.report import charts, origins, overview
+from lora_compare.report.markdown import render_markdown
 from lora_compare.report.terminal import caution, price_sentence
-from lora_compare.project.checksums import seal
-from lora_compare.data.twins import Twin, near_duplicate_groups
 
 LONGEST_MESSAGE = 600
 """Characters of a message that the page shows."""
@@ -182,7 +186,7 @@ def render_html(
 
 def _environment() -> Environment:
     environment = Environment(
-        loader=PackageLoader("lora_compare"),
+        loader=PackageLoader("lora_compare.report"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

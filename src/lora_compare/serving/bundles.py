@@ -6,10 +6,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from lora_compare.project.files import is_file, read_json, sha256, sha256_of
 from lora_compare.comparison.formats import count, percent, percent_interval
-from lora_compare.project.paths import Paths
 from lora_compare.project.checksums import FOLDER_SUMS, digest
+from lora_compare.project.files import is_file, read_json, sha256, sha256_of
+from lora_compare.project.paths import Paths
 from lora_compare.serving.champion import Champion, choose_champion
 from lora_compare.tracking.runs import RunRecord
 
@@ -27,10 +27,10 @@ SHOWN_CLASSES = 10
 PACKAGE = Path(__file__).resolve().parents[1]
 """The package's folder, whose code goes with the weights."""
 
-SERVED_MODEL = PACKAGE / "tracking" / "served_model.py"
+SERVED_MODEL = PACKAGE / "serving" / "served_model.py"
 """The file that MLflow runs."""
 
-SERVING_CODE = (PACKAGE / "serving.py", SERVED_MODEL)
+SERVING_CODE = (PACKAGE / "serving" / "classifiers.py", SERVED_MODEL)
 """Code that shapes the answers and is no dependency of a method's stages, thus not in its run."""
 
 

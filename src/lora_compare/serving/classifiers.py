@@ -9,11 +9,11 @@ from pathlib import Path
 import torch
 
 from lora_compare import lora
-from lora_compare.training.methods import load_method, read_method
-from lora_compare.models.base import load_base
 from lora_compare.errors import RequestError
+from lora_compare.models.base import load_base
 from lora_compare.models.classifier import TextClassifier
 from lora_compare.models.network import GPT
+from lora_compare.training.methods import load_method, read_method
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def load_classifiers(
         IntegrityError: A file has changed since it was written.
         CheckpointError: A method belongs to another base.
 
-    Checked by tests/unit/test_serving.py, which compares the tensors' places in memory.
+    Checked by tests/unit/serving/test_classifiers.py, which compares the tensors' places in memory.
     """
     methods = {name: read_method(path, f"finetune@{name}") for name, path in folders.items()}
     shared = any(method.trainable != "all" for method in methods.values())

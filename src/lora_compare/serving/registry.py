@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from lora_compare.serving.bundles import NAME, Bundle
-from lora_compare.tracking.diary import CONTENT, Diary
 from lora_compare.serving.packaging import written
+from lora_compare.tracking.diary import CONTENT, Diary
 from lora_compare.tracking.store import Store, quietly
 
 ALIAS = "champion"

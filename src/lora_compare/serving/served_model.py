@@ -23,7 +23,7 @@ class ServedMethods(PythonModel):
     def load_context(self, context: Any) -> None:
         """Load every method in the artifact `models`, a folder like the project's models/."""
         # Here, because what registers a model runs this file too, and needs no torch.
-        from lora_compare.compute.seeding import choose_device
+        from lora_compare.compute.device import choose_device
         from lora_compare.serving.classifiers import load_classifiers
 
         folder = Path(context.artifacts["models"])

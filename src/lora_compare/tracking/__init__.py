@@ -5,11 +5,12 @@ from dataclasses import dataclass, field, replace
 
 from lora_compare.errors import MissingArtifactError, StorageError, UserError
 from lora_compare.params import Params
+from lora_compare.project.lineage import Pipeline, origin
 from lora_compare.project.paths import Paths
 from lora_compare.project.progress import Progress
 from lora_compare.serving.bundles import Bundle, bundles
+from lora_compare.serving.registry import Registered, register_all
 from lora_compare.tracking.diary import Diary
-from lora_compare.project.lineage import Pipeline, origin
 from lora_compare.tracking.live import LiveRun, live_run
 from lora_compare.tracking.outage import RESTART, first_line, remember_outage, warn
 from lora_compare.tracking.records import (
@@ -19,7 +20,6 @@ from lora_compare.tracking.records import (
     pipeline_record,
     stage_record,
 )
-from lora_compare.serving.registry import Registered, register_all
 from lora_compare.tracking.runs import RunRecord
 from lora_compare.tracking.server import Server, remedy
 from lora_compare.tracking.spool import Spool

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from lora_compare.project.files import sha256_of
-from lora_compare.tracking.figures import Point
 from lora_compare.project.lineage import origin
+from lora_compare.tracking.figures import Point
 from lora_compare.tracking.runs import PIPELINE, Artifact, RunRecord
 from lora_compare.tracking.store import KEY, Store
 
@@ -211,7 +211,7 @@ def _spread(points: list[Point], start: int, end: int) -> list[tuple[Point, int]
 
 
 def _listed(artifacts: Iterable[Artifact]) -> dict[str, str]:
-    """Return the line by which the tag `lora_compare.project.files` names each artifact, by target."""
+    """Return the line by which the tag `lora_compare.files` names each artifact, by target."""
     return {a.target: f"{a.sha256[:16]} {a.target}" for a in artifacts}
 
 

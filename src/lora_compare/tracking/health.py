@@ -7,8 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 from urllib.parse import quote
 
-from lora_compare.project.addresses import without_credentials
-from lora_compare.errors import UserError
+from lora_compare.errors import UserError, without_credentials
 from lora_compare.tracking.server import PROBE_SECONDS, Server, set_patience
 from lora_compare.tracking.store import quietly, troubles
 

@@ -4,12 +4,12 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from lora_compare.params import Params
+from lora_compare.project.lineage import Pipeline
 from lora_compare.project.paths import Paths
 from lora_compare.project.progress import Progress
 from lora_compare.tracking.diary import Diary
 from lora_compare.tracking.figures import curve_points
 from lora_compare.tracking.hardware import watch_system
-from lora_compare.project.lineage import Pipeline
 from lora_compare.tracking.outage import warn
 from lora_compare.tracking.records import pipeline_record, starting_record
 from lora_compare.tracking.server import Server

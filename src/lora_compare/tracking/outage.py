@@ -2,8 +2,7 @@
 
 from contextlib import suppress
 
-from lora_compare.project.addresses import without_credentials
-from lora_compare.errors import StorageError
+from lora_compare.errors import StorageError, without_credentials
 from lora_compare.project.progress import Progress
 from lora_compare.tracking.server import Server, remedy
 from lora_compare.tracking.spool import Spool

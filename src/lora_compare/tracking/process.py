@@ -21,8 +21,8 @@ from typing import Any
 from lora_compare.params import load_params
 from lora_compare.project.paths import Paths
 from lora_compare.project.progress import Progress
-from lora_compare.tracking import LiveRun, live_run, log_stage, remember_outage
 from lora_compare.serving.registry import prepare_models
+from lora_compare.tracking import LiveRun, live_run, log_stage, remember_outage
 from lora_compare.tracking.server import Server
 from lora_compare.tracking.store import prepare
 

@@ -6,9 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lora_compare.project.addresses import without_credentials
-from lora_compare.project.files import read_json, sha256, sha256_of
+from lora_compare.errors import without_credentials
 from lora_compare.params import Params
+from lora_compare.project.files import read_json, sha256, sha256_of
+from lora_compare.project.lineage import Lineage, Pipeline
 from lora_compare.project.paths import SPLITS, Paths
 from lora_compare.tracking.figures import (
     HARDWARE,
@@ -21,7 +22,6 @@ from lora_compare.tracking.figures import (
     sizes,
     stage_figures,
 )
-from lora_compare.project.lineage import Lineage, Pipeline
 from lora_compare.tracking.runs import PIPELINE, Artifact, Data, RunRecord
 
 STAGES = ("download", "split", "base_model", "baseline", "compare")

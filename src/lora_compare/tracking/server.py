@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from lora_compare.project.addresses import names_a_host, without_credentials
+from lora_compare.errors import names_a_host, without_credentials
 from lora_compare.project.paths import Paths
 from lora_compare.tracking.figures import segment
 

@@ -19,7 +19,7 @@ def compile_blocks(gpt: GPT) -> None:
     Raises:
         ParamsError: This machine lacks what torch compiles with.
 
-    Checked by tests/unit/test_compilation.py.
+    Checked by tests/unit/training/test_compilation.py.
     """
     _try_out(next(gpt.parameters()).device)
     compiled = torch.compile(Block.feed_forward, dynamic=True)

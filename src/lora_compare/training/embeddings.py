@@ -68,7 +68,7 @@ def seen_rows(gpt: GPT, splits: Sequence[Examples]) -> Iterator[Rest]:
     Yields:
         Takes in each step's decay.
 
-    Checked by tests/unit/test_embeddings.py against training the whole embedding.
+    Checked by tests/unit/training/test_embeddings.py against training the whole embedding.
     """
     table, rest = gpt.wte, Rest()
     if not isinstance(table, nn.Embedding) or not table.weight.requires_grad:

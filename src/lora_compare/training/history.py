@@ -10,7 +10,7 @@ from lora_compare.models.batches import Examples
 from lora_compare.models.classifier import loss_and_accuracy, predict_logits
 from lora_compare.models.network import Classifier
 from lora_compare.params import TrainingParams
-from lora_compare.training.watch import require_finite
+from lora_compare.training.meters import require_finite
 
 
 @dataclass(frozen=True)

@@ -10,19 +10,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import LambdaLR
 
-from lora_compare.models.batches import Batch, Examples, collate
-from lora_compare.training.embeddings import Rest, seen_rows
-from lora_compare.models.network import Classifier
-from lora_compare.training.history import Evaluation, Evaluations, sample
-from lora_compare.lora import parameter_groups
 from lora_compare.compute.optimizers import MasterAdamW, Rates
-from lora_compare.params import TrainingParams
 from lora_compare.compute.precision import computing_in, trained_in_float32
+from lora_compare.compute.seeding import random_states, restore_random_states
+from lora_compare.lora import parameter_groups
+from lora_compare.models.batches import Batch, Examples, collate
+from lora_compare.models.network import Classifier
+from lora_compare.params import TrainingParams
 from lora_compare.project.progress import SILENT, Progress
+from lora_compare.training.embeddings import Rest, seen_rows
+from lora_compare.training.history import Evaluation, Evaluations, sample
+from lora_compare.training.meters import Clock, Losses, naming_memory
 from lora_compare.training.resume import Checkpoints
 from lora_compare.training.schedule import Schedule
-from lora_compare.compute.seeding import random_states, restore_random_states
-from lora_compare.training.watch import Clock, Losses, naming_memory
 
 
 @dataclass(frozen=True)

@@ -8,15 +8,15 @@ from typing import Any
 from torch import Tensor, nn
 
 from lora_compare import lora
+from lora_compare.compute.seeding import seeded
+from lora_compare.errors import CheckpointError
 from lora_compare.models import weights
 from lora_compare.models.base import Base
-from lora_compare.errors import CheckpointError
 from lora_compare.models.classifier import Padding, TextClassifier
-from lora_compare.project.files import write_json
 from lora_compare.models.network import GPT, Classifier
 from lora_compare.params import ClassifierParams, LoraParams, MethodParams, gpt2_paths
-from lora_compare.compute.seeding import seeded
 from lora_compare.project.checksums import read_verified, seal, verified
+from lora_compare.project.files import write_json
 
 
 def untuned(

@@ -6,8 +6,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from lora_compare.comparison import formats
 from lora_compare.cli.doctor.findings import Finding, Project, ok, trouble, warning
+from lora_compare.comparison import formats
 from lora_compare.errors import UserError
 
 NANO = "gpt2-nano"
@@ -22,8 +22,8 @@ DVC_SECONDS = 60
 
 def tokenizer(project: Project) -> Finding:
     """Look for the files of GPT-2's tokenizer, where the model needs them."""
-    from lora_compare.project.files import sha256
     from lora_compare.models.tokenizer import GPT2_FILES, cache_folder, cached_name
+    from lora_compare.project.files import sha256
 
     folder = cache_folder()
     files = {folder / cached_name(url): digest for url, digest in GPT2_FILES.items()}

@@ -11,9 +11,9 @@ from typing import Any
 
 import psutil
 
-from lora_compare.comparison import formats
 from lora_compare.cli.doctor import sizes
 from lora_compare.cli.doctor.findings import Finding, Project, ok, trouble, warning
+from lora_compare.comparison import formats
 from lora_compare.errors import ParamsError
 
 QUOTA = Path("/sys/fs/cgroup/cpu.max")
@@ -123,8 +123,8 @@ def choice(project: Project) -> Finding:
     """Look which device and which arithmetic the settings mean on this machine."""
     import torch
 
+    from lora_compare.compute.device import choose_device
     from lora_compare.compute.precision import choose_precision, has_fast_bfloat16
-    from lora_compare.compute.seeding import choose_device
 
     training = project.params.training
     try:
@@ -148,7 +148,7 @@ def choice(project: Project) -> Finding:
 
 def memory(project: Project) -> Finding:
     """Compare what the largest method needs at the least with the device's memory."""
-    from lora_compare.compute.seeding import choose_device
+    from lora_compare.compute.device import choose_device
 
     params = project.params
     config = sizes.shape(params.model)

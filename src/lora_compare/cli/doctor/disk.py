@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from lora_compare.comparison import formats
 from lora_compare.cli.doctor import sizes
 from lora_compare.cli.doctor.caches import NANO
 from lora_compare.cli.doctor.findings import Finding, Project, ok, trouble
+from lora_compare.comparison import formats
 from lora_compare.errors import StorageError, UserError
 from lora_compare.project.files import require_writable
 

@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from lora_compare.project.addresses import without_credentials
+from lora_compare.errors import without_credentials
 from lora_compare.params import Params, load_params
 from lora_compare.project.paths import Paths
 from lora_compare.project.repair import dvc_cache

@@ -1,6 +1,6 @@
 """How many parameters and bytes a model and its methods have, known before there is any.
 
-Checked by tests/unit/test_doctor.py against the models themselves.
+Checked by tests/unit/cli/test_doctor.py against the models themselves.
 """
 
 from dataclasses import replace

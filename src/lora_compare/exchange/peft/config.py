@@ -8,11 +8,11 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lora_compare.errors import CheckpointError
-from lora_compare.project.files import read_json
-from lora_compare.params.methods import ending, require_pattern
-from lora_compare.params.sections import Count, Positive, Probability
 from lora_compare.exchange.peft.names import CONFIG_FILE, TENSORS_FILE, PeftAdapter, scale_of
 from lora_compare.models.weights import load_any_state
+from lora_compare.params.methods import ending, require_pattern
+from lora_compare.params.sections import Count, Positive, Probability
+from lora_compare.project.files import read_json
 
 SHOWN_DIFFERENCES = 20
 """Differences between an adapter and the model that an error lists before it only counts."""

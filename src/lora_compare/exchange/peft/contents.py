@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from lora_compare.models.network import GPT, GPTConfig
 from lora_compare.exchange.peft.config import PeftConfig, refusal
 from lora_compare.exchange.peft.names import EMBEDDINGS, PREFIX, Layer, tensor_names
 from lora_compare.exchange.transformers import HEAD
+from lora_compare.models.network import GPT, GPTConfig
 from lora_compare.models.weights import gpt2_shapes
 
 HEAD_WEIGHT = f"{HEAD}.weight"

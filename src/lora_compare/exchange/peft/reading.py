@@ -6,12 +6,17 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from lora_compare.errors import ParamsError
-from lora_compare.models.network import GPT
-from lora_compare.params import LoraParams
 from lora_compare.exchange.peft.config import PeftConfig, parse_config
-from lora_compare.exchange.peft.contents import HEAD_WEIGHT, Contents, classifier_shapes, read_contents
+from lora_compare.exchange.peft.contents import (
+    HEAD_WEIGHT,
+    Contents,
+    classifier_shapes,
+    read_contents,
+)
 from lora_compare.exchange.peft.names import Layer, PeftAdapter, parted, short_names, with_pattern
+from lora_compare.models.network import GPT
 from lora_compare.models.weights import QKV, from_gpt2
+from lora_compare.params import LoraParams
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,6 @@ from torch import Tensor
 
 from lora_compare import lora
 from lora_compare.errors import ExportError
-from lora_compare.models.network import Classifier
-from lora_compare.lora import LoRALayer, LowRank
-from lora_compare.params import LoraParams, gpt2_paths
 from lora_compare.exchange.peft.names import (
     PREFIX,
     Layer,
@@ -22,7 +19,10 @@ from lora_compare.exchange.peft.names import (
     with_pattern,
 )
 from lora_compare.exchange.transformers import HEAD, classifier_state
+from lora_compare.lora import LoRALayer, LowRank
+from lora_compare.models.network import Classifier
 from lora_compare.models.weights import QKV
+from lora_compare.params import LoraParams, gpt2_paths
 
 LAST_NORM = "transformer.ln_f"
 

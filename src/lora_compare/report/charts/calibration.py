@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lora_compare.report.charts.drawing import GUIDE, NARROW, Tip, colour, drawing, printable
 from lora_compare.comparison.formats import count, percent
+from lora_compare.report.charts.drawing import GUIDE, NARROW, Tip, colour, drawing, printable
 
 
 def calibration(name: str, bins: Sequence[Mapping[str, Any]], index: int) -> str:

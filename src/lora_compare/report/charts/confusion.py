@@ -7,8 +7,8 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
-from lora_compare.report.charts.drawing import NARROW, Tip, colour, drawing, printable
 from lora_compare.comparison.formats import count, percent
+from lora_compare.report.charts.drawing import NARROW, Tip, colour, drawing, printable
 
 MOST_CLASSES = 12
 """Classes in a confusion matrix; of more, those with the most mistakes are drawn."""

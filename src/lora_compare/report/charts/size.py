@@ -6,9 +6,18 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from lora_compare.report.charts.drawing import GUIDE, INK, WIDE, Drawing, Tip, colour, drawing, printable
-from lora_compare.report.charts.labels import Mark, label_spots
 from lora_compare.comparison.formats import count, percent, percent_interval
+from lora_compare.report.charts.drawing import (
+    GUIDE,
+    INK,
+    WIDE,
+    Drawing,
+    Tip,
+    colour,
+    drawing,
+    printable,
+)
+from lora_compare.report.charts.labels import Mark, label_spots
 
 UNITS = ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""))
 """What a tick's number is divided by, and what is written behind it."""

@@ -1,0 +1,59 @@
+"""Where a model computes, and how the C library gives memory back to the system."""
+
+import ctypes
+import sys
+
+import torch
+
+from lora_compare.errors import ParamsError
+
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3
+"""The names of glibc's malloc.h."""
+
+LARGEST = 32 * 2**20
+"""Bytes; glibc takes no larger threshold."""
+
+
+def keep_freed_memory() -> None:
+    """Let this process keep the memory that it frees, for its next tensors.
+
+    A training frees and allocates the same tensors at every step. By default glibc returns
+    large ones to the system, which then clears every page anew when it is touched: up to a
+    fifth of the time of full fine-tuning (docs/decisions/0007). Other C libraries have no such
+    setting, and nothing is done.
+    """
+    if sys.platform != "linux":
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is None:
+        return
+    mallopt(M_MMAP_THRESHOLD, LARGEST)
+    mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+    mallopt(M_TOP_PAD, 2 * LARGEST)
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device of that name, or for `auto` the best that works here.
+
+    `auto` takes cuda, else mps with torch 2.9 or newer (older ones give wrong results), else
+    cpu.
+
+    Raises:
+        ParamsError: The named device is not available.
+    """
+    torch_version = tuple(int(part) for part in torch.__version__.split(".")[:2])
+    available = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available() and torch_version >= (2, 9),
+        "cpu": True,
+    }
+    if name == "auto":
+        name = next(kind for kind, there in available.items() if there)
+    if not available[name]:
+        raise ParamsError(
+            f"The device {name} is not available.",
+            where="params.yaml: training.device",
+            expected="auto, or " + " or ".join(kind for kind, there in available.items() if there),
+            actual=name,
+        )
+    return torch.device(name)

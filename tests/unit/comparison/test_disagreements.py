@@ -1,0 +1,106 @@
+"""The messages that methods get wrong, and what the test split shares with train."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from comparison_inputs import make_wrong, write_inputs
+from lora_compare.comparison import disagreements, leaks
+from lora_compare.comparison.disagreements import find_cases
+from lora_compare.comparison.evidence import Evidence, load_evidence
+from lora_compare.project.checksums import seal
+from lora_compare.project.files import read_json, write_json
+from lora_compare.report import origins
+
+N = 296
+"""Test messages."""
+
+
+@pytest.fixture(scope="module")
+def evidence(tmp_path_factory: pytest.TempPathFactory) -> Evidence:
+    names = ("full", "lora", "lora_r4")
+    paths, params = write_inputs(tmp_path_factory.mktemp("inputs"), names, N)
+    # So that there are messages that all get wrong.
+    make_wrong(paths, names, 5)
+    return load_evidence(paths, params)
+
+
+def test_every_message_that_a_method_got_wrong_is_a_case(evidence: Evidence):
+    cases = find_cases(evidence, [False] * N)
+    right = np.stack([method.correct for method in evidence.methods])
+    expected = {evidence.texts[row] for row in np.flatnonzero(~right.all(axis=0))}
+    assert {case.text for case in cases.shown} == expected
+    assert cases.total == len(expected)
+    assert cases.wrong == tuple((~right).sum(axis=1))
+    for case in cases.shown:
+        row = evidence.texts.index(case.text)
+        assert [answer.right for answer in case.answers] == right[:, row].tolist()
+        assert evidence.classes[case.place] == case.label
+        assert case.baseline.right == evidence.baselines[0].correct[row]
+
+
+def test_disputed_messages_come_first_and_the_surest_mistake_among_them(evidence: Evidence):
+    cases = find_cases(evidence, [False] * N)
+    order = [(not case.disputed, -case.surest) for case in cases.shown]
+    assert order == sorted(order)
+    assert sum(case.disputed for case in cases.shown) == cases.disputed
+    assert 0 < cases.shared < cases.total
+
+
+def test_a_page_shows_so_many_cases_and_no_more(
+    evidence: Evidence, monkeypatch: pytest.MonkeyPatch
+):
+    every = find_cases(evidence, [False] * N)
+    monkeypatch.setattr(disagreements, "MOST_MESSAGES", 3)
+    few = find_cases(evidence, [False] * N)
+    assert few.shown == every.shown[:3]
+    assert few.total == every.total
+
+
+def test_leaks_are_found_with_what_they_repeat(evidence: Evidence):
+    twins = leaks.find_leaks(evidence)
+    kinds = ["exact"] * 2 + ["normalized"] * 2 + ["near"] * 4
+    assert [(twin.row, twin.other, twin.kind) for twin in twins] == [
+        (row, row, kind) for row, kind in enumerate(kinds)
+    ]
+    pairs = leaks.pairs(evidence, twins)
+    assert [pair["text"] for pair in pairs[:2]] == evidence.texts[:2]
+    assert pairs[0]["twin"] == pairs[0]["text"]
+    assert pairs[0]["twin_label"] == pairs[0]["label"]
+    assert [pair["kind"] for pair in pairs] == kinds
+
+
+def test_accuracy_without_leaks_leaves_out_exactly_the_leaks(evidence: Evidence):
+    twins = leaks.find_leaks(evidence)
+    (full, *_) = leaks.accuracies(evidence, twins)
+    correct = evidence.methods[0].correct
+    assert full["all"][0] == pytest.approx(correct.mean())
+    assert full["clean"][0] == pytest.approx(correct[8:].mean())
+    assert full["leaked"][0] == pytest.approx(correct[:8].mean())
+    assert [full[part][2] for part in ("all", "clean", "leaked")] == [N, N - 8, 8]
+    assert leaks.accuracies(evidence, [])[0]["leaked"] is None
+
+
+def test_versions_are_those_of_the_files(tmp_path: Path):
+    paths, params = write_inputs(tmp_path, n=40)
+    cost = read_json(paths.cost_copy("lora"))
+    cost["environment"]["versions"]["torch"] = "2.14.0"
+    write_json(paths.cost_copy("lora"), cost)
+    seal(paths.cost_copy("lora"))
+    found = origins.environments(load_evidence(paths, params))
+    assert found["training"]["torch"] == {"full": "2.13.0", "lora": "2.14.0"}
+    assert found["training"]["system"] == {"full": "Linux x86_64", "lora": "Linux x86_64"}
+    assert found["evaluation"]["scikit-learn"] == {"full": "1.8.0", "lora": "1.8.0"}
+    assert not origins.alike(found["training"])
+    assert origins.alike(found["evaluation"])
+
+
+def test_a_file_of_an_earlier_version_has_no_versions_to_show(tmp_path: Path):
+    paths, params = write_inputs(tmp_path, ("lora",), n=40)
+    cost = read_json(paths.cost_copy("lora"))
+    del cost["environment"]
+    write_json(paths.cost_copy("lora"), cost)
+    seal(paths.cost_copy("lora"))
+    found = origins.environments(load_evidence(paths, params))["training"]
+    assert list(found) == ["device", "arithmetic", "CPU threads"]

@@ -1,0 +1,225 @@
+"""The splits share out every message once, in exact sizes, and the same way everywhere."""
+
+import io
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lora_compare.data.splits import apportion, deduplicate, split
+from lora_compare.errors import DataError
+from lora_compare.params import SplitParams
+from lora_compare.project.corpus import make_corpus
+
+
+def make(**counts: int) -> pd.DataFrame:
+    """Return a corpus of so many distinct messages of each class, classes mixed."""
+    labels = np.repeat(list(counts), list(counts.values()))
+    np.random.RandomState(0).shuffle(labels)
+    return make_corpus(list(labels), [f"message {i}" for i in range(len(labels))])
+
+
+def params(**settings: Any) -> SplitParams:
+    defaults = {
+        "deduplicate": "exact",
+        "balance": "undersample",
+        "train": 0.7,
+        "validation": 0.1,
+        "seed": 123,
+    }
+    return SplitParams(**{**defaults, **settings})
+
+
+BOOK: dict[str, Any] = {"mode": "appendix_e", "deduplicate": "none"}
+
+
+def test_balanced_split_has_exact_sizes_and_equal_classes() -> None:
+    frames, metrics = split(make(ham=900, spam=100), params())
+    assert metrics["splits"] == {
+        "train": {"n": 140, "classes": {"ham": 70, "spam": 70}},
+        "validation": {"n": 20, "classes": {"ham": 10, "spam": 10}},
+        "test": {"n": 40, "classes": {"ham": 20, "spam": 20}},
+        "unused": {"n": 800, "classes": {"ham": 800, "spam": 0}},
+    }
+    assert metrics["rows"] == 1000
+    assert metrics["classes"] == {"ham": 900, "spam": 100}
+    assert {name: len(frame) for name, frame in frames.items()} == {
+        name: part["n"] for name, part in metrics["splits"].items()
+    }
+
+
+def test_prior_is_kept_without_balancing() -> None:
+    _, metrics = split(make(ham=900, spam=100), params(balance="none"))
+    assert metrics["splits"] == {
+        "train": {"n": 700, "classes": {"ham": 630, "spam": 70}},
+        "validation": {"n": 100, "classes": {"ham": 90, "spam": 10}},
+        "test": {"n": 200, "classes": {"ham": 180, "spam": 20}},
+        "unused": {"n": 0, "classes": {"ham": 0, "spam": 0}},
+    }
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.integers(20, 150), min_size=2, max_size=5),
+    st.sampled_from(["undersample", "none"]),
+    st.sampled_from([(0.7, 0.1), (0.5, 0.25), (0.33, 0.33), (0.8, 0.1)]),
+    st.integers(0, 2**32 - 1),
+)
+def test_every_message_is_in_one_split_in_its_share(
+    counts: list[int], balance: str, shares: tuple[float, float], seed: int
+) -> None:
+    corpus = make(**{f"class{i}": count for i, count in enumerate(counts)})
+    settings_ = params(balance=balance, train=shares[0], validation=shares[1], seed=seed)
+    frames, metrics = split(corpus, settings_)
+    texts = [text for frame in frames.values() for text in frame["Text"]]
+    assert sorted(texts) == sorted(corpus["text"])
+    labels = dict(zip(corpus["text"], corpus["label"], strict=True))
+    for frame in frames.values():
+        assert [f"class{i}" for i in frame["Label"]] == [labels[text] for text in frame["Text"]]
+    used = len(corpus) - len(frames["unused"])
+    weights = dict(zip(("train", "validation", "test"), (*shares, 1 - sum(shares)), strict=True))
+    for name, weight in weights.items():
+        part = metrics["splits"][name]
+        assert abs(part["n"] - used * weight) < 1
+        for i, count in enumerate(counts):
+            members = min(counts) if balance == "undersample" else count
+            assert abs(part["classes"][f"class{i}"] - members * weight) < 2
+
+
+def test_seed_alone_decides() -> None:
+    corpus = make(a=50, b=40, c=30)
+    first, again, other = (split(corpus, params(seed=seed))[0] for seed in (1, 1, 2))
+    for name in first:
+        pd.testing.assert_frame_equal(first[name], again[name])
+    assert not first["test"].equals(other["test"])
+
+
+def test_split_is_the_same_on_every_machine() -> None:
+    frames, _ = split(make(ham=20, spam=12), params())
+    assert [int(text.split()[1]) for text in frames["test"]["Text"]] == [20, 9, 10, 6, 29]
+    assert [int(text.split()[1]) for text in frames["validation"]["Text"]] == [24, 22]
+
+
+def test_splits_are_shuffled() -> None:
+    frames, _ = split(make(ham=500, spam=500), params())
+    labels = frames["train"]["Label"].to_numpy()
+    # 700 fair coins change 350 times, give or take 13.
+    assert 280 < np.count_nonzero(np.diff(labels)) < 420
+    assert frames["train"].index.tolist() == list(range(700))
+
+
+def test_repeated_texts_are_removed_before_splitting() -> None:
+    corpus = pd.concat([make(ham=30, spam=20)] * 2, ignore_index=True)
+    frames, metrics = split(corpus, params())
+    assert metrics["rows"] == 100
+    assert metrics["duplicates_removed"] == 50
+    assert metrics["test_rows_with_twin_in_train"]["exact"] == 0
+    assert sum(map(len, frames.values())) == 50
+
+
+def test_repeated_texts_stay_and_are_counted_when_asked_for() -> None:
+    corpus = pd.concat([make(ham=30, spam=20)] * 2, ignore_index=True)
+    frames, metrics = split(corpus, params(deduplicate="none"))
+    assert metrics["duplicates_removed"] == 0
+    train = set(frames["train"]["Text"])
+    expected = sum(text in train for text in frames["test"]["Text"])
+    assert metrics["test_rows_with_twin_in_train"]["exact"] == expected > 0
+
+
+@pytest.mark.parametrize("settings_", [{"deduplicate": "none"}, BOOK])
+def test_unused_holds_no_text_that_is_evaluated(settings_: dict[str, Any]) -> None:
+    corpus = pd.concat([make(ham=60, spam=20), make(ham=60, spam=0)], ignore_index=True)
+    frames, metrics = split(corpus, params(**settings_))
+    evaluated = {*frames["validation"]["Text"], *frames["test"]["Text"]}
+    assert not evaluated & set(frames["unused"]["Text"])
+    assert metrics["unused_rows_dropped_as_twins"] > 0
+    dropped = metrics["unused_rows_dropped_as_twins"]
+    assert sum(map(len, frames.values())) + dropped == len(corpus)
+
+
+def test_text_with_two_labels_keeps_the_first_and_is_counted() -> None:
+    corpus = make(ham=30, spam=20)
+    again = make_corpus(["spam", "ham"], [corpus["text"][0], "new"])
+    corpus = pd.concat([corpus, again, again], ignore_index=True)
+    corpus.loc[0, "label"] = "ham"
+    _, metrics = split(corpus, params())
+    assert metrics["conflicting_texts"] == 1
+    assert metrics["duplicates_removed"] == 3
+    kept = deduplicate(corpus)
+    assert kept[kept["text"] == corpus["text"][0]]["label"].tolist() == ["ham"]
+
+
+@pytest.mark.parametrize("settings_", [{}, {"balance": "none"}, BOOK])
+def test_class_too_small_for_every_split_is_refused(settings_: dict[str, Any]) -> None:
+    with pytest.raises(DataError, match=r"spam: 2 messages, none in"):
+        split(make(ham=40, spam=2), params(**settings_))
+
+
+def test_class_that_duplicates_were_most_of_is_refused_with_its_count() -> None:
+    corpus = pd.concat([make(ham=40, spam=0), make_corpus(["spam"] * 30, ["win"] * 30)])
+    with pytest.raises(DataError, match="spam: 1 messages"):
+        split(corpus.reset_index(drop=True), params())
+
+
+def book_split(lines: str, seed: int) -> list[pd.DataFrame]:
+    """Return what the book's notebook does, written again from its description."""
+    frame = pd.read_csv(io.StringIO(lines), sep="\t", header=None, names=["Label", "Text"])
+    n = (frame["Label"] == "spam").sum()
+    ham = frame[frame["Label"] == "ham"].sample(n, random_state=seed)
+    both = pd.concat([ham, frame[frame["Label"] == "spam"]])
+    both["Label"] = both["Label"].map({"ham": 0, "spam": 1})
+    both = both.sample(frac=1, random_state=seed).reset_index(drop=True)
+    cuts = [int(len(both) * 0.7), int(len(both) * 0.7) + int(len(both) * 0.1)]
+    return [both[: cuts[0]], both[cuts[0] : cuts[1]], both[cuts[1] :]]
+
+
+@pytest.mark.parametrize("seed", [0, 123])
+def test_book_mode_is_the_notebook(seed: int) -> None:
+    corpus = make(ham=83, spam=41)
+    corpus.loc[5, "text"] = '"a quote that swallows'
+    corpus.loc[7, "text"] = 'the lines up to here"'
+    lines = (corpus["label"] + "\t" + corpus["text"] + "\n").str.cat()
+    frames, metrics = split(corpus, params(**BOOK, seed=seed))
+    for name, expected in zip(frames, book_split(lines, seed), strict=False):
+        assert frames[name].to_csv(index=None) == expected.to_csv(index=None)
+    assert sum(map(len, frames.values())) == 124 - 2
+    assert metrics["rows"] == 124
+
+
+def test_book_mode_balances_any_number_of_classes() -> None:
+    _, metrics = split(make(c=90, a=50, b=60), params(**BOOK))
+    assert metrics["splits"]["train"]["n"] == 105
+    assert metrics["splits"]["unused"]["classes"] == {"a": 0, "b": 10, "c": 40}
+
+
+def test_book_mode_keeps_texts_that_pandas_takes_for_missing() -> None:
+    corpus = make(ham=20, spam=20)
+    corpus.loc[3, "text"] = "null"
+    frames, _ = split(corpus, params(**BOOK))
+    assert sum((frame["Text"] == "null").sum() for frame in frames.values()) == 1
+
+
+@pytest.mark.parametrize("text", ["a\tb", "a\nb", "a\rb"])
+def test_book_mode_refuses_texts_that_are_no_lines(text: str) -> None:
+    corpus = make(ham=20, spam=20)
+    corpus.loc[3, "text"] = text
+    with pytest.raises(DataError, match=r"messages\.tsv:5"):
+        split(corpus, params(**BOOK))
+
+
+def test_book_mode_refuses_a_quote_that_never_closes() -> None:
+    corpus = make(ham=20, spam=20)
+    corpus.loc[3, "text"] = '"never closed'
+    with pytest.raises(DataError, match=r"split\.mode: stratified"):
+        split(corpus, params(**BOOK))
+
+
+def test_apportion_rounds_by_largest_remainder() -> None:
+    assert apportion(10, [Fraction(7, 10), Fraction(1, 10), Fraction(2, 10)]) == [7, 1, 2]
+    assert apportion(9, [Fraction(7, 10), Fraction(1, 10), Fraction(2, 10)]) == [6, 1, 2]
+    assert apportion(5, [Fraction(1), Fraction(1)]) == [3, 2]
+    assert apportion(0, [Fraction(0), Fraction(0)]) == [0, 0]

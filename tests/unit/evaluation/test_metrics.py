@@ -1,0 +1,171 @@
+"""Figures of one split: the same as scikit-learn's, and null where they mean nothing."""
+
+import numpy as np
+import pytest
+from scipy.special import softmax
+from sklearn import metrics as sk
+from sklearn.calibration import calibration_curve
+
+from lora_compare.errors import DataError
+from lora_compare.evaluation.metrics import (
+    calibration_bins,
+    evaluate_predictions,
+    expected_calibration_error,
+    predicted_classes,
+)
+from lora_compare.project.files import canonical_json
+
+BINARY = ["ham", "spam"]
+
+
+def make_scores(n: int, n_classes: int, seed: int = 0, dtype: type = np.float64):
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, n_classes, n)
+    logits = rng.normal(size=(n, n_classes)) + 1.5 * np.eye(n_classes)[labels]
+    return labels, softmax(logits.astype(dtype), axis=1)
+
+
+def test_binary_figures_are_those_of_scikit_learn_for_the_second_class():
+    labels, chances = make_scores(400, 2)
+    predicted = (chances[:, 1] > 0.5).astype(int)
+    figures = evaluate_predictions(labels, chances, BINARY)
+    expected = {
+        "accuracy": sk.accuracy_score(labels, predicted),
+        "f1": sk.f1_score(labels, predicted),
+        "precision": sk.precision_score(labels, predicted),
+        "recall": sk.recall_score(labels, predicted),
+        "auroc": sk.roc_auc_score(labels, chances[:, 1]),
+        "average_precision": sk.average_precision_score(labels, chances[:, 1]),
+        "log_loss": -np.log(chances[np.arange(400), labels]).mean(),
+        "brier": ((chances[:, 1] - labels) ** 2).mean(),
+    }
+    assert {name: figures[name] for name in expected} == pytest.approx(expected, rel=1e-12)
+    assert figures["n"] == 400
+    assert figures["confusion_matrix"] == sk.confusion_matrix(labels, predicted).tolist()
+    assert "per_class" not in figures
+
+
+def test_figures_of_many_classes_are_scikit_learns_macro_averages():
+    labels, chances = make_scores(600, 5, seed=1)
+    predicted = chances.argmax(axis=1)
+    names = list("vwxyz")
+    figures = evaluate_predictions(labels, chances, names)
+    expected = {
+        "f1": sk.f1_score(labels, predicted, average="macro"),
+        "precision": sk.precision_score(labels, predicted, average="macro"),
+        "recall": sk.recall_score(labels, predicted, average="macro"),
+        "auroc": sk.roc_auc_score(labels, chances, multi_class="ovr", average="macro"),
+        "average_precision": sk.average_precision_score(labels, chances, average="macro"),
+        "log_loss": sk.log_loss(labels, chances),
+        "brier": ((chances - np.eye(5)[labels]) ** 2).sum(axis=1).mean() / 2,
+    }
+    assert {name: figures[name] for name in expected} == pytest.approx(expected, rel=1e-12)
+    recalls = [figures["per_class"][name]["recall"] for name in names]
+    assert recalls == pytest.approx(sk.recall_score(labels, predicted, average=None))
+    assert [figures["per_class"][name]["n"] for name in names] == np.bincount(labels).tolist()
+
+
+def test_four_messages_by_hand():
+    labels = np.array([0, 0, 1, 1])
+    chances = np.array([[0.9, 0.1], [0.4, 0.6], [0.2, 0.8], [0.3, 0.7]])
+    figures = evaluate_predictions(labels, chances, BINARY)
+    assert figures["accuracy"] == 0.75
+    assert figures["confusion_matrix"] == [[1, 1], [0, 2]]
+    assert figures["precision"] == pytest.approx(2 / 3)
+    assert figures["recall"] == 1.0
+    assert figures["f1"] == pytest.approx(0.8)
+    assert figures["auroc"] == 1.0
+    assert figures["brier"] == pytest.approx((0.01 + 0.36 + 0.04 + 0.09) / 4)
+    # Every confidence has a bin of its own: the gaps are 0.1, 0.6, 0.2 and 0.3.
+    assert figures["ece"] == pytest.approx(1.2 / 4)
+
+
+def test_the_interval_is_the_published_one():
+    labels, chances = np.zeros(300, dtype=int), np.tile([0.9, 0.1], (300, 1))
+    chances[290:] = [0.1, 0.9]
+    low, high = evaluate_predictions(labels, chances, BINARY)["accuracy_ci95"]
+    assert (round(low, 3), round(high, 3)) == (0.940, 0.982)
+
+
+def test_calibration_bins_are_scikit_learns_and_numpys():
+    labels, chances = make_scores(500, 3, seed=2)
+    confidence, correct = chances.max(axis=1), chances.argmax(axis=1) == labels
+    bins = calibration_bins(labels, chances)
+    accuracies, confidences = calibration_curve(correct, confidence, n_bins=15)
+    filled = [b for b in bins if b["n"]]
+    assert [b["accuracy"] for b in filled] == pytest.approx(accuracies)
+    assert [b["confidence"] for b in filled] == pytest.approx(confidences)
+    assert [b["n"] for b in bins] == np.histogram(confidence, 15, (0, 1))[0].tolist()
+
+
+def test_calibration_error_is_the_naive_sum_over_bins():
+    labels, chances = make_scores(500, 4, seed=3)
+    total = 0.0
+    for b in range(15):
+        inside = [i for i in range(500) if b / 15 < chances[i].max() <= (b + 1) / 15]
+        if inside:
+            accuracy = np.mean([chances[i].argmax() == labels[i] for i in inside])
+            confidence = np.mean([chances[i].max() for i in inside])
+            total += len(inside) / 500 * abs(accuracy - confidence)
+    assert expected_calibration_error(labels, chances) == pytest.approx(total, rel=1e-12)
+
+
+def test_a_confidence_of_one_is_in_the_last_bin():
+    bins = calibration_bins(np.array([0, 1]), np.array([[1.0, 0.0], [0.5, 0.5]]), bins=10)
+    assert [b["n"] for b in bins] == [0, 0, 0, 0, 1, 0, 0, 0, 0, 1]
+    assert bins[0]["accuracy"] is None
+
+
+def test_the_lowest_class_wins_a_tie():
+    assert predicted_classes(np.array([[0.5, 0.5], [0.2, 0.8]])).tolist() == [0, 1]
+    thirds = np.full((3, 3), 1 / 3)
+    figures = evaluate_predictions(np.array([0, 1, 2]), thirds, list("abc"))
+    assert figures["confusion_matrix"] == [[1, 0, 0]] * 3
+
+
+@pytest.mark.parametrize("label", [0, 1])
+def test_figures_of_an_absent_class_are_null(label: int):
+    chances = np.array([[0.8, 0.2], [0.3, 0.7]])
+    figures = evaluate_predictions(np.array([label, label]), chances, BINARY)
+    assert figures["auroc"] is None
+    assert (figures["f1"] is None) == (figures["average_precision"] is None) == (label == 0)
+    assert figures["accuracy"] == 0.5
+    assert '"auroc": null' in canonical_json(figures)
+
+
+def test_a_macro_average_is_null_where_a_class_is_absent_and_the_others_keep_their_own():
+    labels, chances = make_scores(50, 3, seed=4)
+    labels[labels == 2] = 0
+    figures = evaluate_predictions(labels, chances, list("abc"))
+    assert figures["f1"] is None
+    assert figures["auroc"] is None
+    assert figures["per_class"]["c"] == {
+        "n": 0,
+        "f1": None,
+        "precision": None,
+        "recall": None,
+        "auroc": None,
+        "average_precision": None,
+    }
+    expected = sk.roc_auc_score(labels == 0, chances[:, 0])
+    assert figures["per_class"]["a"]["auroc"] == pytest.approx(expected)
+
+
+def test_a_class_that_is_never_predicted_has_precision_zero():
+    figures = evaluate_predictions(np.array([0, 1]), np.array([[0.9, 0.1], [0.8, 0.2]]), BINARY)
+    assert (figures["precision"], figures["recall"], figures["f1"]) == (0.0, 0.0, 0.0)
+
+
+def test_single_precision_probabilities_are_accepted():
+    labels, chances = make_scores(100, 2, dtype=np.float32)
+    assert evaluate_predictions(labels, chances, BINARY)["log_loss"] > 0
+
+
+def test_certainty_in_the_wrong_class_is_a_finite_loss():
+    figures = evaluate_predictions(np.array([1, 0]), np.array([[1.0, 0.0], [1.0, 0.0]]), BINARY)
+    assert 10 < figures["log_loss"] < 20
+
+
+def test_no_message_is_an_error():
+    with pytest.raises(DataError, match="no message"):
+        evaluate_predictions(np.array([], dtype=int), np.zeros((0, 2)), BINARY)

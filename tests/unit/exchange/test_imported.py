@@ -1,0 +1,370 @@
+"""Imported adapters: what is refused, with every difference named, and what is written."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from interchange import CLASSES, TEXTS, make_small_base, make_source
+from lora_compare.errors import CheckpointError, UserError
+from lora_compare.exchange.export import export
+from lora_compare.exchange.imported import base_problem, import_adapter
+from lora_compare.models.base import load_base
+from lora_compare.models.tokens import tokenize
+from lora_compare.params import MethodParams, TrainingParams, load_params
+from lora_compare.project.paths import Paths
+from lora_compare.training.imported import adopt
+from lora_compare.training.meters import cost_figures
+from lora_settings import lora_settings
+
+ROOT = Path(__file__).resolve().parents[3]
+TEXT = (ROOT / "recipes" / "default.yaml").read_text()
+CPU = torch.device("cpu")
+LAYER = "base_model.model.transformer.h.0.attn.c_attn"
+
+Files = tuple[dict[str, Any], dict[str, torch.Tensor]]
+
+
+@pytest.fixture(scope="module")
+def base_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models") / "base"
+    make_small_base(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def good(base_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An adapter that fits; PEFT need not be installed."""
+    folder = tmp_path_factory.mktemp("adapter")
+    settings = lora_settings(target_modules=["c_attn", "wte"], modules_to_save=["score", "ln_2"])
+    export(make_source(base_folder, settings, bias=False), "peft", folder)
+    return folder
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Paths:
+    (tmp_path / "params.yaml").write_text(TEXT)
+    return Paths(tmp_path)
+
+
+def run_import(paths: Paths, base_folder: Path, source: Path, name: str = "theirs", **more: Any):
+    params, base = load_params(paths.params), load_base(base_folder)
+    return import_adapter(paths, params, base, more.pop("classes", CLASSES), source, name, **more)
+
+
+def changed(good: Path, folder: Path, change: Callable[[Any, Any], None]) -> Path:
+    """Return a copy of the adapter after `change(config, tensors)`."""
+    config = json.loads((good / "adapter_config.json").read_text())
+    tensors = load_file(good / "adapter_model.safetensors")
+    change(config, tensors)
+    folder.mkdir()
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    save_file(tensors, folder / "adapter_model.safetensors")
+    return folder
+
+
+def refused(paths: Paths, base_folder: Path, source: Path, **more: Any) -> str:
+    """Return the message of the refusal, which leaves everything as it was."""
+    before = sorted(paths.root.rglob("*"))
+    with pytest.raises(UserError) as caught:
+        run_import(paths, base_folder, source, **more)
+    assert paths.params.read_text() == TEXT
+    assert sorted(paths.root.rglob("*")) == before
+    return str(caught.value)
+
+
+def test_an_import_copies_the_adapter_and_adds_a_method(
+    project: Paths, base_folder: Path, good: Path
+) -> None:
+    imported = run_import(project, base_folder, good)
+    target = project.root / "inputs/adapters/theirs"
+    names = ("adapter_config.json", "adapter_model.safetensors")
+    for name in names:
+        assert (target / name).read_bytes() == (good / name).read_bytes()
+    assert sorted(p.name for p in target.iterdir()) == [*names, "import.json"]
+    method = load_params(project.params).method("theirs")
+    assert method.trainable == "imported"
+    assert method.adapter == "inputs/adapters/theirs"
+    stored = load_file(good / "adapter_model.safetensors")
+    assert imported.trainable == sum(tensor.numel() for tensor in stored.values())
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (lambda c, t: c.update(peft_type="LOHA"), ["peft_type: LOHA"]),
+        (lambda c, t: c.update(task_type="CAUSAL_LM"), ["task_type: CAUSAL_LM"]),
+        (
+            lambda c, t: c.update(
+                lora_bias=True,
+                layer_replication=[[0, 1]],
+                trainable_token_indices=[3],
+                target_parameters=["x"],
+                use_qalora=True,
+                some_new_setting={"a": 1},
+            ),
+            [
+                "lora_bias: True",
+                "layer_replication: [[0, 1]]",
+                "trainable_token_indices: [3]",
+                "target_parameters: ['x']",
+                "use_qalora: True",
+                "some_new_setting: {'a': 1}",
+            ],
+        ),
+        (lambda c, t: c.update(init_lora_weights="pissa"), ["init_lora_weights: 'pissa' changes"]),
+        (lambda c, t: c.update(r="8", bias="some"), ["r: Input should be", "bias: Input should"]),
+        (lambda c, t: c.pop("lora_alpha"), ["lora_alpha: Field required"]),
+        (lambda c, t: c.update(rank_pattern={"(c_attn": 2}), ["rank_pattern", "'(c_attn'"]),
+        (
+            lambda c, t: c.update(rank_pattern={"c_attn": 5}),
+            [f"{LAYER}.lora_A.weight: shape (6, 24), rank and model ask for (5, 24)"],
+        ),
+        (
+            lambda c, t: t.update({f"{LAYER}.lora_B.weight": torch.zeros(24, 6)}),
+            [f"{LAYER}.lora_B.weight: shape (24, 6), rank and model ask for (72, 6)"],
+        ),
+        (lambda c, t: t.pop(f"{LAYER}.lora_A.weight"), [f"{LAYER}.lora_A.weight: missing"]),
+        (lambda c, t: c.update(use_dora=True), [f"{LAYER}.lora_magnitude_vector: missing"]),
+        (
+            lambda c, t: t.update({f"{LAYER}.lora_magnitude_vector": torch.ones(72)}),
+            ["use_dora is false"],
+        ),
+        (
+            lambda c, t: t.update({LAYER.replace(".0.", ".7.") + ".lora_A.weight": t.popitem()[1]}),
+            ["h.7.attn.c_attn.lora_A.weight: no part of an adapter"],
+        ),
+        (lambda c, t: t.update({"score.weight": torch.zeros(3, 24)}), ["score.weight: no part"]),
+        (lambda c, t: t.pop("base_model.model.score.weight"), ["score.weight: missing"]),
+        (
+            lambda c, t: t.update({"base_model.model.score.weight": torch.zeros(2, 24)}),
+            ["score.weight: 2 classes, the data has 3 (ham, spam, urgent)"],
+        ),
+        (
+            lambda c, t: t.update({"base_model.model.score.weight": torch.zeros(3, 25)}),
+            ["score.weight: shape (3, 25)"],
+        ),
+        (
+            lambda c, t: t.pop("base_model.model.transformer.h.0.ln_2.bias"),
+            ["h.0.ln_2.bias: missing beside"],
+        ),
+        (
+            lambda c, t: t.update({f"{LAYER}.base_layer.bias": torch.zeros(72)}),
+            ["c_attn.bias: not trained with bias: none"],
+        ),
+        (
+            lambda c, t: t.update({f"{LAYER}.base_layer.weight": torch.zeros(24, 72)}),
+            ["c_attn.weight: its layer has an adapter as well"],
+        ),
+        (lambda c, t: c["modules_to_save"].append("ln_f"), ["modules_to_save: ln_f is not in"]),
+        (
+            lambda c, t: [t.pop(key) for key in list(t) if "lora_" in key],
+            ["no layer is adapted"],
+        ),
+        (
+            lambda c, t: t.update(
+                {"base_model.model.transformer.h.0.ln_2.modules_to_save.bias": torch.ones(24)}
+            ),
+            ["ln_2.modules_to_save.bias: another value"],
+        ),
+    ],
+)
+def test_an_adapter_that_does_not_fit_is_refused_with_its_differences(
+    project: Paths,
+    base_folder: Path,
+    good: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    change: Callable[[Any, Any], None],
+    expected: list[str],
+) -> None:
+    source = changed(good, tmp_path_factory.mktemp("changed") / "adapter", change)
+    message = refused(project, base_folder, source)
+    for part in expected:
+        assert part in message
+
+
+def test_the_bases_own_embeddings_beside_an_adapter_of_theirs_are_left_out(
+    project: Paths, base_folder: Path, good: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    table = load_base(base_folder).gpt.wte.weight.detach()
+    key = "base_model.model.transformer.wte.base_layer.weight"
+    folder = tmp_path_factory.mktemp("embeddings")
+    same = changed(good, folder / "same", lambda c, t: t.update({key: table.clone()}))
+    other = changed(good, folder / "other", lambda c, t: t.update({key: table + 1}))
+    assert "its layer has an adapter as well" in refused(project, base_folder, other)
+    expected = run_import(project, base_folder, good, name="plain").trainable
+    assert run_import(project, base_folder, same).trainable == expected
+
+
+def test_every_difference_is_named_at_once(
+    project: Paths, base_folder: Path, good: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    def change(config: Any, tensors: Any) -> None:
+        tensors.pop("base_model.model.score.weight")
+        tensors.pop(f"{LAYER}.lora_A.weight")
+        tensors["base_model.model.extra"] = torch.zeros(1)
+
+    source = changed(good, tmp_path_factory.mktemp("changed") / "adapter", change)
+    message = refused(project, base_folder, source)
+    assert "3 differences" in message
+
+
+def test_a_pickle_is_never_opened(project: Paths, base_folder: Path, tmp_path: Path) -> None:
+    source = tmp_path / "pickled"
+    source.mkdir()
+    (source / "adapter_config.json").write_text("{}")
+    (source / "adapter_model.bin").write_bytes(b"\x80")
+    assert "a pickle, which is never opened" in refused(project, base_folder, source)
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"), [("{", "no JSON"), ("[]", "no JSON object"), ("\xff", "no JSON")]
+)
+def test_settings_that_are_no_json_object_are_refused(
+    project: Paths, base_folder: Path, good: Path, tmp_path: Path, content: str, expected: str
+) -> None:
+    source = changed(good, tmp_path / "adapter", lambda c, t: None)
+    (source / "adapter_config.json").write_bytes(content.encode("latin-1"))
+    assert expected in refused(project, base_folder, source)
+
+
+def test_a_name_of_the_hub_is_explained(project: Paths, base_folder: Path) -> None:
+    assert "hf download" in refused(project, base_folder, Path("someone/gpt2-spam-lora"))
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("LORA", "has a method 'LORA' already"),
+        ("baseline", "taken by a file of the pipeline"),
+        ("../x", "becomes a file name"),
+    ],
+)
+def test_a_name_that_is_taken_or_no_file_name_is_refused(
+    project: Paths, base_folder: Path, good: Path, name: str, expected: str
+) -> None:
+    assert expected in refused(project, base_folder, good, name=name)
+
+
+def test_wrong_classes_are_refused(project: Paths, base_folder: Path, good: Path) -> None:
+    message = refused(project, base_folder, good, rows=["spam", "ham"])
+    assert "ham, spam, urgent" in message
+
+
+def test_another_order_of_the_classes_is_kept_with_the_method(
+    project: Paths, base_folder: Path, good: Path
+) -> None:
+    rows = ["urgent", "ham", "spam"]
+    run_import(project, base_folder, good, rows=rows)
+    assert load_params(project.params).method("theirs").classes == rows
+
+
+def test_another_adapter_in_its_place_is_kept(
+    project: Paths, base_folder: Path, good: Path
+) -> None:
+    target = project.adapter("theirs")
+    target.mkdir(parents=True)
+    (target / "adapter_config.json").write_text("{}")
+    assert f"rm -r {target}" in refused(project, base_folder, good)
+
+
+def test_an_adapter_can_be_imported_from_its_place(
+    project: Paths, base_folder: Path, good: Path
+) -> None:
+    target = project.adapter("theirs")
+    run_import(project, base_folder, good)
+    project.params.write_text(TEXT)
+    (target / "README.md").write_text("a model card")
+    run_import(project, base_folder, target)
+    assert (target / "README.md").exists()
+
+
+def test_nothing_is_copied_when_params_cannot_be_written(
+    project: Paths, base_folder: Path, good: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError("read-only")
+
+    monkeypatch.setattr("lora_compare.exchange.imported.write_text", fail)
+    with pytest.raises(OSError, match="read-only"):
+        run_import(project, base_folder, good)
+    assert not project.adapter("theirs").exists()
+
+
+def test_the_named_base_must_be_the_base_here(
+    base_folder: Path, good: Path, tmp_path: Path
+) -> None:
+    base = load_base(base_folder)
+    assert base_problem(None, base, tmp_path) == ""
+    assert base_problem("anywhere", base, good) == ""  # good/base holds the same weights
+    assert "the base model here is random gpt2-nano" in base_problem("gpt2", base, tmp_path)
+    assert "is not here to be compared" in base_problem("someone/model", base, tmp_path)
+    make_small_base(tmp_path / "mine")
+    other = load_file(good / "base" / "model.safetensors")
+    other["transformer.ln_f.bias"] += 1
+    (tmp_path / "base").mkdir()
+    save_file(other, tmp_path / "base" / "model.safetensors")
+    assert "not those of models/base" in base_problem("anywhere", base, tmp_path)
+    description = {**base.description, "name": "gpt2-medium", "weights": "pretrained"}
+    medium = type(base)(base.gpt, base.encoding, description)
+    assert base_problem("openai-community/gpt2-medium", medium, tmp_path) == ""
+    assert "pretrained gpt2-medium" in base_problem("openai-community/gpt2", medium, tmp_path)
+
+
+def adopt_imported(project: Paths, base_folder: Path, method: MethodParams | None = None):
+    base = load_base(base_folder)
+    split = tokenize(base.encoding, pd.DataFrame({"Label": [0, 1, 2, 1], "Text": TEXTS}))
+    return adopt(
+        project.root,
+        method or load_params(project.params).method("theirs"),
+        base,
+        CLASSES,
+        {"train": split, "validation": split},
+        TrainingParams(epochs=1, batch_size=1, seed=1),
+        CPU,
+    )
+
+
+def test_an_adopted_method_has_one_evaluation_and_costs_nothing(
+    project: Paths, base_folder: Path, good: Path
+) -> None:
+    imported = run_import(project, base_folder, good)
+    _, result, method, count = adopt_imported(project, base_folder)
+    assert [row.step for row in result.history] == [0]
+    assert method.lora == imported.settings
+    base = load_base(base_folder).gpt
+    assert count.trainable == imported.trainable
+    assert count.total == sum(p.numel() for p in base.parameters()) + 3 * 24 + imported.factors
+    cost = cost_figures(result.seconds, result.examples, result.tokens, CPU, torch.float32)
+    assert cost["train_seconds"] == 0.0
+    assert {cost[k] for k in cost if k.endswith(("_second", "_bytes"))} == {None}
+
+
+@pytest.mark.parametrize("name", ["adapter_model.safetensors", "adapter_config.json"])
+def test_a_changed_or_missing_adapter_is_refused(
+    project: Paths, base_folder: Path, good: Path, name: str
+) -> None:
+    run_import(project, base_folder, good)
+    file = project.adapter("theirs") / name
+    file.write_bytes(file.read_bytes() + b" ")
+    with pytest.raises(CheckpointError, match="sha256"):
+        adopt_imported(project, base_folder)
+    file.unlink()
+    with pytest.raises(CheckpointError, match="dvc add inputs/adapters/theirs"):
+        adopt_imported(project, base_folder)
+
+
+def test_another_base_than_at_the_import_is_refused(
+    project: Paths, base_folder: Path, good: Path
+) -> None:
+    run_import(project, base_folder, good)
+    record = project.adapter("theirs") / "import.json"
+    record.write_text(re.sub('"sha256": "..', '"sha256": "zz', record.read_text()))
+    with pytest.raises(CheckpointError, match="base model"):
+        adopt_imported(project, base_folder)

@@ -1,0 +1,100 @@
+"""The model before fine-tuning tells by a continued prompt what weights it has."""
+
+import io
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+
+from lora_compare.compute.seeding import seeded
+from lora_compare.models import base as base_module
+from lora_compare.models.base import (
+    NEW_TOKENS,
+    PROMPT,
+    PUBLISHED_CONTINUATIONS,
+    load_base,
+    make_base,
+    save_base,
+    say_continuation,
+)
+from lora_compare.models.checkpoints import FetchedCheckpoint
+from lora_compare.models.generation import continuation
+from lora_compare.models.network import GPT, GPTConfig, initialise
+from lora_compare.models.tokenizer import gpt2_encoding, train_encoding
+from lora_compare.models.weights import gpt2_state_dict, save_state
+from lora_compare.params import ModelParams, PretrainingParams
+from lora_compare.project.files import read_json
+from lora_compare.project.progress import Progress
+
+CPU = torch.device("cpu")
+TEXTS = ["every effort moves the world", "£5 prize, call now"] * 4
+NANO = ModelParams(
+    name="gpt2-nano",
+    weights="random",
+    pretraining=PretrainingParams(vocabulary_size=300, steps=1),
+)
+SMALL = ModelParams(name="gpt2-small", weights="pretrained")
+
+
+@pytest.fixture
+def tiny_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A gpt2-small of a few thousand random weights in the place of the published one."""
+    encoding = train_encoding(TEXTS, 300)
+    config = GPTConfig(encoding.n_vocab, 64, 2, 2, 8)
+    with seeded(3):
+        stored = gpt2_state_dict(initialise(GPT(config)).state_dict())
+    save_state(tmp_path / "model.safetensors", stored)
+    fetched = FetchedCheckpoint(tmp_path / "model.safetensors", {"repository": "here"})
+    monkeypatch.setitem(base_module.CONFIGS, "gpt2-small", config)
+    monkeypatch.setattr(base_module, "gpt2_encoding", lambda: encoding)
+    monkeypatch.setattr(base_module, "fetch_checkpoint", lambda name, progress: fetched)
+
+
+def said_about(model: ModelParams) -> str:
+    printed = io.StringIO()
+    base = make_base(model, TEXTS, CPU)
+    say_continuation(base, Progress(console=Console(file=printed)))
+    return printed.getvalue()
+
+
+def test_config_holds_how_the_model_continues_the_prompt(tmp_path: Path) -> None:
+    save_base(make_base(NANO, TEXTS, CPU), tmp_path)
+    loaded = load_base(tmp_path)
+    text = continuation(loaded.gpt, loaded.encoding, PROMPT, NEW_TOKENS)
+    recorded = read_json(tmp_path / "config.json")["continuation"]
+    assert recorded == {"prompt": "Every effort moves you", "text": text}
+
+
+def test_random_weights_are_reported_without_a_verdict() -> None:
+    said = said_about(NANO)
+    assert said.startswith("'Every effort moves you' goes on with ")
+    assert "WRONG" not in said
+    assert said.count("\n") == 1
+
+
+def test_pretrained_weights_that_write_another_text_are_called_wrong(tiny_checkpoint: None) -> None:
+    said = said_about(SMALL)
+    assert "WRONG" in said
+    assert repr(PUBLISHED_CONTINUATIONS["gpt2-small"]) in said
+
+
+def test_pretrained_weights_that_write_the_published_text_are_not(
+    tiny_checkpoint: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = make_base(SMALL, TEXTS, CPU).description["continuation"]["text"]
+    monkeypatch.setitem(PUBLISHED_CONTINUATIONS, "gpt2-small", text)
+    assert "WRONG" not in said_about(SMALL)
+
+
+def test_random_weights_of_a_known_size_are_not_called_wrong(tiny_checkpoint: None) -> None:
+    assert "WRONG" not in said_about(ModelParams(name="gpt2-small", weights="random"))
+
+
+@pytest.mark.real_data
+def test_published_text_has_as_many_tokens_as_are_written(
+    assets: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(assets / "tiktoken_cache"))
+    encoding = gpt2_encoding()
+    assert len(encoding.encode(PUBLISHED_CONTINUATIONS["gpt2-small"])) == NEW_TOKENS

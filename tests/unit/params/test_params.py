@@ -1,0 +1,189 @@
+"""params.yaml: every rule is enforced, and every mistake is reported at once."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lora_compare.errors import ParamsError
+from lora_compare.params import LoraParams, Params, load_params, parse_params
+
+ROOT = Path(__file__).resolve().parents[3]
+TEXT = (ROOT / "recipes" / "default.yaml").read_text()
+
+
+def edited(*replacements: tuple[str, str]) -> str:
+    text = TEXT
+    for old, new in replacements:
+        assert old in text, old
+        text = text.replace(old, new, 1)
+    return text
+
+
+def mistakes(text: str) -> str:
+    with pytest.raises(ParamsError) as caught:
+        parse_params(text)
+    return str(caught.value)
+
+
+RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.name)
+def test_recipes_are_valid(path: Path) -> None:
+    assert isinstance(load_params(path), Params)
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.name)
+def test_recipes_spell_out_every_default(path: Path) -> None:
+    params = load_params(path)
+
+    def unset(section: object, path: str = "") -> list[str]:
+        fields = type(section).model_fields
+        missing = [f"{path}{n}" for n in set(fields) - section.model_fields_set]
+        if isinstance(section, LoraParams):  # its many rare settings stand in README.md
+            missing = []
+        for name in section.model_fields_set:
+            value = getattr(section, name)
+            if hasattr(value, "model_fields_set"):
+                missing += unset(value, f"{path}{name}.")
+        return missing
+
+    assert unset(params) == []
+
+
+def test_settings_are_flat_under_dotted_keys_with_or_without_defaults() -> None:
+    text = edited(("bias: none", "bias: none\n      rank_pattern: {q_proj: 4}"))
+    params = parse_params(text)
+    flat, chosen = params.flat(), params.flat(defaults=False)
+    assert flat["model.pretraining.vocabulary_size"] == 2048
+    assert flat["methods.lora.lora.rank_pattern"] == {"q_proj": 4}
+    assert flat["methods.full.lora"] is None
+    assert flat["methods.lora.lora.use_dora"] is False
+    assert chosen["methods.lora.lora.r"] == 16
+    assert "methods.lora.lora.use_dora" not in chosen
+
+
+def test_every_mistake_is_reported_at_once() -> None:
+    message = mistakes(
+        edited(("train: 0.7", "train: 7"), ("epochs: 5", "epoch: 5"), ("r: 16", "r: -3"))
+    )
+    assert "4 mistakes" in message
+    assert "split.train: should be less than 1, not 7" in message
+    assert "training.epochs: missing" in message
+    assert "training.epoch: unknown key" in message
+    assert "methods.lora.lora.r: should be greater than or equal to 1, not -3" in message
+
+
+def test_a_number_that_yaml_reads_as_text_is_explained() -> None:
+    assert "write 2.0e-4" in mistakes(edited(("2.0e-4", "2e-4")))
+    assert "write 8.0e+4" in mistakes(edited(("2.0e-3", "8e4")))
+
+
+@pytest.mark.parametrize("rate", [5e-05, 1.5e-05, 1e-100])
+def test_a_number_as_dvc_exp_run_writes_it_is_one(rate: float) -> None:
+    params = parse_params(edited(("2.0e-4", repr(rate))))
+    assert params.method("full").learning_rate == rate
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("epochs: 5", "epochs: 5.0", "training.epochs: should be a valid integer, not 5.0"),
+        ("epochs: 5", "epochs: true", "training.epochs"),
+        ("batch_size: 8", "batch_size: 0", "training.batch_size"),
+        ("bias: true", "bias: 1", "classifier.bias"),
+        ("learning_rate: 2.0e-4", "learning_rate: .nan", "methods.full.learning_rate"),
+        ("learning_rate: 2.0e-4", "learning_rate: .inf", "methods.full.learning_rate"),
+        ("validation: 0.1", "validation: 0.3", "must leave room for a test split"),
+        ("mode: stratified", "mode: appendix_e", "needs deduplicate: none"),
+        ("position: last_token", "position: last", "classifier.position"),
+        ("trainable: all", "trainable: lora", "needs a section lora"),
+        ("trainable: lora", "trainable: all", "goes with trainable: lora"),
+        ("  full:\n", "  ../full:\n", "becomes a file name"),
+        ("  full:\n", "  baseline:\n", "taken by a file of the pipeline"),
+        ("  full:\n", "  full_cost:\n", "taken by a file of the pipeline"),
+        ("  full:\n", "  LORA:\n", "differ in more than upper and lower case"),
+        ("  full:\n", "  lora:\n", "stands twice"),
+        ("sha256: null", "sha256: abc", "data.sha256"),
+        ("lora_dropout: 0.0", "lora_dropout: 1.0", "methods.lora.lora.lora_dropout"),
+        ("target_modules: all-linear", "target_modules: []", "target_modules"),
+        ("target_modules: all-linear", "target_modules: '(q_proj'", "is no regular expression"),
+        ("bias: none", "bias: none\n      rank_pattern: {'*': 4}", "'*' is no regular expression"),
+        (
+            "bias: none",
+            "bias: none\n      quantization: nf4\n      init_lora_weights: pissa",
+            "needs the exact weights",
+        ),
+        (
+            "target_modules: all-linear",
+            "target_modules: .*q_proj\n      layers_to_transform: [0]",
+            "a regular expression names the blocks itself",
+        ),
+        ("bias: none", "bias: none\n      layers_to_transform: [-1]", "layers_to_transform"),
+        ("bias: none", "bias: none\n      init_lora_weights: loftq", "init_lora_weights"),
+    ],
+)
+def test_a_value_outside_the_rules_is_refused_with_its_key(
+    old: str, new: str, expected: str
+) -> None:
+    assert expected in mistakes(edited((old, new)))
+
+
+@pytest.mark.parametrize("empty", ["", " {}", " null"])
+def test_empty_methods_are_refused_in_words_of_this_project(empty: str) -> None:
+    head, tail = TEXT.split("methods:")
+    message = mistakes(f"{head}methods:{empty}\n\ntracking:" + tail.split("tracking:")[1])
+    assert "methods: name at least one method" in message
+    assert "ictionary" not in message
+
+
+def test_whole_numbers_are_accepted_where_fractions_are() -> None:
+    params = parse_params(edited(("weight_decay: 0.1\n    lora", "weight_decay: 0\n    lora")))
+    assert params.method("lora").weight_decay == 0.0
+
+
+def test_parameters_cannot_be_changed_after_reading() -> None:
+    params = parse_params(TEXT)
+    with pytest.raises(ValueError, match="frozen"):
+        params.training.epochs = 9
+
+
+def test_an_unknown_method_is_named_with_those_there_are() -> None:
+    with pytest.raises(ParamsError, match="full, lora"):
+        parse_params(TEXT).method("lora_r4")
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"a: [", b"", b"- 1", b"a: 1\n\x00"])
+def test_a_file_that_is_no_mapping_in_yaml_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_bytes(content)
+    with pytest.raises(ParamsError):
+        load_params(path)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ParamsError, match=r"params\.yaml"):
+        load_params(tmp_path / "params.yaml")
+
+
+LINES = TEXT.splitlines()
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.integers(0, len(LINES) - 1),
+    st.one_of(
+        st.text(max_size=20),
+        st.sampled_from(["null", "-1", "1e999", "[]", "{a: 1}", "!!python/none", "&a *a", "yes"]),
+    ),
+)
+def test_any_edited_line_is_accepted_or_refused_cleanly(number: int, value: str) -> None:
+    lines = LINES.copy()
+    lines[number] = lines[number].split(":")[0] + ": " + value
+    try:
+        outcome = str(parse_params("\n".join(lines)))
+    except ParamsError as error:
+        outcome = str(error)
+    assert outcome
