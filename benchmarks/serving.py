@@ -18,10 +18,10 @@ from rich.console import Console
 
 from lora_compare.comparison.formats import size
 from lora_compare.models.base import Base, load_base, make_base, save_base
+from lora_compare.models.methods import choose_trainable, save_method, untuned
 from lora_compare.models.network import Classifier
 from lora_compare.params import ClassifierParams, LoraParams, MethodParams, ModelParams
 from lora_compare.serving.classifiers import Classifiers, load_classifiers
-from lora_compare.training.methods import choose_trainable, save_method, untuned
 
 TEXT = "You won a tablet! To collect your prize call 09098790503 today"
 TEXTS_FOR_TOKENS = [f"{TEXT} {number}" for number in range(300)]

@@ -13,7 +13,9 @@ def main(paths: Paths, params: Params, progress: Progress) -> None:
     from lora_compare.compute.seeding import make_deterministic
     from lora_compare.models.base import make_base, save_base, say_continuation
     from lora_compare.models.tokens import tokenize, write_examples
+    from lora_compare.project.checksums import seal
     from lora_compare.project.corpus import read_split
+    from lora_compare.project.files import write_json
     from lora_compare.project.provenance import provenance
 
     make_deterministic(params.model.seed, params.threads)
@@ -25,10 +27,12 @@ def main(paths: Paths, params: Params, progress: Progress) -> None:
     origin = provenance(paths, params, "base_model", sources, device)
     texts = [text for name in ("unused", "train") for text in splits[name]["Text"]]
     with progress.work("make the base model"):
-        base = save_base(make_base(params.model, texts, device, progress), paths.base, origin)
+        base = save_base(make_base(params.model, texts, device, progress), paths.base)
     with progress.work("tokenize the splits"):
         for name in SPLITS:
             write_examples(paths.tokens(name), tokenize(base.encoding, splits[name]))
+    write_json(paths.base_report / "provenance.json", origin)
+    seal(paths.tokens("train").parent, paths.base_report)
     progress.say(f"{params.model.name}: {base.description['parameters']:,} parameters")
     say_continuation(base, progress)
 

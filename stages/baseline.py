@@ -64,7 +64,7 @@ def main(paths: Paths, params: Params, progress: Progress) -> None:
     write_json(paths.metrics("baseline"), metrics)
     for kind, results in {"untuned": untuned_results, "tfidf": tfidf_results}.items():
         write_csv(paths.predictions(kind), results.predictions)
-        seal(paths.predictions(kind))
+        seal(paths.evaluated(kind))
         progress.say(f"{kind}: test accuracy {results.figures['test']['accuracy']:.2%}")
 
 

@@ -9,9 +9,12 @@ from lora_compare.project.progress import Progress
 @stage("compare")
 def main(paths: Paths, params: Params, progress: Progress) -> None:
     """Read what the methods did, test every pair, write the comparison and its report."""
+    from lora_compare.comparison.evidence import remove_leftovers
     from lora_compare.comparison.verdict import headline
     from lora_compare.report.page import write_comparison
 
+    for folder in remove_leftovers(paths, params):
+        progress.say(f"removed {folder.relative_to(paths.root)}: no method of params.yaml")
     # The command `lora-compare report` does the same: it must write the same bytes.
     comparison = write_comparison(paths, params, progress)
     progress.say(headline(comparison))

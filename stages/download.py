@@ -20,7 +20,7 @@ def main(paths: Paths, params: Params, progress: Progress) -> None:
         require_fit(params, len(provenance["classes"]))
         write_messages(paths.messages, corpus)
     write_json(paths.provenance, provenance | {"messages_sha256": sha256(paths.messages)})
-    seal(paths.provenance)
+    seal(paths.raw)
     counts = ", ".join(f"{n:,} {name}" for name, n in provenance["classes"].items())
     progress.say(f"{len(corpus):,} messages from {provenance['source']}: {counts}")
 

@@ -19,6 +19,7 @@ def main(paths: Paths, params: Params, progress: Progress, method: str, live: Tr
     from lora_compare.compute.precision import choose_precision
     from lora_compare.compute.seeding import make_deterministic
     from lora_compare.models.base import load_base
+    from lora_compare.models.methods import save_method
     from lora_compare.models.tokens import read_examples
     from lora_compare.project.checksums import seal
     from lora_compare.project.corpus import read_classes
@@ -29,7 +30,6 @@ def main(paths: Paths, params: Params, progress: Progress, method: str, live: Tr
     from lora_compare.training.history import Evaluation, columns
     from lora_compare.training.imported import adopt
     from lora_compare.training.meters import cost_figures
-    from lora_compare.training.methods import save_method
 
     settings = params.method(method)
     training = params.training
@@ -70,13 +70,14 @@ def main(paths: Paths, params: Params, progress: Progress, method: str, live: Tr
 
     dtype = choose_precision(training.precision, device, base.gpt.config.n_embd)
     cost = cost_figures(result.seconds, result.examples, result.tokens, device, dtype)
-    save_method(paths.model(method), classifier, settings, training.seed, base, count, origin)
+    save_method(paths.model(method), classifier, settings, training.seed, base, count)
     write_csv(paths.history(method), columns(result.history))
     write_json(paths.cost(method), cost)
     # Where it ran, for the report: in the metrics it would be a wide column of DVC's tables.
     environment = {key: origin[key] for key in ENVIRONMENT}
     write_json(paths.cost_copy(method), {**cost, "environment": environment})
-    seal(paths.history(method), paths.cost_copy(method))
+    write_json(paths.training(method) / "provenance.json", origin)
+    seal(paths.training(method))
     paths.checkpoint(method).unlink(missing_ok=True)
     done = f"trained {result.examples} examples in {result.seconds:.1f} s"
     progress.say(f"{method}: {done if result.examples else 'imported, nothing to train'}")

@@ -109,7 +109,7 @@ def write_inputs(
     write_split(paths.split("train"), _training(texts, labels))
     source = {"source": "bundled", "sha256": "5e" * 32, "bytes": 1234, "rows": 5574}
     write_json(paths.provenance, source)
-    seal(paths.provenance)
+    seal(paths.raw, paths.splits)
     return paths, params
 
 
@@ -120,7 +120,7 @@ def make_wrong(paths: Paths, methods: Sequence[str], n: int) -> None:
         text = file.read_text(encoding="utf-8")
         text = text.replace(",ham,ham,", ",ham,spam,", n).replace(",spam,spam,", ",spam,ham,", n)
         file.write_text(text, encoding="utf-8")
-        seal(file)
+        seal(file.parent)
 
 
 def _training(texts: Sequence[str], labels: np.ndarray[Any, Any]) -> pd.DataFrame:
@@ -164,7 +164,7 @@ def _write_method(
     write_json(paths.cost_copy(name), cost)
     paths.history(name).parent.mkdir(parents=True, exist_ok=True)
     _history(seed).to_csv(paths.history(name), index=False)
-    seal(paths.evaluation(name), paths.cost_copy(name), paths.history(name))
+    seal(paths.evaluated(name), paths.training(name))
 
 
 def _figures(
@@ -225,7 +225,7 @@ def _write_predictions(
     )
     paths.predictions(name).parent.mkdir(parents=True, exist_ok=True)
     frame.to_csv(paths.predictions(name), index=False)
-    seal(paths.predictions(name))
+    seal(paths.evaluated(name))
 
 
 def _split(n: int, labels: np.ndarray[Any, Any], classes: Sequence[str]) -> dict[str, Any]:

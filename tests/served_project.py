@@ -5,9 +5,9 @@ from pathlib import Path
 import torch
 
 from lora_compare.models.base import load_base, make_base, save_base
+from lora_compare.models.methods import choose_trainable, save_method, untuned
 from lora_compare.params import ClassifierParams, MethodParams, ModelParams, PretrainingParams
 from lora_compare.project.paths import Paths
-from lora_compare.training.methods import choose_trainable, save_method, untuned
 from lora_settings import lora_settings
 
 CLASSES = ["ham", "spam"]

@@ -457,7 +457,7 @@ def base_model(
         path = folder / "data" / "splits" / f"{split}.csv"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("Label,Text\n0,hello\n1,win\n")
-        seal(path)
+        seal(path.parent)
     monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(assets / "tiktoken_cache"))
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)

@@ -305,7 +305,7 @@ def test_row_23_other_data_do_not_use_the_checkpoint(project: Callable[[], Path]
     tokens = folder / "data" / "tokens" / "train.safetensors"
     examples = read_examples(tokens)
     write_examples(tokens, examples.take(range(len(examples))[::-1]))
-    seal(tokens)
+    seal(tokens.parent)
     changed = finetune(folder, "lora")
     assert changed.returncode == 0, changed.stderr
     assert "the checkpoint of step 5 is not used: train was " in changed.stderr

@@ -20,13 +20,13 @@ from lora_compare import tracking
 from lora_compare.cli import main
 from lora_compare.comparison.formats import percent_interval
 from lora_compare.models.base import load_base
+from lora_compare.models.methods import load_method
 from lora_compare.params import MethodParams
 from lora_compare.project.files import read_json, write_json
 from lora_compare.project.progress import SILENT
 from lora_compare.serving.packaging import REQUIREMENTS, requirements
 from lora_compare.serving.registry import FIGURES
 from lora_compare.tracking.store import quietly
-from lora_compare.training.methods import load_method
 from mlflow_servers import real_server
 from pipeline.imports import PACKAGE, SOURCE, closure
 from served_project import METHODS, write_method, write_models

@@ -70,7 +70,7 @@ def test_the_base_model_learns_nothing_from_what_it_is_evaluated_on(
     for name in ("validation", "test"):
         split = other / "data" / "splits" / f"{name}.csv"
         split.write_text(split.read_text() + "0,another text that nobody has read before\n")
-        seal(split)
+        seal(split.parent)
     monkeypatch.chdir(other)
     monkeypatch.setenv("LORA_COMPARE_TRACKING", "off")
     assert run("base_model").exit_code == 0
@@ -92,7 +92,7 @@ def test_tokens_of_another_split_stop_an_evaluation(
     other = shutil.copytree(project, tmp_path / "other")
     split = other / "data" / "splits" / "test.csv"
     split.write_text(split.read_text() + "0,another text\n")
-    seal(split)
+    seal(split.parent)
     monkeypatch.chdir(other)
     monkeypatch.setenv("LORA_COMPARE_TRACKING", "off")
     for stage in (["baseline"], ["evaluate", "full"]):

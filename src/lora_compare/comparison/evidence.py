@@ -2,8 +2,10 @@
 
 import io
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -89,6 +91,24 @@ class Evidence:
     def texts(self) -> list[str]:
         """The test messages, in the order of every prediction."""
         return [str(text) for text in self.methods[0].predictions["text"]]
+
+
+def remove_leftovers(paths: Paths, params: Params) -> list[Path]:
+    """Delete what methods left that are no longer in params.yaml; return the deleted folders.
+
+    DVC cannot list the methods as dependencies of `compare`, so that it depends on the folders of
+    all: what is left over in them would be part of its inputs for ever.
+
+    Args:
+        paths: The project.
+        params: Its parameters.
+    """
+    known = {*params.methods, *BASELINES}
+    folders = [*paths.training().glob("*"), *paths.evaluated().glob("*")]
+    left = sorted(folder for folder in folders if folder.is_dir() and folder.name not in known)
+    for folder in left:
+        shutil.rmtree(folder)
+    return left
 
 
 def load_evidence(paths: Paths, params: Params) -> Evidence:

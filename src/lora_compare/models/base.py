@@ -1,7 +1,7 @@
 """The model before any fine-tuning: made or fetched once, then read by every method."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -158,13 +158,12 @@ class _Uninitialised(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def save_base(base: Base, folder: Path, provenance: Mapping[str, Any] | None = None) -> Base:
+def save_base(base: Base, folder: Path) -> Base:
     """Write `base` to `folder` as config.json, model.safetensors and tokenizer.json, and seal it.
 
     Args:
         base: The model.
         folder: Where to write.
-        provenance: The content of provenance.json; None writes none.
 
     Returns:
         `base` with the weights' sha256 in its description.
@@ -173,8 +172,6 @@ def save_base(base: Base, folder: Path, provenance: Mapping[str, Any] | None = N
     save_encoding(base.encoding, folder / "tokenizer.json")
     description = {**base.description, "sha256": sha256(folder / "model.safetensors")}
     write_json(folder / "config.json", description)
-    if provenance is not None:
-        write_json(folder / "provenance.json", provenance)
     seal(folder)
     return replace(base, description=description)
 

@@ -12,7 +12,7 @@ from lora_compare.errors import DataError
 from lora_compare.models.batches import Examples
 from lora_compare.models.tokenizer import encode_all
 from lora_compare.project import files
-from lora_compare.project.checksums import read_verified, seal
+from lora_compare.project.checksums import read_verified
 
 if TYPE_CHECKING:  # fine-tuning reads no frame, and pandas takes a third of a second
     import pandas as pd
@@ -45,7 +45,6 @@ def write_examples(path: Path, examples: Examples) -> None:
         "labels": examples.labels,
     }
     files.write_bytes(path, save({name: content[name].astype(TYPES[name]) for name in TYPES}))
-    seal(path)
 
 
 def read_examples(path: Path) -> Examples:

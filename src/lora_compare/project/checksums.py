@@ -1,8 +1,8 @@
-"""Checksums that a stage leaves beside what it wrote, checked before any of it is used.
+"""Checksums that a stage leaves with what it wrote, checked before any of it is used.
 
-A file X has `X.sha256` beside it, a folder has `SHA256SUMS` in it, both in the format of
-sha256sum, which checks them too: `sha256sum -c SHA256SUMS`. DVC keeps them as outputs of the same
-stage, and believes of a file whose time and size are what they were that it has not changed.
+Every folder has its `SHA256SUMS`, in the format of sha256sum, which checks it too:
+`sha256sum -c SHA256SUMS`. DVC keeps it as a part of the same output, and believes of a file whose
+time and size are what they were that it has not changed.
 """
 
 import hashlib
@@ -13,35 +13,25 @@ from lora_compare.errors import IntegrityError
 from lora_compare.project.files import sha256, write_text
 from lora_compare.project.paths import require
 
-SUFFIX = ".sha256"
-"""What is appended to a file's name for the name of its checksum."""
-
-FOLDER_SUMS = "SHA256SUMS"
-"""The file with the checksums of all others in its folder."""
+SUMS = "SHA256SUMS"
+"""The file with the checksums of all others in its folder, and in those within."""
 
 
-def seal(*outputs: Path) -> None:
-    """Write the checksums of files and folders that a stage has just finished.
-
-    Args:
-        outputs: Files, and folders without folders in them.
-    """
-    for output in outputs:
-        if output.is_dir():
-            # A hidden file is what an earlier, killed write left behind.
-            names = sorted(p.name for p in output.iterdir() if not p.name.startswith("."))
-            files = [output / name for name in names if name != FOLDER_SUMS]
-            target = output / FOLDER_SUMS
-        else:
-            files, target = [output], _sidecar(output)
-        write_text(target, "".join(f"{sha256(file)}  {file.name}\n" for file in files))
+def seal(*folders: Path) -> None:
+    """Write the checksums of all that is in folders which a stage has just finished."""
+    for folder in folders:
+        files = {p.relative_to(folder).as_posix(): p for p in folder.rglob("*") if p.is_file()}
+        # A hidden file is what an earlier, killed write left behind.
+        kept = [name for name in sorted(files) if not files[name].name.startswith(".")]
+        lines = [f"{sha256(files[name])}  {name}\n" for name in kept if name != SUMS]
+        write_text(folder / SUMS, "".join(lines))
 
 
 def verified(path: Path, stage: str) -> Path:
     """Return `path` if its bytes are those that the stage wrote.
 
     Args:
-        path: A file that a stage sealed, by itself or with its folder.
+        path: A file in a folder that a stage sealed.
         stage: The DVC stage that wrote it, for the message.
 
     Raises:
@@ -67,12 +57,8 @@ def digest(output: Path, stage: str) -> str:
         IntegrityError: It has no checksum.
     """
     if output.is_dir():
-        return sha256(require(output / FOLDER_SUMS, stage))
+        return sha256(require(output / SUMS, stage))
     return _recorded(require(output, stage), stage)
-
-
-def _sidecar(path: Path) -> Path:
-    return path.with_name(path.name + SUFFIX)
 
 
 def _compare(path: Path, stage: str, actual: str) -> None:
@@ -88,8 +74,7 @@ def _compare(path: Path, stage: str, actual: str) -> None:
 
 def _recorded(path: Path, stage: str) -> str:
     """Return the checksum that the stage left of a file."""
-    own, shared = _sidecar(path), path.with_name(FOLDER_SUMS)
-    sums = own if own.exists() or not shared.exists() else shared
+    sums = path.with_name(SUMS)
     text = sums.read_text(encoding="utf-8", errors="replace") if sums.exists() else ""
     for line in text.splitlines():
         if match := re.fullmatch(r"([0-9a-f]{64})  (.*)", line):

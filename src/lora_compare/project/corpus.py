@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from lora_compare.errors import DataError
 from lora_compare.project import files
-from lora_compare.project.checksums import read_verified, seal
+from lora_compare.project.checksums import read_verified
 
 if TYPE_CHECKING:  # fine-tuning reads the classes alone, and pandas takes a third of a second
     import pandas as pd
@@ -58,7 +58,6 @@ def write_messages(path: Path, corpus: "pd.DataFrame") -> None:
     rows = zip(corpus["label"], corpus["text"], strict=True)
     lines = [HEADER, *(f"{_escape(label)}\t{_escape(text)}" for label, text in rows)]
     files.write_text(path, "\n".join(lines) + "\n")
-    seal(path)
 
 
 def read_messages(path: Path) -> "pd.DataFrame":
@@ -97,7 +96,6 @@ def write_split(path: Path, split: "pd.DataFrame") -> None:
     Checked by tests/unit/project/test_corpus.py::test_split_files_are_those_of_pandas.
     """
     files.write_csv(path, {name: split[name] for name in ("Label", "Text")})
-    seal(path)
 
 
 def read_split(path: Path) -> "pd.DataFrame":

@@ -12,6 +12,12 @@ from typing import Any
 from lora_compare.params import Params, read_yaml
 from lora_compare.project.paths import Paths
 
+CODE = ("src/", "stages/")
+"""How the name of a dependency begins that is code and not data."""
+
+IGNORED = "__pycache__"
+"""What .dvcignore keeps out of a folder's checksum: Python's own copies of the code."""
+
 GIT_SECONDS = 5
 """How long git may take to describe the working tree."""
 
@@ -77,10 +83,12 @@ class Pipeline:
         return each
 
     def sources(self) -> dict[str, str | None]:
-        """Return the MD5 of every source file that a stage of dvc.yaml depends on."""
-        stages = [stage.get("do", stage) for stage in self._declared.values()]
-        names = {name for stage in stages for name in _names(stage, "deps", None)}
-        return self._md5s(sorted(name for name in names if name.endswith(".py")))
+        """Return the MD5 of all code that a stage of dvc.yaml depends on, by file or folder."""
+        return dict(sorted(pair for stage in self._declared for pair in self.code(stage).items()))
+
+    def code(self, stage: str, method: str | None = None) -> dict[str, str | None]:
+        """Return the MD5 of the code that a stage depends on, by file or folder."""
+        return self._md5s(n for n in self.names(stage, "deps", method) if n.startswith(CODE))
 
     def is_current(
         self, stage: str, method: str | None = None, without_files: bool = False
@@ -125,7 +133,8 @@ def dvc_md5(path: Path) -> str | None:
     Checked by tests/unit/project/test_lineage.py::test_checksums_are_those_that_dvc_writes.
     """
     if path.is_dir():
-        files = sorted((p.relative_to(path).as_posix(), p) for p in path.rglob("*") if p.is_file())
+        inside = (p for p in path.rglob("*") if p.is_file() and IGNORED not in p.parts)
+        files = sorted((p.relative_to(path).as_posix(), p) for p in inside)
         listing = [{"md5": dvc_md5(file), "relpath": name} for name, file in files]
         text = json.dumps(listing, sort_keys=True)
         return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest() + ".dir"

@@ -45,39 +45,54 @@ class Paths:
         return self.root / ".downloads"
 
     @property
+    def raw(self) -> Path:
+        """The folder of the corpus."""
+        return self.root / "data" / "raw"
+
+    @property
     def messages(self) -> Path:
         """The whole corpus in the canonical format."""
-        return self.root / "data" / "raw" / "messages.tsv"
+        return self.raw / "messages.tsv"
 
     @property
     def provenance(self) -> Path:
         """Where the corpus came from, with checksums."""
-        return self.root / "data" / "raw" / "provenance.json"
+        return self.raw / "provenance.json"
+
+    @property
+    def splits(self) -> Path:
+        """The folder of the splits and the classes."""
+        return self.root / "data" / "splits"
 
     def split(self, name: str) -> Path:
         """Return the CSV of one split: train, validation, test or unused."""
-        return self.root / "data" / "splits" / f"{name}.csv"
+        return self.splits / f"{name}.csv"
+
+    @property
+    def classes(self) -> Path:
+        """The names of the classes; a label in a split is an index into them."""
+        return self.splits / "classes.json"
 
     def tokens(self, name: str) -> Path:
         """Return the token ids and class indices of train, validation or test."""
         return self.root / "data" / "tokens" / f"{name}.safetensors"
 
     @property
-    def classes(self) -> Path:
-        """The names of the classes; a label in a split is an index into them."""
-        return self.root / "data" / "splits" / "classes.json"
-
-    @property
     def base(self) -> Path:
         """The folder of the model before any fine-tuning."""
         return self.root / "models" / "base"
+
+    @property
+    def base_report(self) -> Path:
+        """The folder of what was written down about the base model: its provenance."""
+        return self.root / "reports" / "base"
 
     def model(self, method: str) -> Path:
         """Return the folder of what one method's fine-tuning changed."""
         return self.root / "models" / method
 
     def adapter(self, method: str) -> Path:
-        """Return the folder of an imported method's adapter as PEFT wrote it."""
+        """Return the folder of an imported method's adapter."""
         return self.root / "inputs" / "adapters" / method
 
     def checkpoint(self, method: str) -> Path:
@@ -96,40 +111,53 @@ class Paths:
         """Return the metrics file of one method's time and memory."""
         return self.root / "metrics" / f"{method}_cost.json"
 
-    def cost_copy(self, method: str) -> Path:
-        """Return the cost file with versions and machine, in a folder that `compare` depends on."""
-        return self.root / "reports" / "costs" / f"{method}_cost.json"
-
-    def evaluation(self, method: str) -> Path:
-        """Return the full evaluation of one method: its metrics and calibration."""
-        return self.root / "reports" / "evaluations" / f"{method}.json"
+    def training(self, method: str = "") -> Path:
+        """Return the folder of how one method's training went; without a name, that of all."""
+        return self.root / "reports" / "training" / method
 
     def history(self, method: str) -> Path:
         """Return the CSV of one method's losses and accuracies by step."""
-        return self.root / "reports" / "history" / f"{method}.csv"
+        return self.training(method) / "history.csv"
+
+    def cost_copy(self, method: str) -> Path:
+        """Return the cost file with versions and machine, in a folder that `compare` depends on."""
+        return self.training(method) / "cost.json"
+
+    def evaluated(self, name: str = "") -> Path:
+        """Return the folder of what a method or baseline answers; without a name, that of all."""
+        return self.root / "reports" / "evaluation" / name
+
+    def evaluation(self, method: str) -> Path:
+        """Return the full evaluation of one method: its metrics and calibration."""
+        return self.evaluated(method) / "evaluation.json"
 
     def predictions(self, name: str) -> Path:
         """Return the CSV of test predictions of a method, `untuned` or `tfidf`."""
-        return self.root / "reports" / "predictions" / f"{name}.csv"
+        return self.evaluated(name) / "predictions.csv"
+
+    @property
+    def comparison(self) -> Path:
+        """The folder of the report."""
+        return self.root / "reports" / "comparison"
 
     def report(self, suffix: str) -> Path:
         """Return the comparison report as `md` or `html`."""
-        return self.root / "reports" / f"comparison.{suffix}"
+        return self.comparison / f"comparison.{suffix}"
 
     @property
     def curves(self) -> Path:
         """The CSV of all methods' histories in one table, for `dvc plots`."""
-        return self.root / "reports" / "curves.csv"
+        return self.comparison / "curves.csv"
 
     @property
     def answers(self) -> Path:
         """The CSV of every method's answers to the test messages, for `dvc plots`."""
-        return self.root / "reports" / "test_answers.csv"
+        return self.comparison / "test_answers.csv"
 
     @property
     def plots(self) -> Path:
         """The folder of the report's figures."""
-        return self.root / "reports" / "plots"
+        return self.comparison / "plots"
 
     def output_folders(self, stage: str, method: str = "") -> list[Path]:
         """Return the folders that a stage writes to.
@@ -140,21 +168,16 @@ class Paths:
 
         Checked by tests/faults/test_disk.py against dvc.yaml.
         """
-        outputs = {
-            "download": [self.messages],
-            "split": [self.classes, self.metrics("split")],
-            "base_model": [self.base / "config.json", self.tokens("train")],
-            "baseline": [self.metrics("baseline"), self.predictions("untuned")],
-            "finetune": [
-                self.model(method) / "config.json",
-                self.history(method),
-                self.cost(method),
-                self.cost_copy(method),
-            ],
-            "evaluate": [self.metrics(method), self.evaluation(method), self.predictions(method)],
-            "compare": [self.metrics("comparison"), self.curves, self.plots / "loss.svg"],
+        folders = {
+            "download": [self.raw],
+            "split": [self.splits, self.root / "metrics"],
+            "base_model": [self.base, self.tokens("train").parent, self.base_report],
+            "baseline": [*map(self.evaluated, ("untuned", "tfidf")), self.root / "metrics"],
+            "finetune": [self.model(method), self.training(method), self.root / "metrics"],
+            "evaluate": [self.evaluated(method), self.root / "metrics"],
+            "compare": [self.comparison, self.root / "metrics"],
         }
-        return [path.parent for path in outputs[stage]]
+        return folders[stage]
 
 
 def require(path: Path, stage: str) -> Path:

@@ -1,4 +1,4 @@
-"""What a model was made from, written beside it: inputs, code, settings, versions, machine."""
+"""What a model was made from: inputs, code, settings, versions, machine."""
 
 import platform
 from collections.abc import Iterable, Mapping
@@ -11,7 +11,7 @@ import torch
 from lora_compare import __version__
 from lora_compare.params import Params
 from lora_compare.project.checksums import digest
-from lora_compare.project.files import sha256, sha256_of
+from lora_compare.project.files import sha256_of
 from lora_compare.project.lineage import Pipeline
 from lora_compare.project.paths import Paths
 
@@ -30,7 +30,8 @@ def provenance(
     """Return the content of provenance.json of the model that a stage is about to make.
 
     It holds no time, no absolute path and no name of a run: the same stage on the same machine
-    writes the same bytes again. Code and command are those of dvc.yaml, empty where there is none.
+    writes the same bytes again. Code (by DVC's MD5, as in dvc.lock) and command are those of
+    dvc.yaml, empty where there is none.
 
     Args:
         paths: The project.
@@ -46,13 +47,12 @@ def provenance(
     """
     pipeline = Pipeline(paths, params)
     settings = pipeline.settings(stage, method)
-    code = [name for name in pipeline.names(stage, "deps", method) if name.endswith(".py")]
     sums = {path: digest(path, maker) for maker, made in inputs.items() for path in made}
     return {
         "stage": f"{stage}@{method}" if method else stage,
         "command": pipeline.command(stage, method),
         "inputs": {path.relative_to(paths.root).as_posix(): known for path, known in sums.items()},
-        "code": {name: sha256(paths.root / name) for name in code},
+        "code": pipeline.code(stage, method),
         "params": {"keys": list(settings), "sha256": sha256_of(settings)},
         "versions": _versions(device),
         "platform": {

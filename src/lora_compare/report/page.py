@@ -88,7 +88,7 @@ def write_comparison(paths: Paths, params: Params, progress: Progress = SILENT) 
         write_csv(paths.answers, answers(evidence))
     with progress.work("write the report"):
         write_report(paths, params, evidence, comparison)
-    seal(paths.curves, paths.answers, *map(paths.report, ("md", "html")), paths.plots)
+    seal(paths.comparison)
     return comparison
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lora_compare.comparison.formats import count, percent, percent_interval
-from lora_compare.project.checksums import FOLDER_SUMS, digest
+from lora_compare.project.checksums import SUMS, digest
 from lora_compare.project.files import is_file, read_json, sha256, sha256_of
 from lora_compare.project.paths import Paths
 from lora_compare.serving.champion import Champion, choose_champion
@@ -101,7 +101,7 @@ def bundles(paths: Paths, records: Iterable[RunRecord]) -> list[Bundle]:
 def _config(paths: Paths, method: str) -> dict[str, Any] | None:
     """Return what a method's folder says of it; None if it cannot be served with this base."""
     folders = (paths.base, paths.model(method))
-    if not all(is_file(folder / FOLDER_SUMS) for folder in folders):
+    if not all(is_file(folder / SUMS) for folder in folders):
         return None
     base, own = (read_json(folder / "config.json") for folder in folders)
     if any(key not in own for key in DESCRIBES) or own["base"]["sha256"] != base.get("sha256"):

@@ -10,12 +10,12 @@ from lora_compare.compute.precision import choose_precision, lower_frozen
 from lora_compare.models.base import Base
 from lora_compare.models.batches import Examples
 from lora_compare.models.classifier import TextClassifier
+from lora_compare.models.methods import choose_trainable, untuned
 from lora_compare.models.network import Classifier
 from lora_compare.params import ClassifierParams, MethodParams, TrainingParams
 from lora_compare.project.progress import SILENT, Progress
 from lora_compare.training.history import Evaluation
 from lora_compare.training.loop import TrainingResult, train
-from lora_compare.training.methods import choose_trainable, untuned
 from lora_compare.training.resume import Checkpoints, circumstances, digest
 
 

@@ -13,11 +13,11 @@ from lora_compare.exchange.peft.reading import Imported, from_peft
 from lora_compare.models.base import Base
 from lora_compare.models.batches import Examples
 from lora_compare.models.classifier import TextClassifier, loss_and_accuracy, predict_logits
+from lora_compare.models.methods import adapt, untuned
 from lora_compare.params import ClassifierParams, MethodParams, TrainingParams
 from lora_compare.project.files import read_json, sha256
 from lora_compare.training.history import Evaluation, sample
 from lora_compare.training.loop import TrainingResult
-from lora_compare.training.methods import adapt, untuned
 
 HEAD = ClassifierParams(position="last_token", bias=False)
 """The head of transformers' GPT2ForSequenceClassification."""

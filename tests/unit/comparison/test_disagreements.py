@@ -87,7 +87,7 @@ def test_versions_are_those_of_the_files(tmp_path: Path):
     cost = read_json(paths.cost_copy("lora"))
     cost["environment"]["versions"]["torch"] = "2.14.0"
     write_json(paths.cost_copy("lora"), cost)
-    seal(paths.cost_copy("lora"))
+    seal(paths.training("lora"))
     found = origins.environments(load_evidence(paths, params))
     assert found["training"]["torch"] == {"full": "2.13.0", "lora": "2.14.0"}
     assert found["training"]["system"] == {"full": "Linux x86_64", "lora": "Linux x86_64"}
@@ -101,6 +101,6 @@ def test_a_file_of_an_earlier_version_has_no_versions_to_show(tmp_path: Path):
     cost = read_json(paths.cost_copy("lora"))
     del cost["environment"]
     write_json(paths.cost_copy("lora"), cost)
-    seal(paths.cost_copy("lora"))
+    seal(paths.training("lora"))
     found = origins.environments(load_evidence(paths, params))["training"]
     assert list(found) == ["device", "arithmetic", "CPU threads"]

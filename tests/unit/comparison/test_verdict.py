@@ -124,7 +124,7 @@ def test_the_verdict_is_short_and_the_sentence_where_dvc_shows_none(
         right = better in (name, None)
         frame["predicted"] = frame["label"] if right else frame["label"].to_numpy()[::-1]
         frame.to_csv(paths.predictions(name), index=False)
-        seal(paths.predictions(name))
+        seal(paths.evaluated(name))
     comparison = compare(load_evidence(paths, params), np.arange(60), seed=1)
     assert comparison["verdict"] == words
     assert headline(comparison) == comparison["pairs"][0]["sentence"]
@@ -137,7 +137,7 @@ def test_identical_answers_are_said_to_be_so(tmp_path: Path):
     paths, params = write_inputs(tmp_path)
     for kind in (paths.predictions, paths.evaluation):
         kind("lora").write_bytes(kind("full").read_bytes())
-        seal(kind("lora"))
+        seal(kind("lora").parent)
     evidence = load_evidence(paths, params)
     comparison = compare(evidence, np.arange(296), seed=1)
     pair = comparison["pairs"][0]
@@ -175,7 +175,7 @@ def test_memory_that_was_not_measured_has_no_ratio(tmp_path: Path):
     paths, params = write_inputs(tmp_path)
     cost = read_json(paths.cost_copy("full"))
     write_json(paths.cost_copy("full"), cost | {"peak_memory_bytes": None})
-    seal(paths.cost_copy("full"))
+    seal(paths.training("full"))
     comparison = compare(load_evidence(paths, params), np.arange(296), seed=1)
     assert comparison["reference"]["memory_ratio"] is None
 
@@ -188,11 +188,11 @@ def test_two_comparisons_are_byte_equal(tmp_path: Path):
 @pytest.mark.parametrize(
     ("path", "stage"),
     [
-        ("reports/evaluations/lora.json", "evaluate@lora"),
-        ("reports/predictions/lora.csv", "evaluate@lora"),
-        ("reports/costs/lora_cost.json", "finetune@lora"),
-        ("reports/history/lora.csv", "finetune@lora"),
-        ("reports/predictions/tfidf.csv", "baseline"),
+        ("reports/evaluation/lora/evaluation.json", "evaluate@lora"),
+        ("reports/evaluation/lora/predictions.csv", "evaluate@lora"),
+        ("reports/training/lora/cost.json", "finetune@lora"),
+        ("reports/training/lora/history.csv", "finetune@lora"),
+        ("reports/evaluation/tfidf/predictions.csv", "baseline"),
         ("metrics/baseline.json", "baseline"),
         ("metrics/split.json", "split"),
     ],
@@ -209,16 +209,17 @@ def test_predictions_of_another_split_are_refused(tmp_path: Path):
     paths, params = write_inputs(tmp_path, n=40)
     frame = pd.read_csv(paths.predictions("lora")).iloc[::-1]
     frame.to_csv(paths.predictions("lora"), index=False)
-    seal(paths.predictions("lora"))
+    seal(paths.evaluated("lora"))
     with pytest.raises(DataError, match="full and lora did not classify the same test messages"):
         load_evidence(paths, params)
 
 
 def test_the_table_of_answers_holds_what_is_compared_and_no_removed_method(tmp_path: Path):
     paths, params = write_inputs(tmp_path, n=40)
+    paths.evaluated("removed").mkdir()
     for name in ("removed", "lora"):
         paths.predictions(name).write_bytes(paths.predictions("full").read_bytes())
-        seal(paths.predictions(name))
+        seal(paths.evaluated(name))
     table = pd.DataFrame(answers(load_evidence(paths, params)))
     assert list(table) == ["method", "label", "predicted"]
     assert list(table["method"].unique()) == ["full", "lora", "tfidf", "untuned"]

@@ -22,6 +22,7 @@ ENCODING = train_encoding(TEXTS, 270)
 def stored(tmp_path: Path) -> Path:
     path = tmp_path / "data" / "tokens" / "test.safetensors"
     write_examples(path, tokenize(ENCODING, SPLIT))
+    seal(path.parent)
     return path
 
 
@@ -79,18 +80,19 @@ def test_a_file_that_holds_something_else_is_refused(
     stored: Path, changes: dict[str, np.ndarray], message: str
 ) -> None:
     save_file(load_file(stored) | changes, stored)
-    seal(stored)
+    seal(stored.parent)
     with pytest.raises(DataError, match=rf"(?s){message}.*dvc repro --force base_model"):
         read_examples(stored)
 
 
 def test_a_torn_file_is_refused(stored: Path) -> None:
     stored.write_bytes(stored.read_bytes()[:-1])
-    seal(stored)
+    seal(stored.parent)
     with pytest.raises(DataError, match="dvc repro --force base_model"):
         read_examples(stored)
 
 
 def test_one_text_is_a_split_too(tmp_path: Path) -> None:
     write_examples(tmp_path / "one", Examples([np.array([7, 8])], np.array([1])))
+    seal(tmp_path)
     assert [ids.tolist() for ids in read_examples(tmp_path / "one").tokens] == [[7, 8]]

@@ -43,6 +43,7 @@ def check_messages(texts: list[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "messages.tsv"
         corpus.write_messages(path, frame)
+        seal(path.parent)
         assert path.read_bytes().count(b"\n") == len(texts) + 1
         assert b"\r" not in path.read_bytes()
         pd.testing.assert_frame_equal(corpus.read_messages(path), frame)
@@ -63,6 +64,7 @@ def check_split(texts: list[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "train.csv"
         corpus.write_split(path, frame)
+        seal(path.parent)
         pd.testing.assert_frame_equal(corpus.read_split(path), frame)
 
 
@@ -88,7 +90,7 @@ def test_split_files_are_those_of_pandas(texts: list[str]) -> None:
 
 def test_texts_that_pandas_takes_for_missing_stay_texts(tmp_path: Path) -> None:
     (tmp_path / "test.csv").write_text("Label,Text\n0,NA\n1,null\n0,\n")
-    seal(tmp_path / "test.csv")
+    seal(tmp_path)
     assert list(corpus.read_split(tmp_path / "test.csv")["Text"]) == ["NA", "null", ""]
 
 
@@ -115,7 +117,7 @@ def test_bytes_do_not_depend_on_the_locale(tmp_path: Path) -> None:
 )
 def test_damaged_messages_are_refused(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "messages.tsv").write_bytes(content)
-    seal(tmp_path / "messages.tsv")
+    seal(tmp_path)
     with pytest.raises(DataError, match="dvc repro --force download"):
         corpus.read_messages(tmp_path / "messages.tsv")
 
@@ -125,7 +127,7 @@ def test_damaged_messages_are_refused(content: bytes, tmp_path: Path) -> None:
 )
 def test_damaged_split_is_refused(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "train.csv").write_bytes(content)
-    seal(tmp_path / "train.csv")
+    seal(tmp_path)
     with pytest.raises(DataError, match="dvc repro --force split"):
         corpus.read_split(tmp_path / "train.csv")
 
@@ -142,11 +144,11 @@ def test_missing_files_name_their_stage(tmp_path: Path) -> None:
 def test_classes_are_read_and_checked(tmp_path: Path) -> None:
     path = tmp_path / "classes.json"
     path.write_text('["ham", "spam"]')
-    seal(path)
+    seal(path.parent)
     assert corpus.read_classes(path) == ["ham", "spam"]
     for content in ("[1]", "{}", "["):
         path.write_text(content)
-        seal(path)
+        seal(path.parent)
         with pytest.raises(DataError, match="damaged"):
             corpus.read_classes(path)
 

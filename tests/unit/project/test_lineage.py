@@ -17,14 +17,14 @@ DVC = """
 stages:
   split:
     cmd: mkdir -p data/sub && echo 1 > data/x && echo 2 > data/sub/y && echo 3 > "data/a.b ü"
-    deps: [stage.py]
+    deps: [stages/stage.py]
     params: [split, training.epochs]
     outs: [data]
   finetune:
     foreach: ${methods}
     do:
       cmd: echo ${item.learning_rate} > ${key}.txt && echo 1 > ${key}.json
-      deps: [data, stage.py]
+      deps: [data, stages/stage.py]
       params: ["methods.${key}"]
       outs: ["${key}.txt"]
       metrics: [{"${key}.json": {cache: false}}]
@@ -37,7 +37,8 @@ def reproduced(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("dvc")
     (root / "params.yaml").write_text(PARAMS)
     (root / "dvc.yaml").write_text(DVC)
-    (root / "stage.py").write_text("# nothing\n")
+    (root / "stages").mkdir()
+    (root / "stages" / "stage.py").write_text("# nothing\n")
     environment = {**os.environ, "DVC_NO_ANALYTICS": "1"}
     for arguments in (["init", "--no-scm", "-q"], ["repro"]):
         command = [sys.executable, "-m", "dvc", *arguments]
@@ -78,9 +79,9 @@ def test_a_stage_is_current_until_an_input_an_output_or_a_setting_changes(
     _edit(reproduced / "data" / "x", "1", "2")
     assert current() == [False, False, False]
     _edit(reproduced / "data" / "x", "2", "1")
-    _edit(reproduced / "stage.py", "nothing", "something")
+    _edit(reproduced / "stages" / "stage.py", "nothing", "something")
     assert current() == [False, False, False]
-    _edit(reproduced / "stage.py", "something", "nothing")
+    _edit(reproduced / "stages" / "stage.py", "something", "nothing")
     assert current() == [True, True, True]
 
 
@@ -101,8 +102,8 @@ def _edit(path: Path, old: str, new: str) -> None:
     path.write_text(text.replace(old, new))
 
 
-def test_sources_are_the_python_files_that_stages_depend_on(reproduced: Path) -> None:
-    assert list(_pipeline(reproduced).sources()) == ["stage.py"]
+def test_sources_are_the_code_that_stages_depend_on(reproduced: Path) -> None:
+    assert list(_pipeline(reproduced).sources()) == ["stages/stage.py"]
 
 
 def test_git_tags_name_commit_and_branch_and_see_edits_of_inputs_only(tmp_path: Path) -> None:

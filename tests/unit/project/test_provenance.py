@@ -11,6 +11,7 @@ from lora_compare.errors import IntegrityError
 from lora_compare.params import load_params
 from lora_compare.project.checksums import seal
 from lora_compare.project.files import sha256
+from lora_compare.project.lineage import dvc_md5
 from lora_compare.project.paths import Paths
 from lora_compare.project.provenance import provenance
 from tracked_project import write_project
@@ -31,7 +32,7 @@ def root(tmp_path: Path) -> Path:
 def make(root: Path) -> Path:
     root.mkdir()
     paths, _ = write_project(root)
-    seal(paths.split("train"), paths.base)
+    seal(paths.splits, paths.base)
     return root
 
 
@@ -43,7 +44,7 @@ def test_it_names_stage_command_inputs_and_code_by_their_checksums(root: Path) -
         "data/splits/train.csv": sha256(root / "data/splits/train.csv"),
         "models/base": sha256(root / "models/base/SHA256SUMS"),
     }
-    assert content["code"] == {"stages/finetune.py": sha256(root / "stages/finetune.py")}
+    assert content["code"] == {"stages/finetune.py": dvc_md5(root / "stages/finetune.py")}
     assert content["versions"]["torch"].startswith(torch.__version__.split("+")[0])
     assert content["device"] == "cpu"
     assert content["threads"] == torch.get_num_threads()
@@ -73,12 +74,12 @@ def test_it_changes_with_what_the_model_is_made_from(
     text = (root / file).read_text()
     assert old in text
     (root / file).write_text(text.replace(old, new))
-    seal(root / "data/splits/train.csv")
+    seal(root / "data/splits")
     after = of_lora(root)
     assert {key for key in before if before[key] != after[key]} == differ
 
 
 def test_an_input_without_a_checksum_is_refused(root: Path) -> None:
-    (root / "data/splits/train.csv.sha256").unlink()
+    (root / "data/splits/SHA256SUMS").unlink()
     with pytest.raises(IntegrityError, match=r"no checksum of train\.csv"):
         of_lora(root)

@@ -143,7 +143,7 @@ def test_hostile_messages_stay_text(tmp_path: Path):
         # Every answer is wrong, so that every message is on the page.
         file = paths.predictions(name)
         file.write_text(re.sub(r",(ham|spam),(ham|spam),", r",ham,spam,", file.read_text()))
-        seal(file)
+        seal(file.parent)
     evidence = load_evidence(paths, params)
     comparison = compare(evidence, np.arange(40), seed=1)
     write_report(paths, params, evidence, comparison)

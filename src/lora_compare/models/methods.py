@@ -1,7 +1,6 @@
 """What a method trains, and the files that hold it: the trained tensors and nothing else."""
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +105,6 @@ def save_method(
     seed: int,
     base: Base,
     count: lora.Count | None = None,
-    provenance: Mapping[str, Any] | None = None,
 ) -> int:
     """Write what training changed to `folder`: model.safetensors and config.json, and seal it.
 
@@ -117,7 +115,6 @@ def save_method(
         seed: Seed of the head's and the adapters' initial weights.
         base: The model that it started from.
         count: The numbers of parameters, where they are not those of the classifier's model.
-        provenance: The content of provenance.json; None writes none.
 
     Returns:
         The size of model.safetensors in bytes.
@@ -139,8 +136,6 @@ def save_method(
         "total_parameters": count.total,
     }
     write_json(folder / "config.json", config)
-    if provenance is not None:
-        write_json(folder / "provenance.json", provenance)
     seal(folder)
     return path.stat().st_size
 
