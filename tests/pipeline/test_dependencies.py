@@ -10,8 +10,6 @@ from pipeline.imports import ROOT, closure, wing
 
 PIPELINE = read_yaml(ROOT / "dvc.yaml")
 STAGES: dict[str, Any] = {n: stage.get("do", stage) for n, stage in PIPELINE["stages"].items()}
-    name: stage.get("do", stage) for name, stage in PIPELINE["stages"].items()
-}
 WINGS = "src/lora_compare/"
 
 OBSERVERS = frozenset({"cli", "tracking", "serving", "exchange"})
