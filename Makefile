@@ -1,12 +1,21 @@
 # Everything runs in .venv; the system needs git, make and Python 3.11 to 3.13.
 PYTHON ?= python3
-PIP_ARGS ?=
+# The build of PyTorch: cpu, cu130, another of uv's torch backends, or auto for what suits the
+# machine. Empty: the one that the package index offers.
+TORCH ?=
+UV_ARGS ?=
 PYTEST_ARGS ?=
 BENCHMARK_ARGS ?=
 PORT ?= 5000
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
+# uv reads none of pip's settings: a mirror or a folder of wheels named there is handed on.
+of_pip = $(firstword $(foreach place,:env: global,$(shell $(PIP) config get $(place).$(1) 2>/dev/null)))
+OF_PIP = $(addprefix --default-index ,$(call of_pip,index-url)) \
+  $(addprefix --find-links ,$(call of_pip,find-links))
+INSTALL = $(BIN)/uv pip install --system-certs --python $(BIN)/python $(OF_PIP) \
+  $(addprefix --torch-backend ,$(TORCH)) $(UV_ARGS)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
@@ -20,20 +29,24 @@ setup: .venv/.runtime ## create .venv and install the locked versions
 
 setup-dev: .venv/.dev ## the same, with what tests and checks need
 
-.venv/bin/python:
+$(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
 	  { echo "Python 3.11 to 3.13 is needed; name one: make setup PYTHON=python3.12" >&2; exit 2; }
 	@$(PYTHON) -m venv .venv || { rm -rf .venv; \
 	  echo "python -m venv failed; on Debian and Ubuntu: apt install python3-venv" >&2; exit 2; }
 
-.venv/.runtime: requirements.lock pyproject.toml | .venv/bin/python
-	@echo "install the locked versions into .venv (a few minutes the first time)"
-	$(PIP) install $(PIP_ARGS) --requirement requirements.lock
-	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
+$(BIN)/uv: requirements-dev.lock | $(BIN)/python
+	$(PIP) install --quiet $$(grep '^uv==' requirements-dev.lock)
+	@touch $@
+
+.venv/.runtime: requirements.lock pyproject.toml | $(BIN)/uv
+	@echo "install the locked versions into .venv (a minute the first time)"
+	$(INSTALL) --requirement requirements.lock
+	$(INSTALL) --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
 .venv/.dev: requirements-dev.lock .venv/.runtime
-	$(PIP) install $(PIP_ARGS) --requirement requirements-dev.lock
+	$(INSTALL) --requirement requirements-dev.lock
 	@touch $@
 
 repro: setup ## set up, run the pipeline, print the comparison
@@ -83,13 +96,15 @@ benchmark: setup-dev ## measure steps beside PEFT and the notebook (SCALE=1: by 
 benchmark-pipeline: setup-dev ## time dvc repro in a fresh clone: work and overhead by stage
 	python benchmarks/overhead.py
 
-lint: setup-dev ## ruff: rules and format
+lint: setup-dev ## ruff: rules and format; import-linter: which wing may import which
 	ruff check .
 	ruff format --check .
+	lint-imports
 
 types: setup-dev ## mypy, strict
 	mypy
 
+check: PYTEST_ARGS += --durations=10
 check: lint types test ## rules, types and tests
 
 reproducible: setup-dev ## run the pipeline in two fresh clones, compare every byte (4 minutes)
@@ -102,9 +117,9 @@ audit: setup-dev ## look up the locked packages' known vulnerabilities (asks PyP
 	  exit 1; }
 
 lock: setup-dev ## resolve requirements*.lock from pyproject.toml (LOCK_ARGS=--upgrade)
-	uv pip compile --universal --python-version 3.11 --no-annotate --quiet $(NO_CUDA) \
+	uv pip compile --system-certs --universal --python-version 3.11 --no-annotate --quiet $(NO_CUDA) \
 	  $(LOCK_ARGS) --extra dev pyproject.toml --output-file requirements-dev.lock
-	uv pip compile --universal --python-version 3.11 --no-annotate --quiet $(NO_CUDA) \
+	uv pip compile --system-certs --universal --python-version 3.11 --no-annotate --quiet $(NO_CUDA) \
 	  --constraint requirements-dev.lock pyproject.toml --output-file requirements.lock
 
 # torch itself pins the CUDA packages of the build that the index offers; the lock leaves them
