@@ -58,6 +58,26 @@ def test_the_run_cache_restores_everything_without_training(project: Path) -> No
     assert (project / "models/lora/model.safetensors").exists()
 
 
+@pytest.mark.parametrize(
+    ("wings", "stages"),
+    [
+        (("tracking", "cli", "serving", "exchange"), []),
+        (("report",), ["compare"]),
+        # What a training costs is never the same twice, and compare reads it.
+        (("training",), ["finetune@full", "finetune@lora", "compare"]),
+    ],
+)
+def test_an_edited_comment_reruns_what_its_wing_can_change(
+    project: Path, wings: tuple[str, ...], stages: list[str]
+) -> None:
+    for wing in wings:
+        module = project / "src" / "lora_compare" / wing / "__init__.py"
+        module.write_text(module.read_text() + "# a comment\n")
+    assert ran(dvc(project, "repro")) == stages
+    subprocess.run(["git", "checkout", "-q", "."], cwd=project, check=True)
+    dvc(project, "checkout", "-f")
+
+
 def test_every_run_is_in_mlflow_once(project: Path) -> None:
     with sqlite3.connect(project / "mlflow.db") as store:
         names = [row[0] for row in store.execute("select name from runs")]
@@ -163,8 +183,19 @@ def test_a_method_joins_the_comparison_by_a_block_in_params(project: Path) -> No
     assert len([pair for pair in comparison["pairs"] if not pair["baseline"]]) == 3
     plots = json.loads(dvc(project, "plots", "show", "--json").splitlines()[-1])["data"]
     assert "last_block" in {row["method"] for row in plots["loss"][0]["content"]["data"]["values"]}
-    assert "last_block" in (project / "reports/comparison.html").read_text()
+    page = project / "reports" / "comparison" / "comparison.html"
+    assert "last_block" in page.read_text()
     with sqlite3.connect(project / "mlflow.db") as store:
         assert store.execute("select count(*) from runs where name = 'last_block'").fetchone() == (
             1,
         )
+
+
+def test_nothing_is_left_of_a_method_that_is_removed(project: Path) -> None:
+    params = project / "params.yaml"
+    lines = params.read_text().splitlines(keepends=True)
+    params.write_text("".join(line for line in lines if not line.startswith("  last_block:")))
+    assert ran(dvc(project, "repro")) == ["compare"]
+    assert not list(project.glob("reports/*/last_block"))
+    assert ran(dvc(project, "repro")) == []
+    assert dvc(project, "status", "--json").splitlines()[-1] == "{}"
