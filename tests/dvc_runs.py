@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
-import yaml
 
+from lora_compare.params import read_yaml
 from small_project import environment
 
 PATH = f"{Path(sys.executable).parent}:/usr/bin:/bin"
@@ -98,6 +98,6 @@ def ended(process: "subprocess.Popen[str]") -> str:
 
 def outputs(folder: Path) -> dict[str, str]:
     """Return the MD5 that DVC recorded of every output, but for times."""
-    stages = yaml.safe_load((folder / "dvc.lock").read_text())["stages"]
+    stages = read_yaml(folder / "dvc.lock")["stages"]
     entries = [entry for stage in stages.values() for entry in stage["outs"]]
     return {e["path"]: e["md5"] for e in entries if not any(cost in e["path"] for cost in COSTS)}

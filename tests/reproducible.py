@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import click
-import yaml
 
+from lora_compare.params import read_yaml
 from small_project import ROOT, environment
 
 FOLDERS = ("a", "a folder with a much longer name, and blanks")
@@ -26,7 +26,7 @@ Stages = Mapping[str, Mapping[str, Any]]
 
 def read_lock(folder: Path) -> Stages:
     """Return the stages of the dvc.lock in `folder`."""
-    stages: Stages = yaml.safe_load((folder / "dvc.lock").read_text(encoding="utf-8"))["stages"]
+    stages: Stages = read_yaml(folder / "dvc.lock")["stages"]
     return stages
 
 

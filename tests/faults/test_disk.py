@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 import torch
-import yaml
 
 from lora_compare.data.downloads import Remote, fetch
 from lora_compare.errors import StorageError
 from lora_compare.models.weights import save_state
+from lora_compare.params import read_yaml
 from lora_compare.project import files
 from lora_compare.project.paths import Paths
 from lora_compare.training.resume import Checkpoints
@@ -340,7 +340,7 @@ def test_row_09_a_file_in_such_a_folder_is_an_error_with_its_path(
 
 
 def test_the_folders_that_are_checked_are_those_of_dvc_yaml() -> None:
-    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    stages = read_yaml(ROOT / "dvc.yaml")["stages"]
     for name, stage in stages.items():
         stage = stage.get("do", stage)
         declared = [*stage.get("outs", ()), *stage.get("metrics", ()), *stage.get("plots", ())]

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-import yaml
+from dvc.utils.serialize import dumps_yaml, loads_yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save, save_file
@@ -192,7 +192,7 @@ def test_row_24_any_archive_is_a_corpus_or_refused(
 
 
 PARAMS = small_params()
-SETTINGS = yaml.safe_load(PARAMS)
+SETTINGS = loads_yaml(PARAMS)
 FULL_ADAPTER = {
     "exclude_modules": ["score"],
     "modules_to_save": ["ln_f"],
@@ -214,7 +214,7 @@ def test_row_26_any_settings_are_accepted_or_refused(
     @examples
     @given(changed_tree(SETTINGS) | TREES)
     def prove(tree: Any) -> None:
-        outcome(lambda: parse_params(yaml.safe_dump(tree, allow_unicode=True)))
+        outcome(lambda: parse_params(dumps_yaml(tree)))
 
     trials(record_property, prove)
 

@@ -12,10 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-import yaml
 from click.testing import CliRunner, Result
 
 from lora_compare import cli
+from lora_compare.params import read_yaml
 from lora_compare.project.checksums import verified
 from lora_compare.project.lineage import dvc_md5
 from lora_compare.project.lock import only_writer
@@ -168,7 +168,7 @@ def test_row_10_whatever_is_corrupted_is_found_and_comes_back(
 
 def inputs(stage: str, folder: Path) -> list[Path]:
     """Return the files that a stage uses of other stages' sealed outputs, by dvc.yaml."""
-    declared = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"][stage]
+    declared = read_yaml(ROOT / "dvc.yaml")["stages"][stage]
     names = [dep.replace("${key}", "lora") for dep in declared.get("do", declared)["deps"]]
     paths = [folder / name for name in names if name.startswith(("data/", "models/", "reports/"))]
     files = [f for p in paths for f in (sorted(p.iterdir()) if p.is_dir() else [p])]

@@ -157,7 +157,7 @@ def test_a_model_is_code_and_safetensors_and_names_no_place_of_this_machine(
     assert pinned == [f"{name}=={version(name).partition('+')[0]}" for name in REQUIREMENTS]
 
 
-IMPORTED_AS = {"yaml": "pyyaml"}
+IMPORTED_AS = {"ruamel": "ruamel.yaml"}
 NOT_WHEN_SERVING = {"huggingface_hub", "bitsandbytes", "pydantic_core"}
 """For fetching checkpoints; only for methods in 4 bit; part of pydantic."""
 

@@ -169,9 +169,9 @@ def test_outputs_of_other_inputs_are_not_shown_as_theirs(project: TrackedProject
 
 
 def _yaml(value: Any) -> str:
-    import yaml
+    from dvc.utils.serialize import dumps_yaml
 
-    return str(yaml.safe_dump(value))
+    return str(dumps_yaml(value))
 
 
 def test_an_experiments_runs_have_its_name_wherever_it_was_shown(

@@ -3,7 +3,8 @@
 import json
 from collections.abc import Mapping, Sequence
 
-import yaml
+from ruamel.yaml import YAML
+from ruamel.yaml.nodes import MappingNode, Node
 
 from lora_compare.errors import ParamsError
 from lora_compare.params.experiment import Params
@@ -51,8 +52,8 @@ def _methods(text: str) -> tuple[Params | None, list[str]]:
 
 def _with_lines(text: str, block: Sequence[str]) -> str:
     """Return `text` with the lines of `block` behind the last method, as far as it is found."""
-    root = yaml.compose(text, Loader=yaml.SafeLoader)
-    assert isinstance(root, yaml.MappingNode)
+    root = YAML(typ="safe", pure=True).compose(text)
+    assert isinstance(root, MappingNode)
     (methods,) = (value for key, value in root.value if key.value == "methods")
     first, _ = methods.value[0]
     newline = "\r\n" if "\r\n" in text else "\n"
@@ -64,9 +65,9 @@ def _with_lines(text: str, block: Sequence[str]) -> str:
     return text[:end] + added + text[end:]
 
 
-def _end(node: yaml.Node) -> int:
+def _end(node: Node) -> int:
     """Return where the last thing written in `node` ends; its own mark is behind comments."""
-    if isinstance(node, yaml.MappingNode) and not node.flow_style and node.value:
+    if isinstance(node, MappingNode) and not node.flow_style and node.value:
         return _end(node.value[-1][1])
     return int(node.end_mark.index)
 

@@ -1,12 +1,14 @@
 """YAML into typed parameters, every mistake named at once."""
 
-import re
 import reprlib
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.constructor import SafeConstructor
+from ruamel.yaml.error import YAMLError
+from ruamel.yaml.nodes import MappingNode, ScalarNode
 
 from lora_compare.errors import ParamsError
 from lora_compare.params.experiment import Params
@@ -71,14 +73,17 @@ def require_fit(params: Params, n_classes: int) -> None:
 
 def _load(text: str, name: str) -> tuple[Any, list[str]]:
     """Return the values in YAML `text`, and every key that stands twice there."""
+    reader = YAML(typ="safe", pure=True)
+    reader.Constructor = _UniqueKeyConstructor
+    reader.allow_duplicate_keys = True  # each of them is one of many mistakes, not the end
     try:
-        loader = _UniqueKeyLoader(text)
-        return loader.get_single_data(), loader.repeated
-    except yaml.YAMLError as error:
+        return reader.load(text), reader.constructor.repeated
+    except YAMLError as error:
         what, actual = "The parameters are not valid YAML.", str(error)
     except RecursionError:
         what, actual = "The parameters are nested too deeply.", "brackets or indents in hundreds"
-    # A tag such as !!int or !!timestamp before something else; PyYAML lets its own errors out.
+    # A tag such as !!int or !!timestamp before something else; the errors of Python's own
+    # constructors come through.
     except (ValueError, LookupError, AttributeError, TypeError) as error:
         what, actual = "A value of the parameters is not what its form or tag says.", str(error)
     raise ParamsError(what, where=name, actual=actual, next=f"correct {name}, then dvc repro")
@@ -101,8 +106,6 @@ def _describe(problem: Any) -> str:
     if kind in KINDS:
         return f"{key}: {KINDS[kind]}"
     message = problem["msg"].removeprefix("Value error, ").replace("Input should be", "should be")
-    if isinstance(value, str) and _reads_as_float(value):
-        return f"{key}: {value!r} is text in YAML; write {_as_yaml_float(value)}"
     # The value of a wrong key is in the key, that of a contradiction is not what is wrong.
     is_shown = kind != "contradiction" and path[-1:] != ["[key]"]
     # Not repr: a few lines of YAML can stand for a list of a billion.
@@ -110,44 +113,28 @@ def _describe(problem: Any) -> str:
     return f"{key}: {message}" + (f", not {_shorten(shown)}" if shown else "")
 
 
-def _reads_as_float(value: str) -> bool:
-    try:
-        float(value)
-    except ValueError:
-        return False
-    return True
-
-
-def _as_yaml_float(value: str) -> str:
-    mantissa, exponent, power = value.lower().partition("e")
-    if "." not in mantissa:
-        mantissa += ".0"
-    sign = "" if power.startswith(("+", "-")) or not exponent else "+"
-    return f"{mantissa}{exponent}{sign}{power}"
-
-
 def _shorten(text: str, length: int = 80) -> str:
     return text if len(text) <= length else text[: length - 3] + "..."
 
 
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """YAML's safe loader that notes every key that stands twice in one mapping.
+class _UniqueKeyConstructor(SafeConstructor):
+    """Makes values of YAML 1.2 as DVC does, and notes every key that stands twice in one mapping.
 
     Attributes:
         repeated: What to say of each.
     """
 
-    def __init__(self, text: str) -> None:
-        super().__init__(text)
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
         self.repeated: list[str] = []
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Return the mapping of `node`, in which the last of equal keys counts."""
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        """Return the mapping of `node`, in which the first of equal keys counts."""
         seen: set[Any] = set()
-        for key_node, _ in node.value:
-            if not isinstance(key_node, yaml.ScalarNode):
+        for key_node, _ in node.value if isinstance(node, MappingNode) else ():
+            if not isinstance(key_node, ScalarNode):
                 continue
-            key = self.construct_object(key_node)
+            key = self.construct_object(key_node, deep=True)
             if key in seen and key != "<<":
                 line = key_node.start_mark.line + 1
                 self.repeated.append(f"line {line}: the key {key!r} stands twice")
@@ -155,17 +142,8 @@ class _UniqueKeyLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-# So Python writes 0.00005, and with it `dvc exp run -S methods.full.learning_rate=5e-5`. To PyYAML
-# it is text, as whatever has an exponent and no point.
-_UniqueKeyLoader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"-?[1-9]e[-+][0-9]{2,3}$"), list("-123456789")
-)
-
-
 def read_yaml(path: Path) -> dict[str, Any]:
     """Return the mapping in a YAML file of DVC (dvc.yaml, dvc.lock); empty if there is none."""
     if not path.is_file():
         return {}
-    # libyaml, where PyYAML has it: every stage reads DVC's files, and dvc.lock is long.
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    return yaml.load(path.read_text(encoding="utf-8"), Loader=loader) or {}  # noqa: S506
+    return YAML(typ="safe").load(path.read_text(encoding="utf-8")) or {}
