@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
-    from web import Server
+    from pytest_httpserver import HTTPServer
 
 # As many workers as cores run at once: one thread each. Set before anything imports torch.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -40,12 +40,12 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "suite"))
 
 
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> "Iterator[Server]":
-    """A server on loopback that answers as the test says."""
-    from web import serving
+def server(monkeypatch: pytest.MonkeyPatch) -> "Iterator[HTTPServer]":
+    """A server on loopback that answers as the test says, and many requests at once."""
+    from pytest_httpserver import HTTPServer
 
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    with serving() as server:
+    with HTTPServer(host="127.0.0.1", threaded=True) as server:
         yield server
 
 

@@ -1,9 +1,9 @@
-"""A web server on loopback that misbehaves as it is told to."""
+"""Answers of a web server that misbehaves, for pytest-httpserver."""
 
 import datetime
 import hashlib
-import http.server
-import socketserver
+import re
+import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator
@@ -13,102 +13,99 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from pytest_httpserver import HTTPServer
+from werkzeug import Request, Response
 
 from lora_compare.data.downloads import Remote
 
 CONTENT = bytes(range(256)) * 2000
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
-
-Answer = Callable[["Handler"], None]
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    """Answers by the path's entry in the server's table, and keeps what was asked."""
-
-    server: "Server"
-
-    def do_GET(self) -> None:
-        self.server.asked.append((self.path, self.headers.get("Range")))
-        self.server.answers.get(self.path, status(404))(self)
-
-    do_HEAD = do_GET  # noqa: N815
-
-    def do_CONNECT(self) -> None:
-        """Be a proxy that answers in the place of the host that is asked for."""
-        self.server.asked.append((self.path, None))
-        self.send_response(200)
-        self.end_headers()
-        assert self.server.tls is not None
-        self.connection = self.server.tls.wrap_socket(self.connection, server_side=True)
-        self.rfile, self.wfile = self.connection.makefile("rb"), self.connection.makefile("wb", 0)
-        self.close_connection = False
-
-    def finish(self) -> None:
-        super().finish()
-        self.connection.close()
-
-    def reply(self, body: bytes, status: int = 200, **headers: str) -> None:
-        self.send_response(status)
-        for name, value in headers.items():
-            self.send_header(name.replace("_", "-"), value)
-        if "Content_Length" not in headers:
-            self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
-
-    def log_message(self, *args: object) -> None:
-        pass
+Answer = Callable[[Request], Response]
+PAGE = b"<html>maintenance</html>"
 
 
-class Server(http.server.ThreadingHTTPServer):
-    """Answers each path as its entry in `answers` does.
-
-    Attributes:
-        answers: What to do by path.
-        asked: Path and Range of every request so far; to a proxy for HTTPS, the host first.
-        tls: What a proxy for HTTPS shows its clients.
-    """
-
-    daemon_threads = True
-    # Requests that sleep must not hold up the end of a test.
-    block_on_close = False
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.answers: dict[str, Answer] = {}
-        self.asked: list[tuple[str, str | None]] = []
-        self.tls: ssl.SSLContext | None = None
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """A client that gives up is what these tests are about."""
-
-    def url(self, path: str) -> str:
-        return f"http://127.0.0.1:{self.server_port}{path}"
-
-
-@contextmanager
-def running(server: socketserver.BaseServer) -> Iterator[None]:
-    """Let a server answer in a thread of its own until the block ends."""
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
-        yield
-    finally:
-        server.shutdown()
-        thread.join()
-
-
-@contextmanager
-def serving() -> Iterator[Server]:
-    """Yield a server that runs until the block ends."""
-    with Server() as server, running(server):
-        yield server
-
-
-def remote(server: Server, *paths: str, sha256: str | None = SHA256) -> Remote:
+def remote(server: HTTPServer, *paths: str, sha256: str | None = SHA256) -> Remote:
     """Return the file that a server has at `paths`, the first of them and its mirrors."""
-    return Remote([server.url(path) for path in paths], sha256, by_hand="fetch it by hand")
+    urls = [server.url_for(path) for path in paths]
+    return Remote(urls, sha256, by_hand="fetch it by hand")
+
+
+def serve(server: HTTPServer, path: str, answer: Response | Answer) -> None:
+    """Let a server answer requests for `path` so."""
+    handler = server.expect_request(path)
+    if isinstance(answer, Response):
+        handler.respond_with_response(answer)
+    else:
+        handler.respond_with_handler(answer)
+
+
+def asked(server: HTTPServer) -> list[str]:
+    """Return the path of every request so far."""
+    return [request.path for request, _ in server.log]
+
+
+def whole(content: bytes = CONTENT) -> Response:
+    """Send everything."""
+    return Response(content, content_type="application/octet-stream")
+
+
+def promised(body: Iterator[bytes] | list[bytes], size: int = len(CONTENT)) -> Response:
+    """Send `body`, whatever it is, after the promise of `size` bytes; then close."""
+    return Response(body, headers={"Content-Length": str(size)})
+
+
+def status(code: int, **headers: str) -> Response:
+    """Answer with a status and no file."""
+    return Response("no", code, {name.replace("_", "-"): v for name, v in headers.items()})
+
+
+def page() -> Response:
+    """Send a web page where a file was asked for, and say that all is well."""
+    return Response(PAGE, content_type="text/html")
+
+
+def loop(path: str) -> Response:
+    """Send a client to where it is."""
+    return Response(status=302, headers={"Location": path})
+
+
+@contextmanager
+def tunnel(target: HTTPServer) -> Iterator[tuple[str, list[str]]]:
+    """Yield the address of a proxy for HTTPS that leads to `target` alone, and who was asked for.
+
+    pytest-httpserver speaks HTTP; what follows a CONNECT is TLS that a proxy does not read.
+    """
+    hosts: list[str] = []
+
+    def lead(client: socket.socket) -> None:
+        with client, socket.create_connection((target.host, target.port)) as server:
+            hosts.append(re.split(rb"\s", client.recv(2**16))[1].decode())
+            client.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+            threading.Thread(target=copy, args=(client, server)).start()
+            copy(server, client)
+
+    def copy(source: socket.socket, sink: socket.socket) -> None:
+        try:
+            while data := source.recv(2**16):
+                sink.sendall(data)
+            sink.shutdown(socket.SHUT_WR)
+        except OSError:  # one side has hung up, and so the tunnel is at its end
+            return
+
+    def accept() -> None:
+        while True:
+            try:
+                client, _ = listener.accept()
+            except OSError:  # the test has ended
+                return
+            threading.Thread(target=lead, args=(client,)).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=accept)
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}", hosts
+        listener.shutdown(socket.SHUT_RDWR)
+    thread.join()
 
 
 def certify(folder: Path, *hosts: str) -> tuple[ssl.SSLContext, Path]:
@@ -136,54 +133,3 @@ def certify(folder: Path, *hosts: str) -> tuple[ssl.SSLContext, Path]:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(public, private)
     return context, public
-
-
-def start_of(handler: Handler) -> int:
-    """Return the first byte that a request asks for."""
-    return int((handler.headers.get("Range") or "bytes=0-")[6:-1])
-
-
-def content_range(start: int, size: int = len(CONTENT)) -> str:
-    """Return the header that names the bytes from `start` to the end."""
-    return f"bytes {start}-{size - 1}/{size}"
-
-
-def whole(handler: Handler) -> None:
-    """Send everything, whatever range is asked for."""
-    handler.reply(CONTENT)
-
-
-def ranged(handler: Handler) -> None:
-    """Serve what the Range asks for."""
-    start = start_of(handler)
-    if start >= len(CONTENT):
-        handler.reply(b"", 416)
-        return
-    handler.reply(CONTENT[start:], 206 if start else 200, Content_Range=content_range(start))
-
-
-def closing_early(step: int) -> Answer:
-    """Serve at most `step` bytes of what is asked for, while promising all of it."""
-
-    def answer(handler: Handler) -> None:
-        start = start_of(handler)
-        rest = CONTENT[start:]
-        handler.reply(
-            rest[:step],
-            206 if start else 200,
-            Content_Length=str(len(rest)),
-            Content_Range=content_range(start),
-        )
-        handler.close_connection = True
-
-    return answer
-
-
-def status(code: int, **headers: str) -> Answer:
-    """Answer with a status and no file."""
-    return lambda handler: handler.reply(b"no", code, **headers)
-
-
-def page(handler: Handler) -> None:
-    """Send a web page where a file was asked for, and say that all is well."""
-    handler.reply(b"<html>maintenance</html>", Content_Type="text/html")

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 import torch
+from pytest_httpserver import HTTPServer
 
-from lora_compare.data.downloads import Remote, fetch
+from lora_compare.data.downloads import fetch
 from lora_compare.errors import StorageError
 from lora_compare.models.weights import save_state
 from lora_compare.params import read_yaml
@@ -21,7 +22,7 @@ from lora_compare.project.paths import Paths
 from lora_compare.training.resume import Checkpoints
 from small_project import ROOT, environment, small_params, write_messages
 from stage_commands import make_project
-from web import CONTENT, SHA256, serving, whole
+from web import CONTENT, remote, serve, whole
 
 LEFT_FREE = 4096
 """Bytes, one block: enough for a small file, too few for any stage."""
@@ -164,15 +165,13 @@ def test_row_08_a_folder_that_does_not_fit_leaves_the_former_folder(disk: SmallD
 
 @pytest.mark.parametrize("left", [0, 100_000])
 def test_row_08_a_download_that_does_not_fit_leaves_nothing(
-    disk: SmallDisk, left: int, monkeypatch: pytest.MonkeyPatch
+    disk: SmallDisk, left: int, server: HTTPServer
 ) -> None:
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     disk.fill(left)
     before = disk.content()
-    with serving() as server:
-        server.answers["/a"] = whole
-        with pytest.raises(StorageError) as error:
-            fetch(Remote([server.url("/a")], SHA256), disk.seen / "a.zip")
+    serve(server, "/a", whole())
+    with pytest.raises(StorageError) as error:
+        fetch(remote(server, "/a"), disk.seen / "a.zip")
     assert error.value.expected == f"{len(CONTENT):,} bytes free"
     assert disk.content() == before
 

@@ -9,6 +9,7 @@ from urllib.parse import unquote, urlsplit
 
 import pandas as pd
 
+from lora_compare.data import bundled
 from lora_compare.data.archives import file_suffix, read_member
 from lora_compare.data.downloads import Patience, Remote, fetch
 from lora_compare.data.messages import make_messages
@@ -117,7 +118,7 @@ def open_source(
         DownloadError: As `load_corpus`.
     """
     if data.source == "bundled":
-        source = _open_bundled()
+        source = Source("the bundled corpus", ".tsv", bundled.table(), {"source": "bundled"})
     elif data.source == "uci":
         source = _open_uci(data, paths, progress, uci, patience)
     elif "://" in data.source:
@@ -130,13 +131,6 @@ def open_source(
     return source
 
 
-def _open_bundled() -> Source:
-    from lora_compare.data import bundled
-
-    content = bundled.archive()
-    return Source("the bundled corpus", ".zip", content, {"source": "bundled"})
-
-
 def _open_uci(
     data: DataParams, paths: Paths, progress: Progress, uci: Archive, patience: Patience | None
 ) -> Source:
@@ -144,8 +138,8 @@ def _open_uci(
     if data.sha256 not in (None, uci.sha256):
         raise _other_file(name, data.sha256, uci.sha256)
     by_hand = (
-        f"download {name} with a browser from {uci.urls[0]}, save it as inputs/{name} "
-        f"and set data.source: inputs/{name} in params.yaml"
+        f"download {name} with a browser from {uci.urls[0]}, save it as inputs/text/{name} "
+        f"and set data.source: inputs/text/{name} in params.yaml"
     )
     remote = Remote(uci.urls, uci.sha256, MAX_BYTES, by_hand)
     content = _download(remote, paths.downloads / name, progress, patience)
@@ -165,8 +159,8 @@ def _open_url(
     name = PurePosixPath(unquote(urlsplit(url).path)).name
     suffix = _require_suffix(name, shown)
     by_hand = (
-        f"download it with a browser, save it as inputs/{name} "
-        f"and set data.source: inputs/{name} in params.yaml"
+        f"download it with a browser, save it as inputs/text/{name} "
+        f"and set data.source: inputs/text/{name} in params.yaml"
     )
     remote = Remote([url], data.sha256, MAX_BYTES, by_hand)
     folder = paths.downloads / hashlib.sha256(url.encode()).hexdigest()[:16]

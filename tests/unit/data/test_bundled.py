@@ -1,14 +1,12 @@
 """The bundled corpus is the promised one, the same everywhere, and of fair difficulty."""
 
 import hashlib
-import io
 import os
 import re
 import subprocess
 import sys
 import time
 import tomllib
-import zipfile
 from collections import Counter
 from collections.abc import Callable
 from importlib import resources
@@ -39,19 +37,14 @@ Rows = list[tuple[str, str]]
 
 
 @pytest.fixture(scope="module")
-def archive() -> bytes:
-    return bundled.archive()
+def table() -> bytes:
+    return bundled.table()
 
 
 @pytest.fixture(scope="module")
-def member(archive: bytes) -> bytes:
-    return zipfile.ZipFile(io.BytesIO(archive)).read("SMSSpamCollection")
-
-
-@pytest.fixture(scope="module")
-def rows(member: bytes) -> Rows:
+def rows(table: bytes) -> Rows:
     """The messages as a stranger reads the file: lines, cut at the tab."""
-    lines = member.decode("utf-8").removesuffix("\n").split("\n")
+    lines = table.decode("utf-8").removesuffix("\n").split("\n")
     pairs = [line.split("\t") for line in lines]
     assert {len(pair) for pair in pairs} == {2}
     return [(label, text) for label, text in pairs]
@@ -67,34 +60,26 @@ def frames(corpus: pd.DataFrame) -> Frames:
     return split(corpus, DEFAULT)[0]
 
 
-def test_bytes_are_the_recorded_ones(archive: bytes, member: bytes) -> None:
-    assert hashlib.sha256(archive).hexdigest() == bundled.ARCHIVE_SHA256
-    assert hashlib.sha256(member).hexdigest() == bundled.MEMBER_SHA256
+def test_bytes_are_the_recorded_ones(table: bytes) -> None:
+    assert hashlib.sha256(table).hexdigest() == bundled.SHA256
 
 
 def test_bytes_do_not_depend_on_hash_seed_and_locale() -> None:
     program = (
         "import hashlib; from lora_compare.data import bundled;"
-        "print(hashlib.sha256(bundled.archive()).hexdigest())"
+        "print(hashlib.sha256(bundled.table()).hexdigest())"
     )
     for seed, locale in (("1", "C"), ("2", "C.UTF-8")):
         environment = {**os.environ, "PYTHONHASHSEED": seed, "LC_ALL": locale, "PYTHONUTF8": "0"}
         ran = subprocess.run(
             [sys.executable, "-c", program], env=environment, capture_output=True, check=True
         )
-        assert ran.stdout.decode().strip() == bundled.ARCHIVE_SHA256
+        assert ran.stdout.decode().strip() == bundled.SHA256
 
 
-def test_zip_members_are_stored_with_a_fixed_date(archive: bytes) -> None:
-    infos = zipfile.ZipFile(io.BytesIO(archive)).infolist()
-    assert [info.filename for info in infos] == ["SMSSpamCollection", "readme"]
-    assert {info.compress_type for info in infos} == {zipfile.ZIP_STORED}
-    assert {info.date_time for info in infos} == {(1980, 1, 1, 0, 0, 0)}
-
-
-def test_file_has_the_format_of_the_real_collection(member: bytes, rows: Rows) -> None:
-    assert member.endswith(b"\n")
-    assert b"\r" not in member
+def test_file_has_the_format_of_the_real_collection(table: bytes, rows: Rows) -> None:
+    assert table.endswith(b"\n")
+    assert b"\r" not in table
     assert rows == bundled.messages()
     for _, text in rows:
         assert text == " ".join(text.split())
@@ -171,7 +156,7 @@ def test_templates_are_well_formed(name: str) -> None:
 
 def test_generation_is_quick() -> None:
     start = time.process_time()
-    bundled.archive()
+    bundled.table()
     assert time.process_time() - start < 2
 
 

@@ -1,14 +1,15 @@
 """A source is the file that was asked for, or nothing is read."""
 
 import hashlib
-import http.server
 import io
+import re
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pytest_httpserver import HTTPServer
+from werkzeug import Request, Response
 
 from lora_compare.data import bundled, sources
 from lora_compare.data.downloads import Patience
@@ -16,7 +17,7 @@ from lora_compare.data.sources import Archive, load_corpus, open_source
 from lora_compare.errors import DataError, DownloadError
 from lora_compare.params import DataParams
 from lora_compare.project.paths import Paths
-from web import running
+from web import status
 
 ROWS = b"ham\thello\nspam\twin\n"
 QUICK = Patience(read_timeout=1, attempts=2, first_wait=0, longest_wait=0)
@@ -64,14 +65,11 @@ def test_path_with_its_provenance(project: Paths) -> None:
 
 
 def test_bundled_corpus(project: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
-    content = make_zip({"SMSSpamCollection": ROWS, "readme": b"x"})
-    monkeypatch.setattr(bundled, "archive", lambda: content)
+    monkeypatch.setattr(bundled, "table", lambda: ROWS)
     corpus, provenance = load_corpus(data("bundled"), project)
     assert len(corpus) == 2
     assert provenance["source"] == "bundled"
-    assert provenance["sha256"] == sha256(content)
-    assert provenance["member"] == "SMSSpamCollection"
-    assert provenance["member_sha256"] == sha256(ROWS)
+    assert provenance["sha256"] == sha256(ROWS)
 
 
 @pytest.mark.parametrize(
@@ -129,45 +127,36 @@ def test_a_file_that_stayed_in_the_project_is_named_with_the_way_to_take_it_alon
         load_corpus(data("inputs/other.tsv"), Paths(copy))
 
 
-class Handler(http.server.BaseHTTPRequestHandler):
-    """Serves the server's files by path."""
+class Web(dict[str, bytes]):
+    """What a server on loopback serves, by path; anything else it has not."""
 
-    def do_GET(self) -> None:
-        files: dict[str, bytes] = self.server.files  # type: ignore[attr-defined]
-        content = files.get(self.path)
-        self.send_response(404 if content is None else 200)
-        self.send_header("Content-Length", str(len(content or b"")))
-        self.end_headers()
-        self.wfile.write(content or b"")
+    def __init__(self, server: HTTPServer) -> None:
+        super().__init__()
+        self.address = server.url_for("")
+        server.expect_request(re.compile(".*")).respond_with_handler(self._answer)
 
-    def log_message(self, *args: object) -> None:
-        pass
+    def _answer(self, request: Request) -> Response:
+        if request.path in self:
+            return Response(self[request.path])
+        return status(404)
 
 
 @pytest.fixture
-def files(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, bytes]]:
-    """What a server on loopback serves, by path; `""` holds its address."""
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        address = f"http://127.0.0.1:{server.server_port}"
-        server.files = {"": address.encode()}  # type: ignore[attr-defined]
-        with running(server):
-            yield server.files  # type: ignore[attr-defined]
+def files(server: HTTPServer) -> Web:
+    return Web(server)
 
 
-def test_address_is_downloaded_and_recorded(project: Paths, files: dict[str, bytes]) -> None:
-    files["/my%20data.tsv?x=1"] = ROWS
-    url = files[""].decode() + "/my%20data.tsv?x=1"
+def test_address_is_downloaded_and_recorded(project: Paths, files: Web) -> None:
+    files["/my data.tsv"] = ROWS
+    url = files.address + "/my%20data.tsv?x=1"
     corpus, provenance = load_corpus(data(url), project)
     assert len(corpus) == 2
     assert provenance["url"] == url
     assert provenance["sha256"] == sha256(ROWS)
 
 
-def test_changed_address_is_read_anew_unless_it_is_pinned(
-    project: Paths, files: dict[str, bytes]
-) -> None:
-    url = files[""].decode() + "/a.tsv"
+def test_changed_address_is_read_anew_unless_it_is_pinned(project: Paths, files: Web) -> None:
+    url = files.address + "/a.tsv"
     files["/a.tsv"] = ROWS
     load_corpus(data(url), project)
     files["/a.tsv"] = ROWS + b"spam\tmore\n"
@@ -177,15 +166,15 @@ def test_changed_address_is_read_anew_unless_it_is_pinned(
     assert len(load_corpus(pinned, project)[0]) == 3
 
 
-def make_uci(files: dict[str, bytes], zipped: bytes, member: bytes) -> Archive:
-    address = files[""].decode()
+def make_uci(files: Web, zipped: bytes, member: bytes) -> Archive:
+    address = files.address
     return Archive(
         (f"{address}/primary.zip", f"{address}/mirror.zip"), sha256(zipped), sha256(member)
     )
 
 
 def test_uci_falls_back_to_the_mirror_and_records_the_same(
-    project: Paths, files: dict[str, bytes], tmp_path_factory: pytest.TempPathFactory
+    project: Paths, files: Web, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     zipped = make_zip({"SMSSpamCollection": ROWS})
     uci = make_uci(files, zipped, ROWS)
@@ -199,7 +188,7 @@ def test_uci_falls_back_to_the_mirror_and_records_the_same(
     assert by_mirror.content == zipped
 
 
-def test_uci_needs_no_network_once_it_is_there(project: Paths, files: dict[str, bytes]) -> None:
+def test_uci_needs_no_network_once_it_is_there(project: Paths, files: Web) -> None:
     zipped = make_zip({"SMSSpamCollection": ROWS})
     uci = make_uci(files, zipped, ROWS)
     files["/primary.zip"] = zipped
@@ -208,7 +197,7 @@ def test_uci_needs_no_network_once_it_is_there(project: Paths, files: dict[str, 
     assert open_source(data("uci"), project, uci=uci, patience=QUICK).content == zipped
 
 
-def test_poisoned_download_is_fetched_again(project: Paths, files: dict[str, bytes]) -> None:
+def test_poisoned_download_is_fetched_again(project: Paths, files: Web) -> None:
     zipped = make_zip({"SMSSpamCollection": ROWS})
     project.downloads.mkdir()
     (project.downloads / "sms+spam+collection.zip").write_bytes(b"poison")
@@ -217,19 +206,17 @@ def test_poisoned_download_is_fetched_again(project: Paths, files: dict[str, byt
     assert open_source(data("uci"), project, uci=uci, patience=QUICK).content == zipped
 
 
-def test_uci_that_nobody_serves_says_where_to_put_the_file(
-    project: Paths, files: dict[str, bytes]
-) -> None:
+def test_uci_that_nobody_serves_says_where_to_put_the_file(project: Paths, files: Web) -> None:
     uci = make_uci(files, b"a", b"b")
     with pytest.raises(DownloadError) as error:
         open_source(data("uci"), project, uci=uci, patience=QUICK)
     message = str(error.value)
-    assert "data.source: inputs/sms+spam+collection.zip" in message
+    assert "data.source: inputs/text/sms+spam+collection.zip" in message
     assert all(url in message for url in uci.urls)
 
 
 def test_zip_with_another_member_than_pinned_is_refused(
-    project: Paths, files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+    project: Paths, files: Web, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     zipped = make_zip({"SMSSpamCollection": ROWS})
     files["/primary.zip"] = zipped
