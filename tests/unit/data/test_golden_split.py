@@ -13,6 +13,7 @@ from lora_compare.data.tables import Columns, read_table
 from lora_compare.data.twins import find_twins, near_duplicate_groups
 from lora_compare.evaluation.baselines import CANDIDATES
 from lora_compare.params import SplitParams
+from lora_compare.project.checksums import seal
 from lora_compare.project.corpus import read_split, write_split
 
 pytestmark = pytest.mark.real_data
@@ -53,6 +54,7 @@ def test_split_files_of_the_book(corpus: pd.DataFrame, tmp_path: Path) -> None:
     for name, expected in GOLDEN.items():
         path = tmp_path / f"{name}.csv"
         write_split(path, frames[name])
+        seal(tmp_path)
         assert hashlib.sha256(path.read_bytes()).hexdigest() == expected
         pd.testing.assert_frame_equal(read_split(path), frames[name])
     sizes = {name: part["n"] for name, part in metrics["splits"].items()}
