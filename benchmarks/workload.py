@@ -17,6 +17,7 @@ from lora_compare.models.batches import epoch_order
 from lora_compare.models.network import CONFIGS
 from lora_compare.models.tokenizer import encode_all, gpt2_encoding, train_encoding
 from lora_compare.params import DataParams, SplitParams
+from lora_compare.project.corpus import make_corpus
 from lora_compare.project.paths import SPLITS, Paths
 
 SMS = Path("sms") / "SMSSpamCollection"
@@ -65,7 +66,7 @@ def make_workload(messages: Path | None, model: str, batch_size: int) -> Workloa
     )
     own = messages is not None
     frames, _ = split(
-        corpus,
+        make_corpus(corpus["label"], corpus["text"]),
         SplitParams(
             mode="stratified" if own else "appendix_e",
             deduplicate="exact" if own else "none",

@@ -15,14 +15,14 @@ def main(paths: Paths, params: Params, progress: Progress) -> None:
     from lora_compare.project.files import sha256, write_json
 
     with progress.work("fetch and parse"):
-        corpus, provenance = load_corpus(params.data, paths, progress)
+        messages, provenance = load_corpus(params.data, paths, progress)
         # An adapter's rank may have no room in the head of so few classes.
         require_fit(params, len(provenance["classes"]))
-        write_messages(paths.messages, corpus)
+        write_messages(paths.messages, messages)
     write_json(paths.provenance, provenance | {"messages_sha256": sha256(paths.messages)})
     seal(paths.raw)
     counts = ", ".join(f"{n:,} {name}" for name, n in provenance["classes"].items())
-    progress.say(f"{len(corpus):,} messages from {provenance['source']}: {counts}")
+    progress.say(f"{provenance['rows']:,} messages from {provenance['source']}: {counts}")
 
 
 if __name__ == "__main__":

@@ -139,12 +139,12 @@ def test_row_15_any_bytes_are_a_corpus_or_refused(
         result = outcome(lambda: load_corpus(data, Paths(tmp_path)))
         assert [p.name for p in tmp_path.iterdir()] == [path.name]
         if result is not None and suffix in (".tsv", ".jsonl"):
-            corpus, _ = result
+            messages, _ = result
             lines = content.decode("utf-8-sig").replace("\r\n", "\n").split("\n")
             filled = [line for line in lines if line.strip()] if suffix == ".jsonl" else lines
             header = suffix == ".tsv" and {"label", "text"} <= set(lines[0].split("\t"))
             # No row is merged or dropped.
-            assert len(corpus) == sum(line != "" for line in filled) - header
+            assert len(messages["text"]) == sum(line != "" for line in filled) - header
 
     trials(record_property, prove)
 

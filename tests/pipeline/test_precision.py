@@ -17,6 +17,7 @@ from lora_compare.models.network import CONFIGS, GPT, initialise
 from lora_compare.models.tokenizer import gpt2_encoding
 from lora_compare.models.tokens import tokenize
 from lora_compare.params import DataParams, Params, Section, SplitParams, parse_params
+from lora_compare.project.corpus import make_corpus
 from lora_compare.project.paths import SPLITS, Paths
 from lora_compare.training.finetuning import finetune
 from small_project import ROOT
@@ -47,8 +48,8 @@ def changed(section: Section, **changes: object) -> Section:
 def frames(assets: Path, settings: SplitParams) -> dict:
     source = str(assets / "sms" / "SMSSpamCollection")
     data = DataParams(source=source, text_column="text", label_column="label")
-    corpus, _ = load_corpus(data, Paths(assets))
-    return split(corpus, settings)[0]
+    messages, _ = load_corpus(data, Paths(assets))
+    return split(make_corpus(messages["label"], messages["text"]), settings)[0]
 
 
 @pytest.fixture(scope="module")

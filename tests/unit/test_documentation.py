@@ -11,6 +11,7 @@ from lora_compare.data.sources import load_corpus
 from lora_compare.data.splits import split
 from lora_compare.evaluation.baselines import character_model
 from lora_compare.params import load_params
+from lora_compare.project.corpus import make_corpus
 from lora_compare.project.paths import Paths
 from lora_compare.project.progress import SILENT
 from small_project import ROOT
@@ -79,7 +80,8 @@ def test_the_text_that_classify_is_shown_with_is_spam_beyond_doubt() -> None:
     shown = re.findall(r'lora-compare classify "(.*)"', help_page)
     assert shown == re.findall(r'lora-compare classify "(.*)"', (ROOT / "README.md").read_text())
     params = load_params(ROOT / "recipes" / "default.yaml")
-    corpus, _ = load_corpus(params.data, Paths(ROOT), SILENT)
+    messages, _ = load_corpus(params.data, Paths(ROOT), SILENT)
+    corpus = make_corpus(messages["label"], messages["text"])
     frames, metrics = split(corpus, params.split)
     train = frames["train"]
     # The quick baseline stands for the methods: what it only just calls spam, they may call ham.

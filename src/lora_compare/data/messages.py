@@ -5,19 +5,17 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from typing import Any
 
-import pandas as pd
-
 from lora_compare.data.tables import Table
 from lora_compare.errors import DataError
 from lora_compare.params import MAX_CLASSES
-from lora_compare.project.corpus import make_corpus
+from lora_compare.project.corpus import Messages
 
 LONGEST_LABEL = 100
 """Characters of a class's name, which stands in tables, column names and plots."""
 
 
-def make_messages(table: Table) -> pd.DataFrame:
-    """Return the corpus of the rows of `table`, in their order.
+def make_messages(table: Table) -> Messages:
+    """Return the labels and texts of the rows of `table`, in their order.
 
     Whole numbers and booleans become labels as JSON writes them: 0, 1, true.
 
@@ -40,7 +38,7 @@ def make_messages(table: Table) -> pd.DataFrame:
     counts = Counter(labels)
     _require_one_spelling(table.name, counts)
     _require_classes(table.name, counts)
-    return make_corpus(labels, table.texts)
+    return {"label": labels, "text": table.texts}
 
 
 def _as_label(value: Any) -> Any:

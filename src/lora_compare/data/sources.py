@@ -2,12 +2,11 @@
 
 import hashlib
 import os
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
-
-import pandas as pd
 
 from lora_compare.data import bundled
 from lora_compare.data.archives import file_suffix, read_member
@@ -17,7 +16,7 @@ from lora_compare.data.tables import MAX_BYTES, PARSERS, Columns, read_table, re
 from lora_compare.errors import DataError, names_a_host, without_credentials
 from lora_compare.params import DataParams
 from lora_compare.project import files
-from lora_compare.project.corpus import count_classes
+from lora_compare.project.corpus import Messages
 from lora_compare.project.paths import Paths
 from lora_compare.project.progress import SILENT, Progress
 
@@ -71,8 +70,8 @@ class Source:
 
 def load_corpus(
     data: DataParams, paths: Paths, progress: Progress = SILENT
-) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Return the corpus of a source, and where it came from for provenance.json.
+) -> tuple[Messages, dict[str, Any]]:
+    """Return the messages of a source, and where it came from for provenance.json.
 
     Nothing in the result depends on when, where and from which mirror the file was fetched.
 
@@ -95,11 +94,12 @@ def load_corpus(
             raise _other_file(f"{name}!{member}", source.member_sha256, facts["member_sha256"])
         name, suffix = f"{name}!{member}", file_suffix(member)
     table = read_table(content, suffix, name, Columns(data.text_column, data.label_column))
-    corpus = make_messages(table)
-    return corpus, {
+    messages = make_messages(table)
+    counts = Counter(messages["label"])
+    return messages, {
         **facts,
-        "rows": len(corpus),
-        "classes": count_classes(corpus),
+        "rows": counts.total(),
+        "classes": {name: counts[name] for name in sorted(counts)},
         "normalized": table.normalized,
     }
 

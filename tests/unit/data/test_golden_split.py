@@ -14,7 +14,7 @@ from lora_compare.data.twins import find_twins, near_duplicate_groups
 from lora_compare.evaluation.baselines import CANDIDATES
 from lora_compare.params import SplitParams
 from lora_compare.project.checksums import seal
-from lora_compare.project.corpus import read_split, write_split
+from lora_compare.project.corpus import make_corpus, read_split, write_split
 
 pytestmark = pytest.mark.real_data
 
@@ -46,7 +46,8 @@ BOOK = SplitParams(
 @pytest.fixture(scope="module")
 def corpus(assets: Path) -> pd.DataFrame:
     content = (assets / "sms" / "SMSSpamCollection").read_bytes()
-    return make_messages(read_table(content, ".tsv", "SMS", Columns("text", "label")))
+    messages = make_messages(read_table(content, ".tsv", "SMS", Columns("text", "label")))
+    return make_corpus(messages["label"], messages["text"])
 
 
 def test_split_files_of_the_book(corpus: pd.DataFrame, tmp_path: Path) -> None:
