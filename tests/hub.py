@@ -1,17 +1,18 @@
 """A hub on loopback that answers as the Hugging Face hub does, for tests."""
 
 import hashlib
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import huggingface_hub
 import pytest
 from huggingface_hub import constants
+from pytest_httpserver import HTTPServer
+from werkzeug import Request, Response
 
-from web import running
+from web import page, promised, status
 
 REPOSITORY = "openai-community/gpt2"
 REVISION = "607a30d783dfa663caf39e06633721c8d4cfcd7e"
@@ -19,10 +20,11 @@ ADDRESS = f"/{REPOSITORY}/resolve/{REVISION}/model.safetensors"
 LOOPBACK = "127.0.0.1,localhost"
 
 
-class Hub(ThreadingHTTPServer):
+class Hub:
     """A hub with one file: a redirect to a content address, as for every large file.
 
     Attributes:
+        url: Its address.
         content: What it sends.
         etag: The checksum that it claims.
         break_after: Bytes after which the first transfer is cut off.
@@ -31,90 +33,54 @@ class Hub(ThreadingHTTPServer):
         requests: What was asked about the file: method, path, range.
     """
 
-    daemon_threads = True
-
-    def __init__(self, content: bytes) -> None:
-        super().__init__(("127.0.0.1", 0), Answer)
+    def __init__(self, server: HTTPServer, content: bytes) -> None:
+        self.url = server.url_for("").rstrip("/")
+        # Another host than the hub's, as the library follows redirects on its own.
+        self._storage = f"http://localhost:{server.port}/cdn"
         self.content = content
         self.etag = hashlib.sha256(content).hexdigest()
         self.break_after: int | None = None
         self.status: int | None = None
         self.page = False
         self.requests: list[tuple[str, str, str | None]] = []
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
-
-    @property
-    def storage(self) -> str:
-        """Where the bytes lie: another host, as the library follows redirects on its own."""
-        return f"http://localhost:{self.server_port}/cdn"
+        server.expect_request(re.compile(".*")).respond_with_handler(self._answer)
 
     def count(self, method: str) -> int:
         return sum(request[0] == method for request in self.requests)
 
+    def _answer(self, request: Request) -> Response:
+        if request.path != ADDRESS and not request.path.startswith("/cdn/"):
+            return status(404)  # the library also asks for what has nothing to do with the file
+        self.requests.append((request.method, request.path, request.headers.get("Range")))
+        if self.status:
+            return status(self.status)
+        if self.page:
+            return page()
+        return self._link() if request.method == "HEAD" else self._file(request)
 
-class Answer(BaseHTTPRequestHandler):
-    """One answer of the hub."""
+    def _link(self) -> Response:
+        headers = {
+            "X-Repo-Commit": REVISION,
+            "X-Linked-Etag": f'"{self.etag}"',
+            "X-Linked-Size": str(len(self.content)),
+            "Location": f"{self._storage}/{self.etag}",
+        }
+        return Response(status=302, headers=headers)
 
-    server: Hub
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, *args: Any) -> None:
-        """Keep the tests' output clean."""
-
-    def do_HEAD(self) -> None:
-        if self._refused():
-            return
-        self.send_response(302)
-        self.send_header("X-Repo-Commit", REVISION)
-        self.send_header("X-Linked-Etag", f'"{self.server.etag}"')
-        self.send_header("X-Linked-Size", str(len(self.server.content)))
-        self.send_header("Location", f"{self.server.storage}/{self.server.etag}")
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-    def do_GET(self) -> None:
-        if self._refused():
-            return
-        content, asked = self.server.content, self.headers.get("Range")
-        start = int(asked.removeprefix("bytes=").split("-")[0]) if asked else 0
-        self.send_response(206 if asked else 200)
-        if asked:
-            self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
-        self.send_header("Content-Length", str(len(content) - start))
-        self.end_headers()
-        if self.server.break_after is not None:
-            self.wfile.write(content[start : start + self.server.break_after])
-            self.server.break_after = None
-            self.close_connection = True
-            return
-        self.wfile.write(content[start:])
-
-    def _refused(self) -> bool:
-        if self.path != ADDRESS and not self.path.startswith("/cdn/"):
-            self.send_error(404)  # the library also asks for what has nothing to do with the file
-            return True
-        self.server.requests.append((self.command, self.path, self.headers.get("Range")))
-        if self.server.status:
-            self.send_error(self.server.status)
-        elif self.server.page:
-            self.send_response(200)
-            self.send_header("Content-Length", "13")
-            self.end_headers()
-            if self.command == "GET":
-                self.wfile.write(b"<html></html>")
-        else:
-            return False
-        return True
+    def _file(self, request: Request) -> Response:
+        if self.break_after is not None:
+            part, self.break_after = self.content[: self.break_after], None
+            return promised([part], len(self.content))
+        answer = Response(self.content)
+        answer.make_conditional(request, accept_ranges=True, complete_length=len(self.content))
+        return answer
 
 
 @contextmanager
 def serving(content: bytes) -> Iterator[Hub]:
     """Yield a hub that serves one file of this content."""
-    with Hub(content) as server, running(server):
-        yield server
+    with HTTPServer(host="127.0.0.1", threaded=True) as server:
+        yield Hub(server, content)
 
 
 @contextmanager

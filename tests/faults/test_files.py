@@ -8,7 +8,6 @@ import pickle
 import re
 import shutil
 from collections.abc import Callable, Iterator
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import pytest
 import tiktoken.load
 import tiktoken.registry
 import torch
+from pytest_httpserver import HTTPServer
 from safetensors.torch import load_file, save, save_file
 from torch import Tensor
 
@@ -27,7 +27,7 @@ from lora_compare.models import tokenizer
 from lora_compare.models.checkpoints import CHECKPOINTS, Checkpoint
 from lora_compare.models.network import CONFIGS, GPT, GPTConfig, initialise
 from lora_compare.models.weights import gpt2_state_dict
-from web import running
+from web import serve, whole
 
 ROWS = "".join(f"{label}\t{label} message {i}\n" for label in ("ham", "spam") for i in range(30))
 ENCODING = tokenizer.train_encoding([ROWS], 270)
@@ -123,13 +123,6 @@ def test_row_11_a_poisoned_checkpoint_is_refused_offline_with_the_remedy(
     assert path.read_bytes() == wrong
 
 
-class Quiet(SimpleHTTPRequestHandler):
-    """Serves the files of a folder, and says nothing."""
-
-    def log_message(self, *args: object) -> None:
-        """Keep the tests' output clean."""
-
-
 @pytest.fixture
 def poisoned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """tiktoken's cache with other bytes in the place of both files; nothing is in memory."""
@@ -158,28 +151,17 @@ def test_row_11_a_poisoned_tokenizer_is_refused_offline_with_the_remedy(
 
 @pytest.mark.real_data
 def test_row_11_a_poisoned_tokenizer_is_fetched_again(
-    poisoned: Path, assets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    poisoned: Path, assets: Path, server: HTTPServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    served = tmp_path / "served"
-    served.mkdir()
     for url in tokenizer.GPT2_FILES:
-        shutil.copy(
-            assets / "tiktoken_cache" / tokenizer.cached_name(url), served / url.split("/")[-1]
-        )
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        content = (assets / "tiktoken_cache" / tokenizer.cached_name(url)).read_bytes()
+        serve(server, "/" + url.split("/")[-1], whole(content))
     read = tiktoken.load.read_file
-    with (
-        ThreadingHTTPServer(
-            ("127.0.0.1", 0), lambda *a: Quiet(*a, directory=str(served))
-        ) as server,
-        running(server),
-    ):
-        address = f"http://127.0.0.1:{server.server_port}/"
-        # The library's own transport, to another host.
-        monkeypatch.setattr(
-            tiktoken.load, "read_file", lambda url: read(address + url.split("/")[-1])
-        )
-        assert tokenizer.gpt2_encoding().n_vocab == 50_257
+    # The library's own transport, to another host.
+    monkeypatch.setattr(
+        tiktoken.load, "read_file", lambda url: read(server.url_for(url.split("/")[-1]))
+    )
+    assert tokenizer.gpt2_encoding().n_vocab == 50_257
     for url, digest in tokenizer.GPT2_FILES.items():
         content = (poisoned / tokenizer.cached_name(url)).read_bytes()
         assert hashlib.sha256(content).hexdigest() == digest

@@ -1,7 +1,6 @@
 """What SECURITY.md promises, as far as a test can prove it."""
 
 import ast
-import http.server
 import json
 import os
 import re
@@ -9,10 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
-import threading
 import time
-from base64 import b64encode
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -20,6 +16,8 @@ import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pytest_httpserver import HTTPServer
+from werkzeug import Request, Response
 
 from lora_compare.errors import ParamsError, UserError, without_credentials
 from lora_compare.params.reading import parse_params, read_yaml
@@ -27,6 +25,7 @@ from lora_compare.project.progress import SILENT
 from lora_compare.tracking import sync
 from small_project import ROOT, environment, small_params, write_messages
 from tracked_project import write_project
+from web import serve, status, whole
 
 UNPICKLERS = {
     *("pickle.load", "pickle.loads", "pickle.Unpickler", "marshal.load", "marshal.loads"),
@@ -133,33 +132,19 @@ def test_whatever_the_password(password: str, scheme: str) -> None:
 LOGIN = "user:s3cret"
 
 
-class Private(http.server.SimpleHTTPRequestHandler):
-    """Serves the files of a folder to who knows the password."""
-
-    def do_GET(self) -> None:
-        wanted = f"Basic {b64encode(LOGIN.encode()).decode()}"
-        if self.headers.get("Authorization") == wanted:
-            super().do_GET()
-        else:
-            self.send_error(401)
-
-    def log_message(self, *args: object) -> None:
-        pass
-
-
 @pytest.fixture
-def private(tmp_path: Path) -> Iterator[str]:
+def private(server: HTTPServer, tmp_path: Path) -> str:
     """The address of a server with messages.csv, user and password in it."""
-    folder = tmp_path / "served"
-    write_messages(folder / "messages.csv")
+    write_messages(tmp_path / "served.csv")
+    content = (tmp_path / "served.csv").read_bytes()
 
-    def handler(*arguments: object) -> Private:
-        return Private(*arguments, directory=str(folder))  # type: ignore[arg-type]
+    def answer(request: Request) -> Response:
+        login = request.authorization
+        known = login is not None and f"{login.username}:{login.password}" == LOGIN
+        return whole(content) if known else status(401)
 
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://{LOGIN}@127.0.0.1:{server.server_address[1]}"
-        server.shutdown()
+    serve(server, "/messages.csv", answer)
+    return f"http://{LOGIN}@{server.host}:{server.port}"
 
 
 def download(project: Path, source: str, **variables: str) -> "subprocess.CompletedProcess[str]":

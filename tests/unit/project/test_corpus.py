@@ -164,6 +164,7 @@ def test_real_file_is_written_as_it_is(assets: Path, tmp_path: Path) -> None:
     rows = [line.split("\t") for line in content.decode().split("\n")[:-1]]
     frame = corpus.make_corpus([row[0] for row in rows], [row[1] for row in rows])
     corpus.write_messages(tmp_path / "m", frame)
+    seal(tmp_path)
     # The file holds no backslash-escapable character but the backslash itself.
     expected = b"label\ttext\n" + content.replace(b"\\", b"\\\\")
     assert (
