@@ -51,17 +51,25 @@ def require_writable(folders: Iterable[Path]) -> None:
         StorageError: One of them may not be written to, or could not be made.
     """
     with storage_faults():
-        for folder in map(_existing, folders):
-            if not os.access(folder, os.W_OK | os.X_OK):
-                raise _refused(folder, stat.filemode(folder.stat().st_mode))
+        for folder in folders:
+            if not is_writable(folder):
+                there = existing(folder)
+                raise _refused(there, stat.filemode(there.stat().st_mode))
 
 
-def _existing(path: Path) -> Path:
+def is_writable(folder: Path) -> bool:
+    """Return whether files may be written to a folder, made where it is missing."""
+    there = existing(folder)
+    return there.is_dir() and os.access(there, os.W_OK | os.X_OK)
+
+
+def existing(path: Path) -> Path:
+    """Return `path`, or the nearest folder above it that is there."""
     return next(place for place in (path, *path.parents) if place.exists())
 
 
 def _full(path: Path, needed: int | None, error: OSError) -> StorageError:
-    free = shutil.disk_usage(_existing(path)).free
+    free = shutil.disk_usage(existing(path)).free
     return StorageError(
         f"The disk is full: {path.name} cannot be written.",
         where=str(path),

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lora_compare.cli.doctor import caches, devices, disk, state, store, versions
+from lora_compare.cli.doctor import devices, state, storage, versions
 from lora_compare.cli.doctor.findings import Check, Finding, Project, Status, trouble, warning
 from lora_compare.errors import ParamsError
 from lora_compare.project.paths import Paths
@@ -17,13 +17,13 @@ __all__ = ["CHECKS", "Checked", "Finding", "Status", "examine"]
 CHECKS: Mapping[str, Sequence[Check]] = {
     "versions": (versions.python, versions.code, versions.torch, versions.tools, versions.lock),
     "device": (devices.processor, devices.gpu, devices.choice, devices.memory, devices.extras),
-    "caches": (caches.tokenizer, caches.checkpoint, caches.dvc_cache),
+    "caches": (storage.tokenizer, storage.checkpoint, storage.dvc_cache),
     "project": (
         *(state.params, state.pipeline, state.git),
         *(state.locks, state.training, state.spool),
     ),
-    "tracking": (store.server,),
-    "disk": (disk.space, disk.folders),
+    "tracking": (state.server,),
+    "disk": (storage.space, storage.folders),
 }
 """Every check by section, in the order in which they are made and shown."""
 

@@ -1,4 +1,4 @@
-"""The state of the project: its settings, its pipeline, git, and what was cut off."""
+"""The state of the project: its settings, its pipeline, git, its tracking, and what was cut off."""
 
 import json
 import subprocess
@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 
 from lora_compare.cli.doctor.findings import Finding, Project, ok, trouble, warning
-from lora_compare.errors import ParamsError
+from lora_compare.errors import ParamsError, UserError
 
 GIT_AT_WORK = 60.0
 """Seconds after which a lock of git's is not that of a command that still works."""
@@ -81,27 +81,10 @@ def git(project: Project) -> Finding:
 
 
 def locks(project: Project) -> Finding:
-    """Look which processes write here, and for a lock of DVC's that nobody holds."""
-    root = project.paths.root
-    writers = dict(_writers(root / ".checkpoints"))
-    rwlock = root / ".dvc" / "tmp" / "rwlock"
-    held = dict(_holders(rwlock))
-    # DVC drops what a dead process left; a number that a newer process has got, it obeys.
-    stale = {pid: name for pid, name in held.items() if _runs(pid) and not _is_dvc(pid)}
-    known = {"stages": writers, "dvc": [pid for pid in held if _runs(pid) and pid not in stale]}
-    if stale:
-        pids = ", ".join(map(str, stale))
-        return trouble(
-            f"a lock of DVC's names process {pids}, which is not DVC any more: DVC waits for it",
-            f"rm {rwlock}",
-            stale=list(stale),
-            **known,
-        )
-    if writers or known["dvc"]:
-        at_work = [f"{name} (process {pid})" for name, pid in writers.items()]
-        at_work += [f"dvc (process {pid})" for pid in held if pid in known["dvc"]]
-        return ok(f"at work here: {', '.join(at_work)}", **known)
-    return ok("none is held", **known)
+    """Look which stages write here."""
+    writers = dict(_writers(project.paths.root / ".checkpoints"))
+    at_work = ", ".join(f"{name} (process {pid})" for name, pid in writers.items())
+    return ok(f"at work here: {at_work}" if writers else "none is held", stages=writers)
 
 
 def _writers(folder: Path) -> Iterator[tuple[str, int]]:
@@ -109,32 +92,8 @@ def _writers(folder: Path) -> Iterator[tuple[str, int]]:
     for file in sorted(folder.glob("*.pid")):
         with suppress(OSError, ValueError):
             pid = int(file.read_text(encoding="utf-8"))
-            if _runs(pid):
+            if psutil.pid_exists(pid):
                 yield file.stem, pid
-
-
-def _holders(rwlock: Path) -> Iterator[tuple[int, str]]:
-    """Yield the processes that DVC's lock of paths names, with their commands."""
-    if not rwlock.is_file():
-        return
-    held = json.loads(rwlock.read_text(encoding="utf-8"))
-    entries = list(held.get("write", {}).values())
-    entries += [entry for readers in held.get("read", {}).values() for entry in readers]
-    for entry in entries:
-        yield int(entry["pid"]), str(entry["cmd"])
-
-
-def _runs(pid: int) -> bool:
-    return psutil.pid_exists(pid)
-
-
-def _is_dvc(pid: int) -> bool:
-    try:
-        return any("dvc" in Path(word).name for word in psutil.Process(pid).cmdline())
-    except psutil.AccessDenied:
-        return True
-    except psutil.NoSuchProcess:
-        return False
 
 
 def training(project: Project) -> Finding:
@@ -180,3 +139,34 @@ def spool(project: Project) -> Finding:
         return ok("no run waits for a tracking server", waiting=[])
     named = ", ".join(waiting)
     return warning(f"{named}: not shown in MLflow yet", "lora-compare sync", waiting=waiting)
+
+
+def server(project: Project) -> Finding:
+    """Ask the tracking server whether it is well, and whether it may be written to."""
+    from lora_compare.tracking.health import examine, own_version
+    from lora_compare.tracking.server import Server
+
+    configured = Server.configured(project.paths)
+    if configured is None:
+        return warning(
+            "tracking is off: no run is shown in MLflow", "unset LORA_COMPARE_TRACKING", server=None
+        )
+    shown = configured.shown
+    try:
+        health = examine(configured, project.params.tracking.experiment)
+    except UserError as error:
+        return trouble(f"{shown}: {error.what} {error.actual}", error.next, server=shown)
+    known = {"server": shown, "version": health.version, "experiment": health.experiment}
+    if not health.exists:
+        return ok(f"{shown}, which the first run makes", **known)
+    own = own_version()
+    what = f"{shown} answers and takes runs"
+    if health.version is None:
+        return ok(f"{what} (MLflow {own})" if not configured.is_remote else what, **known)
+    if health.version.split(".")[0] != own.split(".")[0]:
+        return warning(
+            f"{what}, but runs MLflow {health.version}, this project {own}",
+            f"update the server to MLflow {own.split('.')[0]}",
+            **known,
+        )
+    return ok(f"{what} (MLflow {health.version}; here {own})", **known)
