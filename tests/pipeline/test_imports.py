@@ -19,8 +19,8 @@ USES = {
     ("baseline",): {"torch", "pandas", "sklearn", "scipy"},
     ("finetune", "full"): {"torch"},
     ("finetune", "lora"): {"torch"},
-    ("evaluate", "full"): {"torch", "pandas", "sklearn", "scipy"},
-    ("evaluate", "lora"): {"torch", "pandas", "sklearn", "scipy"},
+    ("evaluate", "full"): {"torch", "pandas"},
+    ("evaluate", "lora"): {"torch", "pandas"},
     ("compare",): {"pandas", "sklearn", "scipy", "matplotlib"},
 }
 """What each stage's process loads of these, in the pipeline's order."""

@@ -2,21 +2,16 @@
 
 A figure that needs a class which the split does not hold is None (null in JSON), and so is a
 macro average over such figures: averaging what is left would compare unequal things.
+
+The definitions are scikit-learn's; importing it would take longer than all that is computed here.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.metrics import (
-    average_precision_score,
-    brier_score_loss,
-    confusion_matrix,
-    log_loss,
-    precision_recall_fscore_support,
-    roc_auc_score,
-)
 
 from lora_compare.errors import DataError
 from lora_compare.evaluation.statistics import wilson_interval
@@ -57,10 +52,10 @@ def evaluate_predictions(
     Checked by tests/unit/evaluation/test_metrics.py against scikit-learn and by hand.
     """
     chances = _normalised(labels, probabilities, len(classes))
-    indices = list(range(len(classes)))
-    predicted = predicted_classes(probabilities)
-    correct, n = int((predicted == labels).sum()), len(labels)
-    per_class = _class_figures(labels, predicted, chances, classes)
+    matrix = np.zeros((len(classes), len(classes)), dtype=np.int64)
+    np.add.at(matrix, (labels, predicted_classes(probabilities)), 1)
+    correct, n = int(matrix.trace()), len(labels)
+    per_class = _class_figures(matrix, labels, chances, classes)
     binary = len(classes) == 2
     figures = per_class[classes[POSITIVE]] if binary else _macro(list(per_class.values()))
     return {
@@ -68,10 +63,10 @@ def evaluate_predictions(
         "accuracy_ci95": list(wilson_interval(correct, n)),
         "n": n,
         **{name: figures[name] for name in CLASS_FIGURES},
-        "log_loss": float(log_loss(labels, chances, labels=indices)),
-        "brier": float(brier_score_loss(labels, chances, labels=indices, scale_by_half=True)),
+        "log_loss": _log_loss(labels, chances),
+        "brier": _brier(labels, chances),
         "ece": expected_calibration_error(labels, probabilities),
-        "confusion_matrix": confusion_matrix(labels, predicted, labels=indices).tolist(),
+        "confusion_matrix": matrix.tolist(),
         **({} if binary else {"per_class": per_class}),
     }
 
@@ -144,29 +139,41 @@ def _normalised(
     chances = probabilities.astype(np.float64)
     totals = chances.sum(axis=1, keepdims=True)
     assert np.isfinite(chances).all()
+    assert chances.min() >= 0
     assert np.allclose(totals, 1.0, atol=1e-3)
-    # A float32 softmax sums to 1 within 1e-7 only; scikit-learn's log loss wants it closer.
+    # A float32 softmax sums to 1 within 1e-7 only.
     return np.asarray(chances / totals, dtype=np.float64)
 
 
+def _log_loss(labels: Labels, chances: npt.NDArray[np.float64]) -> float:
+    """Return the mean surprise at the true classes, in nats; certainty is off by an epsilon."""
+    eps = np.finfo(np.float64).eps
+    of_truth = np.clip(chances[np.arange(len(labels)), labels], eps, 1 - eps)
+    # numpy's logarithm depends on the processor in its last bit; the C library's does not.
+    return float(np.mean([-math.log(chance) for chance in of_truth]))
+
+
+def _brier(labels: Labels, chances: npt.NDArray[np.float64]) -> float:
+    truth = np.eye(chances.shape[1])[labels]
+    return float(0.5 * np.mean(((truth - chances) ** 2).sum(axis=1)))
+
+
 def _class_figures(
+    matrix: npt.NDArray[np.int64],
     labels: Labels,
-    predicted: Labels,
     chances: npt.NDArray[np.float64],
     classes: Sequence[str],
 ) -> dict[str, dict[str, Any]]:
-    # Where a class occurs but is never predicted, its precision and F1 are 0 by convention.
-    precision, recall, f1, support = precision_recall_fscore_support(
-        labels, predicted, labels=range(len(classes)), average=None, zero_division=0
-    )
     figures: dict[str, dict[str, Any]] = {}
     for index, name in enumerate(classes):
-        present = support[index] > 0
+        hits, n = int(matrix[index, index]), int(matrix[index].sum())
+        taken = int(matrix[:, index].sum())
         figures[name] = {
-            "n": int(support[index]),
-            "f1": float(f1[index]) if present else None,
-            "precision": float(precision[index]) if present else None,
-            "recall": float(recall[index]) if present else None,
+            "n": n,
+            "f1": 2 * hits / (n + taken) if n else None,
+            # Where a class occurs but is never predicted, its precision is 0 by convention.
+            "precision": hits / max(taken, 1) if n else None,
+            "recall": hits / n if n else None,
             **_ranking_figures(labels == index, chances[:, index]),
         }
     return figures
@@ -175,13 +182,27 @@ def _class_figures(
 def _ranking_figures(
     positive: npt.NDArray[np.bool_], scores: npt.NDArray[np.float64]
 ) -> dict[str, float | None]:
-    both = bool(positive.any() and not positive.all())
-    return {
-        "auroc": float(roc_auc_score(positive, scores)) if both else None,
-        "average_precision": (
-            float(average_precision_score(positive, scores)) if positive.any() else None
-        ),
-    }
+    """Return how well the scores rank the positive messages above the others.
+
+    `auroc` is the area under the ROC curve by trapezoids; `average_precision` is the sum of
+    precisions weighted by the gains in recall, without interpolation. Messages of one score
+    are one step of both curves.
+    """
+    order = np.argsort(-scores, kind="stable")
+    steps = np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)
+    hits = np.cumsum(positive[order])[steps].astype(np.float64)
+    misses = 1 + steps - hits
+    area = average = None
+    if hits[-1] and misses[-1]:
+        # Only the curve's corners: more points on its straight parts would round differently.
+        bent = np.diff(hits, 2).astype(bool) | np.diff(misses, 2).astype(bool)
+        corners = np.flatnonzero(np.concatenate([[True], bent, [True]])[: len(hits)])
+        heights = np.append(0.0, hits[corners]) / hits[-1]
+        area = float(np.trapezoid(heights, np.append(0.0, misses[corners]) / misses[-1]))
+    if hits[-1]:
+        gains = np.diff(hits / hits[-1], prepend=0.0)
+        average = float(np.sum((gains * (hits / (hits + misses)))[::-1]))
+    return {"auroc": area, "average_precision": average}
 
 
 def _macro(per_class: list[dict[str, Any]]) -> dict[str, float | None]:

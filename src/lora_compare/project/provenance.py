@@ -77,7 +77,7 @@ def _device(device: torch.device) -> str:
 TRAINING = ("torch", "numpy", "tiktoken", "safetensors")
 """What computes and stores a model."""
 
-EVALUATION = ("torch", "numpy", "scikit-learn", "scipy", "statsmodels")
+EVALUATION = ("torch", "numpy")
 """What computes the figures of an evaluation."""
 
 

@@ -8,6 +8,7 @@ from sklearn.calibration import calibration_curve
 
 from lora_compare.errors import DataError
 from lora_compare.evaluation.metrics import (
+    CLASS_FIGURES,
     calibration_bins,
     evaluate_predictions,
     expected_calibration_error,
@@ -18,6 +19,11 @@ from lora_compare.project.files import canonical_json
 BINARY = ["ham", "spam"]
 
 
+def approximately(figures: dict[str, float | None]) -> object:
+    """The same numbers, but for the last bit of a sum."""
+    return pytest.approx(figures, rel=1e-15, abs=1e-15)
+
+
 def make_scores(n: int, n_classes: int, seed: int = 0, dtype: type = np.float64):
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, n_classes, n)
@@ -25,44 +31,51 @@ def make_scores(n: int, n_classes: int, seed: int = 0, dtype: type = np.float64)
     return labels, softmax(logits.astype(dtype), axis=1)
 
 
-def test_binary_figures_are_those_of_scikit_learn_for_the_second_class():
-    labels, chances = make_scores(400, 2)
-    predicted = (chances[:, 1] > 0.5).astype(int)
-    figures = evaluate_predictions(labels, chances, BINARY)
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("n", [8, 40, 401])
+@pytest.mark.parametrize("n_classes", [2, 5])
+def test_figures_are_scikit_learns(n: int, n_classes: int, tied: bool):
+    labels, chances = make_scores(n, n_classes, seed=n)
+    labels[:n_classes] = range(n_classes)
+    if tied:
+        # Eighths, which add up to exactly 1.
+        chances = np.random.default_rng(n).multinomial(8, chances) / 8
+    chances /= chances.sum(axis=1, keepdims=True)
+    predicted, every = chances.argmax(axis=1), list(range(n_classes))
+    names = [f"c{index}" for index in every]
+    figures = evaluate_predictions(labels, chances, names)
+    each = figures.get("per_class") or {"c1": figures}
+    for name, found in each.items():
+        index = names.index(name)
+        mine, given, chance = labels == index, predicted == index, chances[:, index]
+        expected = {
+            "f1": sk.f1_score(mine, given),
+            "precision": sk.precision_score(mine, given, zero_division=0),
+            "recall": sk.recall_score(mine, given),
+            "auroc": sk.roc_auc_score(mine, chance),
+            "average_precision": sk.average_precision_score(mine, chance),
+        }
+        assert {key: found[key] for key in expected} == approximately(expected)
     expected = {
         "accuracy": sk.accuracy_score(labels, predicted),
-        "f1": sk.f1_score(labels, predicted),
-        "precision": sk.precision_score(labels, predicted),
-        "recall": sk.recall_score(labels, predicted),
-        "auroc": sk.roc_auc_score(labels, chances[:, 1]),
-        "average_precision": sk.average_precision_score(labels, chances[:, 1]),
-        "log_loss": -np.log(chances[np.arange(400), labels]).mean(),
-        "brier": ((chances[:, 1] - labels) ** 2).mean(),
+        "log_loss": sk.log_loss(labels, y_proba=chances, labels=every),
+        "brier": sk.brier_score_loss(labels, chances, labels=every, scale_by_half=True),
     }
-    assert {name: figures[name] for name in expected} == pytest.approx(expected, rel=1e-12)
-    assert figures["n"] == 400
-    assert figures["confusion_matrix"] == sk.confusion_matrix(labels, predicted).tolist()
-    assert "per_class" not in figures
+    assert {key: figures[key] for key in expected} == approximately(expected)
+    assert (
+        figures["confusion_matrix"] == sk.confusion_matrix(labels, predicted, labels=every).tolist()
+    )
+    assert figures["n"] == n
+    assert ("per_class" in figures) == (n_classes > 2)
 
 
-def test_figures_of_many_classes_are_scikit_learns_macro_averages():
+def test_figures_of_many_classes_are_the_means_of_each_class():
     labels, chances = make_scores(600, 5, seed=1)
-    predicted = chances.argmax(axis=1)
-    names = list("vwxyz")
-    figures = evaluate_predictions(labels, chances, names)
-    expected = {
-        "f1": sk.f1_score(labels, predicted, average="macro"),
-        "precision": sk.precision_score(labels, predicted, average="macro"),
-        "recall": sk.recall_score(labels, predicted, average="macro"),
-        "auroc": sk.roc_auc_score(labels, chances, multi_class="ovr", average="macro"),
-        "average_precision": sk.average_precision_score(labels, chances, average="macro"),
-        "log_loss": sk.log_loss(labels, chances),
-        "brier": ((chances - np.eye(5)[labels]) ** 2).sum(axis=1).mean() / 2,
-    }
-    assert {name: figures[name] for name in expected} == pytest.approx(expected, rel=1e-12)
-    recalls = [figures["per_class"][name]["recall"] for name in names]
-    assert recalls == pytest.approx(sk.recall_score(labels, predicted, average=None))
-    assert [figures["per_class"][name]["n"] for name in names] == np.bincount(labels).tolist()
+    figures = evaluate_predictions(labels, chances, list("vwxyz"))
+    per_class = figures["per_class"].values()
+    for name in CLASS_FIGURES:
+        assert figures[name] == pytest.approx(sum(one[name] for one in per_class) / 5)
+    assert [one["n"] for one in per_class] == np.bincount(labels).tolist()
 
 
 def test_four_messages_by_hand():

@@ -2,9 +2,17 @@
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest
+from scipy.stats import binomtest, bootstrap, norm
+from statsmodels.stats.multitest import multipletests
 
-from lora_compare.evaluation.statistics import difference_interval, holm, mcnemar_p, wilson_interval
+from lora_compare.evaluation.statistics import (
+    CONFIDENCE,
+    NORMAL_QUANTILE,
+    difference_interval,
+    holm,
+    mcnemar_p,
+    wilson_interval,
+)
 
 
 def make_answers(only_a: int, only_b: int, both: int, neither: int = 0):
@@ -16,13 +24,15 @@ def make_answers(only_a: int, only_b: int, both: int, neither: int = 0):
 @pytest.mark.parametrize(("successes", "n"), [(290, 300), (0, 10), (10, 10), (1, 2)])
 def test_wilson_is_scipys(successes: int, n: int):
     expected = binomtest(successes, n).proportion_ci(method="wilson")
-    assert wilson_interval(successes, n) == pytest.approx((expected.low, expected.high), abs=1e-9)
+    assert wilson_interval(successes, n) == pytest.approx((expected.low, expected.high), abs=1e-15)
+    assert norm.ppf((1 + CONFIDENCE) / 2) == NORMAL_QUANTILE
 
 
-@pytest.mark.parametrize(("only_a", "only_b"), [(5, 0), (1, 9), (7, 7), (12, 3)])
+@pytest.mark.parametrize(("only_a", "only_b"), [(5, 0), (1, 9), (7, 7), (12, 3), (400, 900)])
 def test_mcnemar_is_the_binomial_test_of_the_discordant_messages(only_a: int, only_b: int):
     a, b = make_answers(only_a, only_b, both=100, neither=4)
-    assert mcnemar_p(a, b) == pytest.approx(binomtest(only_a, only_a + only_b).pvalue)
+    expected = binomtest(only_a, only_a + only_b).pvalue
+    assert mcnemar_p(a, b) == pytest.approx(expected, rel=1e-12, abs=0)
     assert mcnemar_p(a, b) == mcnemar_p(b, a)
 
 
@@ -36,6 +46,26 @@ def test_holm_by_hand():
     assert holm([0.9, 0.8]) == pytest.approx([1.0, 1.0])
     assert holm([0.2]) == [0.2]
     assert holm([]) == []
+
+
+@pytest.mark.parametrize("p_values", [[0.01, 0.04, 0.03], [0.02, 0.02, 0.9, 0.011, 0.4]])
+def test_holm_is_statsmodels(p_values: list[float]):
+    assert holm(p_values) == multipletests(p_values, method="holm")[1].tolist()
+
+
+def test_the_interval_is_scipys(monkeypatch: pytest.MonkeyPatch):
+    # So that the draws do not fit one batch.
+    monkeypatch.setattr("lora_compare.evaluation.statistics.RESAMPLING_BATCH", 5_000)
+    a, b = make_answers(12, 4, both=180, neither=4)
+    expected = bootstrap(
+        (a.astype(float) - b,),
+        np.mean,
+        n_resamples=999,
+        batch=25,
+        method="percentile",
+        rng=np.random.default_rng(7),
+    ).confidence_interval
+    assert difference_interval(a, b, np.arange(200), 7, 999) == pytest.approx(expected, abs=1e-15)
 
 
 def test_the_interval_is_that_of_a_naive_resampling():
