@@ -18,8 +18,8 @@ METHODS = ("full", "lora")
 
 def outputs(root: Path) -> dict[str, bytes]:
     """Return what the stage compare writes, by its path."""
-    made = [p for p in (root / "reports").glob("*") if p.is_file()]
-    made += [*(root / "reports" / "plots").iterdir(), root / "metrics" / "comparison.json"]
+    made = [p for p in (root / "reports" / "comparison").rglob("*") if p.is_file()]
+    made.append(root / "metrics" / "comparison.json")
     return {str(path.relative_to(root)): path.read_bytes() for path in made}
 
 
@@ -44,22 +44,22 @@ def test_it_writes_the_bytes_of_the_stage(project: Path, tmp_path_factory):
     paths, params = write_inputs(again, METHODS, n=60)
     write_comparison(paths, params)
     assert outputs(project) == outputs(again)
-    assert {"reports/comparison.html", "reports/comparison.md", "reports/plots/loss.svg"} <= {
-        *outputs(project)
-    }
+    folder = "reports/comparison"
+    page, markdown = f"{folder}/comparison.html", f"{folder}/comparison.md"
+    assert {page, markdown, f"{folder}/plots/loss.svg"} <= {*outputs(project)}
     assert "comparison.html" in done.stdout
     assert report("--quiet").output == ""
 
 
 def test_a_missing_file_is_named_with_the_way_to_get_it(project: Path):
-    (project / "reports" / "predictions" / "lora.csv").unlink()
+    (project / "reports" / "evaluation" / "lora" / "predictions.csv").unlink()
     done = report()
     assert done.exit_code == 2
-    assert "lora.csv is missing" in done.stderr
+    assert "predictions.csv is missing" in done.stderr
     assert "the output of the stage evaluate@lora" in done.stderr
     assert "dvc pull" in done.stderr
     assert "dvc repro" in done.stderr
-    assert not (project / "reports" / "comparison.html").exists()
+    assert not list(project.rglob("comparison.html"))
 
 
 def test_a_changed_file_is_refused(project: Path):
