@@ -19,8 +19,7 @@ from lora_compare.models.weights import save_state
 from lora_compare.project import files
 from lora_compare.project.paths import Paths
 from lora_compare.training.resume import Checkpoints
-from small_project import ROOT, environment, small_params, write_messages
-from stage_commands import make_project
+from small_project import ROOT, environment, make_project, small_params, write_messages
 from web import CONTENT, SHA256, serving, whole
 
 LEFT_FREE = 4096
