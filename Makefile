@@ -57,7 +57,7 @@ repro: setup ## set up, run the pipeline, print the comparison
 summary: setup ## print the comparison again
 	@lora-compare summary
 
-report: setup ## write reports/comparison.html again, from files alone
+report: setup ## write reports/comparison/comparison.html again, from files alone
 	@lora-compare report
 
 results: setup ## write the comparison into README.md

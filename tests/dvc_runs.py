@@ -16,7 +16,7 @@ from small_project import environment
 
 PATH = f"{Path(sys.executable).parent}:/usr/bin:/bin"
 
-COSTS = ("_cost.json", "reports/costs", "metrics/comparison", "reports/comparison", "reports/plots")
+COSTS = ("_cost.json", "reports/training", "metrics/comparison", "reports/comparison")
 """What holds measured times, which no two runs share."""
 
 

@@ -21,6 +21,12 @@ from small_project import ROOT, environment
 FOLDERS = ("a", "a folder with a much longer name, and blanks")
 """Names of the clones: what is written must not depend on where."""
 
+MEASURED = (
+    "metrics/*_cost.json",
+    "reports/training/*/cost.json",
+    "reports/training/*/SHA256SUMS",
+)
+
 Stages = Mapping[str, Mapping[str, Any]]
 
 
@@ -30,9 +36,10 @@ def read_lock(folder: Path) -> Stages:
     return stages
 
 
-def measured(stages: Stages) -> set[str]:
-    """Return the outputs that hold times and memory."""
-    return {path for path in _outs(stages.values()) if _is_cost(path)}
+def measured(folder: Path) -> list[str]:
+    """Return the files of the project in `folder` that hold times and memory, or their sums."""
+    found = [file for pattern in MEASURED for file in folder.glob(pattern)]
+    return sorted(file.relative_to(folder).as_posix() for file in found)
 
 
 def derived(stages: Stages) -> set[str]:
@@ -56,7 +63,7 @@ def repeatable(stages: Stages) -> dict[str, dict[str, Any]]:
 
 
 def _is_cost(path: str) -> bool:
-    return path.startswith("reports/costs") or "_cost.json" in path
+    return path.startswith("reports/training") or "_cost.json" in path
 
 
 def _paths(stage: Mapping[str, Any], kind: str) -> list[str]:
@@ -103,7 +110,7 @@ def differences(first: Path, second: Path) -> list[str]:
     """
     stages, others = read_lock(first), read_lock(second)
     found = [f"dvc.lock: {n}" for n in different(repeatable(stages), repeatable(others))]
-    for path in measured(stages):
+    for path in measured(first):
         shutil.copyfile(first / path, second / path)
     run(second, "stages/compare.py", LORA_COMPARE_TRACKING="off")
     outs = _outs(stages.values())
@@ -117,7 +124,7 @@ def main() -> None:
         stages, _ = clone(first), clone(second)
         found = differences(first, second)
         files = contents(first, _outs(stages.values()))
-    left_out, replayed = sorted(measured(stages)), sorted(derived(stages))
+        left_out, replayed = measured(first), sorted(derived(stages))
     click.echo(f"measured, never the same, not compared: {', '.join(left_out)}")
     click.echo(f"made from these, compared when made from the same: {', '.join(replayed)}")
     if found:

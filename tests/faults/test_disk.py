@@ -20,8 +20,7 @@ from lora_compare.params import read_yaml
 from lora_compare.project import files
 from lora_compare.project.paths import Paths
 from lora_compare.training.resume import Checkpoints
-from small_project import ROOT, environment, small_params, write_messages
-from stage_commands import make_project
+from small_project import ROOT, environment, make_project, small_params, write_messages
 from web import CONTENT, remote, serve, whole
 
 LEFT_FREE = 4096
@@ -294,7 +293,7 @@ def locked(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
         folder.chmod(0o755)
 
 
-@pytest.mark.parametrize("name", ["models/full", "models", "reports/history", "metrics", "."])
+@pytest.mark.parametrize("name", ["models/full", "models", "reports/training", "metrics", "."])
 def test_row_09_finetune_names_the_folder_before_it_reads_anything(
     tmp_path: Path, locked: Callable[[str], Path], name: str
 ) -> None:
@@ -314,7 +313,7 @@ def test_the_doctor_names_a_folder_that_cannot_be_written(
     tmp_path: Path, locked: Callable[[str], Path]
 ) -> None:
     (tmp_path / "params.yaml").write_text(small_params())
-    folder = locked("reports/history")
+    folder = locked("reports/training")
     done = owner([sys.executable, "-m", "lora_compare", "doctor", "--json"], tmp_path)
     assert done.returncode == 1, done.stderr
     (found,) = (check for check in json.loads(done.stdout)["checks"] if check["check"] == "folders")

@@ -18,7 +18,7 @@ NEXT_STEPS = (
         "browse runs and curves in MLflow: expand the pipeline run with +, tick two methods, "
         "press Compare",
     ),
-    ("open reports/comparison.html", "read curves, mistakes and settings"),
+    ("open reports/comparison/comparison.html", "read curves, mistakes and settings"),
     ("edit params.yaml, then make repro", "only what an edit touches runs again"),
 )
 

@@ -186,7 +186,7 @@ def test_two_reports_are_byte_equal(tmp_path: Path):
 
 
 def test_charts_of_methods_that_are_gone_are_deleted(tmp_path: Path):
-    old = tmp_path / "reports" / "plots" / "confusion_old.svg"
+    old = tmp_path / "reports" / "comparison" / "plots" / "confusion_old.svg"
     write_text(old, "<svg/>")
     paths, _ = make_report(tmp_path, ("full",), n=40)
     assert sorted(p.stem for p in paths.plots.glob("*_*.svg")) == [
@@ -268,7 +268,11 @@ def test_the_terminal_shows_table_verdict_and_next_steps_in_80_columns(four):
     assert "tfidf" in flat
     assert "untuned" in flat
     assert "A better" in flat
-    assert flat.index("make ui") < flat.index("reports/comparison.html") < flat.index("make repro")
+    assert (
+        flat.index("make ui")
+        < flat.index("reports/comparison/comparison.html")
+        < flat.index("make repro")
+    )
 
 
 def test_no_name_is_broken_beside_times_of_minutes_and_no_long_name_is_cut_off(four, tmp_path):

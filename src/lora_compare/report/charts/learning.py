@@ -38,7 +38,7 @@ def curves(histories: Mapping[str, pd.DataFrame], quantity: str, title: str) -> 
     A method with one row, which was trained elsewhere, is a level line.
 
     Args:
-        histories: Each method's reports/history/M.csv.
+        histories: Each method's reports/training/M/history.csv.
         quantity: `loss` (nats, logarithmic axis) or `accuracy` (per cent).
         title: What the chart shows, in words.
     """
