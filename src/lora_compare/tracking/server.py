@@ -7,8 +7,12 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from lora_compare.errors import names_a_host, without_credentials
+from lora_compare.project.files import sha256_of
 from lora_compare.project.paths import Paths
 from lora_compare.tracking.figures import segment
+
+RESTART = "start the server or correct MLFLOW_TRACKING_URI"
+"""What may help where an error does not say more."""
 
 SQLITE = "sqlite:///"
 DATABASES = ("sqlite:", "postgresql", "mysql", "mssql")
@@ -87,6 +91,16 @@ class Server:
         if self.database is not None:
             return self.database.with_name(f"{self.database.name}.lock")
         return self.state / "lock"
+
+    @property
+    def mark(self) -> str:
+        """What tells this store from others on a letter; a password has no part in it."""
+        place = self.shown if self.database is None else self.relative(self.database)
+        return sha256_of(place)[:12]
+
+    def relative(self, path: Path) -> str:
+        """Return a path as it stays right when the project is moved."""
+        return str(path.relative_to(self.home) if path.is_relative_to(self.home) else path)
 
     @property
     def state(self) -> Path:
@@ -187,6 +201,15 @@ def remedy(error: Exception) -> str:
         return REMEDIES.get(answer.status_code, "")
     status = getattr(error, "get_http_status_code", lambda: 0)
     return REMEDIES.get(status(), "")
+
+
+def first_line(error: Exception) -> str:
+    """Return what an error says, in one line without passwords."""
+    line = (str(error).splitlines() or [type(error).__name__])[0]
+    # MLflow's message goes on with the innards of the HTTP library, or a whole page of HTML.
+    for rest in (" failed with exception ", ". Response body: "):
+        line = line.partition(rest)[0]
+    return without_credentials(line)[:200]
 
 
 def address_of_runs(server: str, experiment: str, view: str | None = None) -> str:

@@ -20,7 +20,7 @@ CHECKS: Mapping[str, Sequence[Check]] = {
     "caches": (caches.tokenizer, caches.checkpoint, caches.dvc_cache),
     "project": (
         *(state.params, state.pipeline, state.git),
-        *(state.locks, state.training, state.spool),
+        *(state.locks, state.training, state.mailbox),
     ),
     "tracking": (store.server,),
     "disk": (disk.space, disk.folders),
