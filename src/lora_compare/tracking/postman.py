@@ -6,8 +6,10 @@ another postman.
 
 import os
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from threading import Thread
 
@@ -71,7 +73,8 @@ def serve(server: Server, prepare: Callable[[], None], after_comparison: AfterCo
     mailbox = Mailbox(server.state)
     postman = Postman(server, Delivery(server, after_comparison))
     while mailbox.folder.is_dir() and (lock := hold(mailbox.lock(server.mark))) is not None:
-        Thread(target=watch, args=(postman, leave), daemon=True).start()
+        go = partial(leave_unless_needed, postman, lock)
+        Thread(target=watch, args=(postman, go), daemon=True).start()
         prepare()
         postman.work()
         os.close(lock)
@@ -83,6 +86,19 @@ def serve(server: Server, prepare: Callable[[], None], after_comparison: AfterCo
 def leave() -> None:
     """End the process: what MLflow's libraries do at the end takes a while, for nothing here."""
     os._exit(0)
+
+
+def leave_unless_needed(postman: "Postman", lock: int) -> None:
+    """End the process from beside its work, or begin anew if a stage has just relied on it.
+
+    Args:
+        postman: The one whose work does not end.
+        lock: The lock that it holds.
+    """
+    os.close(lock)
+    if postman.has_work():
+        os.execv(sys.executable, sys.orig_argv)  # noqa: S606
+    leave()
 
 
 class Postman:
@@ -148,7 +164,7 @@ class Postman:
                 # Whatever it is: the letter stays, and the stages tell their users.
                 self._note(error)
                 failure = failure or error
-                if not self._is_well():
+                if not _concerns_one_letter(error):
                     break
             finally:
                 self.busy_since = None
@@ -158,13 +174,6 @@ class Postman:
         known = self.mailbox.trouble(self.store)
         told = bool(known and known["told"] and self._failures)
         self.mailbox.note(self.store, first_line(error), remedy(error), told)
-
-    def _is_well(self) -> bool:
-        try:
-            self._server.probe()
-        except Exception:
-            return False
-        return True
 
     def _may_take(self, letter: Letter) -> bool:
         if letter.heading.get("store") == self.store:
@@ -176,12 +185,18 @@ class Postman:
         return [each for each in self.mailbox.letters() if each.heading.get("store") == self.store]
 
 
-def watch(postman: Postman, leave: Callable[[], None]) -> None:
+def _concerns_one_letter(error: Exception) -> bool:
+    """Return whether a store works, but takes no such run: the next letter may fare better."""
+    status = getattr(error, "get_http_status_code", lambda: 500)()
+    return 400 <= status < 500 or isinstance(error, FileNotFoundError)
+
+
+def watch(postman: Postman, go: Callable[[], None]) -> None:
     """End the process when its project is deleted, or long after the last stage.
 
     Args:
         postman: The one to watch.
-        leave: What ends the process, whatever its other threads wait for.
+        go: What ends the process, whatever its other threads wait for.
     """
     folder, last_stage = _identity(postman.mailbox.folder), time.monotonic()
     while _identity(postman.mailbox.folder) == folder is not None:
@@ -197,7 +212,7 @@ def watch(postman: Postman, leave: Callable[[], None]) -> None:
         if busy is not None and now - busy > SLOW and not postman.mailbox.trouble(postman.store):
             postman.mailbox.note(postman.store, "it takes too long to answer")
         time.sleep(LOOK_EVERY)
-    leave()
+    go()
 
 
 def _identity(folder: Path) -> tuple[int, int] | None:

@@ -1,10 +1,13 @@
 """Which tracking server runs go to, whether it answers, and what helps if it does not."""
 
 import os
+import sqlite3
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from urllib.parse import quote
 
 from lora_compare.errors import names_a_host, without_credentials
 from lora_compare.project.files import sha256_of
@@ -19,6 +22,9 @@ DATABASES = ("sqlite:", "postgresql", "mysql", "mssql")
 
 PROBE_SECONDS = (2.0, 3.0)
 """How long a server may take to accept a connection, and then to say that it is well."""
+
+BUSY_SECONDS = 2.0
+"""How long to wait for another writer of a SQLite store."""
 
 PATIENCE = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
@@ -120,9 +126,10 @@ class Server:
         return (folder / "mlartifacts" / segment(experiment)[:100]).as_uri()
 
     def probe(self) -> None:
-        """Ask a remote server or a database whether it is well.
+        """Ask a remote server whether it is well, a database whether it may be written to.
 
         Raises:
+            sqlite3.Error: A SQLite store is damaged, locked by another process, or read-only.
             OSError: A server refuses, does not answer in time, or answers with a 5xx status.
             ValueError: The address cannot be read.
             ImportError: The database's driver is not installed.
@@ -130,7 +137,9 @@ class Server:
         """
         if self.is_remote:
             self._probe_http()
-        elif self.database is None and self.uri.startswith(DATABASES):
+        elif self.database is not None:
+            self._probe_sqlite(self.database)
+        elif self.uri.startswith(DATABASES):
             self._probe_database()
 
     def _probe_http(self) -> None:
@@ -154,6 +163,14 @@ class Server:
             raise _cause(error) from error
         if status >= 500:
             raise ConnectionError(f"it answers with status {status}")
+
+    def _probe_sqlite(self, database: Path) -> None:
+        """Begin to write and write nothing: MLflow would go on trying for minutes."""
+        if database.is_file():
+            address = f"file:{quote(str(database))}?mode=rw"
+            with closing(sqlite3.connect(address, uri=True, timeout=BUSY_SECONDS)) as connection:
+                connection.execute("BEGIN IMMEDIATE")
+                connection.rollback()
 
     def _probe_database(self) -> None:
         """Connect once: MLflow would go on trying for a minute and a half."""

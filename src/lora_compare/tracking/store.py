@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from itertools import zip_longest
@@ -247,5 +248,5 @@ def troubles() -> tuple[type[Exception], ...]:
 
     return (
         *(MlflowException, ParseError, RequestException, SQLAlchemyError),
-        *(StorageError, ValueError, ImportError, OSError),
+        *(sqlite3.Error, StorageError, ValueError, ImportError, OSError),
     )
