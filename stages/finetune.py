@@ -1,18 +1,21 @@
 """Fine-tune the base model by one method of params.yaml, or take over an imported adapter."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 from lora_compare.cli.stage import stage
 from lora_compare.errors import ParamsError
 from lora_compare.params import Params, require_fit
 from lora_compare.project.paths import Paths, require
 from lora_compare.project.progress import Progress
-from lora_compare.tracking.process import Tracker
+
+Show = Callable[[Mapping[str, Any]], None]
+"""What shows a row of the history while the training goes on."""
 
 
 @stage("finetune", per_method=True, live=True)
-def main(paths: Paths, params: Params, progress: Progress, method: str, live: Tracker) -> None:
+def main(paths: Paths, params: Params, progress: Progress, method: str, show: Show) -> None:
     """Write what training changed, its history and its cost."""
     from lora_compare import lora
     from lora_compare.compute.device import choose_device, keep_freed_memory
@@ -44,13 +47,13 @@ def main(paths: Paths, params: Params, progress: Progress, method: str, live: Tr
     inputs = {"split": [paths.classes], "base_model": [*map(paths.tokens, splits), paths.base]}
     origin = provenance(paths, params, "finetune", inputs, device, method)
 
-    def show(row: Evaluation) -> None:
-        live.log(row.to_dict())
+    def report(row: Evaluation) -> None:
+        show(row.to_dict())
 
     with naming(method), progress.work("train"), deferred():
         if settings.trainable == "imported":
             classifier, result, settings, count = adopt(
-                paths.root, settings, base, classes, splits, training, device, show
+                paths.root, settings, base, classes, splits, training, device, report
             )
         else:
             classifier, result = finetune(
@@ -61,7 +64,7 @@ def main(paths: Paths, params: Params, progress: Progress, method: str, live: Tr
                 training,
                 settings,
                 device,
-                on_evaluation=show,
+                on_evaluation=report,
                 progress=progress,
                 description=f"finetune {method}",
                 checkpoint=paths.checkpoint(method),

@@ -3,17 +3,35 @@
 import json
 import shutil
 import struct
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from lora_compare import tracking
+import psutil
+
 from lora_compare.params import Params, load_params
 from lora_compare.project.paths import Paths
 from lora_compare.project.progress import SILENT, Progress
+from lora_compare.serving.publication import SyncResult, registering, sync
+from lora_compare.tracking.delivery import Delivery
+from lora_compare.tracking.mailbox import Letter, Mailbox
+from lora_compare.tracking.postman import Postman
+from lora_compare.tracking.server import Server
 from lora_compare.tracking.store import quietly
+from lora_compare.tracking.tracker import Tracker, tracker
+from small_project import environment
 
 EXPERIMENT = "a comparison"
 RUNS = ["base_model", "baseline", "compare", "download", "full", "lora", "pipeline", "split"]
+
+STAGES = [
+    *("download", "split", "base_model", "baseline", "finetune@full", "evaluate@full"),
+    *("finetune@lora", "evaluate@lora", "compare"),
+]
 
 PARAMS = """
 data: {source: bundled, text_column: text, label_column: label}
@@ -249,6 +267,7 @@ class TrackedProject(Shown):
     def __init__(self, root: Path, uri: str = "", experiment: str = EXPERIMENT) -> None:
         self.paths, self.params = write_project(root, experiment)
         super().__init__(uri or f"sqlite:///{self.paths.root / 'mlflow.db'}", experiment)
+        self._postmen: dict[str, Postman] = {}
 
     @classmethod
     def with_store(cls, root: Path, store: Path) -> "TrackedProject":
@@ -257,28 +276,69 @@ class TrackedProject(Shown):
         shutil.copyfile(store, root / "mlflow.db")
         return cls(root)
 
-    def log(self, *stages: str, progress: Progress = SILENT) -> None:
+    @contextmanager
+    def stage(
+        self, stage: str, progress: Progress = SILENT, deliver: bool = True
+    ) -> Iterator[Tracker]:
+        """A stage that runs; a postman makes a round when it starts and when it has ended."""
+        name, _, method = stage.partition("@")
+        hire = self.deliver if deliver else lambda: None
+        with tracker(self.paths, self.params, name, progress, hire, method or None) as tracked:
+            yield tracked
+
+    def log(
+        self,
+        *stages: str,
+        progress: Progress = SILENT,
+        seconds: float = 0.0,
+        deliver: bool = True,
+    ) -> None:
         for stage in stages:
-            name, _, method = stage.partition("@")
-            tracking.log_stage(self.paths, self.params, name, progress, method=method or None)
+            with self.stage(stage, progress, deliver) as tracked:
+                tracked.finish(seconds)
 
-    def train(self, method: str, rows: list[dict[str, Any]] | None = None) -> None:
-        live = tracking.live_run(self.paths, self.params, method, SILENT)
-        for row in rows if rows is not None else history():
-            live.log([row])
+    def deliver(self) -> None:
+        """Do what a postman does in one round."""
+        server = Server.configured(self.paths)
+        if server is not None:
+            if server.uri not in self._postmen:
+                delivery = Delivery(server, registering(server))
+                self._postmen[server.uri] = Postman(server, delivery)
+            self._postmen[server.uri].make_round()
 
-    def log_pipeline(self, progress: Progress = SILENT) -> None:
-        self.log("download", "split", "base_model", "baseline", progress=progress)
+    def kill_training(self, method: str, rows: list[dict[str, Any]]) -> None:
+        """Show rows of a training whose process then dies."""
+        own = Tracker(self.paths, self.params, "finetune", method, SILENT, lambda: None)
+        own.start()
+        for row in rows:
+            own.log(row)
+        self.deliver()
+        own.close()
+
+    def log_pipeline(self, progress: Progress = SILENT, deliver: bool = True) -> None:
+        self.log("download", "split", "base_model", "baseline", progress=progress, deliver=deliver)
         for method in ("full", "lora"):
-            self.train(method)
-            self.log(f"finetune@{method}", f"evaluate@{method}", progress=progress)
-        self.log("compare", progress=progress)
+            with self.stage(f"finetune@{method}", progress, deliver) as tracked:
+                for row in history():
+                    tracked.log(row)
+                    if deliver:
+                        self.deliver()
+                tracked.finish()
+            self.log(f"evaluate@{method}", progress=progress, deliver=deliver)
+        self.log("compare", progress=progress, deliver=deliver)
 
-    def sync(self) -> tracking.SyncResult:
-        return tracking.sync(self.paths, self.params, SILENT)
+    def sync(self) -> SyncResult:
+        return sync(self.paths, self.params)
+
+    def letters(self) -> list[Letter]:
+        return Mailbox(self.paths.project / ".tracking").letters()
+
+    def wait(self) -> None:
+        """Wait until a postman has delivered everything."""
+        wait_until(lambda: not self.letters())
 
     def waiting(self) -> list[str]:
-        return [path.name for path in (self.paths.root / ".tracking" / "spool").glob("*")]
+        return [letter.label for letter in self.letters()]
 
 
 def store_client(uri: str) -> Any:
@@ -288,6 +348,59 @@ def store_client(uri: str) -> Any:
         from mlflow.tracking import MlflowClient
 
         return MlflowClient(uri)
+
+
+def postmen(folder: Path) -> list[psutil.Process]:
+    """Return the processes that deliver letters of the project in `folder`."""
+    found = []
+    for process in psutil.process_iter(["cmdline", "status"]):
+        with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            is_postman = "lora_compare.cli.postman" in (process.info["cmdline"] or ())
+            if is_postman and Path(process.cwd().removesuffix(" (deleted)")) == folder:
+                found.append(process)
+    return [p for p in found if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+
+
+def wait_until(reached: Callable[[], object], seconds: float = 60.0) -> None:
+    """Wait until `reached` returns what counts as true; it must within `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not reached():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+LOG_STAGE = """
+import sys
+from functools import partial
+from pathlib import Path
+from lora_compare.cli import postman
+from lora_compare.params import load_params
+from lora_compare.project.paths import Paths
+from lora_compare.project.progress import Progress
+from lora_compare.tracking.tracker import tracker
+paths = Paths(Path(sys.argv[1]))
+stage, _, method = sys.argv[2].partition("@")
+hire = partial(postman.hire, paths)
+with tracker(paths, load_params(paths.params), stage, Progress(), hire, method or None) as own:
+    own.finish()
+"""
+
+
+def log_at_once(project: TrackedProject, *stages: str) -> None:
+    """Log stages in processes of their own that start together and have nothing to warn of."""
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", LOG_STAGE, str(project.paths.root), stage],
+            env=environment(MLFLOW_TRACKING_URI=project.uri),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for stage in stages
+    ]
+    printed = [process.communicate(timeout=150)[0] for process in processes]
+    assert [text for text in printed if "warning" in text or "Traceback" in text] == []
+    assert [process.returncode for process in processes] == [0] * len(stages)
 
 
 class Lines(Progress):

@@ -61,7 +61,8 @@ ROWS = {
     12: Row("two `dvc repro` at once", "the second ends at once; no output is mixed"),
     13: Row(
         "the MLflow server is down, dies, is slow or answers 500",
-        "training is the same to the byte, at most 30 s later; `lora-compare sync` completes it",
+        "training is the same to the byte and waits for nothing, the last stage 25 s at most; "
+        "the next run or `lora-compare sync` completes it",
     ),
     14: Row("several stages meet a fresh MLflow store at once", "no crash, one experiment"),
     15: Row(
@@ -111,5 +112,9 @@ ROWS = {
     ),
     28: Row(
         "an adapter of another base model, or of another rank than it says", "refused, both named"
+    ),
+    32: Row(
+        "the postman that shows runs in MLflow is killed, its project deleted, its store locked",
+        "nothing is lost or there twice, no stage waits, no process is left 15 s later",
     ),
 }

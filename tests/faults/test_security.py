@@ -21,10 +21,10 @@ from werkzeug import Request, Response
 
 from lora_compare.errors import ParamsError, UserError, without_credentials
 from lora_compare.params.reading import parse_params, read_yaml
-from lora_compare.project.progress import SILENT
-from lora_compare.tracking import sync
+from lora_compare.serving.publication import sync
+from lora_compare.tracking.mailbox import Mailbox
 from small_project import ROOT, environment, small_params, write_messages
-from tracked_project import write_project
+from tracked_project import wait_until, write_project
 from web import serve, status, whole
 
 UNPICKLERS = {
@@ -168,15 +168,14 @@ def test_a_password_is_used_and_never_written_down(private: str, tmp_path: Path)
     tracking = f"http://{LOGIN}@127.0.0.1:9"
     done = download(project, f"{private}/messages.csv", MLFLOW_TRACKING_URI=tracking)
     assert done.returncode == 0, done.stderr
-    assert "lora-compare sync" in done.stderr
     assert "s3cret" not in done.stdout + done.stderr
+    mailbox = Mailbox(project / ".tracking")
+    (letter,) = mailbox.letters()
+    wait_until(lambda: letter.is_returned)
     files = [path for path in project.rglob("*") if path.is_file() and path.name != "params.yaml"]
     assert [path for path in files if b"s3cret" in path.read_bytes()] == []
-    records = map(
-        json.loads, (p.read_text() for p in project.glob(".tracking/spool/*/record.json"))
-    )
     shown = private.replace(f"{LOGIN}@", "") + "/messages.csv"
-    assert [record["params"]["data.source"] for record in records] == [shown, shown]
+    assert [record.params["data.source"] for record in letter.records()] == [shown, shown]
     provenance = json.loads((project / "data" / "raw" / "provenance.json").read_text())
     assert provenance["url"] == shown
 
@@ -225,7 +224,7 @@ def test_a_tracking_server_that_cannot_be_used_is_named_without_password(
     paths, params = write_project(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
     with pytest.raises(UserError, match="does not take the runs") as error:
-        sync(paths, params, SILENT)
+        sync(paths, params)
     assert "127.0.0.1" in str(error.value)
     assert "s3cret" not in str(error.value)
 

@@ -16,16 +16,16 @@ from click.testing import CliRunner
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from lora_compare import tracking
 from lora_compare.cli import main
 from lora_compare.comparison.formats import percent_interval
 from lora_compare.models.base import load_base
 from lora_compare.models.methods import load_method
 from lora_compare.params import MethodParams
 from lora_compare.project.files import read_json, write_json
-from lora_compare.project.progress import SILENT
+from lora_compare.serving import publication
+from lora_compare.serving.bundles import PACKAGE as FOLDER
 from lora_compare.serving.packaging import REQUIREMENTS, requirements
-from lora_compare.serving.registry import FIGURES
+from lora_compare.serving.registry import FIGURES, Registered
 from lora_compare.tracking.store import quietly
 from mlflow_servers import real_server
 from pipeline.imports import PACKAGE, SOURCE, closure
@@ -152,7 +152,7 @@ def test_a_model_is_code_and_safetensors_and_names_no_place_of_this_machine(
     assert {path.name for path in whole.iterdir()} == {"base", "full"}
     assert not (whole / "base" / "model.safetensors").exists()
     text = (folder / "MLmodel").read_text()
-    assert str(Path(tracking.__file__).parents[2]) not in text
+    assert str(FOLDER.parent) not in text
     pinned = (folder / "requirements.txt").read_text().split()
     assert pinned == [f"{name}=={version(name).partition('+')[0]}" for name in REQUIREMENTS]
 
@@ -163,7 +163,7 @@ NOT_WHEN_SERVING = {"huggingface_hub", "bitsandbytes", "pydantic_core"}
 
 
 def test_exactly_what_a_served_model_imports_is_required() -> None:
-    start = SOURCE / PACKAGE / "tracking" / "served_model.py"
+    start = SOURCE / PACKAGE / "serving" / "served_model.py"
     imported = set()
     for module in {start, *closure(start)}:
         for node in ast.walk(ast.parse(module.read_text())):
@@ -257,7 +257,7 @@ def test_the_models_of_a_queued_experiment_are_registered_without_a_crown(
 def test_large_models_wait_to_be_asked_for(
     project: ServedProject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tracking, "UPLOAD_LIMIT", 1000)
+    monkeypatch.setattr(publication, "UPLOAD_LIMIT", 1000)
     lines = Lines()
     project.log("compare", progress=lines)
     (line,) = lines.lines
@@ -298,7 +298,7 @@ def test_register_says_what_there_is_no_model_of(
 def test_sync_waits_for_the_comparison_and_register_does_not(project: ServedProject) -> None:
     project.paths.metrics("comparison").unlink()
     assert project.sync().models.new == ()
-    made = tracking.register(project.paths, project.params, SILENT, "lora")
+    made = publication.register(project.paths, project.params, "lora")
     assert (made.new, made.champion) == ((f"{LORA} 1",), None)
     assert project.champions() == []
 
@@ -380,7 +380,7 @@ def test_models_of_an_earlier_version_of_this_project_are_left_out(project: Serv
     config = read_json(project.paths.model("full") / "config.json")
     write_json(project.paths.model("full") / "config.json", {**config, "base": {"sha256": "0"}})
     (project.paths.model("lora") / "SHA256SUMS").unlink()
-    assert project.sync().models == tracking.Registered()
+    assert project.sync().models == Registered()
 
 
 @pytest.mark.slow

@@ -17,13 +17,12 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from lora_compare import tracking
 from lora_compare.cli import main
 from lora_compare.params import load_params
 from lora_compare.project.files import read_json
 from lora_compare.project.paths import Paths
-from lora_compare.project.progress import SILENT
 from lora_compare.serving.champion import choose_champion
+from lora_compare.serving.publication import sync
 from mlflow_servers import kill
 from small_project import environment, run, small_params, write_messages
 from tracked_project import store_client
@@ -53,7 +52,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for name in ("LORA_COMPARE_TRACKING", "MLFLOW_TRACKING_URI", "DVC_ROOT"):
             patch.delenv(name, raising=False)
         paths = Paths(folder)
-        assert len(tracking.sync(paths, load_params(paths.params), SILENT).models.new) == 3
+        assert len(sync(paths, load_params(paths.params)).models.new) == 3
     return folder
 
 

@@ -11,11 +11,9 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from lora_compare import tracking
 from lora_compare.cli import main
 from lora_compare.errors import UserError
 from lora_compare.params import load_params
-from lora_compare.project.progress import SILENT
 from lora_compare.tracking.view import NOTE, SHARED_VIEW, VIEW
 from mlflow_servers import REFUSING
 from tracked_project import EXPERIMENT, RUNS, TrackedProject, history, write_method
@@ -106,7 +104,6 @@ def test_other_settings_make_another_run(again: TrackedProject) -> None:
     again.paths.params.write_text(text)
     again.params = load_params(again.paths.params)
 
-    again.train("lora")
     again.log("finetune@lora", "evaluate@lora")
 
     assert again.names() == sorted([*RUNS, "lora", "pipeline"])
@@ -115,10 +112,12 @@ def test_other_settings_make_another_run(again: TrackedProject) -> None:
 
 
 def test_a_killed_training_leaves_one_run_after_the_next(project: TrackedProject) -> None:
-    project.train("lora", history()[:2])
+    project.kill_training("lora", history()[:2])
     assert project.run("lora").info.status == "RUNNING"
-    project.train("lora", history()[3:])
-    project.log("finetune@lora")
+    project.kill_training("lora", history()[3:])
+    with project.stage("finetune@lora") as tracked:
+        assert project.run("lora").info.status == "KILLED"
+        tracked.finish()
     assert project.names() == ["lora", "pipeline"]
     assert [step for step, _ in project.curve("lora", "train/loss")] == [0, 10, 20, 30, 40]
 
@@ -209,7 +208,6 @@ def test_tracking_can_be_switched_off(
     project: TrackedProject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LORA_COMPARE_TRACKING", "off")
-    project.train("lora")
     project.log("finetune@lora")
     with pytest.raises(UserError, match="switched off"):
         project.sync()
@@ -232,11 +230,11 @@ def test_ui_prints_the_address_that_shows_the_runs_and_starts_mlflow_there(
 
 
 def test_a_stages_run_lasts_as_long_as_the_stage(project: TrackedProject) -> None:
-    tracking.log_stage(project.paths, project.params, "split", SILENT, seconds=30.0)
+    project.log("split", seconds=30.0)
     assert project.duration("split") == 30_000
     project.log("compare")  # it publishes all again, and knows no time
     assert project.duration("split") == 30_000
-    tracking.log_stage(project.paths, project.params, "split", SILENT, seconds=40.0)
+    project.log("split", seconds=40.0)
     assert project.duration("split") == 40_000
 
 
@@ -244,7 +242,7 @@ def test_the_time_that_a_stage_took_waits_for_the_server_too(
     project: TrackedProject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", REFUSING)
-    tracking.log_stage(project.paths, project.params, "split", SILENT, seconds=30.0)
+    project.log("split", seconds=30.0)
     project.log("compare")
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     project.sync()
@@ -325,15 +323,16 @@ def test_the_machines_use_is_logged_where_that_is_asked_for(
     if wanted:
         monkeypatch.setenv("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "true")
         monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.05")
-    live = tracking.live_run(project.paths, project.params, "lora", SILENT)
-    live.log(history())
-    deadline = time.monotonic() + 30
-    while wanted and not system_metrics(project) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    live.stop()
+    with project.stage("finetune@lora") as tracked:
+        tracked.log(history()[0])
+        project.deliver()
+        deadline = time.monotonic() + 30
+        while wanted and not system_metrics(project) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        tracked.finish()
     assert bool(system_metrics(project)) == wanted
     assert not [t for t in threading.enumerate() if t.name == "SystemMetricsMonitor"]
-    project.log("finetune@lora", "evaluate@lora")
+    project.log("evaluate@lora")
     assert project.run("lora").info.status == "FINISHED"
     assert project.run("lora").data.metrics["test/accuracy"] == 0.96
 

@@ -1,15 +1,14 @@
 """Runs in PostgreSQL, without a server of MLflow's between."""
 
-import itertools
 import os
 import re
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from urllib.parse import quote
 
 import psutil
@@ -18,18 +17,26 @@ from click.testing import CliRunner
 
 import postgres
 from dvc_runs import ended, outputs, repro
-from lora_compare.cli import main
+from lora_compare.cli import main, postman
 from lora_compare.errors import UserError
 from lora_compare.params import load_params
 from lora_compare.project.lineage import Pipeline
 from lora_compare.project.paths import Paths
-from lora_compare.tracking import live_run, store
-from lora_compare.tracking.process import tracker
 from lora_compare.tracking.records import current_records
+from lora_compare.tracking.tracker import tracker
 from mlflow_servers import kill, wait_for
 from postgres import PASSWORD, Database
 from small_project import copy_project, environment
-from tracked_project import RUNS, Lines, Shown, TrackedProject, history, store_client
+from tracked_project import (
+    RUNS,
+    Lines,
+    Shown,
+    TrackedProject,
+    history,
+    log_at_once,
+    store_client,
+    wait_until,
+)
 
 pytestmark = [pytest.mark.timeout(120), pytest.mark.usefixtures("no_tracking_settings")]
 
@@ -112,38 +119,10 @@ def test_an_address_that_names_no_driver_works_too(
     assert project.names() == ["download", "pipeline"]
 
 
-LOG_STAGE = """
-import sys
-from pathlib import Path
-from lora_compare.params import load_params
-from lora_compare.project.paths import Paths
-from lora_compare.project.progress import Progress
-from lora_compare.tracking import log_stage
-paths = Paths(Path(sys.argv[1]))
-stage, _, method = sys.argv[2].partition("@")
-log_stage(paths, load_params(paths.params), stage, Progress(), method or None)
-"""
-
-
-def log_at_once(project: TrackedProject, *stages: str) -> None:
-    """Log stages in processes of their own that start together and have nothing to say."""
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", LOG_STAGE, str(project.paths.root), stage],
-            env=environment(MLFLOW_TRACKING_URI=project.uri),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for stage in stages
-    ]
-    printed = [process.communicate(timeout=100)[0] for process in processes]
-    assert printed == [""] * len(stages)
-
-
 @pytest.mark.slow
 def test_two_stages_at_once_make_no_run_twice(project: TrackedProject) -> None:
     log_at_once(project, "download", "finetune@lora")
+    project.deliver()
     assert project.names() == ["download", "lora", "pipeline"]
 
 
@@ -153,6 +132,7 @@ def test_stages_that_meet_an_empty_database_at_once_make_one_experiment(
 ) -> None:
     project = TrackedProject(tmp_path / "project", server.create("empty"))
     log_at_once(project, "download", "split", "base_model", "finetune@lora", "compare")
+    project.deliver()
     assert project.names() == RUNS
 
 
@@ -161,19 +141,24 @@ def test_a_database_that_goes_away_costs_a_warning_and_sync_completes_it(
 ) -> None:
     lines = Lines()
     project.log("download", "split", progress=lines)
-    live = live_run(project.paths, project.params, "lora", lines)
-    live.log(history()[:2])
-    server.stop()
-    try:
-        live.log(history()[2:])
-        project.log("finetune@lora", "evaluate@lora", "compare", progress=lines)
-    finally:
-        server.start()
+    with project.stage("finetune@lora", lines) as tracked:
+        for row in history()[:2]:
+            tracked.log(row)
+        project.deliver()
+        server.stop()
+        try:
+            for row in history()[2:]:
+                tracked.log(row)
+            project.deliver()
+            tracked.finish()
+            project.log("evaluate@lora", progress=lines)
+        finally:
+            server.start()
 
     (line,) = lines.lines
     assert "when the server is back: lora-compare sync" in line
     check_no_secret(line)
-    assert len(project.waiting()) == len(RUNS)
+    assert project.waiting() == ["finetune@lora", "evaluate@lora"]
     assert leaks(project.paths.root) == []
     project.sync()
     assert project.waiting() == []
@@ -200,26 +185,17 @@ def test_a_connection_that_the_database_has_closed_meanwhile_is_no_outage(
 ) -> None:
     monkeypatch.setenv("MLFLOW_SQLALCHEMYSTORE_POOL_RECYCLE", "1")  # seconds in place of a minute
     lines = Lines()
-    live = live_run(project.paths, project.params, "lora", lines)
-    live.log(history()[:2])
-    time.sleep(1.1)
-    server.disconnect(uri.rpartition("/")[2])
-    live.log(history()[2:])
+    with project.stage("finetune@lora", lines) as tracked:
+        tracked.log(history()[0])
+        project.deliver()
+        time.sleep(1.1)
+        server.disconnect(uri.rpartition("/")[2])
+        for row in history()[1:]:
+            tracked.log(row)
+        project.deliver()
+        assert len(project.curve("lora", "train/loss")) == len(history())
+        tracked.finish()
     assert lines.lines == []
-    assert len(project.curve("lora", "train/loss")) == len(history())
-
-
-def test_the_patience_with_a_database_is_renewed_with_every_epoch(
-    project: TrackedProject, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    lines = Lines()
-    live = live_run(project.paths, project.params, "lora", lines)
-    clock = itertools.count(step=store.BUDGET / 2)
-    monkeypatch.setattr(store, "time", SimpleNamespace(monotonic=lambda: next(clock)))
-    for row in history():
-        live.log([row])
-    assert lines.lines == []
-    assert len(project.curve("lora", "train/loss")) == len(history())
 
 
 def test_an_address_whose_password_is_not_escaped_is_refused_without_a_part_of_it(
@@ -232,48 +208,28 @@ def test_an_address_whose_password_is_not_escaped_is_refused_without_a_part_of_i
 
 
 @pytest.mark.slow
-def test_a_frozen_database_costs_little(project: TrackedProject, server: Database) -> None:
-    lines = Lines()
-    server.freeze()
-    try:
-        start = time.monotonic()
-        with tracker(project.paths, "split", lines) as tracked:
-            tracked.finish(1.0)
-        assert time.monotonic() - start < 30
-    finally:
-        server.thaw()
-    (line,) = lines.lines
-    assert "timeout expired" in line
-    project.sync()
-    assert project.names() == RUNS
-
-
-@pytest.mark.slow
-def test_a_database_that_freezes_during_a_training_is_waited_for_half_a_minute_at_most(
+def test_a_database_that_freezes_holds_up_no_stage_and_sync_completes_it(
     project: TrackedProject, server: Database
 ) -> None:
     lines = Lines()
-    with tracker(project.paths, "finetune", lines, "lora") as tracked:
+    hire = partial(postman.hire, project.paths)
+    with tracker(project.paths, project.params, "finetune", lines, hire, "lora") as tracked:
         tracked.log(history()[0])
         wait_until(lambda: "lora" in project.names())
         server.freeze()
-        start = time.monotonic()
-        tracked.log({**history()[1], "epoch": 1.0})  # over the connection that is open
-        tracked.finish(1.0)
-    assert time.monotonic() - start < 30
-    server.thaw()
-    (line,) = lines.lines
-    assert "ended with -9. Nothing is lost: results are on disk" in line
+        try:
+            start = time.monotonic()
+            for row in history()[1:]:
+                tracked.log(row)
+            tracked.finish()
+        finally:
+            assert time.monotonic() - start < 5
+            time.sleep(15)  # the postman ends, whatever it waits for
+            server.thaw()
     project.sync()
     assert project.names() == RUNS
+    assert len(project.curve("lora", "train/loss")) == len(history())
     assert project.sync().published == ()
-
-
-def wait_until(reached: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 90
-    while not reached():
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
 
 
 def test_a_missing_driver_is_named_with_what_installs_it(

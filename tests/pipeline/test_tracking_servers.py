@@ -11,11 +11,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from gate import LOGIN, Certificates, Gate, gate, make_certificates
-from lora_compare import tracking
 from lora_compare.cli import main
 from lora_compare.errors import UserError
 from lora_compare.project.lineage import Pipeline
-from lora_compare.project.progress import SILENT
 from lora_compare.tracking.records import UPLOAD_LIMIT, current_records
 from mlflow_servers import REFUSING, Page, real_server, serving
 from postgres import database
@@ -117,8 +115,7 @@ def test_a_stage_asks_a_server_a_dozen_times_and_once_for_each_file(
     project.log("download")  # the first one makes the experiment and the parent run
     for stage, files in (("split", 1), ("finetune@lora", 4), ("evaluate@lora", 2)):
         locked.requests.clear()
-        name, _, method = stage.partition("@")
-        tracking.log_stage(project.paths, project.params, name, SILENT, method or None, 2.0)
+        project.log(stage, seconds=2.0)
         calls = [call for call, _ in locked.requests]
         assert calls.count("PUT") == files
         assert len(calls) - files <= 12, locked.requests
@@ -136,7 +133,7 @@ def test_a_password_that_is_missing_or_wrong_costs_a_warning_and_is_told_the_rem
     assert "then: lora-compare sync" in line
     with pytest.raises(UserError, match="set MLFLOW_TRACKING_USERNAME"):
         downloaded.sync()
-    assert len(downloaded.waiting()) == 2
+    assert downloaded.waiting() == ["download"]
 
     log_in(monkeypatch)
     downloaded.sync()
@@ -267,7 +264,7 @@ def test_an_experiment_that_another_machine_has_just_made_is_used(
         "get_experiment_by_name",
         lambda client, name: next(answers, ...) and find(client, name),
     )
-    tracking.log_stage(project.paths, project.params, "download", SILENT)
+    project.log("download")
     monkeypatch.undo()
     assert project.names() == ["download", "pipeline"]
 

@@ -183,10 +183,10 @@ def register(output: Output, method: str | None) -> None:
     lora-compare register --method lora
     mlflow models serve -m models:/lora-compare-lora/1 --env-manager local
     """  # noqa: D301 (click reads the \b as a character)
-    from lora_compare import tracking
+    from lora_compare.serving.publication import register as register_models
 
     paths, params = project()
-    result = tracking.register(paths, params, output.progress, method)
+    result = register_models(paths, params, method)
     output.record({"lines": list(result.lines), "registered_before": list(result.known)})
     for line in result.lines or [f"registered before: {', '.join(result.known)}"]:
         output.say(line)

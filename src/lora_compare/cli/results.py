@@ -106,13 +106,12 @@ def sync(output: Output) -> None:
     lora-compare sync
     MLFLOW_TRACKING_URI=http://127.0.0.1:5000 lora-compare sync
     """  # noqa: D301 (click reads the \b as a character)
-    from lora_compare import tracking
-    from lora_compare.project.progress import SILENT
+    from lora_compare.serving import publication
     from lora_compare.tracking.server import Server
 
     paths, params = project()
     with output.working("compare the files with MLflow's runs"):
-        result = tracking.sync(paths, params, SILENT)
+        result = publication.sync(paths, params)
     server = Server.configured(paths)
     assert server is not None, "sync refuses to work without one"
     output.record(
@@ -145,8 +144,8 @@ def ui(output: Output, port: int) -> None:
     lora-compare ui --port 5001
     """  # noqa: D301 (click reads the \b as a character)
     from lora_compare.errors import ParamsError
-    from lora_compare.tracking.page import page_of_runs
     from lora_compare.tracking.server import Server, set_patience
+    from lora_compare.tracking.view import page_of_runs
 
     paths, params = project()
     server = Server.configured(paths)

@@ -8,7 +8,7 @@ from typing import Any
 from lora_compare.serving.bundles import NAME, Bundle
 from lora_compare.serving.packaging import written
 from lora_compare.tracking.diary import CONTENT, Diary
-from lora_compare.tracking.store import Store, quietly
+from lora_compare.tracking.store import Store
 
 ALIAS = "champion"
 """The alias of the version to serve: models:/lora-compare-METHOD@champion."""
@@ -187,9 +187,3 @@ def register_all(
                 registry.crown(bundle, made)
                 champion = names[kind][-1]
     return Registered(**{kind: tuple(found) for kind, found in names.items()}, champion=champion)
-
-
-def prepare_models() -> None:
-    """Do what the first model takes a second for: the import of MLflow's models."""
-    with quietly():
-        from mlflow import pyfunc  # noqa: F401

@@ -3,20 +3,21 @@
 import math
 import shutil
 import tempfile
-import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from lora_compare.project.files import sha256_of
-from lora_compare.project.lineage import origin
 from lora_compare.tracking.figures import Point
+from lora_compare.tracking.mailbox import now
 from lora_compare.tracking.runs import PIPELINE, Artifact, RunRecord
 from lora_compare.tracking.store import KEY, Store
 
 COMPLETE = "lora_compare.complete"
 CONTENT = "lora_compare.content"
 FILES = "lora_compare.files"
+LETTER = "lora_compare.letter"
+"""The tag by which a postman knows the run again that another one, now dead, has begun."""
 
 
 class Diary:
@@ -24,12 +25,12 @@ class Diary:
 
     Args:
         store: The experiment.
-        root: The folder that the stages run in, for its commit.
+        origin: Commit, user and experiment of records that do not say whence they come.
     """
 
-    def __init__(self, store: Store, root: Path) -> None:
+    def __init__(self, store: Store, origin: Mapping[str, str] | None = None) -> None:
         self._store = store
-        self._origin = origin(root)
+        self._origin = origin or {}
         self._ids: dict[str, str] = {}
         self._found: dict[str, list[Any]] = {}
 
@@ -54,9 +55,16 @@ class Diary:
                 self._ids[key] = str(self._found[key][0].info.run_id)
         return self._ids.get(key)
 
-    def start(self, record: RunRecord, at: int) -> Any:
-        """Return a new run without content that started at `at` (ms since 1970)."""
+    def start(self, record: RunRecord, at: int, letter: str = "") -> Any:
+        """Return a new run without content that started at `at` (ms since 1970).
+
+        Args:
+            record: What it is to show.
+            at: Its start.
+            letter: The letter of a training that runs; empty: none.
+        """
         tags = {
+            **({LETTER: letter} if letter else {}),
             KEY: record.key,
             "lora_compare.stage": record.stage,
             "mlflow.source.type": "LOCAL",
@@ -75,23 +83,31 @@ class Diary:
         self._found[record.key] = [run]
         return run
 
-    def restart(self, record: RunRecord) -> str | None:
-        """Return the id of a new run to fill while it trains; None if it was done before.
+    def restart(self, record: RunRecord, letter: str, at: int) -> str | None:
+        """Return the id of the run to fill while it trains; None if it was done before.
 
-        What a killed training of the same key left is deleted.
+        A run that the same letter began is gone on with. What a killed training of the same key
+        left is deleted.
+
+        Args:
+            record: What is known of it.
+            letter: The name of the letter that tells of it.
+            at: When it started (ms since 1970).
         """
-        for run in self._store.find(record.key):
-            if _is_complete(run):
-                return None
-            self._store.delete(run.info.run_id)
-        run_id = str(self.start(record, now()).info.run_id)
+        found = self._store.find(record.key)
+        if any(map(_is_complete, found)):
+            return None
+        own = [run for run in found if run.data.tags.get(LETTER) == letter]
+        for run in found:
+            if run not in own[:1]:
+                self._store.delete(run.info.run_id)
+        run_id = str((own or [self.start(record, at, letter)])[0].info.run_id)
         self._store.log(run_id, params=record.params, tags=record.tags)
         return run_id
 
-    def log(self, run_id: str, points: Iterable[Point]) -> None:
-        """Add points, measured now, to a run."""
-        self._store.renew()
-        self._store.log(run_id, [(point, now()) for point in points])
+    def log(self, run_id: str, points: Sequence[tuple[Point, int]]) -> None:
+        """Add points with their times (ms since 1970) to a run."""
+        self._store.log(run_id, points)
 
     def end(self, run_id: str, status: str) -> None:
         """End a run that stays incomplete."""
@@ -185,11 +201,6 @@ class Diary:
             if (run := self.id_of(key))
         ]
         return "\n".join([record.description, "", *links]) if links else record.description
-
-
-def now() -> int:
-    """Return the time in ms since 1970."""
-    return round(1000 * time.time())
 
 
 def _end_of(run: Any, record: RunRecord) -> int | None:

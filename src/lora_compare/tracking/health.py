@@ -1,11 +1,7 @@
 """Whether a tracking store answers and may be written to, asked without making a run."""
 
-import sqlite3
-from contextlib import closing
 from dataclasses import dataclass
 from importlib.metadata import version
-from pathlib import Path
-from urllib.parse import quote
 
 from lora_compare.errors import UserError, without_credentials
 from lora_compare.tracking.server import PROBE_SECONDS, Server, set_patience
@@ -13,9 +9,6 @@ from lora_compare.tracking.store import quietly, troubles
 
 TAG = "lora_compare.writable"
 """The tag of an experiment that shows, by being set, that the store may be written to."""
-
-BUSY_SECONDS = 2.0
-"""How long to wait for another writer of a SQLite store."""
 
 
 @dataclass(frozen=True)
@@ -51,17 +44,14 @@ def examine(server: Server, experiment: str) -> Health:
         UserError: The store does not answer, cannot be read, or may not be written to.
     """
     set_patience()
-    failures: tuple[type[Exception], ...] = (sqlite3.Error, *troubles())
     try:
         with quietly():
             server.probe()
-            if server.database is not None:
-                if not server.database.is_file():
-                    return Health(exists=False)
-                _require_writable(server.database)
+            if server.database is not None and not server.database.is_file():
+                return Health(exists=False)
             found = _experiment(server, experiment)
             return Health(True, _version(server) if server.is_remote else None, found)
-    except failures as error:
+    except troubles() as error:
         said = next(iter(str(error).splitlines()), type(error).__name__)
         actual = without_credentials(said.partition(" failed with exception ")[0])[:200]
         raise UserError(
@@ -82,14 +72,6 @@ def _experiment(server: Server, name: str) -> str | None:
     if server.database is None:
         client.set_experiment_tag(experiment.experiment_id, TAG, "yes")
     return str(experiment.experiment_id)
-
-
-def _require_writable(database: Path) -> None:
-    """Begin to write to a SQLite store, and write nothing."""
-    address = f"file:{quote(str(database))}?mode=rw"
-    with closing(sqlite3.connect(address, uri=True, timeout=BUSY_SECONDS)) as connection:
-        connection.execute("BEGIN IMMEDIATE")
-        connection.rollback()
 
 
 def _version(server: Server) -> str | None:

@@ -1,20 +1,30 @@
 """Which tracking server runs go to, whether it answers, and what helps if it does not."""
 
 import os
+import sqlite3
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from urllib.parse import quote
 
 from lora_compare.errors import names_a_host, without_credentials
+from lora_compare.project.files import sha256_of
 from lora_compare.project.paths import Paths
 from lora_compare.tracking.figures import segment
+
+RESTART = "start the server or correct MLFLOW_TRACKING_URI"
+"""What may help where an error does not say more."""
 
 SQLITE = "sqlite:///"
 DATABASES = ("sqlite:", "postgresql", "mysql", "mssql")
 
 PROBE_SECONDS = (2.0, 3.0)
 """How long a server may take to accept a connection, and then to say that it is well."""
+
+BUSY_SECONDS = 2.0
+"""How long to wait for another writer of a SQLite store."""
 
 PATIENCE = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
@@ -89,6 +99,16 @@ class Server:
         return self.state / "lock"
 
     @property
+    def mark(self) -> str:
+        """What tells this store from others on a letter; a password has no part in it."""
+        place = self.shown if self.database is None else self.relative(self.database)
+        return sha256_of(place)[:12]
+
+    def relative(self, path: Path) -> str:
+        """Return a path as it stays right when the project is moved."""
+        return str(path.relative_to(self.home) if path.is_relative_to(self.home) else path)
+
+    @property
     def state(self) -> Path:
         """The folder of what waits for a server."""
         return self.home / ".tracking"
@@ -106,9 +126,10 @@ class Server:
         return (folder / "mlartifacts" / segment(experiment)[:100]).as_uri()
 
     def probe(self) -> None:
-        """Ask a remote server or a database whether it is well.
+        """Ask a remote server whether it is well, a database whether it may be written to.
 
         Raises:
+            sqlite3.Error: A SQLite store is damaged, locked by another process, or read-only.
             OSError: A server refuses, does not answer in time, or answers with a 5xx status.
             ValueError: The address cannot be read.
             ImportError: The database's driver is not installed.
@@ -116,7 +137,9 @@ class Server:
         """
         if self.is_remote:
             self._probe_http()
-        elif self.database is None and self.uri.startswith(DATABASES):
+        elif self.database is not None:
+            self._probe_sqlite(self.database)
+        elif self.uri.startswith(DATABASES):
             self._probe_database()
 
     def _probe_http(self) -> None:
@@ -140,6 +163,14 @@ class Server:
             raise _cause(error) from error
         if status >= 500:
             raise ConnectionError(f"it answers with status {status}")
+
+    def _probe_sqlite(self, database: Path) -> None:
+        """Begin to write and write nothing: MLflow would go on trying for minutes."""
+        if database.is_file():
+            address = f"file:{quote(str(database))}?mode=rw"
+            with closing(sqlite3.connect(address, uri=True, timeout=BUSY_SECONDS)) as connection:
+                connection.execute("BEGIN IMMEDIATE")
+                connection.rollback()
 
     def _probe_database(self) -> None:
         """Connect once: MLflow would go on trying for a minute and a half."""
@@ -187,6 +218,15 @@ def remedy(error: Exception) -> str:
         return REMEDIES.get(answer.status_code, "")
     status = getattr(error, "get_http_status_code", lambda: 0)
     return REMEDIES.get(status(), "")
+
+
+def first_line(error: Exception) -> str:
+    """Return what an error says, in one line without passwords."""
+    line = (str(error).splitlines() or [type(error).__name__])[0]
+    # MLflow's message goes on with the innards of the HTTP library, or a whole page of HTML.
+    for rest in (" failed with exception ", ". Response body: "):
+        line = line.partition(rest)[0]
+    return without_credentials(line)[:200]
 
 
 def address_of_runs(server: str, experiment: str, view: str | None = None) -> str:

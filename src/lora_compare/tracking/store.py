@@ -1,9 +1,9 @@
-"""MLflow's client for one experiment, patient for a while and silent; the only user of MLflow."""
+"""MLflow's client for one experiment, silent and under a lock; the only user of MLflow."""
 
 import json
 import logging
-import math
-import time
+import os
+import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from itertools import zip_longest
@@ -14,18 +14,14 @@ from lora_compare.errors import StorageError
 from lora_compare.project.progress import without_warnings
 from lora_compare.tracking.figures import Point
 from lora_compare.tracking.runs import Data
-from lora_compare.tracking.server import PATIENCE, UNHURRIED, Server, set_patience
-from lora_compare.tracking.view import changes
+from lora_compare.tracking.server import SQLITE, Server, set_patience
 
 KEY = "lora_compare.key"
 """The tag by which a run is found."""
 
-BUDGET = 10.0
-"""Seconds that a stage may spend waiting for a server or a database before it gives up."""
-
 LOCK_SECONDS = 120.0
-"""How long a stage waits for another one that is writing to the store: on a busy machine the first
-start of one takes half a minute. Where a server is slow, its stage has given up long before."""
+"""How long to wait for another process that writes to the store: on a busy machine the first start
+of one takes half a minute."""
 
 POINTS_PER_BATCH, PAIRS_PER_BATCH = 800, 90
 """Below MLflow's limits of 1,000 values, 100 parameters and 100 tags in one request."""
@@ -35,17 +31,13 @@ class Store:
     """One experiment in a tracking store.
 
     Args:
-        client: MLflow's client, with a limit on its time.
+        client: MLflow's client.
         experiment: Id of the experiment.
     """
 
-    def __init__(self, client: "_Patient", experiment: str) -> None:
+    def __init__(self, client: Any, experiment: str) -> None:
         self._client = client
         self.experiment = experiment
-
-    def renew(self) -> None:
-        """Be as patient as at the start: hours of training lie between two calls."""
-        self._client.renew()
 
     @property
     def client(self) -> Any:
@@ -56,11 +48,9 @@ class Store:
         """Return the tags of the experiment itself."""
         return dict(self._client.get_experiment(self.experiment).tags)
 
-    def describe(self, tags: Mapping[str, str]) -> None:
-        """Give the experiment those of `tags` that it has not, but for a reader's own words."""
-        there = self.tags() if tags else {}
-        for name, value in changes(there, tags).items():
-            self._client.set_experiment_tag(self.experiment, name, value)
+    def tag(self, name: str, value: str) -> None:
+        """Give the experiment itself a tag."""
+        self._client.set_experiment_tag(self.experiment, name, value)
 
     def find(self, key: str) -> list[Any]:
         """Return the runs of that key, the oldest first."""
@@ -144,45 +134,18 @@ def _parts(items: list[Any], size: int) -> list[list[Any]]:
     return [items[first : first + size] for first in range(0, len(items), size)]
 
 
-class _Patient:
-    """MLflow's client with a limit on the time that all its calls may take together."""
-
-    def __init__(self, client: Any, seconds: float) -> None:
-        self._client = client
-        self._left = self._seconds = seconds
-
-    def renew(self) -> None:
-        """Allow the whole time again."""
-        self._left = self._seconds
-
-    def __getattr__(self, name: str) -> Any:
-        call = getattr(self._client, name)
-
-        def timed(*args: Any, **kwargs: Any) -> Any:
-            if self._left <= 0:
-                raise TimeoutError("it takes too long to answer")
-            start = time.monotonic()
-            try:
-                return call(*args, **kwargs)
-            finally:
-                self._left -= time.monotonic() - start
-
-        return timed
-
-
 @contextmanager
-def connect(server: Server, experiment: str, budget: float = BUDGET) -> Iterator[Store]:
+def connect(server: Server, experiment: str) -> Iterator[Store]:
     """Yield an experiment, made where it is missing, with the store locked on this machine.
 
     Two first starts of a fresh SQLite store crash each other in MLflow 3.17; the lock also
-    keeps two stages from making the same run.
+    keeps two processes from making the same run.
 
     Args:
         server: The tracking server.
         experiment: Name of the experiment.
-        budget: Seconds to spend on a remote server or a database in all.
     """
-    with _opened(server, budget) as client:
+    with _opened(server) as client:
         yield Store(client, _experiment(client, experiment, server))
 
 
@@ -194,34 +157,46 @@ def existing(server: Server, experiment: str) -> Iterator[Store | None]:
         server: The tracking server.
         experiment: Name of the experiment.
     """
-    with _opened(server, BUDGET) as client:
+    with _opened(server) as client:
         found = client.get_experiment_by_name(experiment)
         yield Store(client, str(found.experiment_id)) if found else None
 
 
 @contextmanager
-def _opened(server: Server, budget: float) -> Iterator[Any]:
+def _opened(server: Server) -> Iterator[Any]:
     from filelock import FileLock
 
-    set_patience(UNHURRIED if budget == math.inf else PATIENCE)
+    set_patience()
     with quietly():
         server.probe()
+        if not server.home.is_dir():
+            raise FileNotFoundError(f"{server.home} is gone")  # nor shall a lock bring it back
         server.lock.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(server.lock, timeout=LOCK_SECONDS):
             from mlflow.tracking import MlflowClient
 
-            limit = budget if server.database is None else math.inf
-            yield _Patient(MlflowClient(server.uri), limit)
+            if server.database is not None and not server.database.exists():
+                _make(server.database)
+            yield MlflowClient(server.uri)
 
 
-def prepare(server: Server, experiment: str) -> None:
+def _make(database: Path) -> None:
+    """Make a fresh SQLite store beside its place: one cut off half made would never work."""
+    from mlflow.tracking import MlflowClient
+
+    beside = database.with_name(f"{database.name}.{os.getpid()}.new")
+    beside.unlink(missing_ok=True)
+    MlflowClient(f"{SQLITE}{beside}").search_experiments(max_results=1)
+    beside.replace(database)
+
+
+def prepare(server: Server) -> None:
     """Do what the first connection takes seconds for: MLflow's import, a new store's tables.
 
     Trouble is no news yet: the connection that is then needed meets it again and tells it.
 
     Args:
         server: The tracking server; a remote one is not asked anything yet.
-        experiment: Name of the experiment.
     """
     set_patience()
     with quietly():
@@ -229,7 +204,7 @@ def prepare(server: Server, experiment: str) -> None:
         if server.is_remote:
             from mlflow.tracking import MlflowClient  # noqa: F401
         else:
-            with suppress(*problems), connect(server, experiment):
+            with suppress(*problems), _opened(server):
                 pass
 
 
@@ -273,5 +248,5 @@ def troubles() -> tuple[type[Exception], ...]:
 
     return (
         *(MlflowException, ParseError, RequestException, SQLAlchemyError),
-        *(StorageError, ValueError, ImportError, OSError),
+        *(sqlite3.Error, StorageError, ValueError, ImportError, OSError),
     )

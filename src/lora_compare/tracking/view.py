@@ -1,4 +1,4 @@
-"""What the page of the experiment shows when it opens: a description, and the columns that matter.
+"""The page of an experiment in MLflow: its address, its description, the columns that matter.
 
 MLflow keeps the columns of a page in the browser of each reader. A view that a reader shares is a
 tag of the experiment, though, which the address names by its key; so there is one for everybody.
@@ -7,7 +7,10 @@ tag of the experiment, though, which the address names by its key; so there is o
 import json
 from collections.abc import Iterable, Mapping
 
+from lora_compare.errors import UserError
 from lora_compare.tracking.runs import PIPELINE, RunRecord
+from lora_compare.tracking.server import RESTART, Server, address_of_runs, first_line, remedy
+from lora_compare.tracking.store import Store, connect, existing, troubles
 
 VIEW = "lora-compare"
 """The key of the view in the address of the page."""
@@ -37,6 +40,18 @@ INTRODUCTION = (
     "Fine-tuning methods on the same messages. Each pipeline run holds the runs of one state of "
     "the project: expand it with +, tick two methods, press Compare. Above: the last one."
 )
+
+
+def describe(store: Store, records: Iterable[RunRecord]) -> None:
+    """Give an experiment the tags after a comparison that it has not, but for a reader's words.
+
+    Args:
+        store: The experiment.
+        records: The runs of one state of the pipeline.
+    """
+    if tags := experiment_tags(records):
+        for name, value in changes(store.tags(), tags).items():
+            store.tag(name, value)
 
 
 def experiment_tags(records: Iterable[RunRecord]) -> dict[str, str]:
@@ -117,3 +132,40 @@ def _view(settings: list[str]) -> str:
     }
     view = {"name": VIEW_NAME, "createdAt": 0, "updatedAt": 0, "state": json.dumps(state)}
     return json.dumps(view)
+
+
+def page_of_runs(server: Server, experiment: str, port: int) -> str:
+    """Return the address of an experiment's runs.
+
+    A store on this machine gets the experiment where it is missing, so that there is a page
+    before the first run; a server that others share is only asked.
+
+    Args:
+        server: The tracking server.
+        experiment: Name of the experiment.
+        port: Where MLflow's own server will listen on this machine, for a store that has none.
+
+    Raises:
+        UserError: The store does not answer, or has no such experiment.
+    """
+    try:
+        # The first start of a store takes a lock that MLflow's own server does not know.
+        opened = existing if server.is_remote else connect
+        with opened(server, experiment) as store:
+            if store is not None:
+                address = server.uri if server.is_remote else f"http://127.0.0.1:{port}"
+                view = VIEW if SHARED_VIEW in store.tags() else None
+                return address_of_runs(address, store.experiment, view)
+    except troubles() as error:
+        raise UserError(
+            "The tracking server does not answer.",
+            where=server.shown,
+            actual=first_line(error),
+            next=f"{remedy(error) or RESTART}, then: lora-compare ui",
+        ) from error
+    raise UserError(
+        "The tracking server has no runs of this project yet.",
+        where=server.shown,
+        expected=f"the experiment {experiment!r}, as tracking.experiment in params.yaml says",
+        next="dvc repro; to show what is on disk: lora-compare sync",
+    )

@@ -272,9 +272,9 @@ def test_runs_that_wait_for_a_server(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", REFUSING)
     tracked = TrackedProject(tmp_path)
     project = Project(tracked.paths)
-    assert_found(state.spool(project), "ok", "no run waits")
+    assert_found(state.mailbox(project), "ok", "no run waits")
     tracked.log("split")
-    assert_found(state.spool(project), "warning", "split", "lora-compare sync")
+    assert_found(state.mailbox(project), "warning", "split", "lora-compare sync")
 
 
 def test_the_local_store(

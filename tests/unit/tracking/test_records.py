@@ -10,6 +10,7 @@ from lora_compare.project.files import read_json
 from lora_compare.project.lineage import Pipeline
 from lora_compare.project.paths import Paths
 from lora_compare.tracking.figures import Point, numbers
+from lora_compare.tracking.mailbox import Draft
 from lora_compare.tracking.records import (
     current_records,
     method_key,
@@ -20,7 +21,6 @@ from lora_compare.tracking.records import (
     stage_record,
 )
 from lora_compare.tracking.runs import RunRecord
-from lora_compare.tracking.spool import AWAY_SECONDS, Spool
 from tracked_project import history, write_method, write_project
 
 
@@ -184,33 +184,18 @@ def test_a_waiting_record_comes_back_as_it_was(
     project: tuple[Paths, Params], tmp_path: Path
 ) -> None:
     record = method_record(Pipeline(*project), "lora", evaluated=True, plots=True)
-    spool = Spool(tmp_path / "state")
-    spool.keep(record)
+    draft = Draft(tmp_path, "evaluate@lora", {})
+    draft.finish([record])
+    draft.close()
     project[0].history("lora").write_text("overwritten")
 
-    (kept,) = list(spool)
+    (kept,) = draft.letter.records()
 
     assert kept.content == record.content
     assert _without_files(kept) == _without_files(record)
     texts = {file.target: file.source.read_bytes() for file in kept.artifacts}
     assert texts["history.csv"].startswith(b"step,epoch")
-    spool.drop(record.key)
-    assert list(spool) == []
 
 
 def _without_files(record: RunRecord) -> dict[str, object]:
     return {k: v for k, v in record.to_dict().items() if k != "artifacts"}
-
-
-def test_an_outage_is_remembered_for_a_while(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    spool = Spool(tmp_path)
-    spool.mark_away("http://one")
-    assert spool.is_away("http://one")
-    assert not spool.is_away("http://two")
-    import time
-
-    later = time.time() + AWAY_SECONDS
-    monkeypatch.setattr(time, "time", lambda: later)
-    assert not spool.is_away("http://one")

@@ -20,7 +20,7 @@ CHECKS: Mapping[str, Sequence[Check]] = {
     "caches": (storage.tokenizer, storage.checkpoint, storage.dvc_cache),
     "project": (
         *(state.params, state.pipeline, state.git),
-        *(state.locks, state.training, state.spool),
+        *(state.locks, state.training, state.mailbox),
     ),
     "tracking": (state.server,),
     "disk": (storage.space, storage.folders),

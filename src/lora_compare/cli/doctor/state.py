@@ -128,15 +128,16 @@ def _step(file: Path) -> int | None:
         return None
 
 
-def spool(project: Project) -> Finding:
-    """Count the runs that wait for a tracking server."""
+def mailbox(project: Project) -> Finding:
+    """Count the runs that wait to be shown in MLflow."""
+    from lora_compare.tracking.mailbox import Mailbox
     from lora_compare.tracking.server import Server
-    from lora_compare.tracking.spool import Spool
 
     server = Server.configured(project.paths)
-    waiting = [] if server is None else [record.name for record in Spool(server.state)]
+    letters = [] if server is None else Mailbox(server.state).letters()
+    waiting = [letter.label for letter in letters if not letter.is_written]
     if not waiting:
-        return ok("no run waits for a tracking server", waiting=[])
+        return ok("no run waits to be shown in MLflow", waiting=[])
     named = ", ".join(waiting)
     return warning(f"{named}: not shown in MLflow yet", "lora-compare sync", waiting=waiting)
 
