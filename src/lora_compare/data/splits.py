@@ -222,5 +222,5 @@ def _encode(part: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
 
 
 def _describe(part: pd.DataFrame, classes: list[str]) -> dict[str, Any]:
-    counts = count_classes(make_corpus(list(part["label"]), list(part["text"])))
+    counts = count_classes(part)
     return {"n": len(part), "classes": {name: counts.get(name, 0) for name in classes}}
