@@ -27,6 +27,15 @@ def brute_force_cosines(texts: list[str]) -> np.ndarray:
     return (vectors @ vectors.T).toarray()
 
 
+def test_vectors_are_those_of_scikit_learn() -> None:
+    texts = [twins.normalize(text) for text in [*make_texts(1, 100), "a", "é ab", ":)", "xyz xyz"]]
+    vectors = twins._vectorize(texts)
+    expected = brute_force_cosines(texts)
+    np.testing.assert_allclose((vectors @ vectors.T).toarray(), expected, rtol=0, atol=1e-14)
+    stands_in = np.diff(vectors.tocsc().indptr)
+    assert (np.diff(stands_in) >= 0).all()  # rarest first
+
+
 @pytest.mark.parametrize(("cells", "step"), [(2**24, 2**14), (500, 7)])
 def test_near_twins_are_those_of_brute_force(
     cells: int, step: int, monkeypatch: pytest.MonkeyPatch
