@@ -157,23 +157,26 @@ def _vectorize(normalized: list[str]) -> csr_array:
 
     Source: Salton and Buckley 1988, doi 10.1016/0306-4573(88)90021-0, with counts that are one
     higher than they are, as in scikit-learn: idf = ln((1 + n) / (1 + df)) + 1.
-    Checked by tests/unit/data/test_twins.py::test_vectors_are_those_of_scikit_learn.
+    Checked by tests/unit/data/test_twins.py::test_vectors_are_those_of_scikit_learn_to_the_last_bit.
     """
     numbers: dict[str, int] = {}
-    columns, counts, ends = array("i"), array("i"), array("q", [0])
+    # Of 512 MB of text, the most there is, there are fewer than 2**31 n-grams.
+    columns, counts, ends = array("i"), array("i"), array("i", [0])
     for text in normalized:
-        found = Counter(_ngrams(text))
-        columns.extend(numbers.setdefault(ngram, len(numbers)) for ngram in found)
-        counts.extend(found.values())
+        found = Counter(_ngrams(text)).items()
+        # Sums of squares depend on their order: this is scikit-learn's, to the last bit.
+        row = sorted((numbers.setdefault(ngram, len(numbers)), count) for ngram, count in found)
+        columns.extend(column for column, _ in row)
+        counts.extend(count for _, count in row)
         ends.append(len(columns))
-    column, bounds = np.asarray(columns), np.asarray(ends)
-    frequency = np.bincount(column, minlength=len(numbers))
-    weights = np.asarray(counts) * (np.log((1 + len(normalized)) / (1 + frequency)) + 1)[column]
+    places, bounds = np.asarray(columns), np.asarray(ends)
+    frequency = np.bincount(places, minlength=len(numbers))
+    weights = np.asarray(counts) * (np.log((1 + len(normalized)) / (1 + frequency)) + 1)[places]
     rows = np.repeat(np.arange(len(normalized)), np.diff(bounds))
     weights /= np.sqrt(np.bincount(rows, weights**2))[rows]
-    places = np.argsort(np.lexsort((np.array(list(numbers)), frequency)))
+    ranks = np.argsort(np.lexsort((np.array(list(numbers)), frequency))).astype(np.int32)
     shape = (len(normalized), len(numbers))
-    vectors = csr_array((weights, places[column], bounds), shape=shape)
+    vectors = csr_array((weights, ranks[places], bounds), shape=shape)
     vectors.sort_indices()
     return vectors
 
