@@ -35,7 +35,7 @@ ROWS = {
     ),
     5: Row(
         "a download is cut off or stalls",
-        "resumed or retried in bounded time; nothing incomplete is published",
+        "retried in bounded time; nothing incomplete is published",
     ),
     6: Row(
         "other bytes, or a web page with status 200",

@@ -10,7 +10,7 @@ import pandas as pd
 from lora_compare.data.twins import find_twins
 from lora_compare.errors import DataError
 from lora_compare.params import SplitParams
-from lora_compare.project.corpus import count_classes, make_corpus, make_split
+from lora_compare.project.corpus import count_classes, make_split
 from lora_compare.project.paths import SPLITS
 
 Frames = dict[str, pd.DataFrame]
@@ -222,5 +222,5 @@ def _encode(part: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
 
 
 def _describe(part: pd.DataFrame, classes: list[str]) -> dict[str, Any]:
-    counts = count_classes(make_corpus(list(part["label"]), list(part["text"])))
+    counts = count_classes(part)
     return {"n": len(part), "classes": {name: counts.get(name, 0) for name in classes}}

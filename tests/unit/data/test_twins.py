@@ -27,6 +27,13 @@ def brute_force_cosines(texts: list[str]) -> np.ndarray:
     return (vectors @ vectors.T).toarray()
 
 
+def test_vectors_are_those_of_scikit_learn_to_the_last_bit() -> None:
+    texts = [twins.normalize(text) for text in [*make_texts(1, 100), "a", "é ab", ":)", "xyz xyz"]]
+    vectorizer = TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 5), lowercase=False)
+    expected = vectorizer.fit_transform(texts)[:, np.argsort(-vectorizer.idf_, kind="stable")]
+    np.testing.assert_array_equal(twins._vectorize(texts).toarray(), expected.toarray())
+
+
 @pytest.mark.parametrize(("cells", "step"), [(2**24, 2**14), (500, 7)])
 def test_near_twins_are_those_of_brute_force(
     cells: int, step: int, monkeypatch: pytest.MonkeyPatch
