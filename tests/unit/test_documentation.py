@@ -1,16 +1,21 @@
 """What the documentation shows works as it stands there."""
 
 import re
+from collections.abc import Iterator
+from contextlib import nullcontext
+from typing import Annotated
 
 import pytest
 from click.testing import CliRunner
+from pydantic import TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
 
-from lora_compare import params
+from docs.params import sections, settings_page
 from lora_compare.cli import main
 from lora_compare.data.sources import load_corpus
 from lora_compare.data.splits import split
 from lora_compare.evaluation.baselines import character_model
-from lora_compare.params import load_params
+from lora_compare.params import LoraParams, Params, Section, load_params
 from lora_compare.project.corpus import make_corpus
 from lora_compare.project.paths import Paths
 from lora_compare.project.progress import SILENT
@@ -40,39 +45,79 @@ def test_links_between_pages_lead_somewhere() -> None:
 
 README = (ROOT / "README.md").read_text()
 
-SECTIONS = [
-    params.DataParams,
-    params.SplitParams,
-    params.ModelParams,
-    params.PretrainingParams,
-    params.ClassifierParams,
-    params.TrainingParams,
-    params.MethodParams,
-    params.LoraParams,
-    params.TrackingParams,
-]
 
-
-@pytest.mark.parametrize("section", SECTIONS, ids=lambda section: section.__name__)
-def test_the_readme_explains_every_parameter(section: type[params.Section]) -> None:
-    table = "\n".join(line for line in README.splitlines() if line.startswith("| `"))
+def settings(section: type[Section], path: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    """Yield every setting below `section`, by its path; sections are none themselves."""
     for name, field in section.model_fields.items():
-        inner = [s for s in SECTIONS if s.__name__ in str(field.annotation)]
-        assert inner or re.search(rf"[`.]{name}`", table), f"{section.__name__}.{name}"
+        inner = list(sections(field.annotation))
+        for found in inner:
+            yield from settings(found, f"{path}{name}.")
+        if not inner:
+            yield path + name, field
+
+
+SETTINGS = dict(settings(Params))
+
+
+def test_the_page_of_settings_is_the_one_that_the_models_make() -> None:
+    text = (ROOT / "docs" / "params.md").read_text()
+    assert text == settings_page(), "python docs/params.py writes it"
+    rows = re.findall(r"^\| `(\w+)` \| .+ \| .* \| (.*) \|$", text, re.M)
+    assert sorted(name for name, _ in rows) == sorted(p.split(".")[-1] for p in SETTINGS)
+    assert [name for name, meaning in rows if not meaning.endswith(".")] == []
+
+
+def edges(text: str, step: float) -> Iterator[tuple[float, bool]]:
+    """Yield numbers at the edges of the range that a setting's text says, and whether it has them.
+
+    Args:
+        text: The setting's text.
+        step: What lies between an edge that is allowed and one that is not.
+    """
+    for low in map(float, re.findall(r"(\d+) (?:or more|to \d)", text)):
+        yield from ((low, True), (low - step, False))
+    for low in map(float, re.findall(r"above (\d+)", text)):
+        yield from ((low, False), (low + step, True))
+    highest = re.findall(r"\d+ to (\d+)", text)
+    for high in map(float, highest):
+        yield from ((high, True), (high + step, False))
+    limits = re.findall(r"below (\d+)", text)
+    for high in map(float, limits):
+        yield from ((high, False), (high - step, True))
+    if not highest + limits:
+        yield 1e9, True
+
+
+NUMBERS = [path for path, field in SETTINGS.items() if re.search(r"\b(int|float)\b", str(field))]
+
+
+@pytest.mark.parametrize("path", NUMBERS)
+def test_a_number_is_taken_in_the_range_that_its_text_says_and_not_beyond(path: str) -> None:
+    field = SETTINGS[path]
+    kind = float if "float" in str(field.annotation) else int
+    adapter = TypeAdapter(Annotated[field.annotation, "", *field.metadata])
+    found = set()
+    for number, is_allowed in edges(field.description or "", 1e-9 if kind is float else 1):
+        value = {"layer": kind(number)} if path.endswith("_pattern") else kind(number)
+        found.add(is_allowed)
+        with nullcontext() if is_allowed else pytest.raises(ValidationError):
+            adapter.validate_python(value)
+    assert found == {True, False}, "its text says no range"
 
 
 def test_the_pages_on_adapters_explain_every_setting() -> None:
     page = (ROOT / "docs" / "adapters.md").read_text()
-    assert [name for name in params.LoraParams.model_fields if f"`{name}`" not in page] == []
+    assert [name for name in LoraParams.model_fields if f"`{name}`" not in page] == []
 
 
-def test_the_readmes_tree_names_every_module() -> None:
+def test_the_readme_has_every_wing_in_its_tree_and_is_short() -> None:
+    wings = {path.parent.name for path in (ROOT / "src" / "lora_compare").glob("*/__init__.py")}
     tree = README[README.index("## The tree") :]
-    source = ROOT / "src" / "lora_compare"
-    names = {path.stem for path in source.glob("[a-z]*.py")}
-    names |= {path.parent.name for path in source.glob("*/__init__.py")}
-    assert sorted(name for name in names if not re.search(rf"\b{name}\b", tree)) == []
-    assert len(README.splitlines()) < 250
+    assert sorted(wing for wing in wings if not re.search(rf"^  {wing}/? ", tree, re.M)) == []
+    assert len(tree.split("```")[1].splitlines()) <= 45
+    assert len(README.splitlines()) <= 180
+    prose = re.sub(r"<!-- results -->.*<!-- /results -->", "", README, flags=re.S)
+    assert [line for line in prose.splitlines() if len(line) > 100] == []
 
 
 def test_the_text_that_classify_is_shown_with_is_spam_beyond_doubt() -> None:

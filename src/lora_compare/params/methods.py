@@ -36,51 +36,62 @@ class LoraParams(Section):
     `mlp.c_proj`), or by a regular expression that matches the whole path. GPT-2's own names
     (`transformer.h.0.attn.c_attn`) work too; `c_attn` means q_proj, k_proj and v_proj.
     docs/adapters.md tells where a setting differs from PEFT's.
-
-    Attributes:
-        r: Rank of the update, at most the larger side of every adapted matrix (for `pissa` and
-            `olora` the smaller side).
-        lora_alpha: Numerator of the scale lora_alpha / r.
-        lora_dropout: Probability of zeroing an input of the adapter while training.
-        target_modules: What is adapted: `all-linear`, a list of names, or a regular expression.
-            Embeddings (`wte`, `wpe`) are adapted where they are named.
-        bias: Which of the model's biases are trained: `none`, `all`, or `lora_only` (those
-            of adapted layers).
-        exclude_modules: What is not adapted although `target_modules` matches it.
-        modules_to_save: Modules trained in full and saved with the adapter, such as `score`,
-            the head; they are not adapted.
-        layers_to_transform: Indices of the blocks to adapt; null adapts all, and what is
-            outside of the blocks.
-        rank_pattern: Another r for the modules that a name or regular expression matches.
-        alpha_pattern: Another lora_alpha, likewise.
-        use_rslora: Scale by lora_alpha / sqrt(r) instead (Kalajdzievski 2023, arXiv:2312.03732).
-        use_dora: Train each output's magnitude apart from its direction (Liu et al. 2024,
-            arXiv:2402.09353).
-        init_lora_weights: How A and B start: true (A uniform, B zero), `gaussian` (A normal
-            with standard deviation 1/r, B zero), `pissa` (the largest singular vectors,
-            Meng et al. 2024, arXiv:2404.02948) or `olora` (a QR decomposition, Büyükakyüz
-            2024, arXiv:2406.01775).
-        loraplus_lr_ratio: B's learning rate over A's (LoRA+, Hayou et al. 2024,
-            arXiv:2402.12354); null: the same.
-        quantization: `nf4` holds the frozen Linear layers but the head in 4 bit (QLoRA,
-            Dettmers et al. 2023, arXiv:2305.14314); needs the extra `qlora`.
     """
 
     r: Count
+    """Rank of the update: 1 or more, at most the larger side of every adapted matrix (for `pissa`
+    and `olora` the smaller side)."""
+
     lora_alpha: Positive
+    """Numerator of the scale `lora_alpha / r` (unitless): above 0."""
+
     lora_dropout: Probability
+    """Probability of zeroing an input of the adapter while training: 0 or more, below 1."""
+
     target_modules: Name | Names
+    """What is adapted: `all-linear`, a list of `q_proj`, `k_proj`, `v_proj` (together `c_attn`),
+    `c_proj`, `c_fc`, `score`, `wte`, `wpe`, or a regular expression. The embeddings `wte` and
+    `wpe` are adapted where they are named."""
+
     bias: Literal["none", "all", "lora_only"]
+    """Which of the model's biases are trained; `lora_only`: those of adapted layers."""
+
     exclude_modules: Name | Names | None = None
+    """What is not adapted although `target_modules` matches it."""
+
     modules_to_save: Names | None = None
+    """Modules trained in full and saved with the adapter, such as the head, `score`; they are not
+    adapted."""
+
     layers_to_transform: LayerIndex | Annotated[list[LayerIndex], Field(min_length=1)] | None = None
+    """Indices of the blocks to adapt: 0 or more; null adapts all, and what is outside of the
+    blocks."""
+
     rank_pattern: dict[Name, Count] = Field(default_factory=dict)
+    """Another `r` for the modules that a name or regular expression matches: 1 or more."""
+
     alpha_pattern: dict[Name, Positive] = Field(default_factory=dict)
+    """Another `lora_alpha`, likewise: above 0."""
+
     use_rslora: bool = False
+    """Scale by `lora_alpha / sqrt(r)` instead (Kalajdzievski 2023, arXiv:2312.03732)."""
+
     use_dora: bool = False
+    """Train each output's magnitude apart from its direction (Liu et al. 2024,
+    arXiv:2402.09353)."""
+
     init_lora_weights: Literal[True, "gaussian", "pissa", "olora"] = True
+    """How A and B start: true (A uniform, B zero), `gaussian` (A normal with standard deviation
+    1/r, B zero), `pissa` (the largest singular vectors, Meng et al. 2024, arXiv:2404.02948) or
+    `olora` (a QR decomposition, Büyükakyüz 2024, arXiv:2406.01775)."""
+
     loraplus_lr_ratio: Positive | None = None
+    """B's learning rate over A's (unitless): above 0 (LoRA+, Hayou et al. 2024, arXiv:2402.12354);
+    null: the same."""
+
     quantization: Literal["nf4"] | None = None
+    """`nf4` holds the frozen Linear layers but the head in 4 bit (QLoRA, Dettmers et al. 2023,
+    arXiv:2305.14314); needs the extra `qlora`."""
 
     @field_validator("target_modules", "exclude_modules")
     @classmethod
@@ -154,29 +165,34 @@ def _contradiction(message: str) -> PydanticCustomError:
 
 
 class MethodParams(Section):
-    """One way to fine-tune; its optimizer settings are its own.
-
-    Attributes:
-        trainable: `all`, `lora`, `head`, or the head with the final norm and the
-            `last_block` or `last_two_blocks`; `imported` for an adapter of PEFT, which is not
-            trained here.
-        learning_rate: AdamW's learning rate (the peak where there is a schedule).
-        weight_decay: AdamW's decoupled weight decay, on every trained parameter.
-        lora: The adapter; needed for `trainable: lora`, refused otherwise.
-        adapter: Folder of an imported adapter, from the project's folder.
-        sha256: SHA-256 of the imported adapter_model.safetensors.
-        config_sha256: SHA-256 of the imported adapter_config.json; null accepts any.
-        classes: The classes in the order of the imported head's rows; null: the data's order.
-    """
+    """One way to fine-tune; its optimizer settings are its own."""
 
     trainable: Trainable
+    """What is trained: `all`, `lora`, the `head`, or the head with the final norm and the last
+    block or two; `imported` is an adapter of PEFT, which is not trained here."""
+
     learning_rate: Positive | None = Field(default=None, validate_default=True)
+    """AdamW's learning rate, at the peak where there is a schedule (unitless): above 0. Every
+    method that is trained needs it."""
+
     weight_decay: NotNegative | None = Field(default=None, validate_default=True)
+    """AdamW's decoupled weight decay, on every trained parameter (unitless): 0 or more. Every
+    method that is trained needs it."""
+
     lora: LoraParams | None = Field(default=None, validate_default=True)
+    """The adapter; needed for `trainable: lora`, refused otherwise."""
+
     adapter: Name | None = Field(default=None, validate_default=True)
+    """Folder of an imported adapter, from the project's folder."""
+
     sha256: Sha256 | None = Field(default=None, validate_default=True)
+    """SHA-256 of the imported adapter's weights, 64 hex digits."""
+
     config_sha256: Sha256 | None = None
+    """SHA-256 of the imported adapter's settings, 64 hex digits; null accepts any."""
+
     classes: Names | None = None
+    """The classes in the order of the imported head's rows; null: the data's order."""
 
     @field_validator(*ONLY_TRAINED, *ONLY_IMPORTED)
     @classmethod

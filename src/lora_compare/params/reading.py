@@ -95,7 +95,7 @@ def _mistakes(problems: list[str], name: str) -> ParamsError:
         f"{name} has {count}.",
         where="\n".join(problems),
         kept="every result: what DVC removed before a stage comes back with dvc repro",
-        next=f"correct {name} (README.md lists every parameter with its range), then dvc repro",
+        next=f"correct {name} (docs/params.md has every setting with its range), then dvc repro",
     )
 
 

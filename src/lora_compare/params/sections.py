@@ -18,9 +18,13 @@ class Section(BaseModel):
 
     What several settings must fulfil together is checked with the last of them, not with the
     whole section, which is only looked at when nothing else in it is wrong.
+
+    The text under a field is its row in docs/params.md: meaning, unit and range.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True
+    )
 
     def flat(self, defaults: bool = True) -> dict[str, Any]:
         """Return every setting by its key, those of sections within joined with dots.
@@ -52,39 +56,42 @@ def _sections(key: str, value: Any) -> dict[str, Section]:
 
 
 class DataParams(Section):
-    """Where the labelled text comes from.
-
-    Attributes:
-        source: `bundled`, `uci`, or a path or URL of .zip, .tsv, .csv, .jsonl or .parquet.
-        text_column: Column of the text; a .tsv without a header has label and text.
-        label_column: Column of the class.
-        sha256: Expected SHA-256 of the source file; null accepts any and records it.
-    """
+    """Where the labelled text comes from."""
 
     source: Annotated[str, Field(min_length=1)]
+    """`bundled`, `uci`, or a path or URL of a .tsv, .csv, .jsonl, .parquet, or .zip with one."""
+
     text_column: Annotated[str, Field(min_length=1)]
+    """Column of the text; a .tsv without a header has `label` and `text`."""
+
     label_column: Annotated[str, Field(min_length=1)]
+    """Column of the class."""
+
     sha256: Sha256 | None = None
+    """Expected SHA-256 of the source file, 64 hex digits; null accepts any and records it."""
 
 
 class SplitParams(Section):
-    """How messages become train, validation and test.
-
-    Attributes:
-        mode: `stratified`, or `appendix_e` for the exact split of the book's notebook.
-        deduplicate: `exact` drops repeated messages before splitting, `none` keeps them.
-        balance: `undersample` cuts every class to the smallest, `none` keeps the prior.
-        train: Fraction of the balanced messages.
-        validation: Fraction of the balanced messages; the test split gets the rest.
-        seed: Seed of every random choice of the split.
-    """
+    """How messages become train, validation and test."""
 
     mode: Literal["stratified", "appendix_e"] = "stratified"
+    """`appendix_e` is the split of the book's notebook, row for row."""
+
     deduplicate: Literal["exact", "none"]
+    """`exact` drops repeated messages before splitting, `none` keeps them."""
+
     balance: Literal["undersample", "none"]
+    """`undersample` cuts every class to the smallest, `none` keeps the prior."""
+
     train: Fraction
+    """Fraction of the balanced messages to train on: above 0, below 1."""
+
     validation: Fraction
+    """Fraction of the balanced messages to choose by: above 0, below 1. The test split gets the
+    rest, at least 0.001."""
+
     seed: Seed
+    """Seed of every random choice of the split: 0 to 4294967295."""
 
     @field_validator("deduplicate", "balance")
     @classmethod
@@ -103,119 +110,131 @@ class SplitParams(Section):
 
 
 class PretrainingParams(Section):
-    """How `gpt2-nano` is pre-trained on the messages that no evaluation uses.
-
-    Attributes:
-        vocabulary_size: Tokens of the byte-level BPE, at least 257.
-        steps: Optimizer steps.
-        batch_tokens: Positions a step, padding included.
-        sequence_length: Tokens after which a message is cut into another sequence.
-        learning_rate: AdamW's rate for embeddings, biases and norms, at the cosine's peak.
-        matrix_learning_rate: Muon's rate for the matrices in the blocks, likewise.
-        weight_decay: Decoupled weight decay of both.
-        seed: Seed of the initial weights and of the batches.
-    """
+    """How `gpt2-nano` is pre-trained on the messages that no evaluation uses."""
 
     vocabulary_size: Annotated[int, Field(ge=257, le=50_257)] = 2048
+    """Tokens of the byte-level BPE: 257 to 50257."""
+
     steps: Count = 700
+    """Optimizer steps: 1 or more."""
+
     batch_tokens: Count = 512
+    """Positions a step, padding included: 1 or more."""
+
     sequence_length: Annotated[int, Field(ge=2, le=256)] = 128
+    """Tokens after which a message is cut into another sequence: 2 to 256."""
+
     learning_rate: Positive = 3.0e-3
+    """AdamW's rate for embeddings, biases and norms, at the cosine's peak (unitless): above 0."""
+
     matrix_learning_rate: Positive = 0.02
+    """Muon's rate for the matrices in the blocks, at the cosine's peak (unitless): above 0."""
+
     weight_decay: NotNegative = 0.1
+    """Decoupled weight decay of both (unitless): 0 or more."""
+
     seed: Seed = 123
+    """Seed of the initial weights and of the batches: 0 to 4294967295."""
 
 
 ModelName = Literal["gpt2-nano", "gpt2-small", "gpt2-medium", "gpt2-large", "gpt2-xl"]
 
 
 class ModelParams(Section):
-    """The network before fine-tuning.
-
-    Attributes:
-        name: `gpt2-nano` is pre-trained here; the others are OpenAI's checkpoints.
-        weights: `pretrained` or `random`.
-        seed: Seed of random weights.
-        pretraining: Settings of the pre-training of `gpt2-nano`.
-    """
+    """The network before fine-tuning."""
 
     name: ModelName
+    """`gpt2-nano` is pre-trained here; the others are OpenAI's checkpoints."""
+
     weights: Literal["pretrained", "random"]
+    """`random` starts from no checkpoint and no pre-training."""
+
     seed: Seed = 123
+    """Seed of random weights: 0 to 4294967295."""
+
     pretraining: PretrainingParams = PretrainingParams()
+    """Settings of the pre-training of `gpt2-nano`."""
 
 
 Position = Literal["last_token", "last_position", "first", "mean"]
 
 
 class ClassifierParams(Section):
-    """The classification head.
-
-    Attributes:
-        position: Whose hidden state is classified: the `last_token` of the message, the
-            `last_position` of a batch padded to the longest training message, the `first`
-            token, or the `mean` over the message's tokens.
-        bias: Whether the head has a bias.
-    """
+    """The classification head."""
 
     position: Position
+    """Whose hidden state is classified: the `last_token` of the message, the `last_position` of a
+    batch padded to the longest training message (as in the book), the `first` token, or the
+    `mean` over the message's tokens."""
+
     bias: bool
+    """Whether the head has a bias."""
 
 
 class TrainingParams(Section):
-    """What every method's training shares.
-
-    Attributes:
-        epochs: Passes over the training split.
-        batch_size: Messages a forward pass.
-        seed: Seed of the head's initial weights, of the batches, adapters and dropout.
-        gradient_accumulation_steps: Forward passes an optimizer step.
-        drop_last: Leave out an epoch's last batch where it is smaller than the others.
-        max_length: Longest message in tokens; longer ones are cut. null: the model's limit.
-        max_grad_norm: Clip the gradient's norm to this; null does not clip.
-        lr_scheduler: `constant`, or `linear` or `cosine` decay to zero.
-        warmup_ratio: Fraction of the steps in which the learning rate rises from zero.
-        eval_every: Optimizer steps between two evaluations.
-        eval_examples: Messages of each split in these evaluations; null takes all.
-        precision: Type of the arithmetic: `float32`; `bfloat16` multiplies matrices in it,
-            while what is trained, norms, attention on a CPU and the head stay float32; `auto`
-            takes bfloat16 where the device has it in hardware, from `gpt2-small` on.
-        gradient_checkpointing: Keep only each block's input for the gradient and compute the
-            rest anew: less memory, a third more work, the same gradient.
-        checkpoint_every: Seconds between two checkpoints of a training, at least, so that one
-            that is cut off goes on from there; longer where writing takes more than a fiftieth
-            of the time. 0: after every step; null: none but where a signal ends it.
-        compile: Train with compiled code where that can help: the feed-forward part of each
-            block. The time that the compilation takes counts as training.
-        device: `auto` (cuda, mps, cpu in this order) or one of these.
-        threads: CPU threads; null: one for gpt2-nano, else torch's default (all cores).
-            Results repeat for equal numbers.
-    """
+    """What every method's training shares."""
 
     epochs: Count
+    """Passes over the training split: 1 or more."""
+
     batch_size: Count
+    """Messages a forward pass: 1 or more."""
+
     seed: Seed
+    """Seed of the head's initial weights, of batches, adapters and dropout: 0 to 4294967295."""
+
     gradient_accumulation_steps: Count = 1
+    """Forward passes an optimizer step: 1 or more."""
+
     drop_last: bool = False
+    """Leave out an epoch's last batch where it is smaller than the others."""
+
     max_length: Annotated[int, Field(ge=1, le=1024)] | None = None
+    """Longest message in tokens: 1 to 1024; longer ones are cut. null: the model's limit."""
+
     max_grad_norm: Positive | None = None
+    """Clip the gradient's norm to this (unitless): above 0; null does not clip."""
+
     lr_scheduler: Literal["constant", "linear", "cosine"] = "constant"
+    """How the learning rate falls: not at all, or by a line or a cosine to zero."""
+
     warmup_ratio: Probability = 0.0
+    """Fraction of the steps in which the learning rate rises from zero: 0 or more, below 1."""
+
     eval_every: Count = 50
+    """Optimizer steps between two evaluations: 1 or more."""
+
     eval_examples: Count | None = None
+    """Messages of each split in these evaluations: 1 or more; null takes all."""
+
     precision: Literal["auto", "float32", "bfloat16"] = "float32"
+    """Type of the arithmetic. `bfloat16` multiplies matrices in it, while what is trained, norms,
+    attention on a CPU and the head stay float32; `auto` takes bfloat16 where the device has it in
+    hardware, from `gpt2-small` on."""
+
     gradient_checkpointing: bool = False
+    """Keep only each block's input for the gradient and compute the rest anew: less memory, a
+    third more work, the same gradient."""
+
     checkpoint_every: Annotated[float, Field(ge=0)] | None = 30.0
+    """Seconds between two checkpoints, from which a training that was cut off goes on: 0 or more;
+    longer where writing takes more than a fiftieth of the time. 0: after every step; null: none
+    but where a signal ends it."""
+
     compile: bool = False
+    """Train with compiled feed-forward layers where that can help; needs a C++ compiler, and the
+    time that the compilation takes counts as training."""
+
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """`auto` takes the first there is of cuda, mps and cpu."""
+
     threads: Count | None = None
+    """CPU threads: 1 or more; null: 1 for `gpt2-nano`, else torch's default (all cores). Results
+    repeat for equal numbers."""
 
 
 class TrackingParams(Section):
-    """Where runs are shown.
-
-    Attributes:
-        experiment: Name of the MLflow experiment.
-    """
+    """Where runs are shown."""
 
     experiment: Annotated[str, Field(min_length=1)]
+    """Name of the MLflow experiment."""

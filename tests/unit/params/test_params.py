@@ -43,7 +43,7 @@ def test_recipes_spell_out_every_default(path: Path) -> None:
     def unset(section: object, path: str = "") -> list[str]:
         fields = type(section).model_fields
         missing = [f"{path}{n}" for n in set(fields) - section.model_fields_set]
-        if isinstance(section, LoraParams):  # its many rare settings stand in README.md
+        if isinstance(section, LoraParams):  # its many rare settings stand in docs/params.md
             missing = []
         for name in section.model_fields_set:
             value = getattr(section, name)
