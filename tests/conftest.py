@@ -1,7 +1,8 @@
 """What all tests share: the real files, where they are, and a tracking store."""
 
+import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,6 +38,28 @@ settings.register_profile(
     print_blob=True,
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "suite"))
+
+
+def make_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """Return the folder `name` that `make` has filled, once for all workers of this run."""
+    base = factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    folder, started = shared / name, shared / f"{name} started"
+    with (shared / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            make(started)
+            started.rename(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def trained_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small project after all its stages; to copy, not to change."""
+    from small_project import STAGES, make_project
+
+    name = "project with ünicode"
+    return make_once(tmp_path_factory, name, lambda folder: make_project(folder, *STAGES))
 
 
 @pytest.fixture

@@ -1,35 +1,54 @@
-"""A copy of this project with little data and short training, for tests that run stages."""
+"""A small project: this one's files with little data and short training, its stages run or not.
+
+`make_project` writes what a stage needs and runs stages in this process. `copy_project` makes a
+git repository of all files, for DVC. `conftest.trained_project` is one after all stages, to copy.
+"""
 
 import csv
+import importlib.util
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
 
+import click
+import pytest
+from click.testing import CliRunner, Result
+
 ROOT = Path(__file__).resolve().parents[1]
 
-EDITS = {
-    "source: bundled ": "source: inputs/messages.csv ",
-    "text_column: text": "text_column: message",
-    "label_column: label": "label_column: kind",
-    "vocabulary_size: 2048": "vocabulary_size: 300",
-    "steps: 700": "steps: 8",
-    "batch_tokens: 512": "batch_tokens: 64",
-    "sequence_length: 128": "sequence_length: 16",
-    "epochs: 5": "epochs: 1",
-    "eval_every: 50": "eval_every: 5",
-    "eval_examples: 200": "eval_examples: 20",
-    "device: auto": "device: cpu",
-    "threads: null": "threads: 1",
+SMALL = {
+    "source": "inputs/messages.csv",
+    "text_column": "message",
+    "label_column": "kind",
+    "vocabulary_size": 300,
+    "steps": 8,
+    "batch_tokens": 64,
+    "sequence_length": 16,
+    "epochs": 1,
+    "eval_every": 5,
+    "eval_examples": 20,
+    "device": "cpu",
+    "threads": 1,
 }
+"""What is other than by default: one's own text, and every number that costs time made small."""
+
+METHODS = ("full", "lora")
+STAGES = [
+    *("download", "split", "base_model", "baseline"),
+    *(f"{stage}@{method}" for method in METHODS for stage in ("finetune", "evaluate")),
+    "compare",
+]
+"""All stages in an order in which they can run."""
 
 
-def small_params() -> str:
-    """Return the default parameters with every number that costs time made small."""
-    text = (ROOT / "recipes" / "default.yaml").read_text()
-    for old, new in EDITS.items():
-        assert text.count(old) == 1, old
-        text = text.replace(old, new)
+def small_params(**changes: object) -> str:
+    """Return the default parameters made small, and changed where a key stands once in them."""
+    text = (ROOT / "recipes" / "default.yaml").read_text(encoding="utf-8")
+    for key, value in {**SMALL, **changes}.items():
+        text, times = re.subn(rf"(?m)^( +{key}:) \S+", rf"\1 {value}", text)
+        assert times == 1, key
     return text
 
 
@@ -45,7 +64,47 @@ def write_messages(path: Path, per_class: int = 60) -> None:
             writer.writerow(["ham", f"home by {i * 3} then, love"])
 
 
-def copy_project(folder: Path) -> Path:
+def write_settings(folder: Path, **changes: object) -> Path:
+    """Write params.yaml and the messages that it names to `folder`, and return that."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "params.yaml").write_text(small_params(**changes), encoding="utf-8")
+    write_messages(folder / "inputs" / "messages.csv")
+    return folder
+
+
+def command(stage: str) -> click.Command:
+    """Return the command of stages/`stage`.py."""
+    spec = importlib.util.spec_from_file_location(f"stage_{stage}", ROOT / "stages" / f"{stage}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    main: click.Command = module.main
+    return main
+
+
+def run(stage: str, *arguments: str) -> Result:
+    """Run a stage in the current folder, in this process."""
+    return CliRunner().invoke(command(stage), list(arguments))
+
+
+def run_stages(folder: Path, *stages: str) -> Path:
+    """Run stages, such as `split` and `finetune@lora`, in `folder` without tracking."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("LORA_COMPARE_TRACKING", "off")
+        for stage in stages:
+            result = run(*stage.split("@"))
+            assert result.exit_code == 0, result.output + repr(result.exception)
+    return folder
+
+
+def make_project(folder: Path, *stages: str, **changes: object) -> Path:
+    """Write a small project to `folder`, other than usual by `changes`, and run stages in it."""
+    return run_stages(write_settings(folder, **changes), *stages)
+
+
+def copy_project(folder: Path, **changes: object) -> Path:
     """Copy the files that git would track into `folder`, as a git repository of their own."""
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
@@ -58,8 +117,7 @@ def copy_project(folder: Path) -> Path:
         if (ROOT / name).exists() and not name.startswith(("metrics/", "dvc.lock")):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, folder / name)
-    (folder / "params.yaml").write_text(small_params())
-    write_messages(folder / "inputs" / "messages.csv")
+    write_settings(folder, **changes)
     commit(folder, "start", init=True)
     return folder
 

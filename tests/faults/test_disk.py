@@ -20,8 +20,7 @@ from lora_compare.params import read_yaml
 from lora_compare.project import files
 from lora_compare.project.paths import Paths
 from lora_compare.training.resume import Checkpoints
-from small_project import ROOT, environment, small_params, write_messages
-from stage_commands import make_project
+from small_project import ROOT, environment, small_params, write_settings
 from web import CONTENT, remote, serve, whole
 
 LEFT_FREE = 4096
@@ -200,12 +199,6 @@ def test_row_08_a_checkpoint_that_does_not_fit_leaves_the_last_one_whole(disk: S
     assert disk.content() == before
 
 
-@pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project on a large disk, after the stages that finetune needs."""
-    return make_project(tmp_path_factory.mktemp("project"), "download", "split", "base_model")
-
-
 @pytest.mark.parametrize(
     ("stage", "output"),
     [
@@ -215,9 +208,11 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ],
 )
 def test_row_08_a_stage_says_what_it_needs_and_ends_well_once_there_is_room(
-    disk: SmallDisk, project: Path, stage: list[str], output: str
+    disk: SmallDisk, trained_project: Path, stage: list[str], output: str
 ) -> None:
-    shutil.copytree(project, disk.seen, dirs_exist_ok=True)
+    write_settings(disk.seen)
+    for name in ("data", "models/base"):
+        shutil.copytree(trained_project / name, disk.seen / name)
     shutil.rmtree((disk.seen / output).parent, ignore_errors=True)
     disk.fill(LEFT_FREE)
     before = disk.content()
@@ -240,8 +235,7 @@ def test_row_08_a_stage_says_what_it_needs_and_ends_well_once_there_is_room(
 
 
 def test_row_08_a_tracking_store_without_room_stops_no_stage(disk: SmallDisk) -> None:
-    (disk.seen / "params.yaml").write_text(small_params())
-    write_messages(disk.seen / "inputs" / "messages.csv")
+    write_settings(disk.seen)
     disk.fill(8 * LEFT_FREE)
     code, output = disk.stage("download", LORA_COMPARE_TRACKING="on")
     assert code == 0, output
@@ -294,7 +288,7 @@ def locked(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
         folder.chmod(0o755)
 
 
-@pytest.mark.parametrize("name", ["models/full", "models", "reports/history", "metrics", "."])
+@pytest.mark.parametrize("name", ["models/full", "models", "reports/training", "metrics", "."])
 def test_row_09_finetune_names_the_folder_before_it_reads_anything(
     tmp_path: Path, locked: Callable[[str], Path], name: str
 ) -> None:
@@ -314,7 +308,7 @@ def test_the_doctor_names_a_folder_that_cannot_be_written(
     tmp_path: Path, locked: Callable[[str], Path]
 ) -> None:
     (tmp_path / "params.yaml").write_text(small_params())
-    folder = locked("reports/history")
+    folder = locked("reports/training")
     done = owner([sys.executable, "-m", "lora_compare", "doctor", "--json"], tmp_path)
     assert done.returncode == 1, done.stderr
     (found,) = (check for check in json.loads(done.stdout)["checks"] if check["check"] == "folders")

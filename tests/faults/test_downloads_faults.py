@@ -19,8 +19,7 @@ from lora_compare.data.downloads import Patience, Remote, fetch
 from lora_compare.data.sources import UCI
 from lora_compare.errors import DownloadError
 from lora_compare.project.checksums import seal
-from small_project import ROOT, environment, small_params
-from stage_commands import run
+from small_project import ROOT, environment, run, small_params
 from web import (
     CONTENT,
     PAGE,

@@ -28,8 +28,7 @@ from mlflow_servers import (
     serving,
     slow,
 )
-from small_project import ROOT, copy_project, environment
-from stage_commands import make_project
+from small_project import ROOT, copy_project, environment, make_project
 from tracked_project import RUNS, Lines, TrackedProject, history, store_client, write_project
 
 pytestmark = [pytest.mark.timeout(200), pytest.mark.usefixtures("no_tracking_settings")]

@@ -9,8 +9,7 @@ import pytest
 
 from dvc_runs import ended, outputs, repro
 from lora_compare.project.lineage import dvc_md5
-from small_project import copy_project
-from stage_commands import make_project
+from small_project import copy_project, make_project
 
 
 def check(folder: Path, reference: Path) -> None:

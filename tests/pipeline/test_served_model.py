@@ -25,8 +25,7 @@ from lora_compare.project.paths import Paths
 from lora_compare.project.progress import SILENT
 from lora_compare.serving.champion import choose_champion
 from mlflow_servers import kill
-from small_project import environment, small_params, write_messages
-from stage_commands import run
+from small_project import environment, run, small_params, write_messages
 from tracked_project import store_client
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(280)]
