@@ -20,7 +20,12 @@ from lora_compare.params import read_yaml
 from lora_compare.project import files
 from lora_compare.project.paths import Paths
 from lora_compare.training.resume import Checkpoints
-from small_project import ROOT, environment, make_project, small_params, write_messages
+from small_project import (
+    ROOT,
+    environment,
+    small_params,
+    write_settings,
+)
 from web import CONTENT, remote, serve, whole
 
 LEFT_FREE = 4096
@@ -199,12 +204,6 @@ def test_row_08_a_checkpoint_that_does_not_fit_leaves_the_last_one_whole(disk: S
     assert disk.content() == before
 
 
-@pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project on a large disk, after the stages that finetune needs."""
-    return make_project(tmp_path_factory.mktemp("project"), "download", "split", "base_model")
-
-
 @pytest.mark.parametrize(
     ("stage", "output"),
     [
@@ -214,9 +213,11 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ],
 )
 def test_row_08_a_stage_says_what_it_needs_and_ends_well_once_there_is_room(
-    disk: SmallDisk, project: Path, stage: list[str], output: str
+    disk: SmallDisk, trained_project: Path, stage: list[str], output: str
 ) -> None:
-    shutil.copytree(project, disk.seen, dirs_exist_ok=True)
+    write_settings(disk.seen)
+    for name in ("data", "models/base"):
+        shutil.copytree(trained_project / name, disk.seen / name)
     shutil.rmtree((disk.seen / output).parent, ignore_errors=True)
     disk.fill(LEFT_FREE)
     before = disk.content()
@@ -239,8 +240,7 @@ def test_row_08_a_stage_says_what_it_needs_and_ends_well_once_there_is_room(
 
 
 def test_row_08_a_tracking_store_without_room_stops_no_stage(disk: SmallDisk) -> None:
-    (disk.seen / "params.yaml").write_text(small_params())
-    write_messages(disk.seen / "inputs" / "messages.csv")
+    write_settings(disk.seen)
     disk.fill(8 * LEFT_FREE)
     code, output = disk.stage("download", LORA_COMPARE_TRACKING="on")
     assert code == 0, output

@@ -40,7 +40,7 @@ def test_row_12_two_runs_at_once_leave_what_one_leaves(tmp_path: Path) -> None:
     reference = make_project(tmp_path / "reference", "download", "split")
     folder = copy_project(tmp_path / "project")
     run_two(folder, 0.0, "split")
-    assert len(outputs(folder)) == 15
+    assert len(outputs(folder)) == 3
     check(folder, reference)
 
 

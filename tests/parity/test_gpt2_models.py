@@ -239,7 +239,7 @@ def check_classifier(
     )
 
 
-@pytest.mark.parametrize("reference", [*SHAPES, *WHOLE, *slow(WITH_VOCABULARY)], indirect=True)
+@pytest.mark.parametrize("reference", [*SHAPES, *slow([*WHOLE, *WITH_VOCABULARY])], indirect=True)
 def test_language_model_has_the_logits_and_gradients_of_transformers(
     reference: Reference, language_file: Path, parity: Parity
 ) -> None:

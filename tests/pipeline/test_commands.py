@@ -17,7 +17,7 @@ from lora_compare.params import load_params
 from lora_compare.project.lineage import Pipeline
 from lora_compare.project.paths import Paths
 from lora_compare.tracking.records import method_record
-from small_project import ROOT, run, small_params
+from small_project import ROOT, run, run_stages, small_params
 
 
 def metrics(project: Path, name: str) -> dict:

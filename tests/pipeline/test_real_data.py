@@ -18,8 +18,7 @@ from lora_compare.models.tokens import tokenize
 from lora_compare.params import ClassifierParams, Params, TrainingParams, parse_params
 from lora_compare.training.finetuning import start
 from lora_compare.training.loop import train
-from pipeline.test_stages import run
-from small_project import ROOT
+from small_project import ROOT, STAGES, run_stages
 
 pytestmark = pytest.mark.real_data
 
@@ -28,29 +27,19 @@ DEFAULT = (ROOT / "recipes" / "default.yaml").read_text()
 
 def run_pipeline(folder: Path, assets: Path, params: str) -> dict[str, dict]:
     """Run every stage on the real file in `folder` and return the metrics by name."""
-    (folder / "params.yaml").write_text(params.replace("source: bundled", "source: inputs/sms.tsv"))
-    (folder / "inputs").mkdir()
-    shutil.copy(assets / "sms" / "SMSSpamCollection", folder / "inputs" / "sms.tsv")
-    methods = [(s, m) for m in ("full", "lora") for s in ("finetune", "evaluate")]
-    for stage, *method in [
-        ("download",),
-        ("split",),
-        ("base_model",),
-        ("baseline",),
-        *methods,
-        ("compare",),
-    ]:
-        result = run(stage, *method)
-        assert result.exit_code == 0, result.output + repr(result.exception)
+    write_project(folder, assets, params.replace("source: bundled", "source: inputs/sms.tsv"))
+    run_stages(folder, *STAGES)
     return {path.stem: json.loads(path.read_text()) for path in (folder / "metrics").iterdir()}
 
 
-def test_the_whole_pipeline_learns_the_real_task(
-    tmp_path: Path, assets: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("LORA_COMPARE_TRACKING", "off")
-    short = DEFAULT.replace("steps: 700", "steps: 100").replace("epochs: 5", "epochs: 2")
+def write_project(folder: Path, assets: Path, params: str) -> None:
+    (folder / "params.yaml").write_text(params)
+    (folder / "inputs").mkdir()
+    shutil.copy(assets / "sms" / "SMSSpamCollection", folder / "inputs" / "sms.tsv")
+
+
+def test_the_whole_pipeline_learns_the_real_task(tmp_path: Path, assets: Path) -> None:
+    short = DEFAULT.replace("steps: 700", "steps: 40").replace("epochs: 5", "epochs: 1")
     metrics = run_pipeline(tmp_path, assets, short)
     assert metrics["split"]["rows"] == 5574
     assert metrics["split"]["duplicates_removed"] == 403
@@ -69,10 +58,8 @@ def test_the_whole_pipeline_learns_the_real_task(
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_the_default_settings_reach_97_per_cent_with_both_methods(
-    tmp_path: Path, assets: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, assets: Path
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("LORA_COMPARE_TRACKING", "off")
     metrics = run_pipeline(tmp_path, assets, DEFAULT)
     for method in ("full", "lora"):
         assert metrics[method]["test"]["accuracy"] >= 0.97
@@ -121,16 +108,11 @@ def test_gpt2_small_takes_a_few_steps_of_the_books_experiment(
     assert torch.equal(base.gpt.wte.weight, frozen) == (method == "lora")
 
 
-def test_the_books_split_has_its_batches(assets: Path, tmp_path: Path, monkeypatch, book) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("LORA_COMPARE_TRACKING", "off")
+def test_the_books_split_has_its_batches(assets: Path, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(assets / "tiktoken_cache"))
     text = (ROOT / "recipes" / "appendix_e.yaml").read_text()
-    (tmp_path / "params.yaml").write_text(text.replace("source: uci", "source: inputs/sms.tsv"))
-    (tmp_path / "inputs").mkdir()
-    shutil.copy(assets / "sms" / "SMSSpamCollection", tmp_path / "inputs" / "sms.tsv")
-    for stage in ("download", "split"):
-        assert run(stage).exit_code == 0
+    write_project(tmp_path, assets, text.replace("source: uci", "source: inputs/sms.tsv"))
+    run_stages(tmp_path, "download", "split")
     sizes = {
         n: len(pd.read_csv(tmp_path / f"data/splits/{n}.csv"))
         for n in ("train", "validation", "test")

@@ -24,12 +24,16 @@ from lora_compare.project.paths import Paths
 from lora_compare.serving.champion import choose_champion
 from lora_compare.serving.publication import sync
 from mlflow_servers import kill
-from small_project import environment, run, small_params, write_messages
+from small_project import (
+    STAGES,
+    environment,
+    run_stages,
+    write_settings,
+)
 from tracked_project import store_client
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(280)]
 
-METHODS = ("full", "lora", "head")
 HEAD = "  head: {trainable: head, learning_rate: 1.0e-2, weight_decay: 0.1}\n"
 TEXTS = ["WINNER no 9, claim £2 now", "home by 6 then, love", 'She said "£ über", ok?', "x " * 3000]
 
@@ -37,18 +41,11 @@ TEXTS = ["WINNER no 9, claim £2 now", "home by 6 then, love", 'She said "£ üb
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project with three methods that the stages have trained, shown in a store of its own."""
-    folder = tmp_path_factory.mktemp("trained")
-    text = small_params()
+    folder = write_settings(tmp_path_factory.mktemp("trained"))
+    text = (folder / "params.yaml").read_text()
     (folder / "params.yaml").write_text(text.replace("\ntracking:", f"{HEAD}\ntracking:"))
-    write_messages(folder / "inputs" / "messages.csv")
-    stages = ["download", "split", "base_model", "baseline"]
-    stages += [f"{stage}@{name}" for stage in ("finetune", "evaluate") for name in METHODS]
+    run_stages(folder, *STAGES[:-1], "finetune@head", "evaluate@head", "compare")
     with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setenv("LORA_COMPARE_TRACKING", "off")
-        for stage in [*stages, "compare"]:
-            result = run(*stage.split("@"))
-            assert result.exit_code == 0, result.output + repr(result.exception)
         for name in ("LORA_COMPARE_TRACKING", "MLFLOW_TRACKING_URI", "DVC_ROOT"):
             patch.delenv(name, raising=False)
         paths = Paths(folder)

@@ -14,7 +14,7 @@ from lora_compare import cli
 from lora_compare.project.checksums import seal
 from lora_compare.project.files import read_json, sha256
 from lora_compare.project.paths import Paths
-from small_project import run
+from small_project import METHODS, run
 
 
 def metrics(project: Path, name: str) -> dict:
@@ -154,11 +154,9 @@ def test_where_a_method_ran_stands_beside_its_cost_and_on_the_page(project: Path
     provenance = read_json(paths.training("lora") / "provenance.json")
     environment = {key: provenance[key] for key in ("device", "platform", "versions")}
     assert beside == {**cost, "environment": environment}
-    assert read_json(paths.evaluation("lora"))["versions"]["scikit-learn"] == version(
-        "scikit-learn"
-    )
+    assert read_json(paths.evaluation("lora"))["versions"]["numpy"] == version("numpy")
     page = paths.report("html").read_text(encoding="utf-8")
-    for name in ("torch", "numpy", "safetensors", "scikit-learn"):
+    for name in ("torch", "numpy", "safetensors"):
         assert re.search(rf">{name}</th>\s*<td[^>]*>{re.escape(version(name))}<", page), name
 
 
