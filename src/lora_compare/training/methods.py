@@ -107,7 +107,7 @@ def save_method(
     seed: int,
     base: Base,
     count: lora.Count | None = None,
-) -> int:
+) -> None:
     """Write what training changed to `folder`: model.safetensors and config.json, and seal it.
 
     Args:
@@ -117,12 +117,8 @@ def save_method(
         seed: Seed of the head's and the adapters' initial weights.
         base: The model that it started from.
         count: The numbers of parameters, where they are not those of the classifier's model.
-
-    Returns:
-        The size of model.safetensors in bytes.
     """
-    path = folder / TENSORS_FILE
-    weights.save_state(path, _tensors(classifier.model, trained))
+    weights.save_state(folder / TENSORS_FILE, _tensors(classifier.model, trained))
     count = count or lora.count(classifier.model)
     config = {
         "base": identity(base),
@@ -139,7 +135,6 @@ def save_method(
     }
     write_json(folder / CONFIG_FILE, config)
     seal(folder)
-    return path.stat().st_size
 
 
 def load_method(folder: Path, base: Base, stage: str = "finetune") -> TextClassifier:
@@ -201,16 +196,6 @@ def restore(config: Mapping[str, Any], path: Path, base: Base) -> TextClassifier
     else:
         lora.load_adapter_tensors(classifier.model, state)
     return classifier
-
-
-def read_settings(folder: Path, stage: str = "finetune") -> LoraParams | None:
-    """Return the adapter's settings in a folder of `save_method`; None if it holds no adapter.
-
-    Raises:
-        MissingArtifactError: The folder is missing.
-        IntegrityError: Its config.json has changed since it was written.
-    """
-    return read_method(folder, stage).lora
 
 
 def read_method(folder: Path, stage: str = "finetune") -> Trained:
