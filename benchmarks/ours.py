@@ -14,15 +14,17 @@ from lora_compare.compute.precision import choose_precision, lower_frozen, train
 from lora_compare.compute.seeding import seeded
 from lora_compare.models.batches import Examples, collate
 from lora_compare.models.classifier import Padding, predict_logits
-from lora_compare.models.methods import choose_trainable
 from lora_compare.models.network import GPT, Classifier, GPTConfig, initialise
-from lora_compare.params import LoraParams, MethodParams
+from lora_compare.params import LoraParams
 from lora_compare.training.embeddings import seen_rows
 from lora_compare.training.loop import optimizer_step
+from lora_compare.training.methods import Trained, choose_trainable
 
 
-def method_params(job: Job) -> MethodParams:
-    """Return the method as params.yaml would have it."""
+def trained(job: Job) -> Trained:
+    """Return what the job trains."""
+    if job.method != "lora":
+        return Trained("all")
     adapter = LoraParams(
         r=job.rank,
         lora_alpha=job.rank,
@@ -30,12 +32,7 @@ def method_params(job: Job) -> MethodParams:
         target_modules="all-linear",
         bias="none",
     )
-    return MethodParams(
-        trainable="lora" if job.method == "lora" else "all",
-        learning_rate=LEARNING_RATES[job.method],
-        weight_decay=WEIGHT_DECAY,
-        lora=adapter if job.method == "lora" else None,
-    )
+    return Trained("lora", adapter)
 
 
 def build(job: Job) -> Contender:
@@ -45,7 +42,7 @@ def build(job: Job) -> Contender:
     dtype = choose_precision(job.precision, device, job.shape["n_embd"])
     with seeded(SEED):
         model = Classifier(initialise(GPT(GPTConfig(**job.shape))), 2, "last_token")
-    choose_trainable(model, method_params(job), SEED)
+    choose_trainable(model, trained(job), SEED)
     model.to(device)
     if job.task == "train":
         lower_frozen(model, dtype, keep=(model.score,))

@@ -18,10 +18,11 @@ from rich.console import Console
 
 from lora_compare.comparison.formats import size
 from lora_compare.models.base import Base, load_base, make_base, save_base
-from lora_compare.models.methods import choose_trainable, save_method, untuned
+from lora_compare.models.classifier import untuned
 from lora_compare.models.network import Classifier
-from lora_compare.params import ClassifierParams, LoraParams, MethodParams, ModelParams
+from lora_compare.params import ClassifierParams, LoraParams, ModelParams
 from lora_compare.serving.classifiers import Classifiers, load_classifiers
+from lora_compare.training.methods import Trained, choose_trainable, save_method
 
 TEXT = "You won a tablet! To collect your prize call 09098790503 today"
 TEXTS_FOR_TOKENS = [f"{TEXT} {number}" for number in range(300)]
@@ -29,7 +30,7 @@ TEXTS_FOR_TOKENS = [f"{TEXT} {number}" for number in range(300)]
 
 ROUNDS, CHOICES = 12, 100_000
 ADAPTER = LoraParams(r=16, lora_alpha=16, lora_dropout=0, target_modules="all-linear", bias="none")
-METHOD = MethodParams(trainable="lora", learning_rate=1.0, weight_decay=0.0, lora=ADAPTER)
+METHOD = Trained("lora", ADAPTER)
 
 
 @dataclass(frozen=True)

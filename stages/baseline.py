@@ -11,20 +11,20 @@ from lora_compare.project.progress import Progress
 @stage("baseline")
 def main(paths: Paths, params: Params, progress: Progress) -> None:
     """Write metrics/baseline.json and both baselines' test predictions."""
-    from lora_compare.compute.device import choose_device
-    from lora_compare.compute.precision import choose_precision
+    from lora_compare.compute.device import choose_machine
     from lora_compare.compute.seeding import make_deterministic
     from lora_compare.evaluation.baselines import count_parameters, fit_tfidf
     from lora_compare.evaluation.results import measure, size_figures
     from lora_compare.models.base import load_base
+    from lora_compare.models.classifier import start
     from lora_compare.models.tokens import check_fit, read_examples
     from lora_compare.project.checksums import seal
     from lora_compare.project.corpus import read_classes, read_split
     from lora_compare.project.files import write_csv, write_json
-    from lora_compare.training.finetuning import start
 
     make_deterministic(params.training.seed, params.threads)
     base = load_base(paths.base)
+    machine = choose_machine(params.training, base.gpt.config.n_embd)
     classes = read_classes(require(paths.classes, "split"))
     splits = {name: read_split(require(paths.split(name), "split")) for name in SPLITS}
     tokens = {name: read_examples(paths.tokens(name)) for name in SPLITS}
@@ -35,12 +35,9 @@ def main(paths: Paths, params: Params, progress: Progress) -> None:
 
     with progress.work("evaluate the untuned classifier"):
         untuned = start(base, classes, tokens["train"], params.classifier, params.training)
-        device = choose_device(params.training.device)
-        untuned.model.to(device)
+        untuned.model.to(machine.device)
         total = sum(p.numel() for p in untuned.model.parameters())
-        width = base.gpt.config.n_embd
-        dtype = choose_precision(params.training.precision, device, width)
-        chances = {name: untuned.chances(tokens[name], progress, dtype) for name in SPLITS}
+        chances = {name: untuned.chances(tokens[name], progress, machine.dtype) for name in SPLITS}
         untuned_results = measure(chances, labels, texts["test"], classes)
 
     progress.say("fit TF-IDF and logistic regression")

@@ -10,27 +10,23 @@ from lora_compare.project.progress import Progress
 def main(paths: Paths, params: Params, progress: Progress, method: str) -> None:
     """Write the method's metrics, its calibration and its test predictions."""
     from lora_compare import lora
-    from lora_compare.compute.device import choose_device
-    from lora_compare.compute.precision import choose_precision
+    from lora_compare.compute.device import choose_machine
     from lora_compare.compute.seeding import make_deterministic
     from lora_compare.evaluation.results import measure, size_figures
     from lora_compare.models.base import load_base
-    from lora_compare.models.classifier import merge_error
-    from lora_compare.models.methods import load_method
     from lora_compare.models.tokens import check_fit, read_examples
     from lora_compare.project.checksums import seal
     from lora_compare.project.corpus import read_split
     from lora_compare.project.files import read_json, write_csv, write_json
     from lora_compare.project.provenance import EVALUATION, versions
+    from lora_compare.training.methods import load_method, merge_error
 
     params.method(method)
     make_deterministic(params.training.seed, params.threads)
     folder = paths.model(method)
     classifier = load_method(folder, load_base(paths.base), f"finetune@{method}")
-    device = choose_device(params.training.device)
-    width = classifier.model.gpt.config.n_embd
-    dtype = choose_precision(params.training.precision, device, width)
-    classifier.model.to(device)
+    machine = choose_machine(params.training, classifier.model.gpt.config.n_embd)
+    classifier.model.to(machine.device)
     tokens = {name: read_examples(paths.tokens(name)) for name in SPLITS}
     test = read_split(require(paths.split("test"), "split"))
     check_fit(paths.tokens("test"), tokens["test"], test)
@@ -40,7 +36,9 @@ def main(paths: Paths, params: Params, progress: Progress, method: str) -> None:
         with progress.work("measure the error of merging"):
             error = merge_error(classifier, tokens["validation"])
     with progress.work("evaluate"):
-        chances = {name: classifier.chances(tokens[name], progress, dtype) for name in SPLITS}
+        chances = {
+            name: classifier.chances(tokens[name], progress, machine.dtype) for name in SPLITS
+        }
     labels = {name: examples.labels for name, examples in tokens.items()}
     with progress.work("compute the figures"):
         results = measure(chances, labels, test["Text"].tolist(), classifier.classes)

@@ -18,11 +18,9 @@ Show = Callable[[Mapping[str, Any]], None]
 def main(paths: Paths, params: Params, progress: Progress, method: str, show: Show) -> None:
     """Write what training changed, its history and its cost."""
     from lora_compare import lora
-    from lora_compare.compute.device import choose_device, keep_freed_memory
-    from lora_compare.compute.precision import choose_precision
+    from lora_compare.compute.device import choose_machine, keep_freed_memory
     from lora_compare.compute.seeding import make_deterministic
     from lora_compare.models.base import load_base
-    from lora_compare.models.methods import save_method
     from lora_compare.models.tokens import read_examples
     from lora_compare.project.checksums import seal
     from lora_compare.project.corpus import read_classes
@@ -30,50 +28,42 @@ def main(paths: Paths, params: Params, progress: Progress, method: str, show: Sh
     from lora_compare.project.interruption import deferred
     from lora_compare.project.provenance import ENVIRONMENT, provenance
     from lora_compare.training.finetuning import finetune
-    from lora_compare.training.history import Evaluation, columns
+    from lora_compare.training.history import Evaluation, Reporting, columns
     from lora_compare.training.imported import adopt
     from lora_compare.training.meters import cost_figures
+    from lora_compare.training.methods import Trained, save_method
 
     settings = params.method(method)
     training = params.training
     make_deterministic(training.seed, params.threads)
     keep_freed_memory()
-    device = choose_device(training.device)
     base = load_base(paths.base)
+    machine = choose_machine(training, base.gpt.config.n_embd)
     classes = read_classes(require(paths.classes, "split"))
     # Of all methods: none shall train for an hour before the next one is refused.
     require_fit(params, len(classes))
     splits = {name: read_examples(paths.tokens(name)) for name in ("train", "validation")}
     inputs = {"split": [paths.classes], "base_model": [*map(paths.tokens, splits), paths.base]}
-    origin = provenance(paths, params, "finetune", inputs, device, method)
+    origin = provenance(paths, params, "finetune", inputs, machine.describe(), method)
 
     def report(row: Evaluation) -> None:
         show(row.to_dict())
 
+    reporting = Reporting(progress, f"finetune {method}", report, paths.checkpoint(method))
     with naming(method), progress.work("train"), deferred():
-        if settings.trainable == "imported":
-            classifier, result, settings, count = adopt(
-                paths.root, settings, base, classes, splits, training, device, report
+        if settings.adapter is not None:
+            folder = paths.root / settings.adapter
+            classifier, result, trained, count = adopt(
+                folder, settings, base, classes, splits, training, machine.device, report
             )
         else:
             classifier, result = finetune(
-                base,
-                classes,
-                splits,
-                params.classifier,
-                training,
-                settings,
-                device,
-                on_evaluation=report,
-                progress=progress,
-                description=f"finetune {method}",
-                checkpoint=paths.checkpoint(method),
+                base, classes, splits, params.classifier, training, settings, machine, reporting
             )
-            count = lora.count(classifier.model)
+            trained, count = Trained.of(settings), lora.count(classifier.model)
 
-    dtype = choose_precision(training.precision, device, base.gpt.config.n_embd)
-    cost = cost_figures(result.seconds, result.examples, result.tokens, device, dtype)
-    save_method(paths.model(method), classifier, settings, training.seed, base, count)
+    cost = cost_figures(result.seconds, result.examples, result.tokens, machine)
+    save_method(paths.model(method), classifier, trained, training.seed, base, count)
     write_csv(paths.history(method), columns(result.history))
     write_json(paths.cost(method), cost)
     # Where it ran, for the report: in the metrics it would be a wide column of DVC's tables.

@@ -5,19 +5,15 @@ from pathlib import Path
 import torch
 
 from lora_compare.models.base import load_base, make_base, save_base
-from lora_compare.models.methods import choose_trainable, save_method, untuned
-from lora_compare.params import ClassifierParams, MethodParams, ModelParams, PretrainingParams
+from lora_compare.models.classifier import untuned
+from lora_compare.params import ClassifierParams, ModelParams, PretrainingParams
 from lora_compare.project.paths import Paths
+from lora_compare.training.methods import Trained, choose_trainable, save_method
 from lora_settings import lora_settings
 
 CLASSES = ["ham", "spam"]
 HEAD = ClassifierParams(position="last_token", bias=True)
-METHODS = {
-    "full": MethodParams(trainable="all", learning_rate=1.0, weight_decay=0.0),
-    "lora": MethodParams(
-        trainable="lora", learning_rate=1.0, weight_decay=0.0, lora=lora_settings()
-    ),
-}
+METHODS = {"full": Trained("all"), "lora": Trained("lora", lora_settings())}
 TOKENS_FROM = [f"win prize {i} now" for i in range(8)] + [f"see you at {i} then" for i in range(8)]
 
 
@@ -28,7 +24,7 @@ def write_base(folder: Path, seed: int = 1) -> None:
     save_base(make_base(model, TOKENS_FROM, torch.device("cpu")), folder)
 
 
-def write_method(models: Path, name: str, method: MethodParams, seed: int) -> None:
+def write_method(models: Path, name: str, method: Trained, seed: int) -> None:
     """Write a method to `models`/`name`, its trained tensors moved by random steps of `seed`."""
     base = load_base(models / "base")
     classifier = untuned(base, CLASSES, HEAD, seed)

@@ -107,10 +107,6 @@ class MissingArtifactError(UserError):
     """A file that an earlier stage writes is not there."""
 
 
-class PromptError(UserError):
-    """A prompt cannot be continued as asked."""
-
-
 class RequestError(UserError):
     """A served model is asked for what it does not have, or about what is no text."""
 

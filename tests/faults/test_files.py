@@ -381,7 +381,7 @@ def test_row_28_an_adapter_of_an_earlier_base_is_not_evaluated(trained: Path) ->
 
 def test_row_28_an_imported_adapter_that_has_changed_is_refused(trained: Path) -> None:
     succeed(trained, *IMPORT)
-    file = trained / "inputs/adapters/theirs/adapter_config.json"
+    file = trained / "inputs/adapters/theirs/config.json"
     before = hashlib.sha256(file.read_bytes()).hexdigest()
     file.write_text(file.read_text().replace('"r": ', '"r": 1'))
     message = refusal(trained, "finetune", "theirs")

@@ -26,7 +26,7 @@ from interchange import CLASSES, SMALL, make_small_base, make_source
 from lora_compare.data.sources import load_corpus
 from lora_compare.errors import UserError
 from lora_compare.exchange.export import export
-from lora_compare.exchange.imported import base_problem
+from lora_compare.exchange.imported import base_problem, build
 from lora_compare.exchange.peft.config import read_adapter
 from lora_compare.exchange.peft.reading import from_peft
 from lora_compare.models.base import Base
@@ -40,9 +40,8 @@ from lora_compare.models.weights import (
     load_any_state,
     load_gpt2_state,
 )
-from lora_compare.params import DataParams, TrainingParams, parse_params
+from lora_compare.params import DataParams, parse_params
 from lora_compare.project.paths import Paths
-from lora_compare.training.imported import build
 from lora_settings import lora_settings
 from small_project import small_params
 
@@ -261,7 +260,7 @@ def take_in(folder: Path, base: Base) -> None:
     imported = from_peft(adapter, base.gpt, CLASSES)
     base_problem(adapter.config.get("base_model_name_or_path"), base, folder)
     own = Base(copy.deepcopy(base.gpt), base.encoding, base.description)
-    build(imported, own, CLASSES, TrainingParams(epochs=1, batch_size=1, seed=1))
+    build(imported, own, CLASSES)
 
 
 def test_row_28_any_settings_of_an_adapter_are_accepted_or_refused(

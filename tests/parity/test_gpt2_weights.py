@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from lora_compare.compute.seeding import seeded
-from lora_compare.models.generation import generate
+from lora_compare.models.base import greedy
 from lora_compare.models.network import GPT, GPTConfig
 from lora_compare.models.weights import gpt2_state_dict, load_gpt2_state, save_state
 
@@ -90,7 +90,6 @@ def test_hidden_states_and_logits_equal_those_of_transformers(
 def test_greedy_text_is_that_of_transformers(
     reference: Any, checkpoint: Path, parity: Parity
 ) -> None:
-    """Both keep keys and values of earlier positions, each in its own cache."""
     prompts = tokens()[:, :6]
     theirs = reference.double().generate(
         prompts,
@@ -100,7 +99,7 @@ def test_greedy_text_is_that_of_transformers(
         max_new_tokens=14,
     )
     reference.float()
-    differing = (generate(ours(checkpoint, torch.float64), prompts, 14) != theirs).sum()
+    differing = (greedy(ours(checkpoint, torch.float64), prompts, 14) != theirs).sum()
     parity("greedy text of 4 prompts: differing tokens", LANGUAGE_MODEL, 0, int(differing))
 
 

@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import peft
 import pytest
 import torch
@@ -24,6 +23,7 @@ from interchange import (
 from lora_compare import lora
 from lora_compare.compute.seeding import seeded
 from lora_compare.exchange.export import export
+from lora_compare.exchange.imported import build
 from lora_compare.exchange.peft.config import read_adapter
 from lora_compare.exchange.peft.reading import Imported, from_peft
 from lora_compare.exchange.peft.writing import to_peft
@@ -31,8 +31,6 @@ from lora_compare.exchange.transformers import model_config
 from lora_compare.models.base import load_base
 from lora_compare.models.classifier import TextClassifier
 from lora_compare.models.weights import gpt2_state_dict
-from lora_compare.params import TrainingParams
-from lora_compare.training.imported import build
 from lora_settings import lora_settings
 
 from .conftest import Parity
@@ -43,7 +41,6 @@ pytestmark = pytest.mark.filterwarnings(
 )
 
 
-TRAINING = TrainingParams(epochs=1, batch_size=1, seed=1, max_length=30)
 LINEAR = ["c_attn", "c_proj", "c_fc"]
 
 CASES: dict[str, dict[str, Any]] = {
@@ -104,7 +101,7 @@ def train_with_peft(base_folder: Path, folder: Path, **settings: Any) -> Any:
 def imported(base_folder: Path, folder: Path) -> tuple[Imported, TextClassifier]:
     base = load_base(base_folder)
     converted = from_peft(read_adapter(folder), base.gpt, CLASSES)
-    return converted, build(converted, base, CLASSES, TRAINING)
+    return converted, build(converted, base, CLASSES)
 
 
 @pytest.mark.parametrize("setting", CASES)
@@ -175,15 +172,6 @@ def test_an_exported_adapter_imports_with_its_own_logits(
         }
         assert ranks["gpt.h.0.attn.q_proj"] == ranks["gpt.h.1.attn.q_proj"] == 3
         assert (ranks["gpt.h.0.attn.k_proj"], ranks["gpt.h.1.attn.k_proj"]) == (2, 1)
-
-
-def test_rows_of_the_head_go_to_their_classes(base_folder: Path, tmp_path: Path) -> None:
-    train_with_peft(base_folder, tmp_path, target_modules=["c_attn"])
-    base, rows = load_base(base_folder), ["urgent", "ham", "spam"]
-    converted = from_peft(read_adapter(tmp_path), base.gpt, CLASSES, rows)
-    ours = logits(build(converted, base, CLASSES, TRAINING))
-    theirs = logits(imported(base_folder, tmp_path)[1])
-    assert np.array_equal(ours, theirs[:, [rows.index(name) for name in CLASSES]])
 
 
 def test_the_names_of_older_versions_mean_the_same(base_folder: Path, tmp_path: Path) -> None:

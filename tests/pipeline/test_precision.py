@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from lora_compare.compute.device import Machine
 from lora_compare.compute.precision import has_fast_bfloat16
 from lora_compare.data.sources import load_corpus
 from lora_compare.data.splits import split
@@ -76,6 +77,7 @@ def test_five_seeds_answer_alike_in_both_precisions(
     for seed in SEEDS:
         for precision, answers in right.items():
             training = changed(params.training, seed=seed, precision=precision)
+            dtype = getattr(torch, precision)
             classifier, _ = finetune(
                 load_base(folder),
                 ["ham", "spam"],
@@ -83,9 +85,8 @@ def test_five_seeds_answer_alike_in_both_precisions(
                 params.classifier,
                 training,
                 params.method(method),
-                CPU,
+                Machine(CPU, dtype, 1),
             )
-            dtype = getattr(torch, precision)
             chances = classifier.chances(splits["test"], dtype=dtype)
             answers.append(chances.argmax(axis=1) == splits["test"].labels)
     accuracy = {name: [float(a.mean()) for a in answers] for name, answers in right.items()}
@@ -120,7 +121,7 @@ def test_the_losses_of_gpt2_small_go_the_same_way(
             changed(params.classifier, position="last_token"),
             changed(params.training, **changes),
             params.method(method),
-            CPU,
+            Machine(CPU, getattr(torch, precision), torch.get_num_threads()),
         )
         curves[precision] = np.array([row.train_loss for row in result.history])
     record_property("losses", {name: curve.tolist() for name, curve in curves.items()})

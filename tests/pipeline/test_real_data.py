@@ -10,14 +10,13 @@ import torch
 
 from lora_compare.compute.optimizers import Rates
 from lora_compare.models.base import Base
-from lora_compare.models.classifier import predict_logits
-from lora_compare.models.methods import choose_trainable
+from lora_compare.models.classifier import predict_logits, start
 from lora_compare.models.network import CONFIGS, GPT, initialise
 from lora_compare.models.tokenizer import gpt2_encoding
 from lora_compare.models.tokens import tokenize
 from lora_compare.params import ClassifierParams, Params, TrainingParams, parse_params
-from lora_compare.training.finetuning import start
 from lora_compare.training.loop import train
+from lora_compare.training.methods import Trained, choose_trainable
 from small_project import ROOT, STAGES, run_stages
 
 pytestmark = pytest.mark.real_data
@@ -93,7 +92,7 @@ def test_gpt2_small_takes_a_few_steps_of_the_books_experiment(
     untuned = predict_logits(classifier.model, examples)
 
     settings = book.method(method)
-    choose_trainable(classifier.model, settings, training.seed)
+    choose_trainable(classifier.model, Trained.of(settings), training.seed)
     assert sum(p.numel() for p in classifier.model.parameters() if p.requires_grad) == trainable
     assert (predict_logits(classifier.model, examples) == untuned).all()
     result = train(

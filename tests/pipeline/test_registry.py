@@ -19,7 +19,6 @@ from mlflow.tracking import MlflowClient
 from lora_compare.cli import main
 from lora_compare.comparison.formats import percent_interval
 from lora_compare.models.base import load_base
-from lora_compare.models.methods import load_method
 from lora_compare.params import MethodParams
 from lora_compare.project.files import read_json, write_json
 from lora_compare.serving import publication
@@ -27,6 +26,7 @@ from lora_compare.serving.bundles import PACKAGE as FOLDER
 from lora_compare.serving.packaging import REQUIREMENTS, requirements
 from lora_compare.serving.registry import FIGURES, Registered
 from lora_compare.tracking.store import quietly
+from lora_compare.training.methods import Trained, load_method
 from mlflow_servers import real_server
 from pipeline.imports import PACKAGE, SOURCE, closure
 from served_project import METHODS, write_method, write_models
@@ -437,7 +437,7 @@ def test_one_model_answers_for_every_adapter_far_from_the_project_by_the_code_it
     )
     for path in (project.paths.history, project.paths.cost, project.paths.metrics):
         path("head").write_bytes(path("lora").read_bytes())
-    write_method(project.paths.base.parent, "head", head, seed=3)
+    write_method(project.paths.base.parent, "head", Trained("head"), seed=3)
     project.sync()
     expected = {
         method: load_method(

@@ -40,7 +40,7 @@ def check(output: Output) -> None:
 def import_(output: Output, folder: Path, name: str, classes: str | None) -> None:
     """Add an adapter that PEFT trained on GPT-2 to the comparison, as a method.
 
-    PATH is what PEFT's save_pretrained wrote. It is copied to inputs/adapters/NAME.
+    PATH is what PEFT's save_pretrained wrote. It is converted into inputs/adapters/NAME.
 
     \b
     lora-compare import ~/my-adapter --name theirs

@@ -1,11 +1,15 @@
-"""Where a model computes, and how the C library gives memory back to the system."""
+"""The machine: where a model computes, in what arithmetic, and how memory is given back."""
 
 import ctypes
 import sys
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 
+from lora_compare.compute.precision import choose_precision
 from lora_compare.errors import ParamsError
+from lora_compare.params import TrainingParams
 
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3
 """The names of glibc's malloc.h."""
@@ -30,6 +34,46 @@ def keep_freed_memory() -> None:
     mallopt(M_MMAP_THRESHOLD, LARGEST)
     mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
     mallopt(M_TOP_PAD, 2 * LARGEST)
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a stage computes with; the bits of its results depend on all of it.
+
+    Attributes:
+        device: Where it computes.
+        dtype: Type of the arithmetic.
+        threads: CPU threads of torch.
+    """
+
+    device: torch.device
+    dtype: torch.dtype
+    threads: int
+
+    def describe(self) -> dict[str, Any]:
+        """Return the machine in words and numbers, for a provenance: plain JSON values."""
+        cuda = self.device.type == "cuda"
+        return {
+            "device": torch.cuda.get_device_name(self.device) if cuda else self.device.type,
+            "cuda": torch.version.cuda if cuda else None,
+            "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+            "threads": self.threads,
+        }
+
+
+def choose_machine(training: TrainingParams, width: int) -> Machine:
+    """Return what the settings ask for here, with the threads that `make_deterministic` has set.
+
+    Args:
+        training: Device and precision.
+        width: Width of the network's residual stream.
+
+    Raises:
+        ParamsError: The named device is not available.
+    """
+    device = choose_device(training.device)
+    dtype = choose_precision(training.precision, device, width)
+    return Machine(device, dtype, torch.get_num_threads())
 
 
 def choose_device(name: str) -> torch.device:

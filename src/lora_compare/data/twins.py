@@ -157,7 +157,7 @@ def _vectorize(normalized: list[str]) -> csr_array:
 
     Source: Salton and Buckley 1988, doi 10.1016/0306-4573(88)90021-0, with counts that are one
     higher than they are, as in scikit-learn: idf = ln((1 + n) / (1 + df)) + 1.
-    Checked by tests/unit/data/test_twins.py::test_vectors_are_those_of_scikit_learn_to_the_last_bit.
+    Checked by tests/unit/data/test_twins.py to the last bit.
     """
     numbers: dict[str, int] = {}
     # Of 512 MB of text, the most there is, there are fewer than 2**31 n-grams.

@@ -1,24 +1,31 @@
 """A folder that PEFT wrote becomes a method of params.yaml."""
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
 
+from lora_compare import lora
 from lora_compare.errors import ParamsError
+from lora_compare.exchange.peft import names
 from lora_compare.exchange.peft.config import read_adapter, refusal
-from lora_compare.exchange.peft.names import CONFIG_FILE, TENSORS_FILE
 from lora_compare.exchange.peft.reading import Imported, from_peft
 from lora_compare.models.base import Base
 from lora_compare.models.checkpoints import CHECKPOINTS
+from lora_compare.models.classifier import TextClassifier, untuned
 from lora_compare.models.weights import holds_gpt2
-from lora_compare.params import Params, describe_method_name, with_method
-from lora_compare.project.files import is_file, replacing_folder, sha256, write_json, write_text
+from lora_compare.params import ClassifierParams, Params, describe_method_name, with_method
+from lora_compare.project.files import is_file, replacing_folder, sha256, write_text
 from lora_compare.project.paths import Paths
-from lora_compare.training.imported import RECORD, build
+from lora_compare.training.imported import head_order
+from lora_compare.training.methods import CONFIG_FILE, TENSORS_FILE, Trained, adapt, save_method
 
-FILES = (CONFIG_FILE, TENSORS_FILE)
+HEAD = ClassifierParams(position="last_token", bias=False)
+"""The head of transformers' GPT2ForSequenceClassification."""
+
+SEED = 0
+"""Of initial weights, all of which the adapter's own replace."""
 
 HUB = {
     name: model
@@ -37,9 +44,10 @@ def import_adapter(
     name: str,
     rows: Sequence[str] | None = None,
 ) -> Imported:
-    """Copy an adapter into inputs/adapters and add it to params.yaml as a method.
+    """Convert an adapter into inputs/adapters and add it to params.yaml as a method.
 
-    Either both happen or nothing does.
+    There it is what `save_method` writes: nothing after the import knows PEFT's format. Either
+    both happen or nothing does.
 
     Args:
         paths: The project.
@@ -55,26 +63,49 @@ def import_adapter(
         CheckpointError: The adapter does not fit; every difference is named.
     """
     _check_name(params, name)
+    head_order(classes, rows or classes)
     adapter = read_adapter(source)
-    imported = from_peft(adapter, base.gpt, classes, rows)
+    imported = from_peft(adapter, base.gpt, classes)
     if problem := base_problem(adapter.config.get("base_model_name_or_path"), base, source):
         raise refusal([problem])
-    build(imported, base, classes, params.training)
+    weights = sum(p.numel() for p in base.gpt.parameters()) + len(classes) * base.gpt.config.n_embd
+    count = lora.Count(imported.trainable, weights + imported.factors)
+    classifier = build(imported, base, list(rows or classes))
+
+    def write(folder: Path) -> None:
+        save_method(folder, classifier, Trained("lora", imported.settings), SEED, base, count)
 
     target = paths.adapter(name)
-    settings: dict[str, str | Sequence[str]] = {
-        "trainable": "imported",
-        "adapter": target.relative_to(paths.root).as_posix(),
-        "sha256": sha256(source / TENSORS_FILE),
-        "config_sha256": sha256(source / CONFIG_FILE),
-    }
-    if rows is not None and list(rows) != classes:
-        settings["classes"] = list(rows)
-    changed = with_method(paths.params.read_bytes().decode(), name, settings)
-    record = {"base": {key: base.description[key] for key in ("name", "sha256")}}
-    with _placed(source, target, record):
-        write_text(paths.params, changed)
+    with _placed(write, target):
+        settings: dict[str, str | Sequence[str]] = {
+            "trainable": "imported",
+            "adapter": target.relative_to(paths.root).as_posix(),
+            "sha256": sha256(target / TENSORS_FILE),
+            "config_sha256": sha256(target / CONFIG_FILE),
+        }
+        if rows is not None and list(rows) != classes:
+            settings["classes"] = list(rows)
+        write_text(paths.params, with_method(paths.params.read_bytes().decode(), name, settings))
     return imported
+
+
+def build(imported: Imported, base: Base, rows: list[str]) -> TextClassifier:
+    """Return the classifier of an imported adapter; the base's network becomes part of it.
+
+    Args:
+        imported: The adapter.
+        base: The model that it adapts.
+        rows: Names of the classes in the order of the adapter's head.
+
+    Raises:
+        ParamsError: The adapter does not fit the model.
+    """
+    classifier = untuned(base, rows, HEAD, SEED)
+    adapt(classifier.model, imported.settings, initialise=False)
+    # Biases that the adapter does not change have the base's values.
+    own = lora.adapter_tensors(classifier.model)
+    lora.load_adapter_tensors(classifier.model, {**own, **imported.tensors})
+    return classifier
 
 
 def _check_name(params: Params, name: str) -> None:
@@ -110,7 +141,7 @@ def base_problem(name: object, base: Base, source: Path) -> str:
     if found is None:
         return (
             f"base_model_name_or_path: {name}, which is not here to be compared with {here}; "
-            f"where it is the same, set it to null in {CONFIG_FILE}"
+            f"where it is the same, set it to null in {names.CONFIG_FILE}"
         )
     if holds_gpt2(found, base.gpt.state_dict()):
         return ""
@@ -118,22 +149,17 @@ def base_problem(name: object, base: Base, source: Path) -> str:
 
 
 @contextmanager
-def _placed(source: Path, target: Path, record: dict[str, Any]) -> Iterator[None]:
-    """Copy an adapter to `target`; if the block fails, it is as if nothing was copied."""
+def _placed(write: Callable[[Path], None], target: Path) -> Iterator[None]:
+    """Let `write` fill `target`; if the block fails, it is as if nothing was written."""
     existed = target.exists()
-    if not existed:
+    if existed:
+        with TemporaryDirectory() as other:
+            write(Path(other))
+            _require_same(Path(other), target)
+    else:
         with replacing_folder(target) as new:
-            for name in FILES:
-                shutil.copyfile(source / name, new / name)
-    elif any(not _same(source / name, target / name) for name in FILES):
-        raise ParamsError(
-            "Another adapter is where this one would be copied to.",
-            where=str(target),
-            kept="that adapter, and params.yaml as it was",
-            next=f"choose another --name, or: rm -r {target}",
-        )
+            write(new)
     try:
-        write_json(target / RECORD, record)
         yield
     except BaseException:
         if not existed:
@@ -141,5 +167,12 @@ def _placed(source: Path, target: Path, record: dict[str, Any]) -> Iterator[None
         raise
 
 
-def _same(one: Path, other: Path) -> bool:
-    return other.is_file() and sha256(one) == sha256(other)
+def _require_same(new: Path, target: Path) -> None:
+    for name in (TENSORS_FILE, CONFIG_FILE):
+        if not is_file(target / name) or sha256(target / name) != sha256(new / name):
+            raise ParamsError(
+                "Another adapter is where this one would be written to.",
+                where=str(target),
+                kept="that adapter, and params.yaml as it was",
+                next=f"choose another --name, or: rm -r {target}",
+            )

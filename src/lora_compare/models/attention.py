@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -37,37 +36,6 @@ def attention(
     q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
     y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=is_causal)
     return y.transpose(1, 2)
-
-
-class KeyValueCache:
-    """The keys and values of the positions that one attention layer has seen; empty at first."""
-
-    def __init__(self) -> None:
-        self._seen: tuple[Tensor, Tensor] | None = None
-
-    @property
-    def length(self) -> int:
-        """Positions seen so far."""
-        return 0 if self._seen is None else self._seen[0].shape[1]
-
-    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Keep the keys and values of t new positions, which attend to all positions so far.
-
-        Args:
-            q: Queries, shape (b, t, h, d/h).
-            k: Keys, shape (b, t, h, d/h).
-            v: Values, shape (b, t, h, d/h).
-
-        Returns:
-            The attended values, shape (b, t, h, d/h).
-        """
-        seen = self.length
-        if self._seen is not None:
-            k, v = torch.cat((self._seen[0], k), dim=1), torch.cat((self._seen[1], v), dim=1)
-        self._seen = k, v
-        # Not is_causal: its triangle starts at the first key, as if nothing came before.
-        mask = q.new_ones(q.shape[1], k.shape[1], dtype=torch.bool).tril(seen)
-        return attention(q, k, v, mask)
 
 
 class CausalSelfAttention(nn.Module):

@@ -8,15 +8,16 @@ from typing import Any
 
 import tiktoken
 import torch
+from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from lora_compare.compute.seeding import seeded
 from lora_compare.models import weights
 from lora_compare.models.checkpoints import fetch_checkpoint
-from lora_compare.models.generation import continuation
 from lora_compare.models.network import CONFIGS, GPT, GPTConfig, initialise
 from lora_compare.models.pretraining import pretrain, random_nano, sequences
 from lora_compare.models.tokenizer import (
+    encode,
     gpt2_encoding,
     load_encoding,
     save_encoding,
@@ -115,9 +116,36 @@ def _describe(
         "shape": gpt.config.to_dict(),
         "parameters": sum(p.numel() for p in gpt.parameters()),
         "source": source,
-        "continuation": {"prompt": PROMPT, "text": continuation(gpt, encoding, PROMPT, NEW_TOKENS)},
+        "continuation": {"prompt": PROMPT, "text": continuation(gpt, encoding)},
     }
     return Base(gpt, encoding, description)
+
+
+def continuation(gpt: GPT, encoding: tiktoken.Encoding) -> str:
+    """Return what the model writes after the prompt; bytes that are no UTF-8 become U+FFFD."""
+    prompt = torch.tensor([encode(encoding, PROMPT)], device=gpt.wte.weight.device)
+    tokens = greedy(gpt, prompt, NEW_TOKENS)
+    return encoding.decode(tokens[0, prompt.shape[1] :].tolist(), errors="replace")
+
+
+@torch.no_grad()
+def greedy(gpt: GPT, tokens: Tensor, new_tokens: int) -> Tensor:
+    """Return texts with the likeliest next token added again and again.
+
+    Args:
+        gpt: The language model.
+        tokens: Token ids of b texts of equal length, shape (b, t).
+        new_tokens: Tokens to add; with them the texts must fit into the context.
+
+    Returns:
+        Token ids, shape (b, t + new_tokens).
+
+    Checked by tests/parity/test_gpt2_weights.py against transformers.
+    """
+    for _ in range(new_tokens):
+        likeliest = gpt.next_token_logits(gpt(tokens)[:, -1:]).argmax(dim=-1)
+        tokens = torch.cat((tokens, likeliest), dim=1)
+    return tokens
 
 
 def say_continuation(base: Base, progress: Progress) -> None:

@@ -8,17 +8,16 @@ import numpy.typing as npt
 import tiktoken
 import torch
 
-from lora_compare import lora
 from lora_compare.compute.precision import computing_in
+from lora_compare.compute.seeding import seeded
+from lora_compare.models.base import Base
 from lora_compare.models.batches import Examples, IntArray, by_length, collate
 from lora_compare.models.network import Classifier
 from lora_compare.models.tokenizer import encode_all
+from lora_compare.params import ClassifierParams, TrainingParams
 from lora_compare.project.progress import SILENT, Progress
 
 FloatArray = npt.NDArray[np.float64]
-
-MERGE_CHECKED = 64
-"""Texts on which the error of merging is measured."""
 
 TOKEN_BUDGET = 4096
 """Tokens of one forward pass: enough to fill the arithmetic units, small in memory."""
@@ -97,6 +96,65 @@ class TextClassifier:
         return softmax(predict_logits(self.model, taken, progress, dtype=dtype))
 
 
+def start(
+    base: Base,
+    classes: list[str],
+    train_examples: Examples,
+    classifier: ClassifierParams,
+    training: TrainingParams,
+) -> TextClassifier:
+    """Return the untuned classifier of a training: the base model under a new head.
+
+    Args:
+        base: The network and its tokenizer; the network becomes part of the result.
+        classes: Names of the classes.
+        train_examples: The training split; position `last_position` pads to its longest text.
+        classifier: The head.
+        training: Seed and longest text.
+    """
+    padded = None
+    if classifier.position == "last_position":
+        longest = int(train_examples.lengths.max())
+        padded = min(longest, longest_text(base, training.max_length))
+    return untuned(base, classes, classifier, training.seed, training.max_length, padded)
+
+
+def untuned(
+    base: Base,
+    classes: list[str],
+    classifier: ClassifierParams,
+    seed: int,
+    max_length: int | None = None,
+    padded_length: int | None = None,
+) -> TextClassifier:
+    """Return the base model under a new head: where every method starts.
+
+    Args:
+        base: The network and its tokenizer; the network is used, not copied.
+        classes: Names of the classes.
+        classifier: Position and bias of the head.
+        seed: Seed of the head's initial weights.
+        max_length: Tokens after which a text is cut; None: the model's context length.
+        padded_length: Tokens of every padded text for position `last_position`; also the
+            length at which longer texts are cut.
+    """
+    with seeded(seed):
+        model = Classifier(base.gpt, len(classes), classifier.position, classifier.bias)
+    return TextClassifier(
+        model,
+        base.encoding,
+        classes,
+        padded_length or longest_text(base, max_length),
+        Padding(base.encoding.eot_token, padded_length),
+    )
+
+
+def longest_text(base: Base, max_length: int | None) -> int:
+    """Return the tokens after which a text is cut: `max_length`, or all that the model takes."""
+    context = base.gpt.config.context_length
+    return min(max_length or context, context)
+
+
 @torch.inference_mode()
 def predict_logits(
     model: Classifier,
@@ -145,28 +203,3 @@ def loss_and_accuracy(logits: FloatArray, labels: npt.NDArray[np.int64]) -> tupl
     """
     loss = torch.nn.functional.cross_entropy(torch.from_numpy(logits), torch.from_numpy(labels))
     return float(loss), float((logits.argmax(axis=1) == labels).mean())
-
-
-def merge_error(classifier: TextClassifier, texts: Examples) -> dict[str, float]:
-    """Merge the adapter, and return how much that changes the logits, by arithmetic.
-
-    Each figure is the largest absolute difference between the logits of the adapted model and
-    of the merged one, whose weights are float32.
-
-    Args:
-        classifier: A classifier with an active adapter; afterwards it is merged for good.
-        texts: Whole texts to compare on; the first `MERGE_CHECKED` are taken.
-    """
-    examples, _ = classifier.fit(texts.take(range(min(MERGE_CHECKED, len(texts)))))
-    dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-
-    def logits() -> dict[str, FloatArray]:
-        return {
-            name: predict_logits(classifier.model, examples, dtype=dtype)
-            for name, dtype in dtypes.items()
-        }
-
-    adapted = logits()
-    lora.merge_and_unload(classifier.model)
-    merged = logits()
-    return {name: float(abs(adapted[name] - merged[name]).max()) for name in dtypes}

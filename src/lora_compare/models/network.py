@@ -1,14 +1,14 @@
 """GPT-2's network and its classification head, with separate query, key and value layers."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lora_compare.models.attention import Attention, CausalSelfAttention, KeyValueCache, causal
+from lora_compare.models.attention import Attention, CausalSelfAttention, causal
 from lora_compare.models.batches import Packed
 from lora_compare.params import CONFIGS, GPTConfig
 
@@ -109,25 +109,22 @@ class GPT(nn.Module):
         self.h = nn.ModuleList(Block(config) for _ in range(config.n_layer))
         self.ln_f = nn.LayerNorm(config.n_embd)
 
-    def forward(self, tokens: Tensor, caches: Sequence[KeyValueCache] | None = None) -> Tensor:
+    def forward(self, tokens: Tensor) -> Tensor:
         """Return the final hidden states.
 
         Args:
             tokens: Token ids, shape (b, t) with t at most the context length. Padding goes
                 to the right: attention is causal, so no real token ever sees it.
-            caches: One a block, for texts that come in pieces: `tokens` follow those of the
-                earlier calls, with which they must fit into the context length.
 
         Returns:
             Normalised hidden states, shape (b, t, d).
 
-        Checked by tests/unit/models/test_generation.py.
+        Checked by tests/parity/test_gpt2_models.py against transformers.
         """
-        seen = caches[0].length if caches else 0
-        positions = torch.arange(seen, seen + tokens.shape[1], device=tokens.device)
+        positions = torch.arange(tokens.shape[1], device=tokens.device)
         x = self.wte(tokens) + self.wpe(positions)
-        for index, block in enumerate(self.h):
-            x = block(x, caches[index].attend if caches else causal)
+        for block in self.h:
+            x = block(x, causal)
         y: Tensor = self.ln_f(x)
         return y
 

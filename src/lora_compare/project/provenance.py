@@ -6,8 +6,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from lora_compare import __version__
 from lora_compare.params import Params
 from lora_compare.project.checksums import digest
@@ -24,7 +22,7 @@ def provenance(
     params: Params,
     stage: str,
     inputs: Mapping[str, Iterable[Path]],
-    device: torch.device,
+    machine: Mapping[str, Any],
     method: str | None = None,
 ) -> dict[str, Any]:
     """Return the content of provenance.json of the model that a stage is about to make.
@@ -38,7 +36,7 @@ def provenance(
         params: Its parameters.
         stage: The stage of dvc.yaml.
         inputs: What the model is made from: sealed files and folders by the stage that made them.
-        device: Where it is computed.
+        machine: What it is computed with, as `Machine.describe` returns it.
         method: The method, for a stage that runs once per method.
 
     Raises:
@@ -48,30 +46,22 @@ def provenance(
     pipeline = Pipeline(paths, params)
     settings = pipeline.settings(stage, method)
     sums = {path: digest(path, maker) for maker, made in inputs.items() for path in made}
+    cuda = {"cuda": machine["cuda"]} if machine["cuda"] else {}
     return {
         "stage": f"{stage}@{method}" if method else stage,
         "command": pipeline.command(stage, method),
         "inputs": {path.relative_to(paths.root).as_posix(): known for path, known in sums.items()},
         "code": pipeline.code(stage, method),
         "params": {"keys": list(settings), "sha256": sha256_of(settings)},
-        "versions": _versions(device),
+        "versions": versions(*TRAINING) | cuda,
         "platform": {
             "system": platform.system(),
             "machine": platform.machine(),
-            "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+            "cpu_capability": machine["cpu_capability"],
         },
-        "device": _device(device),
-        "threads": torch.get_num_threads(),
+        "device": machine["device"],
+        "threads": machine["threads"],
     }
-
-
-def _versions(device: torch.device) -> dict[str, str | None]:
-    cuda = {"cuda": torch.version.cuda} if device.type == "cuda" else {}
-    return versions(*TRAINING) | cuda
-
-
-def _device(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 TRAINING = ("torch", "numpy", "tiktoken", "safetensors")

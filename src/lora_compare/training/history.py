@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -10,6 +11,7 @@ from lora_compare.models.batches import Examples
 from lora_compare.models.classifier import loss_and_accuracy, predict_logits
 from lora_compare.models.network import Classifier
 from lora_compare.params import TrainingParams
+from lora_compare.project.progress import SILENT, Progress
 from lora_compare.training.meters import require_finite
 
 
@@ -44,6 +46,27 @@ def columns(history: Sequence[Evaluation]) -> dict[str, list[float]]:
     """Return the history as columns by name, for a CSV file."""
     rows = [row.to_dict() for row in history]
     return {name: [row[name] for row in rows] for name in rows[0]}
+
+
+@dataclass(frozen=True)
+class Reporting:
+    """What a training tells as it goes on, and to whom; nothing and nobody by default.
+
+    Attributes:
+        progress: Where to report.
+        description: What the progress says is being done.
+        on_evaluation: Called with every row of the history as soon as it is known.
+        checkpoint: File of the training's last state, from which it goes on; None: none.
+    """
+
+    progress: Progress = SILENT
+    description: str = "train"
+    on_evaluation: Callable[[Evaluation], None] = lambda row: None
+    checkpoint: Path | None = None
+
+
+NOBODY = Reporting()
+"""Of a training that nobody watches."""
 
 
 class Evaluations:

@@ -1,33 +1,34 @@
-"""A method that was trained elsewhere: PEFT's adapter on this project's base."""
+"""A method that was trained elsewhere: an adapter that `lora-compare import` has converted."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from lora_compare import lora
-from lora_compare.errors import CheckpointError
-from lora_compare.exchange.peft.config import read_adapter
-from lora_compare.exchange.peft.names import CONFIG_FILE, TENSORS_FILE
-from lora_compare.exchange.peft.reading import Imported, from_peft
+from lora_compare.errors import CheckpointError, ParamsError
 from lora_compare.models.base import Base
 from lora_compare.models.batches import Examples
-from lora_compare.models.classifier import TextClassifier, loss_and_accuracy, predict_logits
-from lora_compare.models.methods import adapt, untuned
-from lora_compare.params import ClassifierParams, MethodParams, TrainingParams
+from lora_compare.models.classifier import (
+    TextClassifier,
+    longest_text,
+    loss_and_accuracy,
+    predict_logits,
+)
+from lora_compare.params import MethodParams, TrainingParams
 from lora_compare.project.files import read_json, sha256
 from lora_compare.training.history import Evaluation, sample
 from lora_compare.training.loop import TrainingResult
+from lora_compare.training.methods import CONFIG_FILE, TENSORS_FILE, Trained, identity, restore
 
-HEAD = ClassifierParams(position="last_token", bias=False)
-"""The head of transformers' GPT2ForSequenceClassification."""
-
-RECORD = "import.json"
-"""What an imported adapter was checked against."""
+BEFORE = "adapter_model.safetensors"
+"""What earlier versions kept of an import: PEFT's own file."""
 
 
 def adopt(
-    root: Path,
+    folder: Path,
     method: MethodParams,
     base: Base,
     classes: list[str],
@@ -35,11 +36,11 @@ def adopt(
     training: TrainingParams,
     device: torch.device,
     on_evaluation: Callable[[Evaluation], None] = lambda row: None,
-) -> tuple[TextClassifier, TrainingResult, MethodParams, lora.Count]:
+) -> tuple[TextClassifier, TrainingResult, Trained, lora.Count]:
     """Return an imported method as one that was trained here, with its one evaluation.
 
     Args:
-        root: The project's folder.
+        folder: What the import wrote, in the format of `save_method`.
         method: The method, with `trainable: imported`.
         base: The model that it adapts; its network becomes part of the result.
         classes: Names of the classes.
@@ -49,43 +50,46 @@ def adopt(
         on_evaluation: Called with the row of the history.
 
     Returns:
-        The classifier; a training of no step; the method as one that was trained here; and
-        the numbers of parameters as PEFT counts them, with one A where there are three here.
+        The classifier; a training of no step; what was trained elsewhere; and the numbers of
+        parameters as PEFT counts them, with one A where there are three here.
 
     Raises:
         CheckpointError: The adapter is missing, is not the one of params.yaml, or does not fit.
         ParamsError: `method.classes` are not the classes.
     """
-    assert method.adapter is not None, "params.yaml was checked"
-    folder = root / method.adapter
-    _verify(folder, method, base)
-    imported = from_peft(read_adapter(folder), base.gpt, classes, method.classes)
-    total = sum(p.numel() for p in base.gpt.parameters()) + len(classes) * base.gpt.config.n_embd
-    classifier = build(imported, base, classes, training)
+    config = _verified(folder, method, base)
+    order = head_order(classes, method.classes or config["classes"])
+    stored = restore(config, folder / TENSORS_FILE, base)
+    with torch.no_grad():
+        head = stored.model.score.weight
+        head.copy_(head[order])
+    limit = longest_text(base, training.max_length)
+    classifier = replace(stored, classes=classes, max_length=limit)
     classifier.model.to(device)
     result = TrainingResult([_evaluate(classifier, splits, training)], 0.0, 0, 0)
     on_evaluation(result.history[0])
-    # The optimizer's settings do not matter any more.
-    as_lora = MethodParams(
-        trainable="lora", learning_rate=1.0, weight_decay=0.0, lora=imported.settings
-    )
-    return classifier, result, as_lora, lora.Count(imported.trainable, total + imported.factors)
+    count = lora.Count(config["trainable_parameters"], config["total_parameters"])
+    return classifier, result, Trained.of_config(config), count
 
 
-def build(
-    imported: Imported, base: Base, classes: list[str], training: TrainingParams
-) -> TextClassifier:
-    """Return the classifier of an imported adapter; the base's network becomes part of it.
+def head_order(classes: Sequence[str], rows: Sequence[str]) -> list[int]:
+    """Return the row of an imported head for each class.
+
+    Args:
+        classes: The data's classes.
+        rows: Their names in the order of the head's rows.
 
     Raises:
-        ParamsError: The adapter does not fit the model.
+        ParamsError: These are not the same names.
     """
-    classifier = untuned(base, classes, HEAD, training.seed, training.max_length)
-    adapt(classifier.model, imported.settings, initialise=False)
-    # Biases that the adapter does not change have the base's values.
-    own = lora.adapter_tensors(classifier.model)
-    lora.load_adapter_tensors(classifier.model, {**own, **imported.tensors})
-    return classifier
+    if sorted(classes) != sorted(rows):
+        raise ParamsError(
+            "These are not the classes of the data.",
+            where="classes",
+            expected=f"{', '.join(classes)}, each once, in the order of the adapter's head",
+            actual=", ".join(rows),
+        )
+    return [list(rows).index(name) for name in classes]
 
 
 def _evaluate(
@@ -100,8 +104,8 @@ def _evaluate(
     return Evaluation(0, 0.0, 0.0, *figures[0], *figures[1])
 
 
-def _verify(folder: Path, method: MethodParams, base: Base) -> None:
-    """Refuse files other than those of params.yaml, and another base than at the import."""
+def _verified(folder: Path, method: MethodParams, base: Base) -> dict[str, Any]:
+    """Return the adapter's settings; refuse other files, and another base than at the import."""
     wanted = {TENSORS_FILE: method.sha256, CONFIG_FILE: method.config_sha256}
     for name, expected in wanted.items():
         if not (folder / name).is_file():
@@ -109,19 +113,27 @@ def _verify(folder: Path, method: MethodParams, base: Base) -> None:
         actual = sha256(folder / name)
         if expected not in (None, actual):
             raise _refusal(folder / name, f"sha256 {expected}", f"sha256 {actual}")
-    record = folder / RECORD
-    checked = read_json(record)["base"] if record.is_file() else None
-    current = {key: base.description[key] for key in ("name", "sha256")}
-    if checked not in (None, current):
-        raise _refusal(record, f"base model {checked}", f"base model {current}")
+    config: dict[str, Any] = read_json(folder / CONFIG_FILE)
+    if config["base"] != (current := identity(base)):
+        raise _refusal(folder / CONFIG_FILE, f"base model {config['base']}", f"{current}")
+    return config
 
 
 def _missing(path: Path) -> CheckpointError:
+    if (path.parent / BEFORE).exists():
+        return CheckpointError(
+            "The adapter was imported by an earlier version, in another format.",
+            where=str(path.parent),
+            expected=f"{TENSORS_FILE} and {CONFIG_FILE}, as lora-compare import writes them",
+            actual=f"{BEFORE}, as PEFT wrote it",
+            next="move the folder elsewhere, remove the method from params.yaml, and import it\n"
+            f"again: lora-compare import FOLDER --name {path.parent.name}",
+        )
     adapter = f"inputs/adapters/{path.parent.name}"
     return CheckpointError(
         "The imported adapter is not here.",
         where=str(path),
-        expected="what lora-compare import copied into the project",
+        expected="what lora-compare import wrote into the project",
         actual="nothing",
         next=f"dvc pull, if there is {adapter}.dvc; or import it again.\n"
         f"dvc add {adapter} and git add {adapter}.dvc take it along to experiments and clones",

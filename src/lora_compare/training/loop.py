@@ -1,6 +1,6 @@
 """The one training loop: full fine-tuning, LoRA and everything between."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import astuple, dataclass
 from itertools import islice
 from typing import Any
@@ -17,9 +17,8 @@ from lora_compare.lora import parameter_groups
 from lora_compare.models.batches import Batch, Examples, collate
 from lora_compare.models.network import Classifier
 from lora_compare.params import TrainingParams
-from lora_compare.project.progress import SILENT, Progress
 from lora_compare.training.embeddings import Rest, seen_rows
-from lora_compare.training.history import Evaluation, Evaluations, sample
+from lora_compare.training.history import NOBODY, Evaluation, Evaluations, Reporting, sample
 from lora_compare.training.meters import Clock, Losses, naming_memory
 from lora_compare.training.resume import Checkpoints
 from lora_compare.training.schedule import Schedule
@@ -49,9 +48,7 @@ def train(
     training: TrainingParams,
     rates: Rates,
     dtype: torch.dtype = torch.float32,
-    on_evaluation: Callable[[Evaluation], None] = lambda row: None,
-    progress: Progress = SILENT,
-    description: str = "train",
+    reporting: Reporting = NOBODY,
     checkpoints: Checkpoints | None = None,
 ) -> TrainingResult:
     """Train the parameters of `model` that require a gradient, in place.
@@ -65,10 +62,9 @@ def train(
         training: What all methods share.
         rates: The method's optimizer settings.
         dtype: Type of the arithmetic, as in `predict_logits`; what is trained stays as it is.
-        on_evaluation: Called with every row of the history as soon as it is known.
-        progress: Where to report.
-        description: What the progress says is being done.
-        checkpoints: Where its state is kept; it goes on from one of the same facts.
+        reporting: What to tell meanwhile.
+        checkpoints: Where its state is kept; it goes on from one of the same facts. None:
+            nowhere.
 
     Raises:
         Interrupted: A signal asked for the end; a checkpoint is kept.
@@ -76,13 +72,14 @@ def train(
     """
     schedule = Schedule(training, len(train_examples))
     watched = [sample(e, training) for e in (train_examples, validation_examples)]
-    evaluations = Evaluations(model, watched, dtype, schedule.steps_per_epoch, on_evaluation)
+    told = reporting.on_evaluation
+    evaluations = Evaluations(model, watched, dtype, schedule.steps_per_epoch, told)
     losses = Losses(next(model.parameters()).device)
     checkpoints = checkpoints or Checkpoints()
     with (
         seen_rows(model.gpt, [train_examples, *watched]) as embedding,
         trained_in_float32(model, dtype, keep=(model.score,)) as masters,
-        progress.task(description, schedule.steps) as advance,
+        reporting.progress.task(reporting.description, schedule.steps) as advance,
     ):
         run = Run(model, schedule, rates, embedding, masters, evaluations)
         checkpoints.restore(run)

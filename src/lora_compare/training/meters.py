@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lora_compare.compute.device import Machine
 from lora_compare.errors import TrainingError
 from lora_compare.models.batches import Batch, IntArray
 
@@ -175,26 +176,23 @@ def peak_memory_bytes(device: torch.device) -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def cost_figures(
-    seconds: float, examples: int, tokens: int, device: torch.device, dtype: torch.dtype
-) -> dict[str, Any]:
+def cost_figures(seconds: float, examples: int, tokens: int, machine: Machine) -> dict[str, Any]:
     """Return the content of a cost file; of a training without a step only its time is known.
 
     Args:
         seconds: Time of the optimizer steps alone; 0: there were none.
         examples: Texts seen in them.
         tokens: Tokens seen in them.
-        device: Where they ran.
-        dtype: Type of their arithmetic.
+        machine: What they ran on.
     """
     return {
         "train_seconds": round(seconds, 3),
         "examples_per_second": _rate(examples, seconds),
         "tokens_per_second": _rate(tokens, seconds),
-        "peak_memory_bytes": peak_memory_bytes(device) if seconds else None,
-        "device": device.type,
-        "dtype": str(dtype).removeprefix("torch."),
-        "threads": torch.get_num_threads(),
+        "peak_memory_bytes": peak_memory_bytes(machine.device) if seconds else None,
+        "device": machine.device.type,
+        "dtype": str(machine.dtype).removeprefix("torch."),
+        "threads": machine.threads,
     }
 
 

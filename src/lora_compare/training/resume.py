@@ -11,6 +11,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+import lora_compare
+from lora_compare.compute.device import Machine
 from lora_compare.models import weights
 from lora_compare.models.batches import Examples
 from lora_compare.project.files import canonical_json
@@ -22,6 +24,11 @@ SHARE = 50
 
 HEAD = "lora-compare"
 """The key of a checkpoint's facts and figures in the file's metadata."""
+
+
+WINGS = ("params", "compute", "lora", "models", "training")
+"""Folders of this package whose code can change the bits of a training. The others read its
+inputs, which a checkpoint knows by their checksums, or look on."""
 
 
 class Resumable(Protocol):
@@ -130,18 +137,27 @@ def digest(examples: Examples) -> str:
     return found.hexdigest()
 
 
-def circumstances(device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
+def circumstances(machine: Machine) -> dict[str, Any]:
     """Return what the bits of a training depend on beside its settings and texts."""
-    code = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.rglob("*.py")):
-        code.update(path.name.encode() + path.read_bytes())
     return {
-        "device": device.type,
-        "dtype": str(dtype),
-        "threads": torch.get_num_threads(),
+        "device": machine.device.type,
+        "dtype": str(machine.dtype),
+        "threads": machine.threads,
         "torch": torch.__version__,
-        "code": code.hexdigest(),
+        "code": code_digest(Path(lora_compare.__file__).parent),
     }
+
+
+def code_digest(package: Path) -> str:
+    """Return the SHA-256 of the modules that a training's bits depend on, paths included.
+
+    Args:
+        package: The folder of this package.
+    """
+    found = hashlib.sha256()
+    for module in sorted(path for wing in WINGS for path in (package / wing).rglob("*.py")):
+        found.update(module.relative_to(package).as_posix().encode() + module.read_bytes())
+    return found.hexdigest()
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

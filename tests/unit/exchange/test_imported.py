@@ -1,26 +1,31 @@
 """Imported adapters: what is refused, with every difference named, and what is written."""
 
 import json
-import re
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from interchange import CLASSES, TEXTS, make_small_base, make_source
+from interchange import CLASSES, TEXTS, logits, make_small_base, make_source
+from lora_compare.compute.device import Machine
 from lora_compare.errors import CheckpointError, UserError
 from lora_compare.exchange.export import export
 from lora_compare.exchange.imported import base_problem, import_adapter
-from lora_compare.models.base import load_base
+from lora_compare.models.base import load_base, save_base
 from lora_compare.models.tokens import tokenize
-from lora_compare.params import MethodParams, TrainingParams, load_params
+from lora_compare.params import TrainingParams, load_params
+from lora_compare.project.files import sha256
 from lora_compare.project.paths import Paths
 from lora_compare.training.imported import adopt
 from lora_compare.training.meters import cost_figures
+from lora_compare.training.methods import Trained, load_method
 from lora_settings import lora_settings
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -79,18 +84,19 @@ def refused(paths: Paths, base_folder: Path, source: Path, **more: Any) -> str:
     return str(caught.value)
 
 
-def test_an_import_copies_the_adapter_and_adds_a_method(
+def test_an_import_converts_the_adapter_and_adds_a_method(
     project: Paths, base_folder: Path, good: Path
 ) -> None:
     imported = run_import(project, base_folder, good)
     target = project.root / "inputs/adapters/theirs"
-    names = ("adapter_config.json", "adapter_model.safetensors")
-    for name in names:
-        assert (target / name).read_bytes() == (good / name).read_bytes()
-    assert sorted(p.name for p in target.iterdir()) == [*names, "import.json"]
+    files = ["SHA256SUMS", "config.json", "model.safetensors"]
+    assert sorted(p.name for p in target.iterdir()) == files
+    assert load_method(target, load_base(base_folder)).classes == CLASSES
     method = load_params(project.params).method("theirs")
     assert method.trainable == "imported"
     assert method.adapter == "inputs/adapters/theirs"
+    sums = {name: sha256(target / name) for name in files}
+    assert (method.sha256, method.config_sha256) == (sums[files[2]], sums[files[1]])
     stored = load_file(good / "adapter_model.safetensors")
     assert imported.trainable == sum(tensor.numel() for tensor in stored.values())
 
@@ -263,6 +269,12 @@ def test_another_order_of_the_classes_is_kept_with_the_method(
     rows = ["urgent", "ham", "spam"]
     run_import(project, base_folder, good, rows=rows)
     assert load_params(project.params).method("theirs").classes == rows
+    run_import(project, base_folder, good, "plain")
+    (found, *_), (plain, *_) = (
+        adopt_imported(project, base_folder, m) for m in ("theirs", "plain")
+    )
+    assert found.classes == CLASSES
+    assert np.array_equal(logits(found), logits(plain)[:, [rows.index(name) for name in CLASSES]])
 
 
 def test_another_adapter_in_its_place_is_kept(
@@ -270,22 +282,24 @@ def test_another_adapter_in_its_place_is_kept(
 ) -> None:
     target = project.adapter("theirs")
     target.mkdir(parents=True)
-    (target / "adapter_config.json").write_text("{}")
+    (target / "config.json").write_text("{}")
     assert f"rm -r {target}" in refused(project, base_folder, good)
 
 
-def test_an_adapter_can_be_imported_from_its_place(
+def test_an_adapter_that_is_in_its_place_already_can_be_imported_again(
     project: Paths, base_folder: Path, good: Path
 ) -> None:
-    target = project.adapter("theirs")
     run_import(project, base_folder, good)
+    added = project.params.read_text()
     project.params.write_text(TEXT)
-    (target / "README.md").write_text("a model card")
-    run_import(project, base_folder, target)
-    assert (target / "README.md").exists()
+    card = project.adapter("theirs") / "README.md"
+    card.write_text("a model card")
+    run_import(project, base_folder, good)
+    assert project.params.read_text() == added
+    assert card.exists()
 
 
-def test_nothing_is_copied_when_params_cannot_be_written(
+def test_nothing_is_written_when_params_cannot_be_written(
     project: Paths, base_folder: Path, good: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object) -> None:
@@ -317,16 +331,16 @@ def test_the_named_base_must_be_the_base_here(
     assert "pretrained gpt2-medium" in base_problem("openai-community/gpt2", medium, tmp_path)
 
 
-def adopt_imported(project: Paths, base_folder: Path, method: MethodParams | None = None):
+def adopt_imported(project: Paths, base_folder: Path, name: str = "theirs", max_length: int = 40):
     base = load_base(base_folder)
     split = tokenize(base.encoding, pd.DataFrame({"Label": [0, 1, 2, 1], "Text": TEXTS}))
     return adopt(
-        project.root,
-        method or load_params(project.params).method("theirs"),
+        project.adapter(name),
+        load_params(project.params).method(name),
         base,
         CLASSES,
         {"train": split, "validation": split},
-        TrainingParams(epochs=1, batch_size=1, seed=1),
+        TrainingParams(epochs=1, batch_size=1, seed=1, max_length=max_length),
         CPU,
     )
 
@@ -335,18 +349,20 @@ def test_an_adopted_method_has_one_evaluation_and_costs_nothing(
     project: Paths, base_folder: Path, good: Path
 ) -> None:
     imported = run_import(project, base_folder, good)
-    _, result, method, count = adopt_imported(project, base_folder)
+    classifier, result, trained, count = adopt_imported(project, base_folder, max_length=7)
     assert [row.step for row in result.history] == [0]
-    assert method.lora == imported.settings
+    assert trained == Trained("lora", imported.settings)
+    assert classifier.max_length == 7
     base = load_base(base_folder).gpt
     assert count.trainable == imported.trainable
     assert count.total == sum(p.numel() for p in base.parameters()) + 3 * 24 + imported.factors
-    cost = cost_figures(result.seconds, result.examples, result.tokens, CPU, torch.float32)
+    machine = Machine(CPU, torch.float32, 1)
+    cost = cost_figures(result.seconds, result.examples, result.tokens, machine)
     assert cost["train_seconds"] == 0.0
     assert {cost[k] for k in cost if k.endswith(("_second", "_bytes"))} == {None}
 
 
-@pytest.mark.parametrize("name", ["adapter_model.safetensors", "adapter_config.json"])
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
 def test_a_changed_or_missing_adapter_is_refused(
     project: Paths, base_folder: Path, good: Path, name: str
 ) -> None:
@@ -361,10 +377,22 @@ def test_a_changed_or_missing_adapter_is_refused(
 
 
 def test_another_base_than_at_the_import_is_refused(
+    project: Paths, base_folder: Path, good: Path, tmp_path: Path
+) -> None:
+    run_import(project, base_folder, good)
+    gpt = load_base(base_folder).gpt
+    with torch.no_grad():
+        gpt.ln_f.bias += 1
+    save_base(replace(load_base(base_folder), gpt=gpt), tmp_path / "other")
+    with pytest.raises(CheckpointError, match=r"(?s)base model.*lora-compare import"):
+        adopt_imported(project, tmp_path / "other")
+
+
+def test_an_adapter_that_an_earlier_version_imported_is_to_be_imported_again(
     project: Paths, base_folder: Path, good: Path
 ) -> None:
     run_import(project, base_folder, good)
-    record = project.adapter("theirs") / "import.json"
-    record.write_text(re.sub('"sha256": "..', '"sha256": "zz', record.read_text()))
-    with pytest.raises(CheckpointError, match="base model"):
+    shutil.rmtree(project.adapter("theirs"))
+    shutil.copytree(good, project.adapter("theirs"))
+    with pytest.raises(CheckpointError, match=r"(?s)earlier version.*lora-compare import FOLDER"):
         adopt_imported(project, base_folder)

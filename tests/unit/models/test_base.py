@@ -11,15 +11,14 @@ from lora_compare.compute.seeding import seeded
 from lora_compare.models import base as base_module
 from lora_compare.models.base import (
     NEW_TOKENS,
-    PROMPT,
     PUBLISHED_CONTINUATIONS,
+    continuation,
     load_base,
     make_base,
     save_base,
     say_continuation,
 )
 from lora_compare.models.checkpoints import FetchedCheckpoint
-from lora_compare.models.generation import continuation
 from lora_compare.models.network import GPT, GPTConfig, initialise
 from lora_compare.models.tokenizer import gpt2_encoding, train_encoding
 from lora_compare.models.weights import gpt2_state_dict, save_state
@@ -61,7 +60,7 @@ def said_about(model: ModelParams) -> str:
 def test_config_holds_how_the_model_continues_the_prompt(tmp_path: Path) -> None:
     save_base(make_base(NANO, TEXTS, CPU), tmp_path)
     loaded = load_base(tmp_path)
-    text = continuation(loaded.gpt, loaded.encoding, PROMPT, NEW_TOKENS)
+    text = continuation(loaded.gpt, loaded.encoding)
     recorded = read_json(tmp_path / "config.json")["continuation"]
     assert recorded == {"prompt": "Every effort moves you", "text": text}
 

@@ -21,7 +21,8 @@ def of_lora(root: Path, method: str = "lora") -> dict[str, Any]:
     paths = Paths(root)
     params = load_params(paths.params)
     inputs = {"split": [paths.split("train")], "base_model": [paths.base]}
-    return provenance(paths, params, "finetune", inputs, torch.device("cpu"), method)
+    machine = {"device": "cpu", "cuda": None, "cpu_capability": "AVX2", "threads": 3}
+    return provenance(paths, params, "finetune", inputs, machine, method)
 
 
 @pytest.fixture
@@ -47,7 +48,9 @@ def test_it_names_stage_command_inputs_and_code_by_their_checksums(root: Path) -
     assert content["code"] == {"stages/finetune.py": dvc_md5(root / "stages/finetune.py")}
     assert content["versions"]["torch"].startswith(torch.__version__.split("+")[0])
     assert content["device"] == "cpu"
-    assert content["threads"] == torch.get_num_threads()
+    assert content["threads"] == 3
+    assert content["platform"]["cpu_capability"] == "AVX2"
+    assert "cuda" not in content["versions"]
 
 
 def test_it_says_nothing_of_the_place_or_the_moment(root: Path, tmp_path: Path) -> None:

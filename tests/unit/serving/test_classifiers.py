@@ -13,9 +13,8 @@ from lora_compare import lora
 from lora_compare.errors import CheckpointError, MissingArtifactError, RequestError
 from lora_compare.models.base import load_base
 from lora_compare.models.classifier import TextClassifier
-from lora_compare.models.methods import load_method
-from lora_compare.params import MethodParams
 from lora_compare.serving.classifiers import Classifiers, load_classifiers
+from lora_compare.training.methods import Trained, load_method
 from lora_settings import lora_settings
 from served_project import write_base, write_method
 
@@ -23,12 +22,12 @@ CPU = torch.device("cpu")
 TEXTS = ["win a prize now", "see you at seven then", "x " * 2000, "£ über"]
 
 
-def method(trainable: str = "lora", **changes: object) -> MethodParams:
+def method(trainable: str = "lora", **changes: object) -> Trained:
     settings = None
     if trainable == "lora":
         # Some settings are of layers that all other methods share.
         settings = lora_settings(target_modules=["c_attn", "c_fc", "score"], **changes)
-    return MethodParams(trainable=trainable, learning_rate=1.0, weight_decay=0.0, lora=settings)
+    return Trained(trainable, settings)
 
 
 METHODS = {

@@ -15,7 +15,7 @@ from lora_compare.models.batches import Batch, Examples, collate
 from lora_compare.models.classifier import loss_and_accuracy, predict_logits
 from lora_compare.models.network import GPT, Classifier, GPTConfig, initialise
 from lora_compare.params import TrainingParams
-from lora_compare.training.history import Evaluation, sample
+from lora_compare.training.history import Evaluation, Reporting, sample
 from lora_compare.training.loop import optimizer_step, train
 from lora_compare.training.schedule import Schedule
 from lora_settings import lora_settings
@@ -65,7 +65,7 @@ def test_training_learns_and_reports_every_evaluation(method: str) -> None:
         texts(20, 1),
         settings(epochs=20),
         Rates(0.02, 0.01),
-        on_evaluation=rows.append,
+        reporting=Reporting(on_evaluation=rows.append),
     )
     assert rows == result.history
     # 50 texts in batches of 8 are 7 steps an epoch: an evaluation at 0, each 4th, each 7th.

@@ -1,5 +1,6 @@
 """A training that goes on from a checkpoint is bit for bit the one that was not cut off."""
 
+import shutil
 from collections.abc import Callable, Mapping
 from functools import cache
 from itertools import pairwise
@@ -10,12 +11,13 @@ import pytest
 import torch
 from torch import Tensor
 
+import lora_compare
 from lora_compare.compute.optimizers import Rates
 from lora_compare.lora import inject
 from lora_compare.models.network import Classifier
 from lora_compare.training import loop
 from lora_compare.training.loop import TrainingResult, train
-from lora_compare.training.resume import SHARE, Checkpoints
+from lora_compare.training.resume import SHARE, Checkpoints, code_digest
 from lora_settings import lora_settings
 from unit.training.test_loop import model, settings, texts
 
@@ -77,19 +79,20 @@ def cut_off_after(steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop, "optimizer_step", step)
 
 
-ACCUMULATING = {"lr_scheduler": "cosine", "warmup_ratio": 0.3, "gradient_accumulation_steps": 3}
+ACCUMULATED = {"lr_scheduler": "cosine", "warmup_ratio": 0.3, "gradient_accumulation_steps": 3}
 
 
 @pytest.mark.parametrize(
     ("method", "steps", "changes"),
     [
         ("full", 1, {}),
-        ("lora", 7, {}),
-        ("dropout", 12, {}),
-        ("bfloat16", 20, {}),
-        ("full", 8, ACCUMULATING),
-        ("lora", 1, ACCUMULATING),
-        ("dropout", 3, ACCUMULATING),
+        ("full", 7, {}),  # the last step of an epoch
+        ("lora", 12, {}),  # after an evaluation
+        ("dropout", 20, {}),
+        ("bfloat16", 5, {}),
+        ("lora", 2, ACCUMULATED),
+        ("dropout", 4, ACCUMULATED),
+        ("bfloat16", 8, ACCUMULATED),
     ],
 )
 def test_going_on_equals_never_having_stopped(
@@ -101,6 +104,7 @@ def test_going_on_equals_never_having_stopped(
 ) -> None:
     whole, expected = run(method, **changes)
     file = tmp_path / "state.safetensors"
+    assert steps < expected.history[-1].step
     with monkeypatch.context() as patch:
         cut_off_after(steps, patch)
         with pytest.raises(CutOffError):
@@ -207,3 +211,32 @@ def test_writing_takes_a_small_share_of_the_time(
     assert written[0] == 10
     gaps = {b - a for a, b in pairwise(written)}
     assert gaps == {2 + 2 * SHARE}
+
+
+@pytest.mark.parametrize(
+    ("module", "voids"),
+    [
+        ("training/loop.py", True),
+        ("compute/optimizers.py", True),
+        ("lora/layer.py", True),
+        ("report/page.py", False),
+        ("tracking/records.py", False),
+        ("errors.py", False),
+    ],
+)
+def test_only_code_that_can_change_the_bits_voids_a_checkpoint(
+    module: str, voids: bool, tmp_path: Path
+) -> None:
+    package = shutil.copytree(Path(lora_compare.__file__).parent, tmp_path / "package")
+    before = code_digest(package)
+    assert before == code_digest(Path(lora_compare.__file__).parent)
+    with (package / module).open("a") as file:
+        file.write("# edited\n")
+    assert (code_digest(package) != before) is voids
+
+
+def test_code_that_moves_to_another_module_voids_a_checkpoint(tmp_path: Path) -> None:
+    package = shutil.copytree(Path(lora_compare.__file__).parent, tmp_path / "package")
+    before = code_digest(package)
+    (package / "training" / "loop.py").rename(package / "compute" / "loop.py")
+    assert code_digest(package) != before

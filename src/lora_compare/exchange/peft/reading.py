@@ -5,14 +5,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from lora_compare.errors import ParamsError
 from lora_compare.exchange.peft.config import PeftConfig, parse_config
-from lora_compare.exchange.peft.contents import (
-    HEAD_WEIGHT,
-    Contents,
-    classifier_shapes,
-    read_contents,
-)
+from lora_compare.exchange.peft.contents import Contents, classifier_shapes, read_contents
 from lora_compare.exchange.peft.names import Layer, PeftAdapter, parted, short_names, with_pattern
 from lora_compare.models.network import GPT
 from lora_compare.models.weights import QKV, from_gpt2
@@ -37,9 +31,7 @@ class Imported:
     factors: int
 
 
-def from_peft(
-    adapter: PeftAdapter, base: GPT, classes: Sequence[str], rows: Sequence[str] | None = None
-) -> Imported:
+def from_peft(adapter: PeftAdapter, base: GPT, classes: Sequence[str]) -> Imported:
     """Return an adapter of PEFT for a `gpt.Classifier` whose head has no bias.
 
     Its layer `c_attn` becomes adapters of query, key and value.
@@ -47,19 +39,15 @@ def from_peft(
     Args:
         adapter: The adapter.
         base: The network for which it was trained.
-        classes: Names of the classes, in this project's order.
-        rows: The same names, in the order of the rows of the adapter's head; None: the same.
+        classes: Names of the classes, in any order.
 
     Raises:
         CheckpointError: The adapter does not fit; every difference is named.
-        ParamsError: `rows` are not the classes.
 
     Checked by tests/parity/test_import.py.
     """
-    order = _order(classes, rows or classes)
     config = parse_config(adapter.config)
     contents = read_contents(adapter.tensors, config, base, classes)
-    contents.others[HEAD_WEIGHT] = contents.others[HEAD_WEIGHT][order]
     layers = {
         path: part
         for target, layer in contents.layers.items()
@@ -75,18 +63,6 @@ def from_peft(
         contents.trainable,
         contents.factors,
     )
-
-
-def _order(classes: Sequence[str], rows: Sequence[str]) -> list[int]:
-    """Return the row of the head for each class."""
-    if sorted(classes) != sorted(rows):
-        raise ParamsError(
-            "These are not the classes of the data.",
-            where="classes",
-            expected=f"{', '.join(classes)}, each once, in the order of the adapter's head",
-            actual=", ".join(rows),
-        )
-    return [list(rows).index(name) for name in classes]
 
 
 def _paths(path: str) -> list[str]:

@@ -13,11 +13,11 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from lora_compare import lora
+from lora_compare.compute.device import Machine
 from lora_compare.errors import CheckpointError, MissingArtifactError, ParamsError
 from lora_compare.models.base import Base, load_base, make_base, save_base
 from lora_compare.models.batches import Examples
-from lora_compare.models.classifier import TextClassifier, merge_error
-from lora_compare.models.methods import choose_trainable, load_method, save_method
+from lora_compare.models.classifier import TextClassifier, start
 from lora_compare.models.tokens import tokenize
 from lora_compare.params import (
     ClassifierParams,
@@ -28,10 +28,19 @@ from lora_compare.params import (
     TrainingParams,
 )
 from lora_compare.project.progress import Progress
-from lora_compare.training.finetuning import finetune, start
+from lora_compare.training.finetuning import finetune
+from lora_compare.training.history import Reporting
+from lora_compare.training.methods import (
+    Trained,
+    choose_trainable,
+    load_method,
+    merge_error,
+    save_method,
+)
 from lora_settings import lora_settings
 
 CPU = torch.device("cpu")
+MACHINE = Machine(CPU, torch.float32, 1)
 TEXTS = [f"win prize {i} now" for i in range(8)] + [f"see you at {i} then" for i in range(8)]
 SPLIT = pd.DataFrame({"Label": [1] * 8 + [0] * 8, "Text": TEXTS})
 CLASSES = ["ham", "spam"]
@@ -60,6 +69,7 @@ METHODS = {
         }.items()
     },
 }
+TRAINED = {name: Trained.of(method) for name, method in METHODS.items()}
 HEAD = ClassifierParams(position="last_token", bias=True)
 
 
@@ -87,7 +97,7 @@ def untuned_of(folder: Path) -> TextClassifier:
 
 
 def trained(base: Base, method: MethodParams, head: ClassifierParams = HEAD):
-    return finetune(base, CLASSES, splits(base), head, TRAINING, method, CPU)[0]
+    return finetune(base, CLASSES, splits(base), head, TRAINING, method, MACHINE)[0]
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -96,7 +106,7 @@ def test_a_saved_method_gives_the_same_probabilities_bit_for_bit(
 ) -> None:
     base = load_base(base_folder)
     classifier = trained(base, METHODS[name])
-    save_method(tmp_path / "m", classifier, METHODS[name], TRAINING.seed, base)
+    save_method(tmp_path / "m", classifier, TRAINED[name], TRAINING.seed, base)
     loaded = load_method(tmp_path / "m", load_base(base_folder))
     assert np.array_equal(loaded.probabilities(TEXTS), classifier.probabilities(TEXTS))
     untuned = untuned_of(base_folder)
@@ -124,7 +134,7 @@ def test_a_method_saves_and_trains_its_own_part_only(
     base = load_base(base_folder)
     before = {k: v.clone() for k, v in base.gpt.state_dict().items()}
     classifier = trained(base, METHODS[name])
-    save_method(tmp_path, classifier, METHODS[name], TRAINING.seed, base)
+    save_method(tmp_path, classifier, TRAINED[name], TRAINING.seed, base)
     saved = load_file(tmp_path / "model.safetensors")
     assert all(any(k.startswith(f"{part}.") for part in expected) for k in saved)
     assert {part for part in expected for k in saved if k.startswith(f"{part}.")} == expected
@@ -134,7 +144,7 @@ def test_a_method_saves_and_trains_its_own_part_only(
 
 def test_a_lora_artifact_is_the_adapter_alone(base_folder: Path, tmp_path: Path) -> None:
     base = load_base(base_folder)
-    save_method(tmp_path, trained(base, METHODS["lora"]), METHODS["lora"], TRAINING.seed, base)
+    save_method(tmp_path, trained(base, METHODS["lora"]), TRAINED["lora"], TRAINING.seed, base)
     names = {key.split(".")[-1] for key in load_file(tmp_path / "model.safetensors")}
     assert names == {"lora_A", "lora_B", "bias"}
 
@@ -143,7 +153,7 @@ def test_a_base_in_four_bit_keeps_its_head_and_the_number_of_its_parameters(
     base_folder: Path,
 ) -> None:
     plain, packed = (untuned_of(base_folder) for _ in "ab")
-    choose_trainable(packed.model, METHODS["qlora"], TRAINING.seed)
+    choose_trainable(packed.model, TRAINED["qlora"], TRAINING.seed)
     base = lora.count(plain.model).total
     count = lora.count(packed.model)
     assert count.total == base + count.trainable
@@ -162,7 +172,7 @@ def test_four_bit_without_its_library_says_what_to_install(
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
     classifier = untuned_of(base_folder)
     with pytest.raises(ParamsError, match=r"(?s)lora.quantization.*pip install"):
-        choose_trainable(classifier.model, METHODS["qlora"], TRAINING.seed)
+        choose_trainable(classifier.model, TRAINED["qlora"], TRAINING.seed)
 
 
 @pytest.mark.parametrize("name", ["lora", "qlora", "dora", "pissa"])
@@ -181,13 +191,15 @@ def test_a_head_that_nothing_trains_is_announced(base_folder: Path) -> None:
     printed = StringIO()
     progress = Progress(console=Console(file=printed))
     base = load_base(base_folder)
-    finetune(base, CLASSES, splits(base), HEAD, TRAINING, METHODS["dora"], CPU, progress=progress)
+    finetune(
+        base, CLASSES, splits(base), HEAD, TRAINING, METHODS["dora"], MACHINE, Reporting(progress)
+    )
     assert "the head keeps its random weights" in printed.getvalue()
 
 
 def test_every_method_starts_from_the_untuned_models_outputs(base_folder: Path) -> None:
     untuned = untuned_of(base_folder)
-    for name, method in METHODS.items():
+    for name, method in TRAINED.items():
         if name == "qlora":
             continue  # rounding the base changes its outputs
         classifier = untuned_of(base_folder)
@@ -202,7 +214,7 @@ def test_last_position_pads_to_the_longest_training_text(base_folder: Path, tmp_
     classifier = trained(base, method, head)
     longest = max(len(base.encoding.encode_ordinary(text)) for text in TEXTS)
     assert classifier.padding.length == classifier.max_length == longest
-    save_method(tmp_path, classifier, method, TRAINING.seed, base)
+    save_method(tmp_path, classifier, Trained.of(method), TRAINING.seed, base)
     loaded = load_method(tmp_path, load_base(base_folder))
     much_longer = [text * 9 for text in TEXTS]
     assert np.array_equal(loaded.probabilities(much_longer), classifier.probabilities(much_longer))
@@ -210,7 +222,7 @@ def test_last_position_pads_to_the_longest_training_text(base_folder: Path, tmp_
 
 def test_a_method_of_another_base_is_refused(base_folder: Path, tmp_path: Path) -> None:
     base = load_base(base_folder)
-    save_method(tmp_path / "m", trained(base, METHODS["head"]), METHODS["head"], 1, base)
+    save_method(tmp_path / "m", trained(base, METHODS["head"]), TRAINED["head"], 1, base)
     other = make_base(ModelParams(name="gpt2-nano", weights="random"), TEXTS, CPU)
     other = save_base(other, tmp_path / "other")
     with pytest.raises(CheckpointError, match=base.description["sha256"]):

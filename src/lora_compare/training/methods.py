@@ -1,9 +1,12 @@
 """What a method trains, and the files that hold it: the trained tensors and nothing else."""
 
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from lora_compare import lora
@@ -11,61 +14,60 @@ from lora_compare.compute.seeding import seeded
 from lora_compare.errors import CheckpointError
 from lora_compare.models import weights
 from lora_compare.models.base import Base
-from lora_compare.models.classifier import Padding, TextClassifier
+from lora_compare.models.batches import Examples
+from lora_compare.models.classifier import FloatArray, TextClassifier, predict_logits, untuned
 from lora_compare.models.network import GPT, Classifier
-from lora_compare.params import ClassifierParams, LoraParams, MethodParams, gpt2_paths
+from lora_compare.params import ClassifierParams, LoraParams, MethodParams, Trainable, gpt2_paths
 from lora_compare.project.checksums import read_verified, seal, verified
 from lora_compare.project.files import write_json
 
+TENSORS_FILE, CONFIG_FILE = "model.safetensors", "config.json"
+"""The files of a method."""
 
-def untuned(
-    base: Base,
-    classes: list[str],
-    classifier: ClassifierParams,
-    seed: int,
-    max_length: int | None = None,
-    padded_length: int | None = None,
-) -> TextClassifier:
-    """Return the base model under a new head: where every method starts.
+MERGE_CHECKED = 64
+"""Texts on which the error of merging is measured."""
 
-    Args:
-        base: The network and its tokenizer; the network is used, not copied.
-        classes: Names of the classes.
-        classifier: Position and bias of the head.
-        seed: Seed of the head's initial weights.
-        max_length: Tokens after which a text is cut; None: the model's context length.
-        padded_length: Tokens of every padded text for position `last_position`; also the
-            length at which longer texts are cut.
+
+@dataclass(frozen=True)
+class Trained:
+    """What a method trains; how fast, `compute.optimizers.Rates` says.
+
+    Attributes:
+        trainable: As in params.yaml, but never `imported`: such a method has trained `lora`.
+        lora: The adapter; None without one.
     """
-    limit = min(max_length or base.gpt.config.context_length, base.gpt.config.context_length)
-    with seeded(seed):
-        model = Classifier(base.gpt, len(classes), classifier.position, classifier.bias)
-    return TextClassifier(
-        model,
-        base.encoding,
-        classes,
-        padded_length or limit,
-        Padding(base.encoding.eot_token, padded_length),
-    )
+
+    trainable: Trainable
+    lora: LoraParams | None = None
+
+    @classmethod
+    def of(cls, method: MethodParams) -> "Trained":
+        """Return what a method of params.yaml trains."""
+        return cls(method.trainable, method.lora)
+
+    @classmethod
+    def of_config(cls, config: Mapping[str, Any]) -> "Trained":
+        """Return what the config.json of a method says that was trained."""
+        return cls(config["trainable"], LoraParams(**config["lora"]) if config["lora"] else None)
 
 
-def choose_trainable(model: Classifier, method: MethodParams, seed: int) -> None:
-    """Make the parameters that `method` trains, and no others, require a gradient, in place.
+def choose_trainable(model: Classifier, trained: Trained, seed: int) -> None:
+    """Make the parameters that a method trains, and no others, require a gradient, in place.
 
     Args:
         model: The classifier; for LoRA its targeted layers are wrapped.
-        method: What to train.
+        trained: What to train.
         seed: Seed of the adapters' initial weights.
 
     Raises:
         ParamsError: The adapter does not fit the model.
     """
-    if method.lora is not None:
+    if trained.lora is not None:
         with seeded(seed):
-            adapt(model, method.lora)
+            adapt(model, trained.lora)
         return
     model.requires_grad_(False)
-    for module in _trained_modules(model, method.trainable):
+    for module in _trained_modules(model, trained.trainable):
         module.requires_grad_(True)
 
 
@@ -101,31 +103,27 @@ def _trained_modules(model: Classifier, trainable: str) -> list[nn.Module]:
 def save_method(
     folder: Path,
     classifier: TextClassifier,
-    method: MethodParams,
+    trained: Trained,
     seed: int,
     base: Base,
     count: lora.Count | None = None,
-) -> int:
+) -> None:
     """Write what training changed to `folder`: model.safetensors and config.json, and seal it.
 
     Args:
         folder: Where to write.
         classifier: The trained classifier.
-        method: How it was trained.
+        trained: What was trained.
         seed: Seed of the head's and the adapters' initial weights.
         base: The model that it started from.
         count: The numbers of parameters, where they are not those of the classifier's model.
-
-    Returns:
-        The size of model.safetensors in bytes.
     """
-    path = folder / "model.safetensors"
-    weights.save_state(path, _method_tensors(classifier.model, method))
+    weights.save_state(folder / TENSORS_FILE, _tensors(classifier.model, trained))
     count = count or lora.count(classifier.model)
     config = {
-        "base": {key: base.description[key] for key in ("name", "sha256")},
-        "trainable": method.trainable,
-        "lora": method.lora.model_dump() if method.lora else None,
+        "base": identity(base),
+        "trainable": trained.trainable,
+        "lora": trained.lora.model_dump() if trained.lora else None,
         "classes": classifier.classes,
         "position": classifier.model.position,
         "bias": classifier.model.bias,
@@ -135,9 +133,8 @@ def save_method(
         "trainable_parameters": count.trainable,
         "total_parameters": count.total,
     }
-    write_json(folder / "config.json", config)
+    write_json(folder / CONFIG_FILE, config)
     seal(folder)
-    return path.stat().st_size
 
 
 def load_method(folder: Path, base: Base, stage: str = "finetune") -> TextClassifier:
@@ -153,29 +150,47 @@ def load_method(folder: Path, base: Base, stage: str = "finetune") -> TextClassi
         IntegrityError: A file has changed since it was written.
         CheckpointError: The files belong to another base model or do not fit together.
     """
-    config = json.loads(read_verified(folder / "config.json", stage))
-    path = verified(folder / "model.safetensors", stage)
-    expected = {key: base.description[key] for key in ("name", "sha256")}
-    if config["base"] != expected:
+    config = json.loads(read_verified(folder / CONFIG_FILE, stage))
+    path = verified(folder / TENSORS_FILE, stage)
+    if config["base"] != (expected := identity(base)):
         raise CheckpointError(
             "The method was trained from another base model.",
-            where=str(folder / "config.json"),
+            where=str(folder / CONFIG_FILE),
             expected=_words(config["base"]),
             actual=_words(expected),
             next=f"dvc repro {stage}",
         )
+    return restore(config, path, base)
+
+
+def identity(base: Base) -> dict[str, str]:
+    """Return how a method's config.json names its base: model and checksum of the weights."""
+    return {key: base.description[key] for key in ("name", "sha256")}
+
+
+def restore(config: Mapping[str, Any], path: Path, base: Base) -> TextClassifier:
+    """Return the classifier of a method's files, on the CPU.
+
+    Args:
+        config: The content of its config.json.
+        path: Its model.safetensors.
+        base: The model that it was trained from; it becomes part of the result.
+
+    Raises:
+        CheckpointError: The files do not fit together.
+    """
     head = ClassifierParams(position=config["position"], bias=config["bias"])
     classifier = untuned(
         base, config["classes"], head, config["seed"], config["max_length"], config["padded_length"]
     )
-    method = _method_of(config)
-    if method.lora is None:
-        choose_trainable(classifier.model, method, config["seed"])
+    trained = Trained.of_config(config)
+    if trained.lora is None:
+        choose_trainable(classifier.model, trained, config["seed"])
     else:
-        adapt(classifier.model, method.lora, initialise=False)
-    own = _method_tensors(classifier.model, method)
+        adapt(classifier.model, trained.lora, initialise=False)
+    own = _tensors(classifier.model, trained)
     state = weights.load_state(path, {name: tuple(tensor.shape) for name, tensor in own.items()})
-    if method.lora is None:
+    if trained.lora is None:
         # In place of the base's weights, not into them: other methods may share those.
         classifier.model.load_state_dict(state, strict=False, assign=True)
     else:
@@ -183,40 +198,47 @@ def load_method(folder: Path, base: Base, stage: str = "finetune") -> TextClassi
     return classifier
 
 
-def read_settings(folder: Path, stage: str = "finetune") -> LoraParams | None:
-    """Return the adapter's settings in a folder of `save_method`; None if it holds no adapter.
+def read_method(folder: Path, stage: str = "finetune") -> Trained:
+    """Return what was trained, by a folder of `save_method`.
 
     Raises:
         MissingArtifactError: The folder is missing.
         IntegrityError: Its config.json has changed since it was written.
     """
-    return read_method(folder, stage).lora
+    return Trained.of_config(json.loads(read_verified(folder / CONFIG_FILE, stage)))
 
 
-def read_method(folder: Path, stage: str = "finetune") -> MethodParams:
-    """Return what was trained, by a folder of `save_method`; the optimizer's settings are lost.
-
-    Raises:
-        MissingArtifactError: The folder is missing.
-        IntegrityError: Its config.json has changed since it was written.
-    """
-    return _method_of(json.loads(read_verified(folder / "config.json", stage)))
-
-
-def _method_tensors(model: Classifier, method: MethodParams) -> dict[str, Tensor]:
+def _tensors(model: Classifier, trained: Trained) -> dict[str, Tensor]:
     """Return the tensors that a method's file holds, not copied, by name."""
-    if method.lora is not None:
+    if trained.lora is not None:
         return lora.adapter_tensors(model)
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
 
-def _method_of(config: dict[str, Any]) -> MethodParams:
-    # The optimizer's settings do not matter any more; what was trained does.
-    adapter = LoraParams(**config["lora"]) if config["lora"] else None
-    return MethodParams(
-        trainable=config["trainable"], learning_rate=1.0, weight_decay=0.0, lora=adapter
-    )
-
-
 def _words(base: dict[str, str]) -> str:
     return f"{base['name']} with sha256 {base['sha256']}"
+
+
+def merge_error(classifier: TextClassifier, texts: Examples) -> dict[str, float]:
+    """Merge the adapter, and return how much that changes the logits, by arithmetic.
+
+    Each figure is the largest absolute difference between the logits of the adapted model and
+    of the merged one, whose weights are float32.
+
+    Args:
+        classifier: A classifier with an active adapter; afterwards it is merged for good.
+        texts: Whole texts to compare on; the first `MERGE_CHECKED` are taken.
+    """
+    examples, _ = classifier.fit(texts.take(range(min(MERGE_CHECKED, len(texts)))))
+    dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+    def logits() -> dict[str, FloatArray]:
+        return {
+            name: predict_logits(classifier.model, examples, dtype=dtype)
+            for name, dtype in dtypes.items()
+        }
+
+    adapted = logits()
+    lora.merge_and_unload(classifier.model)
+    merged = logits()
+    return {name: float(abs(adapted[name] - merged[name]).max()) for name in dtypes}
