@@ -14,11 +14,11 @@ from lora_compare.compute.precision import choose_precision, lower_frozen, train
 from lora_compare.compute.seeding import seeded
 from lora_compare.models.batches import Examples, collate
 from lora_compare.models.classifier import Padding, predict_logits
+from lora_compare.models.methods import Trained, choose_trainable
 from lora_compare.models.network import GPT, Classifier, GPTConfig, initialise
 from lora_compare.params import LoraParams
 from lora_compare.training.embeddings import seen_rows
 from lora_compare.training.loop import optimizer_step
-from lora_compare.training.methods import Trained, choose_trainable
 
 
 def trained(job: Job) -> Trained:

@@ -19,10 +19,10 @@ from rich.console import Console
 from lora_compare.comparison.formats import size
 from lora_compare.models.base import Base, load_base, make_base, save_base
 from lora_compare.models.classifier import untuned
+from lora_compare.models.methods import Trained, choose_trainable, save_method
 from lora_compare.models.network import Classifier
 from lora_compare.params import ClassifierParams, LoraParams, ModelParams
 from lora_compare.serving.classifiers import Classifiers, load_classifiers
-from lora_compare.training.methods import Trained, choose_trainable, save_method
 
 TEXT = "You won a tablet! To collect your prize call 09098790503 today"
 TEXTS_FOR_TOKENS = [f"{TEXT} {number}" for number in range(300)]

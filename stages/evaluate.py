@@ -14,12 +14,12 @@ def main(paths: Paths, params: Params, progress: Progress, method: str) -> None:
     from lora_compare.compute.seeding import make_deterministic
     from lora_compare.evaluation.results import measure, size_figures
     from lora_compare.models.base import load_base
+    from lora_compare.models.methods import load_method, merge_error
     from lora_compare.models.tokens import check_fit, read_examples
     from lora_compare.project.checksums import seal
     from lora_compare.project.corpus import read_split
     from lora_compare.project.files import read_json, write_csv, write_json
     from lora_compare.project.provenance import EVALUATION, versions
-    from lora_compare.training.methods import load_method, merge_error
 
     params.method(method)
     make_deterministic(params.training.seed, params.threads)

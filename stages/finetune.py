@@ -21,6 +21,7 @@ def main(paths: Paths, params: Params, progress: Progress, method: str, show: Sh
     from lora_compare.compute.device import choose_machine, keep_freed_memory
     from lora_compare.compute.seeding import make_deterministic
     from lora_compare.models.base import load_base
+    from lora_compare.models.methods import Trained, save_method
     from lora_compare.models.tokens import read_examples
     from lora_compare.project.checksums import seal
     from lora_compare.project.corpus import read_classes
@@ -31,7 +32,6 @@ def main(paths: Paths, params: Params, progress: Progress, method: str, show: Sh
     from lora_compare.training.history import Evaluation, Reporting, columns
     from lora_compare.training.imported import adopt
     from lora_compare.training.meters import cost_figures
-    from lora_compare.training.methods import Trained, save_method
 
     settings = params.method(method)
     training = params.training

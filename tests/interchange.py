@@ -12,10 +12,10 @@ from lora_compare.compute.seeding import seeded
 from lora_compare.exchange.export import Source
 from lora_compare.models.base import Base, load_base, save_base
 from lora_compare.models.classifier import TextClassifier, predict_logits, untuned
+from lora_compare.models.methods import adapt
 from lora_compare.models.network import GPT, GPTConfig
 from lora_compare.models.tokenizer import train_encoding
 from lora_compare.params import ClassifierParams, LoraParams
-from lora_compare.training.methods import adapt
 
 CLASSES = ["ham", "spam", "urgent"]
 TEXTS = ["hi", "you won a prize, call now £9", "see you at <|endoftext|> 6?", "  ok  \n then 😀"]

@@ -6,9 +6,9 @@ import torch
 
 from lora_compare.models.base import load_base, make_base, save_base
 from lora_compare.models.classifier import untuned
+from lora_compare.models.methods import Trained, choose_trainable, save_method
 from lora_compare.params import ClassifierParams, ModelParams, PretrainingParams
 from lora_compare.project.paths import Paths
-from lora_compare.training.methods import Trained, choose_trainable, save_method
 from lora_settings import lora_settings
 
 CLASSES = ["ham", "spam"]

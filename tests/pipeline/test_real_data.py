@@ -11,12 +11,12 @@ import torch
 from lora_compare.compute.optimizers import Rates
 from lora_compare.models.base import Base
 from lora_compare.models.classifier import predict_logits, start
+from lora_compare.models.methods import Trained, choose_trainable
 from lora_compare.models.network import CONFIGS, GPT, initialise
 from lora_compare.models.tokenizer import gpt2_encoding
 from lora_compare.models.tokens import tokenize
 from lora_compare.params import ClassifierParams, Params, TrainingParams, parse_params
 from lora_compare.training.loop import train
-from lora_compare.training.methods import Trained, choose_trainable
 from small_project import ROOT, STAGES, run_stages
 
 pytestmark = pytest.mark.real_data

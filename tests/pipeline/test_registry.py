@@ -19,6 +19,7 @@ from mlflow.tracking import MlflowClient
 from lora_compare.cli import main
 from lora_compare.comparison.formats import percent_interval
 from lora_compare.models.base import load_base
+from lora_compare.models.methods import Trained, load_method
 from lora_compare.params import MethodParams
 from lora_compare.project.files import read_json, write_json
 from lora_compare.serving import publication
@@ -26,7 +27,6 @@ from lora_compare.serving.bundles import PACKAGE as FOLDER
 from lora_compare.serving.packaging import REQUIREMENTS, requirements
 from lora_compare.serving.registry import FIGURES, Registered
 from lora_compare.tracking.store import quietly
-from lora_compare.training.methods import Trained, load_method
 from mlflow_servers import real_server
 from pipeline.imports import PACKAGE, SOURCE, closure
 from served_project import METHODS, write_method, write_models

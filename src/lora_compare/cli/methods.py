@@ -79,7 +79,7 @@ def classify(
     with output.working(f"load {name}"):
         from lora_compare.compute.device import choose_device
         from lora_compare.models.base import load_base
-        from lora_compare.training.methods import load_method
+        from lora_compare.models.methods import load_method
 
         classifier = load_method(paths.model(name), load_base(paths.base), f"finetune@{name}")
         classifier.model.to(choose_device(params.training.device))

@@ -23,12 +23,12 @@ from lora_compare.exchange.transformers import (
 from lora_compare.models import weights
 from lora_compare.models.base import load_base
 from lora_compare.models.classifier import TextClassifier
+from lora_compare.models.methods import load_method, read_method
 from lora_compare.models.network import GPT, Classifier
 from lora_compare.models.weights import gpt2_state_dict
 from lora_compare.params import LoraParams
 from lora_compare.project.files import read_json, replacing_folder, sha256, write_json, write_text
 from lora_compare.project.paths import Paths
-from lora_compare.training.methods import load_method, read_method
 
 Format = Literal["peft", "merged", "onnx"]
 

@@ -14,12 +14,12 @@ from lora_compare.exchange.peft.reading import Imported, from_peft
 from lora_compare.models.base import Base
 from lora_compare.models.checkpoints import CHECKPOINTS
 from lora_compare.models.classifier import TextClassifier, untuned
+from lora_compare.models.methods import CONFIG_FILE, TENSORS_FILE, Trained, adapt, save_method
 from lora_compare.models.weights import holds_gpt2
 from lora_compare.params import ClassifierParams, Params, describe_method_name, with_method
 from lora_compare.project.files import is_file, replacing_folder, sha256, write_text
 from lora_compare.project.paths import Paths
 from lora_compare.training.imported import head_order
-from lora_compare.training.methods import CONFIG_FILE, TENSORS_FILE, Trained, adapt, save_method
 
 HEAD = ClassifierParams(position="last_token", bias=False)
 """The head of transformers' GPT2ForSequenceClassification."""

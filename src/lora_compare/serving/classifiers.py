@@ -12,8 +12,8 @@ from lora_compare import lora
 from lora_compare.errors import RequestError
 from lora_compare.models.base import load_base
 from lora_compare.models.classifier import TextClassifier
+from lora_compare.models.methods import load_method, read_method
 from lora_compare.models.network import GPT
-from lora_compare.training.methods import load_method, read_method
 
 
 @dataclass(frozen=True)

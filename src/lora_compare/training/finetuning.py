@@ -8,12 +8,12 @@ from lora_compare.compute.precision import lower_frozen
 from lora_compare.models.base import Base
 from lora_compare.models.batches import Examples
 from lora_compare.models.classifier import TextClassifier, start
+from lora_compare.models.methods import Trained, choose_trainable
 from lora_compare.models.network import Classifier
 from lora_compare.params import ClassifierParams, MethodParams, TrainingParams
 from lora_compare.project.progress import Progress
 from lora_compare.training.history import NOBODY, Reporting
 from lora_compare.training.loop import TrainingResult, train
-from lora_compare.training.methods import Trained, choose_trainable
 from lora_compare.training.resume import Checkpoints, circumstances, digest
 
 

@@ -17,11 +17,11 @@ from lora_compare.models.classifier import (
     loss_and_accuracy,
     predict_logits,
 )
+from lora_compare.models.methods import CONFIG_FILE, TENSORS_FILE, Trained, identity, restore
 from lora_compare.params import MethodParams, TrainingParams
 from lora_compare.project.files import read_json, sha256
 from lora_compare.training.history import Evaluation, sample
 from lora_compare.training.loop import TrainingResult
-from lora_compare.training.methods import CONFIG_FILE, TENSORS_FILE, Trained, identity, restore
 
 BEFORE = "adapter_model.safetensors"
 """What earlier versions kept of an import: PEFT's own file."""

@@ -347,7 +347,7 @@ def test_sizes_are_those_of_the_models(name: str) -> None:
     config = sizes.shape(params.model)
     method = MethodParams(**METHODS[name], learning_rate=0.001, weight_decay=0.0)
     from lora_compare import lora
-    from lora_compare.training.methods import Trained, choose_trainable
+    from lora_compare.models.methods import Trained, choose_trainable
 
     model = Classifier(GPT(config), sizes.CLASSES, "last_token", True)
     assert sizes.parameters(config) == sum(p.numel() for p in model.gpt.parameters())

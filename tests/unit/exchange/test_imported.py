@@ -19,13 +19,13 @@ from lora_compare.errors import CheckpointError, UserError
 from lora_compare.exchange.export import export
 from lora_compare.exchange.imported import base_problem, import_adapter
 from lora_compare.models.base import load_base, save_base
+from lora_compare.models.methods import Trained, load_method
 from lora_compare.models.tokens import tokenize
 from lora_compare.params import TrainingParams, load_params
 from lora_compare.project.files import sha256
 from lora_compare.project.paths import Paths
 from lora_compare.training.imported import adopt
 from lora_compare.training.meters import cost_figures
-from lora_compare.training.methods import Trained, load_method
 from lora_settings import lora_settings
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -13,8 +13,8 @@ from lora_compare import lora
 from lora_compare.errors import CheckpointError, MissingArtifactError, RequestError
 from lora_compare.models.base import load_base
 from lora_compare.models.classifier import TextClassifier
+from lora_compare.models.methods import Trained, load_method
 from lora_compare.serving.classifiers import Classifiers, load_classifiers
-from lora_compare.training.methods import Trained, load_method
 from lora_settings import lora_settings
 from served_project import write_base, write_method
 

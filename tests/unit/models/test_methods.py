@@ -18,6 +18,13 @@ from lora_compare.errors import CheckpointError, MissingArtifactError, ParamsErr
 from lora_compare.models.base import Base, load_base, make_base, save_base
 from lora_compare.models.batches import Examples
 from lora_compare.models.classifier import TextClassifier, start
+from lora_compare.models.methods import (
+    Trained,
+    choose_trainable,
+    load_method,
+    merge_error,
+    save_method,
+)
 from lora_compare.models.tokens import tokenize
 from lora_compare.params import (
     ClassifierParams,
@@ -30,13 +37,6 @@ from lora_compare.params import (
 from lora_compare.project.progress import Progress
 from lora_compare.training.finetuning import finetune
 from lora_compare.training.history import Reporting
-from lora_compare.training.methods import (
-    Trained,
-    choose_trainable,
-    load_method,
-    merge_error,
-    save_method,
-)
 from lora_settings import lora_settings
 
 CPU = torch.device("cpu")
