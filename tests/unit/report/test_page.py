@@ -15,13 +15,14 @@ from rich.console import Console
 from comparison_inputs import make_texts, write_inputs
 from lora_compare.comparison import formats
 from lora_compare.comparison.evidence import load_evidence
-from lora_compare.comparison.verdict import compare, headline
+from lora_compare.comparison.sentences import caution, headline
+from lora_compare.comparison.verdict import compare
 from lora_compare.errors import MissingArtifactError
 from lora_compare.project.checksums import seal
 from lora_compare.project.files import write_json, write_text
 from lora_compare.project.paths import Paths
 from lora_compare.report.page import write_report
-from lora_compare.report.terminal import caution, print_summary
+from lora_compare.report.terminal import print_summary
 
 VOID = {"meta", "link", "br", "img", "input", "hr"}
 
@@ -133,7 +134,7 @@ def test_the_page_says_what_the_comparison_says(four):
     assert "lora.lora_alpha" in text
     assert "gradient_accumulation_steps" in text
     assert "SHA-256 of the source" in text
-    assert "scikit-learn" in text
+    assert "numpy" in text
 
 
 def test_hostile_messages_stay_text(tmp_path: Path):
