@@ -284,7 +284,7 @@ def test_the_experiment_says_what_came_out_and_shows_the_columns_that_matter(
 ) -> None:
     experiment = logged.client().get_experiment_by_name(EXPERIMENT)
     assert experiment.tags[NOTE].startswith("**No evidence of a difference between full and lora.")
-    assert "| lora | 96.00 %" in experiment.tags[NOTE]
+    assert "| lora | 96.0 %" in experiment.tags[NOTE]
     view = json.loads(experiment.tags[SHARED_VIEW])
     columns = json.loads(view["state"])["selectedColumns"]
     assert columns[:2] == ["metrics.`test/accuracy`", "metrics.`params/trainable`"]

@@ -62,7 +62,7 @@ def print_summary(paths: Paths, console: Console, with_next_steps: bool = True) 
             console.print(pairs)
     if with_next_steps:
         console.print()
-        console.print(_next_steps())
+        console.print(_next_steps(console.width))
 
 
 def _fitting_table(
@@ -155,7 +155,10 @@ def _pairs_table(pairs: Sequence[Mapping[str, Any]], width: int) -> Table:
     return table
 
 
-def _next_steps() -> Table:
+def _next_steps(width: int) -> RenderableType:
+    if width < WIDE:
+        steps = (Text.assemble((command, "bold"), f"\n{why}") for command, why in NEXT_STEPS)
+        return Padding(Text("\n").join(steps), (0, 0, 0, 1))
     table = Table(box=None, show_header=False, pad_edge=True, padding=(0, 1))
     table.add_column(style="bold", no_wrap=True)
     table.add_column()
