@@ -10,7 +10,7 @@ from lora_compare.project.progress import Progress
 def main(paths: Paths, params: Params, progress: Progress) -> None:
     """Read what the methods did, test every pair, write the comparison and its report."""
     from lora_compare.comparison.evidence import remove_leftovers
-    from lora_compare.comparison.verdict import headline
+    from lora_compare.comparison.sentences import headline
     from lora_compare.report.page import write_comparison
 
     for folder in remove_leftovers(paths, params):

@@ -145,7 +145,7 @@ def _write_method(
     write_json(
         paths.evaluation(name),
         _figures(labels, chances, trained, 1_074_690, 4 * trained + 900, classes)
-        | {"versions": {"python": "3.11.9", "scikit-learn": "1.8.0"}},
+        | {"versions": {"python": "3.11.9", "numpy": "2.3.0"}},
     )
     cost = {
         "train_seconds": 14.2 + trained / 6e4,

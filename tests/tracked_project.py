@@ -145,7 +145,10 @@ def write_comparison(paths: Paths) -> None:
             "test_accuracy_low": ACCURACY[name] - 0.02,
             "test_accuracy_high": ACCURACY[name] + 0.01,
             "trainable_parameters": TRAINABLE[name],
+            "parameters_of_full": TRAINABLE[name] / TRAINABLE["full"],
             "train_seconds": 3.0,
+            "peak_memory_bytes": 10**8,
+            "artifact_bytes": 1200,
         }
         for name in ("full", "lora")
     ]
@@ -153,6 +156,7 @@ def write_comparison(paths: Paths) -> None:
         "verdict": "no evidence of a difference between full and lora",
         "headline": ["No evidence of a difference between full and lora."],
         "methods": records,
+        "baselines": [],
         "pairs": [{"a": "full", "b": "lora", "holm_p": 0.5}],
         "reference": {"full": "full", "lora": "lora", "parameter_ratio": 0.1},
     }

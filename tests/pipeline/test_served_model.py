@@ -18,10 +18,10 @@ import pytest
 from click.testing import CliRunner
 
 from lora_compare.cli import main
+from lora_compare.comparison.champion import choose_champion
 from lora_compare.params import load_params
 from lora_compare.project.files import read_json
 from lora_compare.project.paths import Paths
-from lora_compare.serving.champion import choose_champion
 from lora_compare.serving.publication import sync
 from mlflow_servers import kill
 from small_project import (

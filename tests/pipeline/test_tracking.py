@@ -78,7 +78,7 @@ def test_every_method_and_every_other_stage_has_one_run_with_all_it_measured(
 def test_the_parent_run_shows_the_verdict_and_links_every_run(logged: TrackedProject) -> None:
     note = logged.run("pipeline").data.tags["mlflow.note.content"]
     assert "No evidence of a difference between full and lora." in note
-    assert "| lora | 96.00 % (94.0 to 97.0) | 100 | 3 s |" in note
+    assert "| lora | 96.0 % (94.0\N{EN DASH}97.0) | 100 | 10 % | 3.0 s | 100 MB | 1.2 kB |" in note
     linked = [run for run in logged.runs() if not run.info.run_name.startswith("pipeline")]
     assert all(f"[{run.info.run_name}](#" in note for run in linked)
     assert all(f"/runs/{run.info.run_id})" in note for run in linked)
@@ -284,7 +284,7 @@ def test_the_experiment_says_what_came_out_and_shows_the_columns_that_matter(
 ) -> None:
     experiment = logged.client().get_experiment_by_name(EXPERIMENT)
     assert experiment.tags[NOTE].startswith("**No evidence of a difference between full and lora.")
-    assert "| lora | 96.00 %" in experiment.tags[NOTE]
+    assert "| lora | 96.0 %" in experiment.tags[NOTE]
     view = json.loads(experiment.tags[SHARED_VIEW])
     columns = json.loads(view["state"])["selectedColumns"]
     assert columns[:2] == ["metrics.`test/accuracy`", "metrics.`params/trainable`"]

@@ -59,7 +59,7 @@ def report(output: Output) -> None:
     \b
     dvc pull && lora-compare report
     """  # noqa: D301 (click reads the \b as a character)
-    from lora_compare.comparison.verdict import headline
+    from lora_compare.comparison.sentences import headline
     from lora_compare.errors import MissingArtifactError
     from lora_compare.project.lock import only_writer
     from lora_compare.report.page import write_comparison

@@ -173,7 +173,7 @@ def _check_same_messages(paths: Paths, evidence: Evidence) -> None:
             raise DataError(
                 f"{first.name} and {other.name} did not classify the same test messages.",
                 where=str(paths.predictions(other.name)),
-                expected=f"the {len(first.predictions)} messages of {first.name}.csv, in order",
+                expected=f"the {len(first.predictions)} messages of {first.name}, in order",
                 actual=f"{len(other.predictions)} messages",
                 next="dvc repro",
             )

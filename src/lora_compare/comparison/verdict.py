@@ -1,4 +1,4 @@
-"""Every method beside every other: records, paired tests, ratios, and a verdict in words."""
+"""Every method beside every other: records, paired tests, ratios and a verdict."""
 
 from collections.abc import Collection, Mapping
 from itertools import combinations
@@ -10,7 +10,13 @@ import numpy.typing as npt
 
 from lora_compare.comparison import formats
 from lora_compare.comparison.evidence import Evidence, Outcome
-from lora_compare.comparison.formats import p_value, percent, points
+from lora_compare.comparison.sentences import (
+    A_BETTER,
+    B_BETTER,
+    NO_EVIDENCE,
+    found,
+    pair_sentence,
+)
 from lora_compare.errors import DataError
 from lora_compare.evaluation.statistics import CONFIDENCE, difference_interval, holm, mcnemar_p
 from lora_compare.params import Params
@@ -22,8 +28,6 @@ TESTED_BASELINE = "tfidf"
 
 LEVEL = 0.05
 """Largest Holm-adjusted p-value that counts as evidence of a difference."""
-
-A_BETTER, B_BETTER, NO_EVIDENCE = "A better", "B better", "no evidence of a difference"
 
 READ_KEYS = ("headline", "methods", "baselines", "pairs", "reference")
 """What is shown of metrics/comparison.json; earlier versions of this project wrote less."""
@@ -73,13 +77,14 @@ def compare(evidence: Evidence, groups: npt.NDArray[np.integer[Any]], seed: int)
     for pair, adjusted in zip(pairs, holm([pair["mcnemar_p"] for pair in pairs]), strict=True):
         pair["holm_p"] = adjusted
         pair["verdict"] = verdict(pair["accuracy_difference_ci95"], adjusted)
-        pair["sentence"] = _sentence(pair)
+        pair["sentence"] = pair_sentence(pair)
     methods = [flat_record(outcome) for outcome in evidence.methods]
     full = _find(methods, "full", "all")
     for record in methods:
         record["parameters_of_full"] = _ratio(record, full, "trainable_parameters")
     reference = _reference(methods, pairs)
-    words, sentence = _found(methods, pairs, reference)
+    main = _between(pairs, reference["full"], reference["lora"]) if reference else pairs[0]
+    words, sentence = found(evidence.names, main)
     return {
         "verdict": words,
         # DVC's tables show every scalar, and would be as wide as the sentence; lists they skip.
@@ -121,11 +126,6 @@ def _damaged(path: Path, actual: str) -> DataError:
         actual=actual,
         next="dvc repro --force compare",
     )
-
-
-def headline(comparison: Mapping[str, Any]) -> str:
-    """Return the sentence that says what the content of metrics/comparison.json found."""
-    return str(comparison["headline"][0])
 
 
 def flat_record(outcome: Outcome) -> dict[str, Any]:
@@ -211,30 +211,6 @@ def _pair(
     }
 
 
-def _sentence(pair: Mapping[str, Any]) -> str:
-    a, b, n = pair["a"], pair["b"], pair["n"]
-    if not pair["only_a_right"] and not pair["only_b_right"]:
-        return f"{a} and {b} are right on exactly the same of the {n} test messages."
-    scores = {a: percent(pair["accuracy_a"]), b: percent(pair["accuracy_b"])}
-    low, high = pair["accuracy_difference_ci95"]
-    p = p_value(pair["holm_p"])
-    numbers = (
-        f"{a} {scores[a]}, {b} {scores[b]} of {n} test messages; difference "
-        f"{points(pair['accuracy_difference'])} points (95 % interval {points(low)} to "
-        f"{points(high)}), Holm-adjusted exact McNemar p {p if p.startswith('<') else f'= {p}'}."
-    )
-    if pair["verdict"] == NO_EVIDENCE:
-        return f"No evidence of a difference between {a} and {b}: {numbers}"
-    winner, loser = _ranked(pair)
-    return f"{winner} is better than {loser}: {numbers}"
-
-
-def _ranked(pair: Mapping[str, Any]) -> tuple[str, str]:
-    """Return the better method of a pair with a verdict, then the other."""
-    a, b = str(pair["a"]), str(pair["b"])
-    return (a, b) if pair["verdict"] == A_BETTER else (b, a)
-
-
 def _reference(methods: list[dict[str, Any]], pairs: list[dict[str, Any]]) -> dict[str, Any] | None:
     full, lora = _find(methods, "full", "all"), _find(methods, "lora", "lora")
     if full is None or lora is None:
@@ -266,21 +242,6 @@ def _ratio(part: Mapping[str, Any], whole: Mapping[str, Any] | None, key: str) -
     if whole is None or part[key] is None or not whole[key]:
         return None
     return float(part[key] / whole[key])
-
-
-def _found(
-    methods: list[dict[str, Any]], pairs: list[dict[str, Any]], reference: dict[str, Any] | None
-) -> tuple[str, str]:
-    """Return what the comparison found in a few words, then as a sentence."""
-    if len(methods) == 1:
-        words = f"{methods[0]['method']} is the only method"
-        return words, f"{words}: add another under methods in params.yaml to compare."
-    pair = _between(pairs, reference["full"], reference["lora"]) if reference else pairs[0]
-    if pair["verdict"] == NO_EVIDENCE:
-        words = f"{NO_EVIDENCE} between {pair['a']} and {pair['b']}"
-    else:
-        words = " better than ".join(_ranked(pair))
-    return words, str(pair["sentence"])
 
 
 def shown_settings(differing: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, str]]:

@@ -3,28 +3,31 @@
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from lora_compare.comparison import formats, leaks
-from lora_compare.comparison.disagreements import find_cases
-from lora_compare.comparison.evidence import Evidence
-from lora_compare.comparison.verdict import differing_settings, headline, shown_settings
-from lora_compare.data.twins import Twin
+from lora_compare.comparison import formats
+from lora_compare.comparison.prices import accuracy, cells
+from lora_compare.comparison.sentences import caution, headline, price_sentence
 from lora_compare.errors import DataError
-from lora_compare.params import Params
 from lora_compare.project.files import write_text
-from lora_compare.report import origins
-from lora_compare.report.terminal import caution, price_sentence
 
-PRICE_HEADER = (
-    "method",
-    "test accuracy (95 % interval)",
-    "trainable parameters",
-    "of full",
-    "training time",
-    "peak memory",
-    "artifact size",
-)
+# The results alone are shown without what the whole report takes to compute.
+if TYPE_CHECKING:
+    from lora_compare.report.contents import Contents
+
+PAIR_HEADER = ("A", "B", "A - B in points (95 % interval)", "McNemar p", "Holm p", "verdict")
+LEAK_HEADER = ("method", "all", "without a twin in train", "with a twin in train")
+MOST_CASES = 20
+"""Messages on which methods disagree that the markdown shows; the page shows more."""
+
+LONGEST_MESSAGE = 200
+"""Characters of a message that the markdown shows."""
+
+CHART_TITLES = {
+    "parameters": "Test accuracy by trained parameters",
+    "loss": "Loss by epoch",
+    "accuracy": "Accuracy by epoch",
+}
 
 
 def render_results(comparison: Mapping[str, Any]) -> str:
@@ -38,7 +41,7 @@ def render_results(comparison: Mapping[str, Any]) -> str:
     parts = [
         f"**{plain(headline(comparison))}**",
         *(plain(text) for text in (warning, price) if text),
-        table(PRICE_HEADER, [_price_row(record) for record in records]),
+        table(list(_result(records[0])), [list(_result(record).values()) for record in records]),
     ]
     return "\n\n".join(parts)
 
@@ -65,16 +68,95 @@ def write_results(path: Path, comparison: Mapping[str, Any]) -> None:
     write_text(path, f"{found[1]}{render_results(comparison)}\n{found[2]}")
 
 
-def _price_row(record: Mapping[str, Any]) -> list[str]:
-    interval = (record["test_accuracy_low"], record["test_accuracy_high"])
+def _result(record: Mapping[str, Any]) -> dict[str, str]:
+    known = {"method": record["method"], "test accuracy (95 % interval)": accuracy(record)}
+    return known | cells(record)
+
+
+def render_markdown(contents: "Contents") -> str:
+    """Return the verdict, tables, disagreements, leaks, differing settings and versions."""
+    names = contents.evidence.names
+    settings = [[key, *values.values()] for key, values in contents.differing.items()]
+    parts = [
+        "# Comparison of fine-tuning methods",
+        render_results(contents.comparison),
+        "## Every pair",
+        table(PAIR_HEADER, [_pair_row(pair) for pair in contents.comparison["pairs"]]),
+        "## Charts",
+        *(f"![{title}](plots/{file}.svg)" for file, title in CHART_TITLES.items()),
+        *_disagreements(contents),
+        "## Test messages that also stand in the training split",
+        *_leaks(contents),
+        "## Settings in which the methods differ",
+        table(("setting", *names), settings),
+        "## Versions",
+        *_versions(contents),
+        "More messages, all mistakes and all settings are in comparison.html.",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _disagreements(contents: "Contents") -> list[str]:
+    """Return the section on the messages that methods dispute; nothing of one method."""
+    names, cases = contents.evidence.names, contents.cases
+    if len(names) == 1:
+        return []
+    disputed = [case for case in cases.shown if case.disputed][:MOST_CASES]
+    told = (
+        f"{cases.disputed:,} of {len(contents.evidence.texts):,} test messages got different "
+        f"answers; {cases.shared:,} more were wrong in the same way by all. Wrong answers are in "
+        "bold."
+    )
+    rows = [
+        [
+            formats.shorten(case.text, LONGEST_MESSAGE),
+            case.label,
+            *(f"{a.predicted} {formats.percent(a.confidence, 0)}" for a in case.answers),
+        ]
+        for case in disputed
+    ]
+    bold = [[not given.right for given in case.answers] for case in disputed]
+    shown = table(("message", "is", *names), rows, bold)
+    return ["## Where the methods disagree", told, *([shown] if rows else [])]
+
+
+def _leaks(contents: "Contents") -> list[str]:
+    counts = contents.evidence.split["test_rows_with_twin_in_train"]
+    rows = [
+        [str(record["method"]), *(_accuracy(record[part]) for part in ("all", "clean", "leaked"))]
+        for record in contents.leaks
+    ]
     return [
-        record["method"],
-        f"{formats.percent(record['test_accuracy'])} ({formats.percent_interval(interval)})",
-        formats.count(record["trainable_parameters"]),
-        formats.share(record.get("parameters_of_full")),
-        formats.duration(record["train_seconds"] or None),
-        formats.size(record["peak_memory_bytes"]),
-        formats.size(record["artifact_bytes"] or None),
+        table(tuple(counts), [[formats.count(value) for value in counts.values()]]),
+        *([table(LEAK_HEADER, rows)] if contents.twins else []),
+    ]
+
+
+def _accuracy(found: tuple[float, tuple[float, float], int] | None) -> str:
+    if found is None:
+        return formats.UNKNOWN
+    share, interval, n = found
+    return f"{formats.percent(share)} ({formats.percent_interval(interval)}) of {n:,}"
+
+
+def _versions(contents: "Contents") -> list[str]:
+    names = contents.evidence.names
+    return [
+        table((kind, *names), [[name, *row.values()] for name, row in rows.items()])
+        for kind, rows in contents.environments.items()
+        if rows
+    ]
+
+
+def _pair_row(pair: Mapping[str, Any]) -> list[str]:
+    low, high = (formats.points(end) for end in pair["accuracy_difference_ci95"])
+    return [
+        pair["a"],
+        pair["b"],
+        f"{formats.points(pair['accuracy_difference'])} ({low} to {high})",
+        formats.p_value(pair["mcnemar_p"]),
+        formats.p_value(pair["holm_p"]),
+        pair["verdict"],
     ]
 
 
@@ -102,118 +184,3 @@ def plain(text: str) -> str:
     return re.sub(
         r"[\\`*\[\]<>|&@]|:(?=//)|(?<=www)\.", lambda match: f"&#{ord(match[0])};", upright
     )
-
-
-PAIR_HEADER = ("A", "B", "A - B in points (95 % interval)", "McNemar p", "Holm p", "verdict")
-LEAK_HEADER = ("method", "all", "without a twin in train", "with a twin in train")
-MOST_CASES = 20
-"""Messages on which methods disagree that the markdown shows; the page shows more."""
-
-LONGEST_MESSAGE = 200
-"""Characters of a message that the markdown shows."""
-
-CHART_TITLES = {
-    "parameters": "Test accuracy by trained parameters",
-    "loss": "Loss by epoch",
-    "accuracy": "Accuracy by epoch",
-}
-
-
-def render_markdown(
-    params: Params, evidence: Evidence, comparison: Mapping[str, Any], twins: Sequence[Twin]
-) -> str:
-    """Return the verdict, tables, disagreements, leaks, differing settings and versions.
-
-    Args:
-        params: The experiment, for the settings.
-        evidence: What the methods and baselines did.
-        comparison: The content of metrics/comparison.json.
-        twins: Of the test messages in the training split, from `leaks.find_leaks`.
-    """
-    names = evidence.names
-    differing = shown_settings(differing_settings(params, names))
-    parts = [
-        "# Comparison of fine-tuning methods",
-        render_results(comparison),
-        "## Every pair",
-        table(
-            PAIR_HEADER,
-            [_pair_row(pair) for pair in comparison["pairs"]],
-        ),
-        "## Charts",
-        *(f"![{title}](plots/{file}.svg)" for file, title in CHART_TITLES.items()),
-        *_disagreements(evidence, twins),
-        "## Test messages that also stand in the training split",
-        *_leaks(evidence, twins),
-        "## Settings in which the methods differ",
-        table(("setting", *names), [[key, *values.values()] for key, values in differing.items()]),
-        "## Versions",
-        *_versions(evidence),
-        "More messages, all mistakes and all settings are in comparison.html.",
-    ]
-    return "\n\n".join(parts) + "\n"
-
-
-def _disagreements(evidence: Evidence, twins: Sequence[Twin]) -> list[str]:
-    """Return the section on the messages that methods dispute; nothing of one method."""
-    if len(evidence.methods) == 1:
-        return []
-    cases = find_cases(evidence, leaks.leaked(evidence, twins).tolist())
-    disputed = [case for case in cases.shown if case.disputed][:MOST_CASES]
-    told = (
-        f"{cases.disputed:,} of {len(evidence.texts):,} test messages got different answers; "
-        f"{cases.shared:,} more were wrong in the same way by all. Wrong answers are in bold."
-    )
-    rows = [
-        [
-            formats.shorten(case.text, LONGEST_MESSAGE),
-            case.label,
-            *(
-                f"{given.predicted} {formats.percent(given.confidence, 0)}"
-                for given in case.answers
-            ),
-        ]
-        for case in disputed
-    ]
-    bold = [[not given.right for given in case.answers] for case in disputed]
-    shown = table(("message", "is", *evidence.names), rows, bold)
-    return ["## Where the methods disagree", told, *([shown] if rows else [])]
-
-
-def _leaks(evidence: Evidence, twins: Sequence[Twin]) -> list[str]:
-    counts = evidence.split["test_rows_with_twin_in_train"]
-    rows = [
-        [str(record["method"]), *(_accuracy(record[part]) for part in ("all", "clean", "leaked"))]
-        for record in leaks.accuracies(evidence, twins)
-    ]
-    return [
-        table(tuple(counts), [[formats.count(value) for value in counts.values()]]),
-        *([table(LEAK_HEADER, rows)] if twins else []),
-    ]
-
-
-def _accuracy(found: tuple[float, tuple[float, float], int] | None) -> str:
-    if found is None:
-        return formats.UNKNOWN
-    accuracy, interval, n = found
-    return f"{formats.percent(accuracy)} ({formats.percent_interval(interval)}) of {n:,}"
-
-
-def _versions(evidence: Evidence) -> list[str]:
-    return [
-        table((kind, *evidence.names), [[name, *row.values()] for name, row in rows.items()])
-        for kind, rows in origins.environments(evidence).items()
-        if rows
-    ]
-
-
-def _pair_row(pair: Mapping[str, Any]) -> list[str]:
-    low, high = (formats.points(end) for end in pair["accuracy_difference_ci95"])
-    return [
-        pair["a"],
-        pair["b"],
-        f"{formats.points(pair['accuracy_difference'])} ({low} to {high})",
-        formats.p_value(pair["mcnemar_p"]),
-        formats.p_value(pair["holm_p"]),
-        pair["verdict"],
-    ]

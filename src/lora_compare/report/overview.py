@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lora_compare.comparison import formats
+from lora_compare.comparison.prices import PRICES, Price
 from lora_compare.comparison.verdict import TESTED_BASELINE
 from lora_compare.params import Params
 
@@ -16,14 +17,6 @@ STEPS = (0.01, 0.02, 0.05, 0.1, 0.2)
 
 MOST_TICKS = 6
 """Ticks whose numbers fit beside one another on a phone."""
-
-PRICES: Sequence[tuple[str, str, Any]] = (
-    ("trainable_parameters", "Trainable parameters", formats.count),
-    ("train_seconds", "Training time", formats.duration),
-    ("peak_memory_bytes", "Peak memory", formats.size),
-    ("artifact_bytes", "Artifact size", formats.size),
-)
-"""Key of a record, heading, and how the number is written."""
 
 TRAINED = {
     "all": "every weight",
@@ -113,26 +106,23 @@ def prices(comparison: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
     for record in [*methods, *comparison["baselines"]]:
         compared = record in methods
         table[record["method"]] = [
-            _price(key, title, write, record, full, methods if compared else ())
-            for key, title, write in PRICES
+            _price(price, record, full, methods if compared else ()) for price in PRICES
         ]
     return table
 
 
 def _price(
-    key: str,
-    title: str,
-    write: Any,
+    price: Price,
     record: Mapping[str, Any],
     full: Mapping[str, Any] | None,
     methods: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
-    # What was not paid is not known: a time of 0 s is that of an imported adapter.
-    value = record[key] or (record[key] if key == "trainable_parameters" else None)
+    value = price.of(record)
     share, part = "", None
     if methods and value is not None:
-        dearest = max(other[key] or 0 for other in methods)
+        dearest = max(other[price.key] or 0 for other in methods)
         part = round(100 * value / dearest, 2) if dearest and len(methods) > 1 else None
-        if full is not None and full is not record and full[key]:
-            share = formats.share(value / full[key])
-    return {"title": title, "value": write(value), "share": share, "part": part}
+        if full is not None and full is not record and full[price.key]:
+            share = formats.share(value / full[price.key])
+    written = price.write(value)
+    return {"title": price.title.capitalize(), "value": written, "share": share, "part": part}

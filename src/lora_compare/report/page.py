@@ -5,7 +5,7 @@ to run or fetch anything.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -15,7 +15,6 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from lora_compare.comparison import formats, leaks
-from lora_compare.comparison.disagreements import find_cases
 from lora_compare.comparison.evidence import (
     Evidence,
     Outcome,
@@ -24,14 +23,9 @@ from lora_compare.comparison.evidence import (
     figures,
     load_evidence,
 )
-from lora_compare.comparison.verdict import (
-    TESTED_BASELINE,
-    compare,
-    differing_settings,
-    headline,
-    shown_settings,
-)
-from lora_compare.data.twins import Twin, near_duplicate_groups
+from lora_compare.comparison.sentences import caution, headline, price_sentence, ranked
+from lora_compare.comparison.verdict import TESTED_BASELINE, compare
+from lora_compare.data.twins import near_duplicate_groups
 from lora_compare.errors import without_credentials
 from lora_compare.evaluation.metrics import calibration_bins
 from lora_compare.params import Params
@@ -39,9 +33,9 @@ from lora_compare.project.checksums import seal
 from lora_compare.project.files import write_csv, write_json, write_text
 from lora_compare.project.paths import Paths
 from lora_compare.project.progress import SILENT, Progress
-from lora_compare.report import charts, origins, overview
+from lora_compare.report import charts, overview, versions
+from lora_compare.report.contents import Contents, gather
 from lora_compare.report.markdown import render_markdown
-from lora_compare.report.terminal import caution, price_sentence
 
 LONGEST_MESSAGE = 600
 """Characters of a message that the page shows."""
@@ -111,9 +105,9 @@ def write_report(
     for old in paths.plots.glob("*.svg"):
         if old.stem not in drawings:
             old.unlink()
-    twins = leaks.find_leaks(evidence)
-    write_text(paths.report("html"), render_html(params, evidence, comparison, drawings, twins))
-    write_text(paths.report("md"), render_markdown(params, evidence, comparison, twins))
+    contents = gather(params, evidence, comparison)
+    write_text(paths.report("html"), render_html(contents, drawings))
+    write_text(paths.report("md"), render_markdown(contents))
 
 
 def draw(evidence: Evidence, comparison: Mapping[str, Any]) -> dict[str, str]:
@@ -136,19 +130,15 @@ def draw(evidence: Evidence, comparison: Mapping[str, Any]) -> dict[str, str]:
     return drawings
 
 
-def render_html(
-    params: Params,
-    evidence: Evidence,
-    comparison: Mapping[str, Any],
-    drawings: Mapping[str, str],
-    twins: Sequence[Twin],
-) -> str:
+def render_html(contents: Contents, drawings: Mapping[str, str]) -> str:
     """Return the page: one file without a script, a link outside, or a font to fetch.
 
-    Arguments as in `write_report`; `drawings` come from `draw`, `twins` from `find_leaks`.
+    Args:
+        contents: What it shows.
+        drawings: The charts, from `draw`.
     """
+    params, evidence, comparison = contents.params, contents.evidence, contents.comparison
     found, _, numbers = headline(comparison).partition(": ")
-    environments = origins.environments(evidence)
     return (
         _environment()
         .get_template("comparison.html.j2")
@@ -169,17 +159,18 @@ def render_html(
             drawings=drawings,
             learned=[_learned(method) for method in evidence.methods],
             matrices={m.name: _matrix_in_words(m) for m in evidence.methods},
-            cases=find_cases(evidence, leaks.leaked(evidence, twins).tolist()),
+            cases=contents.cases,
             split=evidence.split,
-            leaks=leaks.accuracies(evidence, twins),
+            ranked=ranked,
+            leaks=contents.leaks,
             likeness=leaks.LIKENESS,
-            twins=leaks.pairs(evidence, twins)[:MOST_PAIRS],
-            n_twins=len(twins),
-            differing=shown_settings(differing_settings(params, evidence.names)),
+            twins=leaks.pairs(evidence, contents.twins)[:MOST_PAIRS],
+            n_twins=len(contents.twins),
+            differing=contents.differing,
             settings=_all_settings(params),
-            environments=environments,
-            same_machine=all(map(origins.alike, environments.values())),
-            source=origins.source(evidence),
+            environments=contents.environments,
+            same_machine=all(map(versions.alike, contents.environments.values())),
+            source=versions.source(evidence),
         )
     )
 

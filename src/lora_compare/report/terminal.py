@@ -9,7 +9,9 @@ from rich.table import Table
 from rich.text import Text
 
 from lora_compare.comparison import formats
-from lora_compare.comparison.verdict import NO_EVIDENCE, headline, read_comparison
+from lora_compare.comparison.prices import OF_FULL, accuracy, cells
+from lora_compare.comparison.sentences import caution, headline, price_sentence
+from lora_compare.comparison.verdict import read_comparison
 from lora_compare.project.paths import Paths
 
 NEXT_STEPS = (
@@ -23,11 +25,8 @@ NEXT_STEPS = (
 )
 
 
-PRICE = ("trainable parameters", "of full", "training time", "peak memory", "artifact size")
-"""Headings of what a method costs."""
-
-SPARED = ("of full", "artifact size", "peak memory", "training time")
-"""Those of them that a narrow terminal does without, the first one first."""
+SPARED = (OF_FULL, "artifact size", "peak memory", "training time")
+"""Headings of prices that a narrow terminal does without, the first one first."""
 
 WIDE = 80
 """Columns in which every figure has its place beside a name of some length."""
@@ -63,7 +62,7 @@ def print_summary(paths: Paths, console: Console, with_next_steps: bool = True) 
             console.print(pairs)
     if with_next_steps:
         console.print()
-        console.print(_next_steps())
+        console.print(_next_steps(console.width))
 
 
 def _fitting_table(
@@ -99,70 +98,29 @@ def summary_table(
         breaks: Whether the interval stands under its accuracy.
     """
     table = Table(box=None, pad_edge=True, padding=(0, 1), header_style="bold")
-    accuracy = "test\naccuracy\n(95 %\ninterval)" if breaks else "test accuracy\n(95 % interval)"
-    shown = [heading for heading in PRICE if heading not in without]
-    headings = ["method", accuracy, *(heading.replace(" ", "\n") for heading in shown)]
+    tested = "test\naccuracy\n(95 %\ninterval)" if breaks else "test accuracy\n(95 % interval)"
+    records = [*comparison["methods"], *comparison["baselines"]]
+    shown = [heading for heading in cells(records[0]) if heading not in without]
+    headings = ["method", tested, *(heading.replace(" ", "\n") for heading in shown)]
     deepest = max(heading.count("\n") for heading in headings)
     for heading in headings:
         above = "\n" * (deepest - heading.count("\n"))
         table.add_column(above + heading, justify="right", no_wrap=True)
     table.columns[0].justify, table.columns[0].overflow = "left", "fold"
     best = max(record["test_accuracy"] for record in comparison["methods"])
-    for record in comparison["methods"]:
+    for record in records:
         style = "bold" if record["test_accuracy"] == best else ""
+        style = style if record in comparison["methods"] else "dim"
         table.add_row(*_cells(record, shown, breaks), style=style)
-    for record in comparison["baselines"]:
-        table.add_row(*_cells(record, shown, breaks), style="dim")
     return table
 
 
-def price_sentence(reference: Mapping[str, Any] | None) -> str:
-    """Return in words what LoRA costs beside full fine-tuning; nothing without both."""
-    if reference is None:
-        return ""
-    ratios = {
-        "trainable parameters": reference["parameter_ratio"],
-        "training time": reference["time_ratio"],
-        "peak memory": reference["memory_ratio"],
-        "artifact size": reference["artifact_ratio"],
-    }
-    shares = [f"{formats.share(ratio)} of the {name}" for name, ratio in ratios.items() if ratio]
-    return f"{reference['lora']} needs, of {reference['full']}: {', '.join(shares)}."
-
-
-def caution(comparison: Mapping[str, Any]) -> str:
-    """Return what the headline's verdict does not say, or nothing where it claims more."""
-    sentence = headline(comparison)
-    pair = next((p for p in comparison["pairs"] if p["sentence"] == sentence), None)
-    if pair is None or pair["verdict"] != NO_EVIDENCE:
-        return ""
-    low, high = pair["accuracy_difference_ci95"]
-    if low == high == 0:
-        return (
-            "The same answers on these messages are no proof of the same accuracy on all messages."
-        )
-    return (
-        f"That is no proof of equality: with {pair['n']} test messages, {pair['a']} may still be "
-        f"up to {formats.points(max(-low, 0.0)).lstrip('+')} points worse or "
-        f"{formats.points(max(high, 0.0)).lstrip('+')} points better than {pair['b']}."
-    )
-
-
 def _cells(record: Mapping[str, Any], shown: Sequence[str], breaks: bool) -> list[Text]:
-    interval = (record["test_accuracy_low"], record["test_accuracy_high"])
-    accuracy = formats.percent(record["test_accuracy"])
-    price = {
-        "trainable parameters": formats.count(record["trainable_parameters"]),
-        "of full": formats.share(record.get("parameters_of_full")),
-        "training time": formats.duration(record["train_seconds"] or None),
-        "peak memory": formats.size(record["peak_memory_bytes"]),
-        "artifact size": formats.size(record["artifact_bytes"] or None),
-    }
-    between = "\n" if breaks else " "
-    cells = [record["method"], f"{accuracy}{between}({formats.percent_interval(interval)})"]
-    known = ["" if price[p] == formats.UNKNOWN else price[p] for p in shown]
+    prices = cells(record)
+    known = ["" if prices[heading] == formats.UNKNOWN else prices[heading] for heading in shown]
     # A name or number is text, never markup of the terminal.
-    return [Text(cell) for cell in cells + known]
+    tested = accuracy(record, "\n" if breaks else " ")
+    return [Text(cell) for cell in (record["method"], tested, *known)]
 
 
 def _stays_whole(longest: int, width: int) -> bool:
@@ -197,7 +155,10 @@ def _pairs_table(pairs: Sequence[Mapping[str, Any]], width: int) -> Table:
     return table
 
 
-def _next_steps() -> Table:
+def _next_steps(width: int) -> RenderableType:
+    if width < WIDE:
+        steps = (Text.assemble((command, "bold"), f"\n{why}") for command, why in NEXT_STEPS)
+        return Padding(Text("\n").join(steps), (0, 0, 0, 1))
     table = Table(box=None, show_header=False, pad_edge=True, padding=(0, 1))
     table.add_column(style="bold", no_wrap=True)
     table.add_column()

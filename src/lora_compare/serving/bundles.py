@@ -6,11 +6,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from lora_compare.comparison.champion import Champion, choose_champion
 from lora_compare.comparison.formats import count, percent, percent_interval
 from lora_compare.project.checksums import SUMS, digest
 from lora_compare.project.files import is_file, read_json, sha256, sha256_of
 from lora_compare.project.paths import Paths
-from lora_compare.serving.champion import Champion, choose_champion
 from lora_compare.tracking.runs import RunRecord
 
 NAME = "lora-compare-{}"

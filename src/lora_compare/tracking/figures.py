@@ -164,25 +164,6 @@ def headline(comparison: Mapping[str, Any]) -> Iterator[Point]:
     yield from numbers(comparison.get("reference"), "lora_to_full")
 
 
-def describe(comparison: Mapping[str, Any]) -> str:
-    """Return verdict and table as Markdown."""
-    lines = [f"**{' '.join(comparison.get('headline', ()))}**", ""]
-    lines += [
-        "| method | test accuracy | trainable parameters | training |",
-        "|---|---:|---:|---:|",
-    ]
-    for record in [*comparison.get("methods", ()), *comparison.get("baselines", ())]:
-        seconds = record.get("train_seconds")
-        interval = (
-            f"{100 * record['test_accuracy_low']:.1f} to {100 * record['test_accuracy_high']:.1f}"
-        )
-        lines.append(
-            f"| {record['method']} | {100 * record['test_accuracy']:.2f} % ({interval}) "
-            f"| {record['trainable_parameters']:,} | {f'{seconds:.0f} s' if seconds else ''} |"
-        )
-    return "\n".join(lines)
-
-
 def describe_method(metrics: Mapping[str, Any], cost: Mapping[str, Any]) -> str:
     """Return what a method reached and what it took, in a sentence of Markdown.
 

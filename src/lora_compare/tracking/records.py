@@ -11,11 +11,11 @@ from lora_compare.params import Params
 from lora_compare.project.files import read_json, sha256, sha256_of
 from lora_compare.project.lineage import Lineage, Pipeline
 from lora_compare.project.paths import SPLITS, Paths
+from lora_compare.report.markdown import render_results
 from lora_compare.tracking.figures import (
     HARDWARE,
     costs,
     curves,
-    describe,
     describe_method,
     evaluation,
     headline,
@@ -160,7 +160,7 @@ def pipeline_record(pipeline: Pipeline, runs: tuple[tuple[str, str], ...] = ()) 
         params=section_params(params, (*EVERY_SECTION, "methods")),
         points=tuple(headline(comparison)),
         artifacts=(artifact(page, page.name),) if runs and page.is_file() else (),
-        description=describe(comparison) if runs else "",
+        description=render_results(comparison) if runs else "",
         runs=runs,
     )
 

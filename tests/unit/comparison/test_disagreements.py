@@ -1,7 +1,5 @@
 """The messages that methods get wrong, and what the test split shares with train."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -9,9 +7,6 @@ from comparison_inputs import make_wrong, write_inputs
 from lora_compare.comparison import disagreements, leaks
 from lora_compare.comparison.disagreements import find_cases
 from lora_compare.comparison.evidence import Evidence, load_evidence
-from lora_compare.project.checksums import seal
-from lora_compare.project.files import read_json, write_json
-from lora_compare.report import origins
 
 N = 296
 """Test messages."""
@@ -80,27 +75,3 @@ def test_accuracy_without_leaks_leaves_out_exactly_the_leaks(evidence: Evidence)
     assert full["leaked"][0] == pytest.approx(correct[:8].mean())
     assert [full[part][2] for part in ("all", "clean", "leaked")] == [N, N - 8, 8]
     assert leaks.accuracies(evidence, [])[0]["leaked"] is None
-
-
-def test_versions_are_those_of_the_files(tmp_path: Path):
-    paths, params = write_inputs(tmp_path, n=40)
-    cost = read_json(paths.cost_copy("lora"))
-    cost["environment"]["versions"]["torch"] = "2.14.0"
-    write_json(paths.cost_copy("lora"), cost)
-    seal(paths.training("lora"))
-    found = origins.environments(load_evidence(paths, params))
-    assert found["training"]["torch"] == {"full": "2.13.0", "lora": "2.14.0"}
-    assert found["training"]["system"] == {"full": "Linux x86_64", "lora": "Linux x86_64"}
-    assert found["evaluation"]["scikit-learn"] == {"full": "1.8.0", "lora": "1.8.0"}
-    assert not origins.alike(found["training"])
-    assert origins.alike(found["evaluation"])
-
-
-def test_a_file_of_an_earlier_version_has_no_versions_to_show(tmp_path: Path):
-    paths, params = write_inputs(tmp_path, ("lora",), n=40)
-    cost = read_json(paths.cost_copy("lora"))
-    del cost["environment"]
-    write_json(paths.cost_copy("lora"), cost)
-    seal(paths.training("lora"))
-    found = origins.environments(load_evidence(paths, params))["training"]
-    assert list(found) == ["device", "arithmetic", "CPU threads"]

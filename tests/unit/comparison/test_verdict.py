@@ -10,15 +10,8 @@ from statsmodels.stats.multitest import multipletests
 
 from comparison_inputs import make_params, write_inputs
 from lora_compare.comparison.evidence import answers, figures, load_evidence
-from lora_compare.comparison.verdict import (
-    A_BETTER,
-    B_BETTER,
-    NO_EVIDENCE,
-    compare,
-    differing_settings,
-    headline,
-    verdict,
-)
+from lora_compare.comparison.sentences import A_BETTER, B_BETTER, NO_EVIDENCE, headline
+from lora_compare.comparison.verdict import compare, differing_settings, verdict
 from lora_compare.errors import DataError, MissingArtifactError
 from lora_compare.project.checksums import seal
 from lora_compare.project.files import canonical_json, read_json, write_json

@@ -6,7 +6,8 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from lora_compare.comparison.formats import count, percent, percent_interval
+from lora_compare.comparison.formats import count
+from lora_compare.comparison.prices import accuracy
 from lora_compare.report.charts.drawing import (
     GUIDE,
     INK,
@@ -53,8 +54,7 @@ def accuracy_by_parameters(
 def _interval(chart: Drawing, axes: Axes, record: Mapping[str, Any], index: int | None) -> Mark:
     name, paint = printable(record["method"]), INK if index is None else colour(index)
     x, y = float(record["trainable_parameters"]), 100 * record["test_accuracy"]
-    ends = record["test_accuracy_low"], record["test_accuracy_high"]
-    low, high = (100 * end for end in ends)
+    low, high = 100 * record["test_accuracy_low"], 100 * record["test_accuracy_high"]
     bars = axes.errorbar(
         [x],
         [y],
@@ -65,9 +65,9 @@ def _interval(chart: Drawing, axes: Axes, record: Mapping[str, Any], index: int 
         capsize=3,
     )
     chart.mark(bars.get_children(), index)
-    accuracy = f"{percent(record['test_accuracy'])} ({percent_interval(ends)})"
     parameters = count(record["trainable_parameters"])
-    chart.tip(Tip(axes, x, y, f"{name}: {accuracy}, {parameters} trained parameters", index))
+    text = f"{name}: {accuracy(record)}, {parameters} trained parameters"
+    chart.tip(Tip(axes, x, y, text, index))
     return Mark(name, paint, x, y, low, high)
 
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from lora_compare.comparison.verdict import A_BETTER, B_BETTER, NO_EVIDENCE
-from lora_compare.serving.champion import BETTER, choose_champion
+from lora_compare.comparison.champion import choose_champion
+from lora_compare.comparison.sentences import A_BETTER, B_BETTER, NO_EVIDENCE
 
 PARAMETERS = {"full": 1000, "lora": 100, "head": 10, "same": 100}
 
@@ -96,10 +96,6 @@ def test_the_reason_says_how_much_better_another_method_may_be(
     assert champion is not None
     assert champion.why.endswith(doubt)
     assert bool(doubt) == ("no proof" in champion.why)
-
-
-def test_verdicts_are_those_of_the_comparison() -> None:
-    assert set(BETTER) == {A_BETTER, B_BETTER}
 
 
 def test_nothing_compared_has_no_champion() -> None:

@@ -4,10 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lora_compare.comparison.formats import points
-
-BETTER = {"A better": ("a", "b"), "B better": ("b", "a")}
-"""Winner and loser of a pair by its verdict; any other verdict has none."""
+from lora_compare.comparison import sentences
 
 
 @dataclass(frozen=True)
@@ -52,8 +49,8 @@ def _beaten(comparison: Mapping[str, Any]) -> dict[str, set[str]]:
     """Return who beats each beaten method, the baseline included."""
     beaten: dict[str, set[str]] = {}
     for pair in comparison.get("pairs", ()):
-        if sides := BETTER.get(pair.get("verdict", "")):
-            winner, loser = (str(pair[side]) for side in sides)
+        if order := sentences.ranked(pair):
+            winner, loser = order
             beaten.setdefault(loser, set()).add(winner)
     return beaten
 
@@ -69,13 +66,10 @@ def _reason(
         return f"{chosen} is the only method."
     if len(unbeaten) == 1:
         losers = [name for name in records if chosen in beaten.get(name, ())]
-        return f"{chosen} is better than {_listing(losers)}; no method is better than {chosen}."
+        return sentences.best(chosen, losers)
     others = [name for name in unbeaten if name != chosen]
     count = records[chosen]["trainable_parameters"]
-    return (
-        f"There is no evidence that {chosen} differs from {_listing(others, 'or')}, and it trains "
-        f"the fewest parameters: {count:,}.{_doubt(comparison, chosen, others)}"
-    )
+    return sentences.cheapest(chosen, others, count) + _doubt(comparison, chosen, others)
 
 
 def _doubt(comparison: Mapping[str, Any], chosen: str, others: list[str]) -> str:
@@ -90,10 +84,4 @@ def _doubt(comparison: Mapping[str, Any], chosen: str, others: list[str]) -> str
     most = max(ahead, key=lambda name: ahead[name], default="")
     if not most or ahead[most] <= 0:
         return ""
-    lead = points(ahead[most]).lstrip("+")
-    return f" That is no proof of equality: {most} may be up to {lead} points better."
-
-
-def _listing(names: list[str], word: str = "and") -> str:
-    *most, last = names
-    return f"{', '.join(most)} {word} {last}" if most else last
+    return sentences.doubt(most, ahead[most])

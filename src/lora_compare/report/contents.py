@@ -1,0 +1,59 @@
+"""What page and Markdown show beyond the comparison itself, computed once for both."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lora_compare.comparison import leaks
+from lora_compare.comparison.disagreements import Cases, find_cases
+from lora_compare.comparison.evidence import Evidence
+from lora_compare.comparison.verdict import differing_settings, shown_settings
+from lora_compare.data.twins import Twin
+from lora_compare.params import Params
+from lora_compare.report import versions
+
+
+@dataclass(frozen=True)
+class Contents:
+    """The contents of a report.
+
+    Attributes:
+        params: The experiment, for the settings.
+        evidence: What the methods and baselines did.
+        comparison: The content of metrics/comparison.json.
+        twins: Of the test messages in the training split, from `leaks.find_leaks`.
+        leaks: Accuracies with and without these messages, from `leaks.accuracies`.
+        cases: The messages that methods got wrong.
+        differing: Every setting in which two methods differ, as YAML shows it, by method.
+        environments: Where every method was trained and evaluated, from `versions.environments`.
+    """
+
+    params: Params
+    evidence: Evidence
+    comparison: Mapping[str, Any]
+    twins: Sequence[Twin]
+    leaks: Sequence[Mapping[str, Any]]
+    cases: Cases
+    differing: Mapping[str, Mapping[str, str]]
+    environments: Mapping[str, Mapping[str, versions.Row]]
+
+
+def gather(params: Params, evidence: Evidence, comparison: Mapping[str, Any]) -> Contents:
+    """Return the contents of the report on a comparison.
+
+    Args:
+        params: The experiment.
+        evidence: What the methods and baselines did.
+        comparison: The content of metrics/comparison.json.
+    """
+    twins = leaks.find_leaks(evidence)
+    return Contents(
+        params,
+        evidence,
+        comparison,
+        twins,
+        leaks.accuracies(evidence, twins),
+        find_cases(evidence, leaks.leaked(evidence, twins).tolist()),
+        shown_settings(differing_settings(params, evidence.names)),
+        versions.environments(evidence),
+    )
