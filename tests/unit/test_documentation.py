@@ -1,8 +1,12 @@
 """What the documentation shows works as it stands there."""
 
 import re
+import subprocess
+import sys
+import tomllib
 from collections.abc import Iterator
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Annotated
 
 import pytest
@@ -118,6 +122,33 @@ def test_the_readme_has_every_wing_in_its_tree_and_is_short() -> None:
     assert len(README.splitlines()) <= 180
     prose = re.sub(r"<!-- results -->.*<!-- /results -->", "", README, flags=re.S)
     assert [line for line in prose.splitlines() if len(line) > 100] == []
+
+
+def test_every_package_is_there_for_a_reason_that_is_written_down() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = [project["dependencies"], *project["optional-dependencies"].values()]
+    packages = {re.split(r"[\[<>=]", package)[0] for group in wanted for package in group}
+    page = (ROOT / "docs" / "decisions" / "0001-dependencies.md").read_text()
+    named = {
+        name for row in re.findall(r"^\|(.*)\|", page, re.M) for name in re.split(r"[ |,]+", row)
+    }
+    assert sorted(packages - named) == []
+
+
+def test_every_hook_before_a_commit_is_a_program_of_the_environment() -> None:
+    hooks = re.findall(r"entry: .venv/bin/(\S+)", (ROOT / ".pre-commit-config.yaml").read_text())
+    assert {"ruff", "mypy", "lint-imports", "codespell", "check-yaml"} <= set(hooks)
+    assert [name for name in hooks if not (Path(sys.executable).parent / name).exists()] == []
+
+
+def test_words_are_spelled_and_settings_of_tools_are_yaml_and_toml() -> None:
+    listed = ["git", "-C", str(ROOT), "ls-files", "--cached", "--others", "--exclude-standard"]
+    names = subprocess.run(listed, check=True, capture_output=True, text=True).stdout.splitlines()
+    files = [name for name in names if (ROOT / name).is_file()]
+    for program, ending in (("codespell", ""), ("check-yaml", ".yaml"), ("check-toml", ".toml")):
+        command = [Path(sys.executable).parent / program, *(n for n in files if n.endswith(ending))]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_the_text_that_classify_is_shown_with_is_spam_beyond_doubt() -> None:
