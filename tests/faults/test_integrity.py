@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from dvc_runs import dvc, ran
 from lora_compare import cli
 from lora_compare.params import read_yaml
 from lora_compare.project.checksums import verified
@@ -21,20 +22,14 @@ from lora_compare.project.lineage import dvc_md5
 from lora_compare.project.lock import only_writer
 from lora_compare.project.paths import Paths
 from lora_compare.project.repair import QUARANTINE
-from pipeline.test_dvc import dvc, ran
-from pipeline.test_stages import project as stages_project  # noqa: F401 (a fixture)
-from pipeline.test_stages import run
 from reproducible import read_lock
-from small_project import ROOT, copy_project
+from small_project import ROOT, copy_project, run
 
 STAGES = ("download", "split", "base_model")
 """What DVC runs here: the shortest pipeline with files and a model's folder among its outputs."""
 
-SPLIT = ("data/splits/train.csv", "data/splits/train.csv", "split", ("base_model",))
-BASE = ("models/base", "models/base/model.safetensors", "base_model", ("finetune", "lora"))
-"""An output, the file in it to corrupt, the stage that makes it and one that reads it."""
-
-slow = pytest.mark.slow
+OUTPUT, FILE = "data/splits", "data/splits/train.csv"
+"""The output of the stage `split` that is corrupted, and the file in it; base_model reads it."""
 
 
 def flip(path: Path, chance: random.Random) -> None:
@@ -78,10 +73,19 @@ def assert_refused(result: Result, path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project in which DVC ran the first stages."""
+def stages_project(trained_project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project after all stages, without DVC."""
+    return shutil.copytree(trained_project, tmp_path_factory.mktemp("copy") / "project")
+
+
+@pytest.fixture(scope="module")
+def made(trained_project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project whose first stages DVC has taken over as they had run."""
     folder = copy_project(tmp_path_factory.mktemp("project"))
-    assert ran(dvc(folder, "repro", "base_model", LORA_COMPARE_TRACKING="off")) == [*STAGES]
+    for name in ("data", "models/base", "reports/base", "metrics"):
+        shutil.copytree(trained_project / name, folder / name)
+    dvc(folder, "commit", "--force", *STAGES)
+    assert repro(folder) == []
     return folder
 
 
@@ -97,40 +101,34 @@ def repro(folder: Path) -> list[str]:
     return ran(dvc(folder, "repro", "base_model", LORA_COMPARE_TRACKING="off"))
 
 
-@pytest.mark.parametrize("case", [SPLIT, pytest.param(BASE, marks=slow)], ids=["file", "folder"])
-def test_row_10_a_corrupted_output_is_refused_and_restored(
-    project: Path, case: tuple[str, str, str, tuple[str, ...]]
-) -> None:
-    output, file, stage, reader = case
+def test_row_10_a_corrupted_output_is_refused_and_restored(project: Path) -> None:
     before = contents(project)
-    flip(project / file, random.Random(10))
+    flip(project / FILE, random.Random(10))
     assert repro(project) == []
     assert contents(project) != before
-    assert_refused(run(*reader), project / file)
+    assert_refused(run("base_model"), project / FILE)
     said = repair()
-    assert f"moved {output} to {QUARANTINE}/" in said
+    assert f"moved {OUTPUT} to {QUARANTINE}/" in said
     assert "1 changed\nnext: dvc repro" in said
     assert repro(project) == []
     assert contents(project) == before
-    verified(project / file, stage)
+    verified(project / FILE, "split")
 
 
-@pytest.mark.parametrize("case", [BASE, pytest.param(SPLIT, marks=slow)], ids=["folder", "file"])
 def test_row_10_a_corrupted_object_that_dvc_restores_is_refused_and_made_again(
-    project: Path, case: tuple[str, str, str, tuple[str, ...]]
+    project: Path,
 ) -> None:
-    output, file, stage, reader = case
     before = contents(project)
-    broken = cached(project, project / file)
+    broken = cached(project, project / FILE)
     flip(broken, random.Random(11))
-    remove(project / output)
+    remove(project / OUTPUT)
     assert repro(project) == []
     assert contents(project) != before
-    assert_refused(run(*reader), project / file)
+    assert_refused(run("base_model"), project / FILE)
     said = repair()
-    assert f"moved {output} to {QUARANTINE}/" in said
+    assert f"moved {OUTPUT} to {QUARANTINE}/" in said
     assert f"moved {broken.relative_to(project)} to {QUARANTINE}/" in said
-    assert repro(project) == [stage]
+    assert repro(project) == ["split"]
     assert contents(project) == before
     # What was made again is in the cache again.
     for made_by in STAGES:
@@ -166,16 +164,22 @@ def test_row_10_whatever_is_corrupted_is_found_and_comes_back(
     record_property("trials", trials)
 
 
+UNREAD = {
+    "base_model": "data/splits/classes.json",
+    "baseline": "data/splits/unused.csv",
+    "compare": "reports/training/*/provenance.json",
+}
+"""What a stage does not read of the folders that it depends on."""
+
+
 def inputs(stage: str, folder: Path) -> list[Path]:
     """Return the files that a stage uses of other stages' sealed outputs, by dvc.yaml."""
     declared = read_yaml(ROOT / "dvc.yaml")["stages"][stage]
     names = [dep.replace("${key}", "lora") for dep in declared.get("do", declared)["deps"]]
     paths = [folder / name for name in names if name.startswith(("data/", "models/", "reports/"))]
-    files = [f for p in paths for f in (sorted(p.iterdir()) if p.is_dir() else [p])]
-    sums = (".sha256", "SHA256SUMS")
-    # How a model was made is there for people; where the messages come from is in the report.
-    used = [path for path in files if path.match("data/raw/*") or path.name != "provenance.json"]
-    return [path for path in used if not path.name.endswith(sums)]
+    files = [f for p in paths for f in (sorted(p.rglob("*")) if p.is_dir() else [p])]
+    used = [f for f in files if f.is_file() and not f.match(UNREAD.get(stage, "-"))]
+    return [file for file in used if file.name != "SHA256SUMS"]
 
 
 @contextmanager
@@ -201,7 +205,7 @@ def changed(path: Path, chance: random.Random) -> Iterator[None]:
     ids=lambda value: str(value),
 )
 def test_row_10_every_stage_refuses_every_changed_input(
-    stages_project: Path,  # noqa: F811
+    stages_project: Path,
     monkeypatch: pytest.MonkeyPatch,
     arguments: tuple[str, ...],
     count: int,
@@ -228,7 +232,7 @@ def test_row_10_every_stage_refuses_every_changed_input(
     ],
 )
 def test_row_10_commands_refuse_a_changed_model(
-    stages_project: Path,  # noqa: F811
+    stages_project: Path,
     monkeypatch: pytest.MonkeyPatch,
     arguments: list[str],
     file: str,
