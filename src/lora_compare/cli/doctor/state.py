@@ -144,7 +144,7 @@ def mailbox(project: Project) -> Finding:
 
 def server(project: Project) -> Finding:
     """Ask the tracking server whether it is well, and whether it may be written to."""
-    from lora_compare.tracking.health import examine, own_version
+    from lora_compare.cli.doctor.store import examine, own_version
     from lora_compare.tracking.server import Server
 
     configured = Server.configured(project.paths)
