@@ -13,15 +13,15 @@ HEAVY = {"torch", "torch._dynamo", "mlflow", "sklearn", "pandas", "scipy", "matp
 """What takes a noticeable time to import."""
 
 USES = {
-    ("download",): {"pandas"},
-    ("split",): {"pandas", "sklearn", "scipy"},
+    ("download",): set(),
+    ("split",): {"pandas", "scipy"},
     ("base_model",): {"torch", "pandas"},
     ("baseline",): {"torch", "pandas", "sklearn", "scipy"},
     ("finetune", "full"): {"torch"},
     ("finetune", "lora"): {"torch"},
     ("evaluate", "full"): {"torch", "pandas"},
     ("evaluate", "lora"): {"torch", "pandas"},
-    ("compare",): {"pandas", "sklearn", "scipy", "matplotlib"},
+    ("compare",): {"pandas", "scipy", "matplotlib"},
 }
 """What each stage's process loads of these, in the pipeline's order."""
 
