@@ -20,7 +20,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-dev repro summary report results ui experiments test test-slow test-browser \
-  parity benchmark benchmark-pipeline faults fuzz lint types check reproducible audit lock clean
+  parity benchmark benchmark-pipeline faults fuzz lint types params-page check reproducible audit lock clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' Makefile
@@ -105,6 +105,9 @@ types: setup-dev ## mypy, strict
 	mypy
 
 check: PYTEST_ARGS += --durations=10
+params-page: setup-dev ## write docs/params.md from the settings' own fields
+	python docs/params.py
+
 check: lint types test ## rules, types and tests
 
 reproducible: setup-dev ## run the pipeline in two fresh clones, compare every byte (4 minutes)
