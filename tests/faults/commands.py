@@ -1,6 +1,5 @@
 """The pipeline's commands in a small project, and what a refusal must leave as it was."""
 
-import importlib.util
 import os
 from pathlib import Path
 
@@ -9,6 +8,7 @@ from click.testing import CliRunner, Result
 
 from lora_compare import cli
 from small_project import ROOT, small_params
+from small_project import run as run_stage
 
 Files = dict[str, bytes]
 
@@ -22,12 +22,9 @@ def write_project(folder: Path, source: str, content: bytes, **edits: str) -> Pa
         content: Its bytes.
         edits: Other values of settings whose keys stand once in params.yaml.
     """
-    text = small_params().replace("text_column: message", "text_column: text")
-    text = text.replace("label_column: kind", "label_column: label")
-    text = text.replace("source: inputs/messages.csv ", f"source: inputs/{source} ")
-    for key, value in edits.items():
-        (line,) = (line for line in text.splitlines() if line.strip().startswith(f"{key}: "))
-        text = text.replace(line, f"{line.partition(':')[0]}: {value}")
+    text = small_params(
+        **{"source": f"inputs/{source}", "text_column": "text", "label_column": "label", **edits}
+    )
     (folder / "inputs").mkdir(exist_ok=True)
     (folder / "inputs" / source).write_bytes(content)
     (folder / "params.yaml").write_text(text, encoding="utf-8")
@@ -36,18 +33,13 @@ def write_project(folder: Path, source: str, content: bytes, **edits: str) -> Pa
 
 def run(folder: Path, command: str, *arguments: str) -> Result:
     """Return how a stage, or a command of lora-compare, ended in `folder`; nothing is tracked."""
-    file = ROOT / "stages" / f"{command}.py"
+    is_stage = (ROOT / "stages" / f"{command}.py").exists()
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("LORA_COMPARE_TRACKING", "off")
-        if not file.exists():
-            return CliRunner().invoke(cli.main, [command, *arguments])
-        spec = importlib.util.spec_from_file_location(f"stage_{command}", file)
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        return CliRunner().invoke(module.main, list(arguments))
+        if is_stage:
+            return run_stage(command, *arguments)
+        return CliRunner().invoke(cli.main, [command, *arguments])
 
 
 def succeed(folder: Path, command: str, *arguments: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from reproducible import derived, differences, different, repeatable
-from small_project import ROOT, copy_project, environment, small_params, write_messages
+from small_project import ROOT, copy_project, environment, write_settings
 
 CHAIN = """
 import runpy, sys
@@ -114,10 +114,7 @@ ALL_AT_ONCE = [
 
 def start(parent: Path, world: World) -> "subprocess.Popen[str]":
     """Start all stages in a new project below `parent`."""
-    project = parent / world.folder
-    project.mkdir()
-    (project / "params.yaml").write_text(small_params(), encoding="utf-8")
-    write_messages(project / "inputs" / "messages.csv")
+    project = write_settings(parent / world.folder)
     messages = project / "inputs" / "messages.csv"
     text = messages.read_text(encoding="utf-8").replace("WINNER", "KAZANDINIZ İı ✓")
     messages.write_text(text, encoding="utf-8")
@@ -182,28 +179,19 @@ def require_same(project: Path, world: World, reference: dict[str, bytes]) -> No
     assert modes(project) == expected
 
 
-def test_row_27_bytes_do_not_depend_on_anything_around_a_run(
-    reference: dict[str, bytes], tmp_path: Path, record_property: Any
-) -> None:
-    parents = [tmp_path / str(number) for number in range(len(ALL_AT_ONCE))]
-    for parent in parents:
-        parent.mkdir()
-    for project, world in zip(run_all(parents, ALL_AT_ONCE), ALL_AT_ONCE, strict=True):
-        require_same(project, world, reference)
-    record_property("trials", len(ALL_AT_ONCE))
-
-
-@pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_row_27_each_by_itself(
-    reference: dict[str, bytes], tmp_path: Path, record_property: Any
+@pytest.mark.parametrize(
+    "worlds",
+    [ALL_AT_ONCE, pytest.param([*WORLDS.values()], marks=pytest.mark.slow)],
+    ids=["all at once", "each by itself"],
+)
+def test_row_27_bytes_do_not_depend_on_anything_around_a_run(
+    worlds: list[World], reference: dict[str, bytes], tmp_path: Path, record_property: Any
 ) -> None:
-    parents = [tmp_path / str(number) for number in range(len(WORLDS))]
-    for parent in parents:
-        parent.mkdir()
-    for project, world in zip(run_all(parents, [*WORLDS.values()]), WORLDS.values(), strict=True):
+    parents = [tmp_path / str(number) for number in range(len(worlds))]
+    for project, world in zip(run_all(parents, worlds), worlds, strict=True):
         require_same(project, world, reference)
-    record_property("trials", len(WORLDS))
+    record_property("trials", len(worlds))
 
 
 def repro(parent: Path, world: World) -> Path:

@@ -1,18 +1,16 @@
 """Mistakes in params.yaml: all of them named at once, before any stage starts."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from dvc.utils.serialize import dumps_yaml, loads_yaml
 
+from dvc_runs import repro
 from faults.commands import files_of, refusal, succeed
-from small_project import ROOT, copy_project, environment, small_params, write_messages
+from small_project import ROOT, copy_project, small_params, write_settings
 
 STAGES = {
     "download": (),
@@ -35,9 +33,7 @@ def edited(edit: Edit) -> str:
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    (tmp_path / "params.yaml").write_text(small_params())
-    write_messages(tmp_path / "inputs/messages.csv")
-    return tmp_path
+    return write_settings(tmp_path)
 
 
 def adapter(**settings: object) -> Edit:
@@ -182,7 +178,6 @@ def test_row_26_a_rank_beyond_the_number_of_classes_stops_the_first_stage_that_k
 ) -> None:
     text = edited(adapter(init_lora_weights="olora", r=2))
     (project / "params.yaml").write_text(text)
-    write_messages(project / "inputs/messages.csv")
     succeed(project, "check")
     succeed(project, "download")
     (project / "params.yaml").write_text(text.replace("r: 2", "r: 3"))
@@ -249,18 +244,11 @@ def test_row_26_dvc_repro_writes_nothing(tmp_path: Path) -> None:
     project = copy_project(tmp_path / "project")
     (project / "params.yaml").write_text(edited(adapter(r=129)))
     before = files_of(project)
-    environ = environment(LORA_COMPARE_TRACKING="off", PYTHONPATH=str(ROOT / "src"))
-    environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environ['PATH']}"
-    done = subprocess.run(
-        [sys.executable, "-m", "dvc", "repro"],
-        cwd=project,
-        env=environ,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode != 0
-    assert "methods.lora.lora.r: the rank is larger than the layer" in done.stderr
-    assert "Traceback" not in done.stderr
+    process = repro(project)
+    output, _ = process.communicate()
+    assert process.returncode != 0
+    assert "methods.lora.lora.r: the rank is larger than the layer" in output
+    assert "Traceback" not in output
     new = {name for name in files_of(project) if name not in before}
     assert not [name for name in new if not name.startswith((".dvc", ".git", "src"))]
 

@@ -150,7 +150,7 @@ def private(server: HTTPServer, tmp_path: Path) -> str:
 def download(project: Path, source: str, **variables: str) -> "subprocess.CompletedProcess[str]":
     """Run the stage `download` with that source in a new project."""
     project.mkdir()
-    text = small_params().replace("source: inputs/messages.csv ", f'source: "{source}" ')
+    text = small_params(source=f'"{source}"')
     (project / "params.yaml").write_text(text, encoding="utf-8")
     shutil.copyfile(ROOT / "dvc.yaml", project / "dvc.yaml")
     return subprocess.run(

@@ -69,7 +69,10 @@ def book() -> Params:
     return parse_params((ROOT / "recipes" / "appendix_e.yaml").read_text())
 
 
-@pytest.mark.parametrize(("method", "trainable"), [("full", 124_441_346), ("lora", 2_666_528)])
+@pytest.mark.parametrize(
+    ("method", "trainable"),
+    [pytest.param("full", 124_441_346, marks=pytest.mark.slow), ("lora", 2_666_528)],
+)
 def test_gpt2_small_takes_a_few_steps_of_the_books_experiment(
     assets: Path,
     monkeypatch: pytest.MonkeyPatch,
