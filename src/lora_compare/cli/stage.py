@@ -9,23 +9,25 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import click
 
 from lora_compare.errors import UserError
-from lora_compare.params import load_params
+from lora_compare.params import Params, load_params
 from lora_compare.project.files import require_writable, storage_faults
 from lora_compare.project.interruption import Interrupted, interruptible
 from lora_compare.project.lock import end_with_dvc, only_writer
 from lora_compare.project.paths import Paths
 from lora_compare.project.progress import Progress
 
+if TYPE_CHECKING:
+    from lora_compare.tracking.tracker import Tracker
+
 EXIT_USER_ERROR = 2
 
 COLLECT_AFTER = 20_000
-"""Objects made between two searches for garbage. Imports make many and leave no garbage:
-Python's own 700 to 2,000 cost a fifth of their time."""
+"""Objects made between two searches for garbage."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -84,6 +86,16 @@ def run_own_code(paths: Paths) -> None:
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606
 
 
+def collect_garbage_rarely() -> None:
+    """Let Python look for garbage in large steps, and not at its end.
+
+    Imports make many objects and leave no garbage: Python's own steps of 700 to 2,000 cost a fifth
+    of their time, and its last search through all that torch has made a quarter of a second.
+    """
+    gc.set_threshold(COLLECT_AFTER)
+    atexit.register(gc.freeze)
+
+
 def stage(
     name: str, per_method: bool = False, live: bool = False
 ) -> Callable[[Callable[..., None]], click.Command]:
@@ -102,29 +114,15 @@ def stage(
     def decorate(function: Callable[..., None]) -> click.Command:
         @report_user_errors
         def command(quiet: bool, **arguments: Any) -> None:
-            from lora_compare.cli import postman
-            from lora_compare.tracking.tracker import tracker
-
             paths = Paths.here()
             run_own_code(paths)
+            collect_garbage_rarely()
             params = load_params(paths.params)
             require_writable(paths.output_folders(name, **arguments))
             progress = Progress(quiet)
-            gc.set_threshold(COLLECT_AFTER)
-            # Python's last search through all that torch has made takes a quarter of a second.
-            atexit.register(gc.freeze)
-            own = "@".join([name, *arguments.values()])
-            hire = functools.partial(postman.hire, paths)
-            with (
-                ending_well(own),
-                only_writer(paths.writer(own), own),
-                tracker(paths, params, name, progress, hire, **arguments) as tracked,
-            ):
-                end_with_dvc(progress)
-                started = time.monotonic()
+            with working(paths, params, name, progress, **arguments) as tracked:
                 extra = {"show": tracked.log} if live else {}
                 report_user_errors(function)(paths, params, progress, **arguments, **extra)
-                tracked.finish(time.monotonic() - started)
 
         command.__doc__ = function.__globals__["__doc__"]
         if per_method:
@@ -133,3 +131,35 @@ def stage(
         return click.command(name)(command)
 
     return decorate
+
+
+@contextmanager
+def working(
+    paths: Paths, params: Params, name: str, progress: Progress, **arguments: str
+) -> "Iterator[Tracker]":
+    """Run a stage in the block: alone, no longer than its DVC, ended by signals, shown in MLflow.
+
+    Args:
+        paths: The project.
+        params: Its parameters.
+        name: The stage's name in dvc.yaml.
+        progress: Where it reports.
+        arguments: The method, for a stage that runs once per method.
+
+    Raises:
+        BusyError: Another process runs the same stage here.
+    """
+    from lora_compare.cli import postman
+    from lora_compare.tracking.tracker import tracker
+
+    own = "@".join([name, *arguments.values()])
+    hire = functools.partial(postman.hire, paths)
+    with (
+        ending_well(own),
+        only_writer(paths.writer(own), own),
+        tracker(paths, params, name, progress, hire, **arguments) as tracked,
+    ):
+        end_with_dvc(progress)
+        started = time.monotonic()
+        yield tracked
+        tracked.finish(time.monotonic() - started)
