@@ -186,7 +186,7 @@ TAKING_NOTHING: dict[str, Callable[[], AbstractContextManager[str]]] = {
 """Servers that never take a run, by their name."""
 
 TAKING_SOME: dict[str, Callable[[], AbstractContextManager[str]]] = {
-    "slow": of(slow(2.0)),
+    "slow": of(slow(0.1)),
     "dying at once": of(dying(1)),
     "dying": of(dying(6)),
 }
