@@ -1,6 +1,8 @@
 """Measure what fine-tuning has to beat: the untuned classifier and TF-IDF."""
 
+import importlib
 import pickle
+from threading import Thread
 
 from lora_compare.cli.stage import stage
 from lora_compare.params import Params
@@ -13,7 +15,6 @@ def main(paths: Paths, params: Params, progress: Progress) -> None:
     """Write metrics/baseline.json and both baselines' test predictions."""
     from lora_compare.compute.device import choose_machine
     from lora_compare.compute.seeding import make_deterministic
-    from lora_compare.evaluation.baselines import count_parameters, fit_tfidf
     from lora_compare.evaluation.results import measure, size_figures
     from lora_compare.models.base import load_base
     from lora_compare.models.classifier import start
@@ -23,6 +24,8 @@ def main(paths: Paths, params: Params, progress: Progress) -> None:
     from lora_compare.project.files import write_csv, write_json
 
     make_deterministic(params.training.seed, params.threads)
+    # scikit-learn takes a second to import: meanwhile the model computes.
+    Thread(target=importlib.import_module, args=("sklearn.linear_model",)).start()
     base = load_base(paths.base)
     machine = choose_machine(params.training, base.gpt.config.n_embd)
     classes = read_classes(require(paths.classes, "split"))
@@ -30,7 +33,7 @@ def main(paths: Paths, params: Params, progress: Progress) -> None:
     tokens = {name: read_examples(paths.tokens(name)) for name in SPLITS}
     for name in SPLITS:
         check_fit(paths.tokens(name), tokens[name], splits[name])
-    texts = {name: frame["Text"].tolist() for name, frame in splits.items()}
+    texts = {name: split["Text"] for name, split in splits.items()}
     labels = {name: examples.labels for name, examples in tokens.items()}
 
     with progress.work("evaluate the untuned classifier"):
@@ -39,6 +42,8 @@ def main(paths: Paths, params: Params, progress: Progress) -> None:
         total = sum(p.numel() for p in untuned.model.parameters())
         chances = {name: untuned.chances(tokens[name], progress, machine.dtype) for name in SPLITS}
         untuned_results = measure(chances, labels, texts["test"], classes)
+
+    from lora_compare.evaluation.baselines import count_parameters, fit_tfidf
 
     progress.say("fit TF-IDF and logistic regression")
     with progress.work("fit and evaluate TF-IDF"):

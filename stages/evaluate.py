@@ -41,7 +41,7 @@ def main(paths: Paths, params: Params, progress: Progress, method: str) -> None:
         }
     labels = {name: examples.labels for name, examples in tokens.items()}
     with progress.work("compute the figures"):
-        results = measure(chances, labels, test["Text"].tolist(), classifier.classes)
+        results = measure(chances, labels, test["Text"], classifier.classes)
 
     config = read_json(folder / "config.json")
     sizes = size_figures(

@@ -15,12 +15,12 @@ HEAVY = {"torch", "torch._dynamo", "mlflow", "sklearn", "pandas", "scipy", "matp
 USES = {
     ("download",): set(),
     ("split",): {"pandas", "scipy"},
-    ("base_model",): {"torch", "pandas"},
+    ("base_model",): {"torch"},
     ("baseline",): {"torch", "pandas", "sklearn", "scipy"},
     ("finetune", "full"): {"torch"},
     ("finetune", "lora"): {"torch"},
-    ("evaluate", "full"): {"torch", "pandas"},
-    ("evaluate", "lora"): {"torch", "pandas"},
+    ("evaluate", "full"): {"torch"},
+    ("evaluate", "lora"): {"torch"},
     ("compare",): {"pandas", "scipy", "matplotlib"},
 }
 """What each stage's process loads of these, in the pipeline's order."""

@@ -69,7 +69,7 @@ class Evidence:
     methods: tuple[Outcome, ...]
     baselines: tuple[Outcome, ...]
     split: Mapping[str, Any]
-    training: pd.DataFrame
+    training: Mapping[str, list[Any]]
     source: Mapping[str, Any]
 
     @property

@@ -20,7 +20,7 @@ LIKENESS = {
 
 def find_leaks(evidence: Evidence) -> list[Twin]:
     """Return each test message that has a twin in the training split, with its closest one."""
-    return closest_twins(evidence.texts, evidence.training["Text"].tolist())
+    return closest_twins(evidence.texts, evidence.training["Text"])
 
 
 def leaked(evidence: Evidence, leaks: Sequence[Twin]) -> npt.NDArray[np.bool_]:
@@ -55,7 +55,7 @@ def pairs(evidence: Evidence, leaks: Sequence[Twin]) -> list[dict[str, Any]]:
     order = list(LIKENESS)
     closest = sorted(leaks, key=lambda twin: (order.index(twin.kind), -twin.cosine, twin.row))
     labels = evidence.methods[0].predictions["label"].tolist()
-    known = evidence.training["Text"].tolist(), evidence.training["Label"].tolist()
+    known = evidence.training["Text"], evidence.training["Label"]
     return [
         {
             "text": evidence.texts[twin.row],

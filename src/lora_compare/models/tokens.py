@@ -1,7 +1,8 @@
 """The splits as token ids: made once, where the tokenizer is, and read by every later stage."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import tiktoken
@@ -14,9 +15,6 @@ from lora_compare.models.tokenizer import encode_all
 from lora_compare.project import files
 from lora_compare.project.checksums import read_verified
 
-if TYPE_CHECKING:  # fine-tuning reads no frame, and pandas takes a third of a second
-    import pandas as pd
-
 TYPES: dict[str, np.dtype[Any]] = {
     "ids": np.dtype(np.int32),
     "offsets": np.dtype(np.int64),
@@ -26,7 +24,7 @@ TYPES: dict[str, np.dtype[Any]] = {
 and the last one ends, shape (n + 1,); and the class indices, shape (n,)."""
 
 
-def tokenize(encoding: tiktoken.Encoding, split: "pd.DataFrame") -> Examples:
+def tokenize(encoding: tiktoken.Encoding, split: Mapping[str, Sequence[Any]]) -> Examples:
     """Return a split as tokens, whole: `Examples.cut` cuts them to what a training takes.
 
     Args:
@@ -73,7 +71,7 @@ def read_examples(path: Path) -> Examples:
     return Examples(np.split(ids.astype(np.int64), offsets[1:-1]), labels.copy())
 
 
-def check_fit(path: Path, examples: Examples, split: "pd.DataFrame") -> None:
+def check_fit(path: Path, examples: Examples, split: Mapping[str, Sequence[Any]]) -> None:
     """Refuse tokens that are not those of a split.
 
     Args:
@@ -84,7 +82,7 @@ def check_fit(path: Path, examples: Examples, split: "pd.DataFrame") -> None:
     Raises:
         DataError: Their numbers or their labels differ.
     """
-    labels = split["Label"].to_numpy()
+    labels = np.asarray(split["Label"])
     if len(examples) != len(labels):
         actual = f"{len(examples)} texts"
     elif (different := examples.labels != labels).any():

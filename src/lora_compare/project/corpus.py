@@ -1,12 +1,14 @@
 """The labelled text between the stages: the canonical corpus and the files of the splits.
 
-A corpus is a frame with the columns `label` and `text`, both strings. A split is a frame with
-the columns `Label`, the class as an index into the sorted class names, and `Text`.
+A corpus is a frame with the columns `label` and `text`, both strings. A split has the columns
+`Label`, the class as an index into the sorted class names, and `Text`: in memory as lists.
 """
 
+import csv
 import io
 import json
 import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -14,7 +16,7 @@ from lora_compare.errors import DataError
 from lora_compare.project import files
 from lora_compare.project.checksums import read_verified
 
-if TYPE_CHECKING:  # to fetch messages or read the classes needs no pandas, which takes 0.4 s
+if TYPE_CHECKING:  # to fetch messages or read a split needs no pandas, which takes 0.4 s
     import pandas as pd
 
 Messages = dict[str, list[str]]
@@ -93,7 +95,7 @@ def _unescape(text: str) -> str:
     return re.sub(r"\\.", lambda match: _ORIGINALS.get(match.group(), match.group()), text)
 
 
-def write_split(path: Path, split: "pd.DataFrame") -> None:
+def write_split(path: Path, split: Mapping[str, Iterable[Any]]) -> None:
     """Write a split as CSV with the header Label,Text, in the bytes of pandas' `to_csv`.
 
     Checked by tests/unit/project/test_corpus.py::test_split_files_are_those_of_pandas.
@@ -101,28 +103,25 @@ def write_split(path: Path, split: "pd.DataFrame") -> None:
     files.write_csv(path, {name: split[name] for name in ("Label", "Text")})
 
 
-def read_split(path: Path) -> "pd.DataFrame":
-    """Return the split that `path` holds; texts such as `NA` or `null` stay texts.
+def read_split(path: Path) -> dict[str, list[Any]]:
+    """Return the columns Label (integers) and Text (strings) of the split that `path` holds.
 
     Raises:
         MissingArtifactError: The stage split has not run.
         IntegrityError: The file has changed since.
         DataError: The file is not what the stage split writes.
     """
-    import pandas as pd
-
     try:
-        frame = pd.read_csv(
-            io.BytesIO(read_verified(path, "split")),
-            dtype={"Label": "int64", "Text": "str"},
-            keep_default_na=False,
-            encoding="utf-8",
-        )
-    except ValueError as error:  # pandas' parser and Unicode errors are ValueErrors
+        text = read_verified(path, "split").decode()
+        # A message may be longer than the module's limit on a field, which is the process's own.
+        csv.field_size_limit(max(csv.field_size_limit(), len(text)))
+        header, *rows = csv.reader(io.StringIO(text, newline=""), strict=True)
+        if header != ["Label", "Text"]:
+            raise ValueError(f"its columns are {', '.join(header)}")
+        labels, texts = zip(*rows, strict=True) if rows else ((), ())
+        return {"Label": [int(label) for label in labels], "Text": list(texts)}
+    except (ValueError, csv.Error) as error:  # of UTF-8, of the number of columns or of a label
         raise _damaged(path, str(error), "split") from None
-    if list(frame.columns) != ["Label", "Text"]:
-        raise _damaged(path, f"its columns are {', '.join(map(str, frame.columns))}", "split")
-    return frame
 
 
 def read_classes(path: Path) -> list[str]:
