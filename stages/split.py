@@ -17,7 +17,7 @@ def main(paths: Paths, params: Params, progress: Progress) -> None:
     with progress.work("split"):
         frames, metrics = split(read_messages(paths.messages), params.split)
         for name, frame in frames.items():
-            write_split(paths.split(name), frame.to_dict("list"))
+            write_split(paths.split(name), frame)
     write_json(paths.classes, list(metrics["classes"]))
     seal(paths.splits)
     write_json(paths.metrics("split"), metrics)

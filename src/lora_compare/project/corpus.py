@@ -95,7 +95,7 @@ def _unescape(text: str) -> str:
     return re.sub(r"\\.", lambda match: _ORIGINALS.get(match.group(), match.group()), text)
 
 
-def write_split(path: Path, split: Mapping[str, Iterable[Any]]) -> None:
+def write_split(path: Path, split: "Mapping[str, Iterable[Any]] | pd.DataFrame") -> None:
     """Write a split as CSV with the header Label,Text, in the bytes of pandas' `to_csv`.
 
     Checked by tests/unit/project/test_corpus.py::test_split_files_are_those_of_pandas.
