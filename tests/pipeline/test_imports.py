@@ -1,5 +1,6 @@
 """A stage loads only what it uses: nobody waits for a library that has nothing to do."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.imports import ROOT
-from small_project import environment, small_params, write_messages
+from small_project import environment
 
 HEAVY = {"torch", "torch._dynamo", "mlflow", "sklearn", "pandas", "scipy", "matplotlib"}
 """What takes a noticeable time to import."""
@@ -17,9 +18,7 @@ USES = {
     ("split",): {"pandas", "scipy"},
     ("base_model",): {"torch"},
     ("baseline",): {"torch", "pandas", "sklearn", "scipy"},
-    ("finetune", "full"): {"torch"},
     ("finetune", "lora"): {"torch"},
-    ("evaluate", "full"): {"torch"},
     ("evaluate", "lora"): {"torch"},
     ("compare",): {"pandas", "scipy", "matplotlib"},
 }
@@ -50,11 +49,11 @@ def loaded(folder: Path, *arguments: str) -> set[str]:
 
 
 @pytest.fixture(scope="module")
-def used(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, ...], set[str]]:
-    """What each stage loaded in a run of the whole small pipeline, with tracking."""
-    folder = tmp_path_factory.mktemp("project")
-    (folder / "params.yaml").write_text(small_params())
-    write_messages(folder / "inputs" / "messages.csv")
+def used(
+    trained_project: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[tuple[str, ...], set[str]]:
+    """What each stage loads when it runs once more in a small project, with tracking."""
+    folder = shutil.copytree(trained_project, tmp_path_factory.mktemp("copy") / "project")
     return {
         stage: loaded(folder, str(ROOT / "stages" / f"{stage[0]}.py"), *stage[1:]) for stage in USES
     }

@@ -37,6 +37,7 @@ def write_project(folder: Path, assets: Path, params: str) -> None:
     shutil.copy(assets / "sms" / "SMSSpamCollection", folder / "inputs" / "sms.tsv")
 
 
+@pytest.mark.slow
 def test_the_whole_pipeline_learns_the_real_task(tmp_path: Path, assets: Path) -> None:
     short = DEFAULT.replace("steps: 700", "steps: 40").replace("epochs: 5", "epochs: 1")
     metrics = run_pipeline(tmp_path, assets, short)
@@ -69,10 +70,8 @@ def book() -> Params:
     return parse_params((ROOT / "recipes" / "appendix_e.yaml").read_text())
 
 
-@pytest.mark.parametrize(
-    ("method", "trainable"),
-    [pytest.param("full", 124_441_346, marks=pytest.mark.slow), ("lora", 2_666_528)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("method", "trainable"), [("full", 124_441_346), ("lora", 2_666_528)])
 def test_gpt2_small_takes_a_few_steps_of_the_books_experiment(
     assets: Path,
     monkeypatch: pytest.MonkeyPatch,
