@@ -23,7 +23,7 @@ from lora_compare.tracking.postman import Postman
 from lora_compare.tracking.server import Server
 from lora_compare.tracking.store import quietly
 from lora_compare.tracking.tracker import Tracker, tracker
-from small_project import environment
+from small_project import ROOT, environment
 
 EXPERIMENT = "a comparison"
 RUNS = ["base_model", "baseline", "compare", "download", "full", "lora", "pipeline", "split"]
@@ -49,50 +49,6 @@ methods:
 tracking: {experiment: a comparison}
 """
 
-DVC = """
-stages:
-  download:
-    cmd: python stages/download.py
-    params: [data]
-    deps: [stages/download.py]
-    outs: [data/raw/messages.tsv, data/raw/provenance.json]
-  split:
-    cmd: python stages/split.py
-    params: [split]
-    deps: [data/raw/messages.tsv]
-    outs: [data/splits/train.csv, data/splits/validation.csv, data/splits/test.csv]
-    metrics: [{metrics/split.json: {cache: false}}]
-  base_model:
-    cmd: python stages/base_model.py
-    params: [model]
-    deps: [data/splits/train.csv]
-    outs: [models/base]
-  baseline:
-    cmd: python stages/baseline.py
-    deps: [data/splits/train.csv, data/splits/test.csv, models/base]
-    metrics: [{metrics/baseline.json: {cache: false}}]
-  finetune:
-    foreach: ${methods}
-    do:
-      cmd: python stages/finetune.py ${key}
-      params: [training, classifier, "methods.${key}"]
-      deps: [stages/finetune.py, data/splits/train.csv, data/splits/validation.csv, models/base]
-      outs: ["models/${key}", "reports/history/${key}.csv", "reports/costs/${key}_cost.json"]
-      metrics: [{"metrics/${key}_cost.json": {cache: false}}]
-  evaluate:
-    foreach: ${methods}
-    do:
-      cmd: python stages/evaluate.py ${key}
-      deps: [stages/evaluate.py, data/splits/train.csv, data/splits/test.csv, "models/${key}"]
-      outs: ["reports/predictions/${key}.csv"]
-      metrics: [{"metrics/${key}.json": {cache: false}}]
-  compare:
-    cmd: python stages/compare.py
-    deps: [reports/predictions, reports/costs, metrics/baseline.json]
-    outs: [reports/comparison.html, reports/plots]
-    metrics: [{metrics/comparison.json: {cache: false}}]
-"""
-
 ACCURACY = {"full": 0.97, "lora": 0.96, "untuned": 0.5, "tfidf": 0.95}
 TRAINABLE = {"full": 1000, "lora": 100}
 STEPS = range(0, 50, 10)
@@ -103,13 +59,14 @@ def write_project(root: Path, experiment: str = EXPERIMENT) -> tuple[Paths, Para
     """Write params.yaml, dvc.yaml and the outputs of every stage below `root`."""
     paths = Paths(root.resolve())
     _write(paths.params, PARAMS.replace(EXPERIMENT, experiment))
-    _write(root / "dvc.yaml", DVC)
+    shutil.copyfile(ROOT / "dvc.yaml", root / "dvc.yaml")
     for stage in ("download", "finetune", "evaluate"):
         _write(root / "stages" / f"{stage}.py", f"# {stage}\n")
     _write(paths.messages, "label\ttext\nham\thello\n")
     _write(paths.provenance, {"source": "bundled", "rows": 1, "classes": {"ham": 1}})
     for split in ("train", "validation", "test"):
         _write(paths.split(split), f"Label,Text\n0,{split}\n")
+        _write(paths.tokens(split), f"the tokens of {split}")
     _write(paths.metrics("split"), {"rows": 3, "duplicates_removed": 0})
     _write(paths.base / "config.json", {"name": "gpt2-nano", "parameters": 1000, "sha256": "0"})
     _write_weights(paths.base, 1000)

@@ -62,7 +62,7 @@ def test_every_method_and_every_other_stage_has_one_run_with_all_it_measured(
     assert (full.data.params["method.lora.r"], lora.data.params["method.lora.r"]) == ("null", "16")
     assert lora.data.params["split.seed"] == "123"
     assert lora.data.tags["dvc.stage"] == "finetune@lora evaluate@lora"
-    assert "data/splits/train.csv" in lora.data.tags["dvc.deps"]
+    assert "data/tokens/train.safetensors" in lora.data.tags["dvc.deps"]
     assert "models/lora" in lora.data.tags["dvc.outs"]
     assert all(
         run.data.tags["mlflow.parentRunId"] == parent.info.run_id

@@ -209,7 +209,7 @@ def current_records(pipeline: Pipeline, just_ran: str = "") -> tuple[list[RunRec
 
 
 def _holds_times(path: str) -> bool:
-    return path.startswith("reports/costs") or path.endswith("_cost.json")
+    return path.startswith("reports/training") or path.endswith("_cost.json")
 
 
 def method_params(params: Params, method: str) -> dict[str, str]:

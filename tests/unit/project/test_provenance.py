@@ -45,7 +45,9 @@ def test_it_names_stage_command_inputs_and_code_by_their_checksums(root: Path) -
         "data/splits/train.csv": sha256(root / "data/splits/train.csv"),
         "models/base": sha256(root / "models/base/SHA256SUMS"),
     }
-    assert content["code"] == {"stages/finetune.py": dvc_md5(root / "stages/finetune.py")}
+    assert content["code"]["stages/finetune.py"] == dvc_md5(root / "stages/finetune.py")
+    assert "src/lora_compare/training" in content["code"]
+    assert "src/lora_compare/report" not in content["code"]
     assert content["versions"]["torch"].startswith(torch.__version__.split("+")[0])
     assert content["device"] == "cpu"
     assert content["threads"] == 3

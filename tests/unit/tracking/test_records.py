@@ -41,7 +41,7 @@ def test_a_methods_key_does_not_change_with_what_the_method_writes(
 @pytest.mark.parametrize(
     "file",
     [
-        "data/splits/train.csv",
+        "data/tokens/train.safetensors",
         "data/splits/test.csv",
         "models/base/config.json",
         "stages/finetune.py",
