@@ -19,7 +19,7 @@ from click.testing import CliRunner, Result
 ROOT = Path(__file__).resolve().parents[1]
 
 SMALL = {
-    "source": "inputs/messages.csv",
+    "source": "inputs/text/messages.csv",
     "text_column": "message",
     "label_column": "kind",
     "vocabulary_size": 300,
@@ -68,7 +68,7 @@ def write_settings(folder: Path, **changes: object) -> Path:
     """Write params.yaml and the messages that it names to `folder`, and return that."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "params.yaml").write_text(small_params(**changes), encoding="utf-8")
-    write_messages(folder / "inputs" / "messages.csv")
+    write_messages(folder / "inputs" / "text" / "messages.csv")
     return folder
 
 

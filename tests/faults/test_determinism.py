@@ -115,7 +115,7 @@ ALL_AT_ONCE = [
 def start(parent: Path, world: World) -> "subprocess.Popen[str]":
     """Start all stages in a new project below `parent`."""
     project = write_settings(parent / world.folder)
-    messages = project / "inputs" / "messages.csv"
+    messages = project / "inputs" / "text" / "messages.csv"
     text = messages.read_text(encoding="utf-8").replace("WINNER", "KAZANDINIZ İı ✓")
     messages.write_text(text, encoding="utf-8")
     python_path = f"{ROOT / 'src'}{os.pathsep}{ROOT / 'tests'}"

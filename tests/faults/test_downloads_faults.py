@@ -56,7 +56,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], 
     def make(source: str) -> Path:
         folder = tmp_path / "project"
         folder.mkdir()
-        text = small_params().replace("source: inputs/messages.csv", f"source: {source}")
+        text = small_params().replace("source: inputs/text/messages.csv", f"source: {source}")
         (folder / "params.yaml").write_text(text)
         monkeypatch.chdir(folder)
         return folder

@@ -187,7 +187,7 @@ def test_row_26_a_rank_beyond_the_number_of_classes_stops_the_first_stage_that_k
     assert "methods.lora.lora.r: the rank is larger than the layer score" in message
     assert "at most 2 for init_lora_weights: olora, not 3" in message
     (project / "params.yaml").write_text(
-        text.replace("r: 2", "r: 3").replace("inputs/messages.csv", "bundled")
+        text.replace("r: 2", "r: 3").replace("inputs/text/messages.csv", "bundled")
     )
     assert "layer score" in refusal(project, "check")
 

@@ -16,7 +16,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     def make(folder: Path) -> None:
         copy_project(folder)
-        dvc(folder, "add", "inputs/messages.csv")
+        dvc(folder, "add", "inputs/text/messages.csv")
         dvc(folder, "repro")
         commit(folder, "results")
 

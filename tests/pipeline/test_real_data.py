@@ -26,15 +26,15 @@ DEFAULT = (ROOT / "recipes" / "default.yaml").read_text()
 
 def run_pipeline(folder: Path, assets: Path, params: str) -> dict[str, dict]:
     """Run every stage on the real file in `folder` and return the metrics by name."""
-    write_project(folder, assets, params.replace("source: bundled", "source: inputs/sms.tsv"))
+    write_project(folder, assets, params.replace("source: bundled", "source: inputs/text/sms.tsv"))
     run_stages(folder, *STAGES)
     return {path.stem: json.loads(path.read_text()) for path in (folder / "metrics").iterdir()}
 
 
 def write_project(folder: Path, assets: Path, params: str) -> None:
     (folder / "params.yaml").write_text(params)
-    (folder / "inputs").mkdir()
-    shutil.copy(assets / "sms" / "SMSSpamCollection", folder / "inputs" / "sms.tsv")
+    (folder / "inputs" / "text").mkdir(parents=True)
+    shutil.copy(assets / "sms" / "SMSSpamCollection", folder / "inputs" / "text" / "sms.tsv")
 
 
 @pytest.mark.slow
@@ -112,7 +112,7 @@ def test_gpt2_small_takes_a_few_steps_of_the_books_experiment(
 def test_the_books_split_has_its_batches(assets: Path, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(assets / "tiktoken_cache"))
     text = (ROOT / "recipes" / "appendix_e.yaml").read_text()
-    write_project(tmp_path, assets, text.replace("source: uci", "source: inputs/sms.tsv"))
+    write_project(tmp_path, assets, text.replace("source: uci", "source: inputs/text/sms.tsv"))
     run_stages(tmp_path, "download", "split")
     sizes = {
         n: len(pd.read_csv(tmp_path / f"data/splits/{n}.csv"))

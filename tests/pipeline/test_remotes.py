@@ -63,7 +63,7 @@ def check(colleague: Path, project: Path) -> None:
     assert files(colleague) == files(project)
     beside = {"SHA256SUMS", "provenance.json"}
     assert {f"models/lora/{name}" for name in beside} <= {*files(colleague)}
-    text = "inputs/messages.csv"
+    text = "inputs/text/messages.csv"
     assert (colleague / text).read_bytes() == (project / text).read_bytes()
     for page in (colleague / "reports").glob("comparison.*"):
         page.unlink()
