@@ -61,11 +61,11 @@ def check(colleague: Path, project: Path) -> None:
     """Check that a clone has everything, that nothing would run, and that MLflow shows it all."""
     assert not [name for name in (".checkpoints", ".tracking") if (colleague / name).exists()]
     assert files(colleague) == files(project)
-    beside = {"SHA256SUMS", "provenance.json"}
-    assert {f"models/lora/{name}" for name in beside} <= {*files(colleague)}
+    beside = {"models/lora/SHA256SUMS", "reports/training/lora/provenance.json"}
+    assert beside <= {*files(colleague)}
     text = "inputs/text/messages.csv"
     assert (colleague / text).read_bytes() == (project / text).read_bytes()
-    for page in (colleague / "reports").glob("comparison.*"):
+    for page in (colleague / "reports" / "comparison").glob("comparison.*"):
         page.unlink()
     lora_compare(colleague, "report")
     assert files(colleague) == files(project)
