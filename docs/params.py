@@ -5,7 +5,10 @@
 Values and defaults are those that the models check; what a setting means stands under its field.
 """
 
+import ast
+import inspect
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, get_args, get_origin
@@ -39,7 +42,7 @@ def sections(kind: Any) -> Iterator[type[Section]]:
 
 def _tables(section: type[Section], path: str) -> Iterator[str]:
     """Yield the lines on `section`, which stands at `path` in the file, and on those within."""
-    rows, inner = [], []
+    rows, inner, meanings = [], [], dict(meanings_of(section))
     for name, field in section.model_fields.items():
         if found := next(sections(field.annotation), None):
             many = ".M" if get_origin(field.annotation) is dict else ""
@@ -47,7 +50,7 @@ def _tables(section: type[Section], path: str) -> Iterator[str]:
             continue
         values = " or ".join(dict.fromkeys(_values(field.annotation)))
         default = "" if field.is_required() else _yaml(field.get_default(call_default_factory=True))
-        meaning = " ".join((field.description or "").split())
+        meaning = " ".join(meanings[name].split())
         rows.append(f"| `{name}` | {values} | {default} | {meaning} |")
     if rows:
         introduction = (section.__doc__ or "").replace("\n    ", "\n").strip()
@@ -55,6 +58,15 @@ def _tables(section: type[Section], path: str) -> Iterator[str]:
         yield from ("|---|---|---|---|", *rows, "")
     for found, below in inner:
         yield from _tables(found, below)
+
+
+def meanings_of(section: type[Section]) -> Iterator[tuple[str, str]]:
+    """Yield the fields of a section with the text that stands under each."""
+    (definition,) = ast.parse(inspect.getsource(section)).body
+    assert isinstance(definition, ast.ClassDef)
+    for field, text in pairwise(definition.body):
+        if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr):
+            yield ast.unparse(field.target), str(ast.literal_eval(text.value))
 
 
 def _values(kind: Any) -> Iterator[str]:

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from pydantic import TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
-from docs.params import sections, settings_page
+from docs.params import meanings_of, sections, settings_page
 from lora_compare.cli import main
 from lora_compare.data.sources import load_corpus
 from lora_compare.data.splits import split
@@ -50,14 +50,15 @@ def test_links_between_pages_lead_somewhere() -> None:
 README = (ROOT / "README.md").read_text()
 
 
-def settings(section: type[Section], path: str = "") -> Iterator[tuple[str, FieldInfo]]:
-    """Yield every setting below `section`, by its path; sections are none themselves."""
+def settings(section: type[Section], path: str = "") -> Iterator[tuple[str, tuple[FieldInfo, str]]]:
+    """Yield every setting below `section` with its text, by its path; sections are none."""
+    meanings = dict(meanings_of(section))
     for name, field in section.model_fields.items():
         inner = list(sections(field.annotation))
         for found in inner:
             yield from settings(found, f"{path}{name}.")
         if not inner:
-            yield path + name, field
+            yield path + name, (field, meanings[name])
 
 
 SETTINGS = dict(settings(Params))
@@ -92,16 +93,16 @@ def edges(text: str, step: float) -> Iterator[tuple[float, bool]]:
         yield 1e9, True
 
 
-NUMBERS = [path for path, field in SETTINGS.items() if re.search(r"\b(int|float)\b", str(field))]
+NUMBERS = [p for p, (field, _) in SETTINGS.items() if re.search(r"\b(int|float)\b", str(field))]
 
 
 @pytest.mark.parametrize("path", NUMBERS)
 def test_a_number_is_taken_in_the_range_that_its_text_says_and_not_beyond(path: str) -> None:
-    field = SETTINGS[path]
+    field, text = SETTINGS[path]
     kind = float if "float" in str(field.annotation) else int
     adapter = TypeAdapter(Annotated[field.annotation, "", *field.metadata])
     found = set()
-    for number, is_allowed in edges(field.description or "", 1e-9 if kind is float else 1):
+    for number, is_allowed in edges(text, 1e-9 if kind is float else 1):
         value = {"layer": kind(number)} if path.endswith("_pattern") else kind(number)
         found.add(is_allowed)
         with nullcontext() if is_allowed else pytest.raises(ValidationError):

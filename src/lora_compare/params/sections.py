@@ -22,9 +22,7 @@ class Section(BaseModel):
     The text under a field is its row in docs/params.md: meaning, unit and range.
     """
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     def flat(self, defaults: bool = True) -> dict[str, Any]:
         """Return every setting by its key, those of sections within joined with dots.

@@ -6,6 +6,7 @@ import os
 import subprocess
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +53,13 @@ class Pipeline:
         self.params = params
         self._settings = params.model_dump(mode="json")
         self._declared = read_yaml(paths.root / "dvc.yaml").get("stages", {})
-        self._locked = read_yaml(paths.lock).get("stages", {})
         self._checksums: dict[str, str | None] = {}
+
+    @cached_property
+    def _locked(self) -> Mapping[str, Any]:
+        """The stages of dvc.lock, which is long, and of which a stage at work asks nothing."""
+        stages: Mapping[str, Any] = read_yaml(self.paths.lock).get("stages", {})
+        return stages
 
     def lineage(self, stage: str, method: str | None = None) -> Lineage:
         """Return what a stage reads and writes; without dvc.yaml, only all parameters."""

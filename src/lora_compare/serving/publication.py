@@ -11,6 +11,7 @@ from lora_compare.project.files import is_file, sha256
 from lora_compare.project.lineage import Pipeline, origin
 from lora_compare.project.paths import Paths
 from lora_compare.serving.bundles import WEIGHTS, Bundle, bundles
+from lora_compare.serving.packaging import requirements
 from lora_compare.serving.registry import Registered, register_all
 from lora_compare.tracking.delivery import AfterComparison, Outcome, deliver_waiting
 from lora_compare.tracking.diary import Diary
@@ -176,6 +177,9 @@ def _is_on_disk(paths: Paths, records: Sequence[RunRecord]) -> bool:
 
 
 def prepare_models() -> None:
-    """Do what the first model takes a second for: the import of MLflow's models."""
+    """Do what the first model takes a second for: MLflow's models, and what is installed here."""
     with quietly():
         from mlflow import pyfunc  # noqa: F401
+        from mlflow.utils.requirements_utils import warn_dependency_requirement_mismatches
+
+        warn_dependency_requirement_mismatches(requirements(quantized=False))

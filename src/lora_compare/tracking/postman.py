@@ -18,7 +18,7 @@ from lora_compare.tracking.delivery import AfterComparison, Delivery
 from lora_compare.tracking.mailbox import Letter, Mailbox, hold, is_held
 from lora_compare.tracking.server import Server, first_line, remedy
 
-LOOK_EVERY = 0.25
+LOOK_EVERY = 0.1
 """Seconds between two looks into the mailbox."""
 
 LINGER = 5.0
