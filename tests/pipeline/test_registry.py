@@ -436,6 +436,7 @@ def test_one_model_answers_for_every_adapter_far_from_the_project_by_the_code_it
         update={"methods": {**project.params.methods, "head": head}}
     )
     for path in (project.paths.history, project.paths.cost, project.paths.metrics):
+        path("head").parent.mkdir(parents=True, exist_ok=True)
         path("head").write_bytes(path("lora").read_bytes())
     write_method(project.paths.base.parent, "head", Trained("head"), seed=3)
     project.sync()
