@@ -116,7 +116,9 @@ def test_an_experiment_reruns_only_what_its_parameter_touches(project: Path) -> 
         (("tracking", "cli", "serving", "exchange"), []),
         (("report",), ["compare"]),
         # What a training costs is never the same twice, and compare reads it.
-        (("training",), ["finetune@full", "finetune@lora", "compare"]),
+        pytest.param(
+            ("training",), ["finetune@full", "finetune@lora", "compare"], marks=pytest.mark.slow
+        ),
     ],
 )
 def test_an_edited_comment_reruns_what_its_wing_can_change(

@@ -59,6 +59,7 @@ def used(
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", USES, ids="@".join)
 def test_a_stage_loads_only_what_it_uses(
     used: dict[tuple[str, ...], set[str]], stage: tuple[str, ...]
