@@ -121,4 +121,8 @@ ROWS = {
         "text without words, without spaces, of one sign; a class whose texts are all equal",
         "the pipeline ends with figures",
     ),
+    39: Row(
+        "a file under a wrong name, a header that is not one, another separator, stray cells",
+        "known by its bytes; read with a warning, or refused with what to do",
+    ),
 }

@@ -17,18 +17,11 @@ import pytest
 from pyarrow import parquet
 from safetensors.numpy import load_file
 
-from faults.commands import refusal, run, succeed, write_project
+from faults.commands import download, refusal, run, succeed, write_project
 from lora_compare.models.tokenizer import load_encoding
 from lora_compare.project.corpus import read_messages
 
 GOOD = "ham\thello\nspam\twin\n"
-
-
-def download(folder: Path, name: str, content: str | bytes, **edits: str) -> str:
-    """Return the message with which the stage download refuses a file."""
-    encoded = content.encode() if isinstance(content, str) else content
-    write_project(folder, name, encoded, **edits)
-    return refusal(folder, "download")
 
 
 def test_row_15_the_first_five_broken_lines_are_named_and_all_counted(tmp_path: Path) -> None:
@@ -51,7 +44,7 @@ def test_row_15_the_first_five_broken_lines_are_named_and_all_counted(tmp_path: 
         ("m.csv", "label,text\nham,a,b\n", "m.csv:2: 3 fields"),
         ("m.csv", 'label,text\nham,"a\nb"\nspam,"never\nclosed\n', "m.csv:4: a quote is never"),
         ("m.csv", 'label,text\nham,"a"b\n', "m.csv:2: "),
-        ("m.csv", "label;text\nham;hello\n", "this file seems to use semicolons"),
+        ("m.csv", "label|text\nham|hello\n", "this file seems to use |"),
         ("m.jsonl", '{"label": "ham", "text": "a"}\n{"label": "ham"}\n', "2: no key 'text'"),
         ("m.jsonl", "[1]\n{\n" + "[" * 100_000 + "\n", "3 lines"),
         ("m.parquet", "no parquet", "no readable Parquet file"),
@@ -249,46 +242,3 @@ def test_row_15_a_pipe_as_a_source_is_refused_and_not_waited_for(tmp_path: Path)
     result = run(tmp_path, "download")
     assert result.exit_code == 2
     assert "cannot be read" in result.output
-
-
-@pytest.mark.parametrize(
-    ("label", "expected"),
-    [
-        ("\u00a0ham", "begins with NO-BREAK SPACE"),
-        ("ham\u202f", "ends with NARROW NO-BREAK SPACE"),
-        ("ham\u200c", "ends with ZERO WIDTH NON-JOINER"),
-        ("\u200dham", "begins with ZERO WIDTH JOINER"),
-        ("ham\u200b", "ends with ZERO WIDTH SPACE"),
-        ("\ufeffham", "begins with ZERO WIDTH NO-BREAK SPACE"),
-        ("ham\u3164", "ends with HANGUL FILLER"),
-        ("ha\u202em", "control characters (RIGHT-TO-LEFT OVERRIDE)"),
-        ("ha\u2028m", "control characters (LINE SEPARATOR)"),
-        ("ha\u0007m", "control characters (U+0007)"),
-        ("ha\ufffem", "control characters (U+FFFE)"),
-    ],
-)
-def test_row_17_what_is_invisible_in_a_label_is_refused_by_its_name(
-    tmp_path: Path, label: str, expected: str
-) -> None:
-    message = download(tmp_path, "m.tsv", f"spam\twin\n{label}\thello\nspam\tprize\n")
-    assert "inputs/m.tsv:2: a label" in message
-    assert expected in message
-
-
-@pytest.mark.parametrize(
-    ("label", "other"),
-    [
-        (
-            "\u0646\u0645\u06cc\u200c\u062f\u0627\u0646\u0645",
-            "\u0646\u0645\u06cc\u062f\u0627\u0646\u0645",
-        ),
-        ("tr\u00e8s\u00a0bien", "tr\u00e8s bien"),
-        ("ham", "ha\u00adm"),
-        ("\u2764\ufe0f", "\u2764"),
-    ],
-)
-def test_row_17_labels_that_differ_in_what_is_invisible_are_listed(
-    tmp_path: Path, label: str, other: str
-) -> None:
-    message = download(tmp_path, "m.tsv", f"{label}\ta\n{label}\tb\n{other}\tc\nspam\td\n")
-    assert f"{label!r} 2 times, {other!r} 1 times" in message

@@ -1,13 +1,15 @@
-"""The data file in a zip, read in memory and within bounds."""
+"""The data file in a zip or a gzip file, read in memory and within bounds."""
 
+import gzip
 import io
 import stat
 import struct
 import zipfile
 import zlib
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
-from lora_compare.data.tables import PARSERS, require_size
+from lora_compare.data.encodings import GZIP
+from lora_compare.data.tables import MAX_BYTES, PARSERS, require_size
 from lora_compare.errors import DataError
 
 REFERENCE_MEMBER = "SMSSpamCollection"
@@ -30,8 +32,33 @@ PACKING = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
 def file_suffix(name: str) -> str:
-    """Return the kind of a file by its name, in lower case, such as `.tsv`."""
-    return ".tsv" if PurePosixPath(name).name == REFERENCE_MEMBER else Path(name).suffix.lower()
+    """Return the kind of a file by its name, in lower case, such as `.tsv`, also of a `.tsv.gz`."""
+    path = PurePosixPath(name)
+    if path.suffix.lower() == ".gz":
+        path = path.with_suffix("")
+    return ".tsv" if path.name == REFERENCE_MEMBER else path.suffix.lower()
+
+
+def unpack(content: bytes, name: str) -> bytes:
+    """Return what a gzip file holds, and any other file as it is, whatever its name says.
+
+    Raises:
+        DataError: The gzip file is damaged, or unpacks to too much.
+    """
+    if not content.startswith(GZIP):
+        return content
+    try:
+        with gzip.GzipFile(fileobj=io.BytesIO(content)) as file:
+            unpacked = file.read(MAX_BYTES + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(
+            f"{name} is no readable gzip file.",
+            where=name,
+            actual=str(error),
+            next="fetch or make the file again",
+        ) from None
+    require_size(name, len(unpacked))
+    return unpacked
 
 
 def read_member(content: bytes, name: str) -> tuple[str, bytes]:

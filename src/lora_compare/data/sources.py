@@ -3,16 +3,18 @@
 import hashlib
 import os
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from lora_compare.data import bundled
-from lora_compare.data.archives import file_suffix, read_member
+from lora_compare.data.archives import file_suffix, read_member, unpack
 from lora_compare.data.downloads import Patience, Remote, fetch
+from lora_compare.data.encodings import AS_CSV, require_kind
+from lora_compare.data.headers import Columns
 from lora_compare.data.messages import make_messages
-from lora_compare.data.tables import MAX_BYTES, PARSERS, Columns, read_table, require_size
+from lora_compare.data.tables import MAX_BYTES, PARSERS, read_table, require_size
 from lora_compare.errors import DataError, names_a_host, without_credentials
 from lora_compare.params import DataParams
 from lora_compare.project import files
@@ -21,6 +23,8 @@ from lora_compare.project.paths import Paths
 from lora_compare.project.progress import SILENT, Progress
 
 SUFFIXES = (".zip", *PARSERS)
+
+SPREADSHEETS = (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods")
 
 
 @dataclass(frozen=True)
@@ -86,22 +90,38 @@ def load_corpus(
     """
     source = open_source(data, paths, progress)
     facts = {**source.facts, "sha256": _sha256(source.content), "bytes": len(source.content)}
-    name, suffix, content = source.name, source.suffix, source.content
-    if suffix == ".zip":
-        member, content = read_member(content, name)
-        facts |= {"member": member, "member_sha256": _sha256(content)}
-        if source.member_sha256 not in (None, facts["member_sha256"]):
-            raise _other_file(f"{name}!{member}", source.member_sha256, facts["member_sha256"])
-        name, suffix = f"{name}!{member}", file_suffix(member)
-    table = read_table(content, suffix, name, Columns(data.text_column, data.label_column))
+    source, unpacked = _unpack(source)
+    columns = Columns(data.text_column, data.label_column)
+    table = read_table(source.content, source.suffix, source.name, columns)
+    for warning in table.warnings:
+        progress.say(f"warning: {warning}")
     messages = make_messages(table)
     counts = Counter(messages["label"])
     return messages, {
         **facts,
+        **unpacked,
         "rows": counts.total(),
         "classes": {name: counts[name] for name in sorted(counts)},
         "normalized": table.normalized,
     }
+
+
+def _unpack(source: Source) -> tuple[Source, dict[str, Any]]:
+    """Return the file that is read, out of any archive, and what provenance.json says of that."""
+    content, facts = unpack(source.content, source.name), {}
+    if content is not source.content:
+        facts["unpacked_sha256"] = _sha256(content)
+    if source.suffix != ".zip":
+        return replace(source, content=content), facts
+    require_kind(content, ".zip", source.name)
+    member, content = read_member(content, source.name)
+    facts |= {"member": member, "member_sha256": _sha256(content)}
+    name = f"{source.name}!{member}"
+    if source.member_sha256 not in (None, facts["member_sha256"]):
+        raise _other_file(name, source.member_sha256, facts["member_sha256"])
+    return replace(
+        source, name=name, suffix=file_suffix(member), content=unpack(content, name)
+    ), facts
 
 
 def open_source(
@@ -202,7 +222,9 @@ def _open_path(data: DataParams, paths: Paths) -> Source:
 def _require_suffix(name: str, shown: str) -> str:
     suffix = file_suffix(name)
     if suffix not in SUFFIXES:
-        raise _unknown_source(shown, f"a name that ends in {', '.join(SUFFIXES)}")
+        known = f"a name that ends in {', '.join(SUFFIXES)}, or in .gz after one of them"
+        error = _unknown_source(shown, known)
+        raise replace(error, next=AS_CSV) if suffix in SPREADSHEETS else error
     return suffix
 
 
