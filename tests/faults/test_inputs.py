@@ -170,6 +170,39 @@ def test_row_18_a_class_too_small_for_every_split_is_refused_with_counts(
     assert "spam: 2 messages, none in" in message
 
 
+def test_row_18_an_identifier_as_label_is_named_in_a_few_lines(tmp_path: Path) -> None:
+    rows = [f"{i % 330}\tmessage {i}" for i in range(400)]
+    write_project(tmp_path, "m.tsv", "\n".join(rows).encode())
+    said = succeed(tmp_path, "download")
+    assert "... and 325 more classes" in said
+    assert "warning: 330 classes for 400 messages look like an identifier" in said
+    message = refusal(tmp_path, "split")
+    assert "... and 325 more classes" in message
+    assert "look like an identifier" in message
+    assert len(message.splitlines()) < 15
+    assert message == refusal(tmp_path, "check")
+
+
+def test_row_18_labels_of_several_classes_are_named(tmp_path: Path) -> None:
+    labels = ["0", "0,1", "1", "1,0", "2", "0,2"]
+    rows = [f"{label}\tmessage {i} of {label}" for i in range(20) for label in labels]
+    write_project(tmp_path, "m.tsv", "\n".join(rows).encode())
+    for command in ("download", "check"):
+        assert "warning: labels such as '0,1' look like several" in succeed(tmp_path, command)
+    lines = [json.dumps({"text": f"message {i}", "label": ["joy", "fear"]}) for i in range(9)]
+    message = download(tmp_path, "m.jsonl", "\n".join(lines))
+    assert "m.jsonl:1: the label is a list, and a text has one class: ['joy', 'fear']" in message
+
+
+def test_row_18_what_undersampling_leaves_out_is_said_with_the_rarest_class(tmp_path: Path) -> None:
+    rows = [f"{'rare' if i < 12 else 'common'}\tmessage number {i}" for i in range(512)]
+    write_project(tmp_path, "m.tsv", "\n".join(rows).encode())
+    succeed(tmp_path, "download")
+    warning = "warning: split.balance: undersample leaves out 488 of 512 messages, since 'rare'"
+    for command in ("split", "check"):
+        assert warning in succeed(tmp_path, command)
+
+
 @pytest.fixture(scope="module")
 def long_messages(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A project with very long messages and ones that hold the special token, evaluated."""

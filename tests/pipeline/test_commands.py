@@ -1,6 +1,8 @@
 """The commands that use what the stages wrote: classify, summary, check, import, export."""
 
+import csv
 import json
+import re
 import shlex
 import shutil
 import subprocess
@@ -17,7 +19,7 @@ from lora_compare.params import load_params
 from lora_compare.project.lineage import Pipeline
 from lora_compare.project.paths import Paths
 from lora_compare.tracking.records import method_record
-from small_project import ROOT, run, run_stages, small_params
+from small_project import ROOT, run, run_stages, small_params, write_settings
 
 
 def metrics(project: Path, name: str) -> dict:
@@ -135,14 +137,51 @@ def test_summary_outside_a_project_says_so(tmp_path: Path, monkeypatch: pytest.M
     assert "There is no project here" in result.output
 
 
-def test_check_accepts_good_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "params.yaml").write_text(small_params())
-    result = CliRunner().invoke(cli.main, ["check"])
-    assert (result.exit_code, result.output) == (
-        0,
-        "params.yaml is in order; methods: full, lora\n",
-    )
+def check(folder: Path, *arguments: str) -> str:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        result = CliRunner().invoke(cli.main, ["check", *arguments])
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def test_check_accepts_good_settings_and_downloads_nothing(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text(small_params(source="https://example.com/m.csv"))
+    assert check(tmp_path) == "params.yaml is in order; methods: full, lora\n"
+    assert json.loads(check(tmp_path, "--json"))["data"] is None
+
+
+def test_check_reads_the_file_and_shows_columns_classes_counts_and_time(tmp_path: Path) -> None:
+    write_settings(tmp_path)
+    lines = check(tmp_path).splitlines()
+    assert lines[0] == "params.yaml is in order; methods: full, lora"
+    assert re.fullmatch(r"180 messages, read in \d+\.\d s; columns: kind, message", lines[1])
+    assert lines[2:] == ["2 classes: 120 ham, 60 spam"]
+    data = json.loads(check(tmp_path, "--json"))["data"]
+    assert data.pop("seconds") > 0
+    assert data == {
+        "rows": 180,
+        "distinct": 180,
+        "columns": ["kind", "message"],
+        "classes": {"ham": 120, "spam": 60},
+        "warnings": [],
+    }
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize("suffix", ["tsv", "jsonl", "parquet"])
+def test_check_shows_the_columns_of_every_kind_of_file(suffix: str, tmp_path: Path) -> None:
+    write_settings(tmp_path)
+    source = tmp_path / "inputs" / "text" / f"messages.{suffix}"
+    frame = pd.read_csv(source.with_suffix(".csv"))
+    if suffix == "parquet":
+        frame.to_parquet(source)
+    elif suffix == "jsonl":
+        frame.to_json(source, orient="records", lines=True)
+    else:
+        frame.to_csv(source, sep="\t", index=False, quoting=csv.QUOTE_NONE, quotechar=None)
+    (tmp_path / "params.yaml").write_text(small_params(source=f"inputs/text/messages.{suffix}"))
+    assert "columns: kind, message" in check(tmp_path)
 
 
 def test_make_repro_checks_the_parameters_before_dvc_removes_anything() -> None:

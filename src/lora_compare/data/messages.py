@@ -5,6 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from typing import Any
 
+from lora_compare.data.classes import likely_cause
 from lora_compare.data.tables import Table
 from lora_compare.errors import DataError
 from lora_compare.params import MAX_CLASSES
@@ -57,6 +58,8 @@ def _describe_label(label: Any) -> str:
     """Return what is wrong with a label; empty if nothing is."""
     if label is None or label == "":
         return "no label"
+    if isinstance(label, list | dict):
+        return f"the label is a list, and a text has one class: {str(label)[:40]}"
     if not isinstance(label, str):
         return f"the label is neither text nor a whole number: {str(label)[:40]!r}"
     if not label.strip():
@@ -152,7 +155,7 @@ def _require_classes(name: str, counts: Counter[str]) -> None:
         where=name,
         expected=f"2 to {MAX_CLASSES} classes",
         actual=_list_counts(shown, counts) + more if counts else "no messages",
-        next="check data.label_column in params.yaml, and the file",
+        next=likely_cause(counts) or "check data.label_column in params.yaml, and the file",
     )
 
 

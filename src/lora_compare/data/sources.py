@@ -14,7 +14,7 @@ from lora_compare.data.downloads import Patience, Remote, fetch
 from lora_compare.data.encodings import AS_CSV, require_kind
 from lora_compare.data.headers import Columns
 from lora_compare.data.messages import make_messages
-from lora_compare.data.tables import MAX_BYTES, PARSERS, read_table, require_size
+from lora_compare.data.tables import MAX_BYTES, PARSERS, Table, read_table, require_size
 from lora_compare.errors import DataError, names_a_host, without_credentials
 from lora_compare.params import DataParams
 from lora_compare.project import files
@@ -88,6 +88,31 @@ def load_corpus(
         DataError: The file is missing, is not the expected one, or cannot be used as it is.
         DownloadError: It could not be fetched.
     """
+    table, facts = read_source(data, paths, progress)
+    messages = make_messages(table)
+    counts = Counter(messages["label"])
+    return messages, {
+        **facts,
+        "rows": counts.total(),
+        "classes": {name: counts[name] for name in sorted(counts)},
+        "normalized": table.normalized,
+    }
+
+
+def read_source(
+    data: DataParams, paths: Paths, progress: Progress = SILENT
+) -> tuple[Table, dict[str, Any]]:
+    """Return the rows of a source as they stand there, and where it came from.
+
+    Args:
+        data: As `load_corpus`.
+        paths: As `load_corpus`.
+        progress: Where a download, and what is odd about the file, are reported.
+
+    Raises:
+        DataError: As `load_corpus`.
+        DownloadError: As `load_corpus`.
+    """
     source = open_source(data, paths, progress)
     facts = {**source.facts, "sha256": _sha256(source.content), "bytes": len(source.content)}
     source, unpacked = _unpack(source)
@@ -95,15 +120,12 @@ def load_corpus(
     table = read_table(source.content, source.suffix, source.name, columns)
     for warning in table.warnings:
         progress.say(f"warning: {warning}")
-    messages = make_messages(table)
-    counts = Counter(messages["label"])
-    return messages, {
-        **facts,
-        **unpacked,
-        "rows": counts.total(),
-        "classes": {name: counts[name] for name in sorted(counts)},
-        "normalized": table.normalized,
-    }
+    return table, facts | unpacked
+
+
+def is_file(data: DataParams) -> bool:
+    """Return whether a source is a file that is there before a download."""
+    return data.source not in ("bundled", "uci") and "://" not in data.source
 
 
 def _unpack(source: Source) -> tuple[Source, dict[str, Any]]:

@@ -26,6 +26,7 @@ class Table:
     Attributes:
         name: The file, for messages.
         unit: What `places` counts: lines, or rows where a file has no lines.
+        columns: Names of all columns; empty where the file names none.
         labels: One value a row; None where the file has none.
         texts: One value a row; None where the file has none.
         places: Number of the line or row, from 1.
@@ -35,6 +36,7 @@ class Table:
 
     name: str
     unit: str = "line"
+    columns: list[str] = field(default_factory=list)
     labels: list[Any] = field(default_factory=list)
     texts: list[Any] = field(default_factory=list)
     places: list[int] = field(default_factory=list)
@@ -108,6 +110,7 @@ def _parse_tsv(content: bytes, table: Table, columns: Columns) -> Table:
     header = lines[0] if lines else []
     named = set(columns.names) <= set(header)
     label, text, width = (*find(header, table.name, columns), len(header)) if named else (0, 1, 2)
+    table.columns = header if named else []
     if lines and not named:
         refuse_likely_header(lines, table.name, columns)
     problems: list[tuple[int, str]] = []
@@ -169,6 +172,7 @@ def _parse_csv(content: bytes, table: Table, columns: Columns) -> Table:
     expected = f"{len(header or [])} fields in every row, quoted as RFC 4180 has it"
     table.refuse(sorted(problems + _misread(table, long)), expected, "correct these lines")
     _count_long(table, long)
+    table.columns = header or []
     if delimiter != ",":
         table.warnings.append(f"{table.name}: read with {delimiter} between its cells")
     return table
@@ -214,6 +218,7 @@ def _parse_jsonl(content: bytes, table: Table, columns: Columns) -> Table:
         else:
             label = None if columns.label is None else record[columns.label]
             table.add(number, label, record[columns.text])
+            table.columns = table.columns or list(record)
     wanted = " and ".join(map(repr, reversed(columns.names)))
     expected = f"an object with {wanted} in every line"
     table.refuse(problems, expected, "correct these lines, or data.text_column, data.label_column")
@@ -226,7 +231,8 @@ def _parse_parquet(content: bytes, table: Table, columns: Columns) -> Table:
 
     try:
         file = parquet.ParquetFile(io.BytesIO(content))
-        find(list(file.schema_arrow.names), table.name, columns)
+        table.columns = list(file.schema_arrow.names)
+        find(table.columns, table.name, columns)
         groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
         require_size(table.name, sum(group.total_byte_size for group in groups))
         frame = file.read(columns=columns.names)
