@@ -24,10 +24,10 @@ def main(paths: Paths, params: Params, progress: Progress) -> None:
     seal(paths.splits)
     write_json(paths.metrics("split"), metrics)
     sizes = ", ".join(f"{len(frame):,} {name}" for name, frame in frames.items())
-    if left_out := describe_balance(count_available(messages, params.split), params.split):
-        progress.say(left_out)
     twins = metrics["test_rows_with_twin_in_train"]
     progress.say(f"{sizes}; {metrics['duplicates_removed']:,} exact duplicates removed")
+    if left_out := describe_balance(count_available(messages, params.split), params.split):
+        progress.say(left_out)
     progress.say(
         f"test messages with a twin in train: {twins['exact']} word for word, "
         f"{twins['normalized']} but for digits and punctuation, {twins['near']} nearly"

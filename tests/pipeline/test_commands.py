@@ -1,9 +1,8 @@
-"""The commands that use what the stages wrote: classify, summary, check, import, export."""
+"""The commands that use what the stages wrote: summary, check, import, export."""
 
 import csv
 import json
 import re
-import shlex
 import shutil
 import subprocess
 import sys
@@ -31,63 +30,6 @@ def test_an_unknown_method_is_an_error_with_the_methods_there_are(inside: Path) 
     assert result.exit_code == 2
     assert "full, lora" in result.output
     assert "Traceback" not in result.output
-
-
-def test_classify_prints_label_probability_and_text(inside: Path) -> None:
-    result = CliRunner().invoke(cli.main, ["classify", "claim £9 now", "home by 6"])
-    assert result.exit_code == 0, result.output
-    rows = [line.split("\t") for line in result.output.splitlines()]
-    assert [row[2] for row in rows] == ["claim £9 now", "home by 6"]
-    assert all(row[0] in ("ham", "spam") and 0.5 <= float(row[1]) <= 1 for row in rows)
-
-
-def test_classify_prints_one_line_for_a_text_of_several(inside: Path) -> None:
-    result = CliRunner().invoke(cli.main, ["classify", "home\tby 6\r\nlove", "two  spaces"])
-    shown = [line.split("\t")[2] for line in result.output.splitlines()]
-    # Every other character stays, so that a line can be found again in its file.
-    assert shown == ["home by 6 love", "two  spaces"]
-
-
-def test_classify_reads_lines_and_writes_json(inside: Path, tmp_path: Path) -> None:
-    file = tmp_path / "messages.txt"
-    file.write_text("claim £9 now\r\n\nhome by 6", encoding="utf-8")
-    arguments = ["classify", "--json", "--method", "full"]
-    from_file = CliRunner().invoke(cli.main, [*arguments, "--file", str(file)])
-    from_stdin = CliRunner().invoke(cli.main, arguments, input=file.read_bytes())
-    assert from_file.output == from_stdin.output
-    records = [json.loads(line) for line in from_file.output.splitlines()]
-    assert [record["text"] for record in records] == ["claim £9 now", "home by 6"]
-    for record in records:
-        assert sum(record["probabilities"].values()) == pytest.approx(1)
-        assert record["probability"] == record["probabilities"][record["label"]]
-
-
-def test_classify_gives_the_probabilities_of_the_evaluation(inside: Path) -> None:
-    rows = pd.read_csv(inside / "reports/evaluation/lora/predictions.csv").head(5)
-    result = CliRunner().invoke(cli.main, ["classify", "--json", *rows["text"]])
-    records = [json.loads(line) for line in result.output.splitlines()]
-    spam = [record["probabilities"]["spam"] for record in records]
-    assert spam == pytest.approx(rows["p_spam"].tolist(), abs=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "stdin", "expected"),
-    [
-        (["classify", " "], None, "empty text"),
-        (["classify", "--file", "missing.txt"], None, "missing.txt"),
-        (["classify"], b"ok\ncaf\xe9\n", "standard input:2"),
-        (["classify"], b"ok\ncaf\xe9\n", "iconv -f WINDOWS-1252 -t UTF-8 FILE"),
-        (["classify"], "caf\xe9".encode("utf-16"), "iconv -f UTF-16 -t UTF-8 FILE"),
-        (["classify"], "café\n".encode("utf-16-le"), "iconv -f UTF-16LE -t UTF-8 FILE"),
-        (["classify", "--method", "nope", "hi"], None, "full, lora"),
-    ],
-)
-def test_classify_refuses_what_it_cannot_read(
-    inside: Path, arguments: list[str], stdin: bytes | None, expected: str
-) -> None:
-    result = CliRunner().invoke(cli.main, arguments, input=stdin)
-    assert result.exit_code == 2
-    assert expected in result.output
 
 
 def test_summary_shows_accuracy_price_verdict_and_what_to_type_next(inside: Path) -> None:
@@ -187,21 +129,6 @@ def test_check_shows_the_columns_of_every_kind_of_file(suffix: str, tmp_path: Pa
 def test_make_repro_checks_the_parameters_before_dvc_removes_anything() -> None:
     recipe = (ROOT / "Makefile").read_text().split("\nrepro:")[1]
     assert recipe.index("lora-compare check") < recipe.index("dvc repro")
-
-
-def test_the_command_that_classify_suggests_for_another_encoding_works(
-    inside: Path, tmp_path: Path
-) -> None:
-    for encoding in ("cp1252", "utf-16", "utf-16-le", "utf-16-be"):
-        file = tmp_path / f"my {encoding}.txt"
-        file.write_bytes("claim £9 café\n".encode(encoding))
-        refused = CliRunner().invoke(cli.main, ["classify", "--file", str(file)])
-        assert refused.exit_code == 2
-        suggested = refused.output.split("next:")[1].strip()
-        conversion, _, command = suggested.partition(" | lora-compare ")
-        text = subprocess.run(shlex.split(conversion), capture_output=True, check=True).stdout
-        result = CliRunner().invoke(cli.main, shlex.split(command), input=text)
-        assert result.output.endswith("\tclaim £9 café\n")
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from lora_compare.errors import DataError
 GZIP = b"\x1f\x8b"
 """How a gzip file begins."""
 
-AS_CSV = "save the sheet as CSV (in Excel: CSV UTF-8) and set data.source to that file"
+AS_CSV = "save the sheet as CSV (in Excel: CSV UTF-8), and name that file instead"
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Kind:
 
     what: str
     begins: bytes
-    next: str = "unpack it, and set data.source to what was in it"
+    next: str = "unpack it, and name what was in it instead"
     suffix: str = ""
     holds: bytes = b""
 
@@ -37,12 +37,13 @@ KINDS = (
     Kind("a zip archive", b"PK\x03\x04", "rename it so that it ends in .zip", ".zip"),
     Kind("an Excel workbook", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", AS_CSV),
     Kind("a Parquet file", b"PAR1", "rename it so that it ends in .parquet", ".parquet", b"PAR1"),
+    Kind("packed by gzip", GZIP),
     Kind("packed by bzip2", b"BZh91AY&SY"),
     Kind("packed by xz", b"\xfd7zXZ\0"),
     Kind("packed by zstd", b"\x28\xb5\x2f\xfd"),
     Kind("packed by 7-Zip", b"7z\xbc\xaf\x27\x1c"),
     Kind("packed by RAR", b"Rar!\x1a\x07"),
-    Kind("an Arrow file", b"ARROW1\0\0", "write it as .parquet, and set data.source to that"),
+    Kind("an Arrow file", b"ARROW1\0\0", "write it as .parquet, and name that file instead"),
     Kind("an SQLite database", b"SQLite format 3\0", "write the table as .csv"),
     Kind("a PDF document", b"%PDF-", "get the data as .csv, .tsv, .jsonl or .parquet"),
 )
@@ -53,7 +54,7 @@ def require_kind(content: bytes, suffix: str, name: str) -> None:
     """Refuse a file that is of another kind than its name says.
 
     Args:
-        content: The whole file.
+        content: The file, its beginning at least.
         suffix: The end of its name.
         name: The file, for messages.
 
@@ -61,12 +62,12 @@ def require_kind(content: bytes, suffix: str, name: str) -> None:
         DataError: Its first bytes are those of another kind; the message says which.
     """
     for kind in KINDS:
-        if content.startswith(kind.begins) and kind.holds in content[len(kind.begins) :]:
+        if content.startswith(kind.begins) and content.find(kind.holds, len(kind.begins)) >= 0:
             if kind.suffix != suffix:
                 raise DataError(
                     f"{name} is {kind.what}, whatever its name says.",
                     where=name,
-                    expected=f"the bytes of a {suffix} file",
+                    expected=f"the bytes of a {suffix} file" if suffix else "text",
                     actual=f"it begins with the bytes {content[:8].hex(' ')}",
                     next=kind.next,
                 )
@@ -117,5 +118,5 @@ def _refuse_encoding(name: str, actual: str, encoding: str) -> NoReturn:
         where=name,
         expected="UTF-8",
         actual=f"{actual}; the file looks like {encoding}",
-        next=f"iconv -f {encoding} -t UTF-8 OLD > NEW, and set data.source to NEW",
+        next=f"iconv -f {encoding} -t UTF-8 OLD > NEW, and name NEW instead of OLD",
     )

@@ -92,8 +92,7 @@ def refuse_likely_header(rows: list[list[str]], name: str, columns: Columns) -> 
             expected=f"a header with {' and '.join(map(repr, columns.names))}, "
             "or none: label, tab, text in every line",
             actual=", ".join(map(repr, header))[:1000],
-            next="set data.text_column and data.label_column in params.yaml to two of these; if "
-            "the line is a message, put a line label, tab, text above it",
+            next=f"{_setting(columns)}; if it is a message, put a line label, tab, text above it",
         )
 
 
@@ -111,19 +110,20 @@ def _labels_no_other(rows: list[list[str]]) -> bool:
 
 def _refuse(header: list[str], name: str, columns: Columns, missing: str | None) -> NoReturn:
     wanted = "one" if columns.label is None else "two"
-    keys = "data.text_column" + (", data.label_column" if columns.label is not None else "")
     raise DataError(
         f"{name} has no column {missing!r}."
         if missing is not None
         else f"{name}: the text and the label need one column each.",
-        where=f"params.yaml: {keys}",
+        where="--text-column"
+        if columns.label is None
+        else "params.yaml: data.text_column, data.label_column",
         expected=f"{wanted} of the file's columns: {', '.join(map(repr, header))[:1000]}",
         actual=", ".join(map(repr, reversed(columns.names))),
-        next=_advice(header),
+        next=_advice(header, columns),
     )
 
 
-def _advice(header: list[str]) -> str:
+def _advice(header: list[str], columns: Columns) -> str:
     if len(header) == 1:
         for mark, used, advice in (
             ("\t", "tabs", "rename it so that it ends in .tsv"),
@@ -133,4 +133,11 @@ def _advice(header: list[str]) -> str:
         ):
             if mark in header[0]:
                 return f"{advice}: this file seems to use {used}"
-    return "name the file's columns in params.yaml, or put a line of names above its messages"
+    return f"{_setting(columns)}, or put a line of names above the file's messages"
+
+
+def _setting(columns: Columns) -> str:
+    """Return how to name the columns of a file."""
+    if columns.label is None:
+        return "name one of these with --text-column"
+    return "name two of these in params.yaml (data.text_column, data.label_column)"

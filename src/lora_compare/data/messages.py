@@ -48,6 +48,18 @@ def make_messages(table: Table) -> Messages:
     return {"label": labels, "text": table.texts}
 
 
+def make_texts(table: Table) -> list[str]:
+    """Return the texts of the rows of `table`, in their order.
+
+    Raises:
+        DataError: A text is missing, empty, or of another type, or holds what cannot be kept.
+    """
+    described = zip(table.places, map(_describe_text, table.texts), strict=True)
+    problems = [(place, problem) for place, problem in described if problem]
+    table.refuse(problems, "a text in every row", "correct these rows, or name another column")
+    return table.texts
+
+
 def _as_label(value: Any) -> Any:
     if isinstance(value, bool):
         return "true" if value else "false"

@@ -9,20 +9,18 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from lora_compare.data import bundled
-from lora_compare.data.archives import file_suffix, read_member, unpack
+from lora_compare.data.archives import SUFFIXES, file_suffix, take_out
 from lora_compare.data.downloads import Patience, Remote, fetch
-from lora_compare.data.encodings import AS_CSV, require_kind
+from lora_compare.data.encodings import AS_CSV
 from lora_compare.data.headers import Columns
 from lora_compare.data.messages import make_messages
-from lora_compare.data.tables import MAX_BYTES, PARSERS, Table, read_table, require_size
+from lora_compare.data.tables import MAX_BYTES, Table, read_table, require_size
 from lora_compare.errors import DataError, names_a_host, without_credentials
 from lora_compare.params import DataParams
 from lora_compare.project import files
 from lora_compare.project.corpus import Messages
 from lora_compare.project.paths import Paths
 from lora_compare.project.progress import SILENT, Progress
-
-SUFFIXES = (".zip", *PARSERS)
 
 SPREADSHEETS = (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods")
 
@@ -115,35 +113,19 @@ def read_source(
     """
     source = open_source(data, paths, progress)
     facts = {**source.facts, "sha256": _sha256(source.content), "bytes": len(source.content)}
-    source, unpacked = _unpack(source)
+    file = take_out(source.content, source.suffix, source.name)
+    if source.member_sha256 not in (None, file.facts.get("member_sha256")):
+        raise _other_file(file.name, source.member_sha256, file.facts["member_sha256"])
     columns = Columns(data.text_column, data.label_column)
-    table = read_table(source.content, source.suffix, source.name, columns)
+    table = read_table(file.content, file.suffix, file.name, columns)
     for warning in table.warnings:
         progress.say(f"warning: {warning}")
-    return table, facts | unpacked
+    return table, facts | file.facts
 
 
 def is_file(data: DataParams) -> bool:
     """Return whether a source is a file that is there before a download."""
     return data.source not in ("bundled", "uci") and "://" not in data.source
-
-
-def _unpack(source: Source) -> tuple[Source, dict[str, Any]]:
-    """Return the file that is read, out of any archive, and what provenance.json says of that."""
-    content, facts = unpack(source.content, source.name), {}
-    if content is not source.content:
-        facts["unpacked_sha256"] = _sha256(content)
-    if source.suffix != ".zip":
-        return replace(source, content=content), facts
-    require_kind(content, ".zip", source.name)
-    member, content = read_member(content, source.name)
-    facts |= {"member": member, "member_sha256": _sha256(content)}
-    name = f"{source.name}!{member}"
-    if source.member_sha256 not in (None, facts["member_sha256"]):
-        raise _other_file(name, source.member_sha256, facts["member_sha256"])
-    return replace(
-        source, name=name, suffix=file_suffix(member), content=unpack(content, name)
-    ), facts
 
 
 def open_source(
