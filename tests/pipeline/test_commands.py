@@ -111,6 +111,16 @@ def test_check_reads_the_file_and_shows_columns_classes_counts_and_time(tmp_path
     assert not (tmp_path / "data").exists()
 
 
+def test_check_finds_a_file_that_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "params.yaml").write_text(small_params())
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(cli.main, ["check"])
+    assert result.exit_code == 2
+    assert "inputs/text/messages.csv cannot be read" in result.output
+
+
 @pytest.mark.parametrize("suffix", ["tsv", "jsonl", "parquet"])
 def test_check_shows_the_columns_of_every_kind_of_file(suffix: str, tmp_path: Path) -> None:
     write_settings(tmp_path)
