@@ -1,5 +1,6 @@
 """The classes of a corpus: how many messages each has, whether that is enough, and what to do."""
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from fractions import Fraction
@@ -153,6 +154,13 @@ def likely_cause(counts: Mapping[str, int]) -> str:
             f"labels such as {several!r} look like several of one text, and each combination is a "
             "class of its own: keep one label of each text, or make a file for each label"
         )
+    for label in counts:
+        whole = re.sub(r"\.0+$", "", label)
+        if whole != label and whole in counts:
+            return (
+                f"the labels {whole!r} and {label!r} look like one number in two spellings, and "
+                "are two classes: write it in one way"
+            )
     if len(counts) > SHOWN and 3 * len(counts) > total:
         return (
             f"{len(counts):,} classes for {total:,} messages look like an identifier or a text: "

@@ -102,6 +102,8 @@ def test_where_no_setting_helps_none_is_advised() -> None:
         (["0", "0,1", "1", "1,0", "0,2", "2"] * 9, "'0,1' look like several"),
         (["joy|fear", "joy", "fear|joy", "anger"] * 9, "'joy|fear' look like several"),
         (["[3]", "[3, 7]", "[7]"] * 9, "'[3, 7]' look like several"),
+        (["0", "1.0", "0.0", "1"] * 9, "the labels '1' and '1.0' look like one number"),
+        (["1.5", "1", "2.0"] * 9, ""),
         (["ham", "spam"] * 9, ""),
         (["Smith, J.", "Doe, A.", "Roe, B."] * 9, ""),
         (["a", "b", "c", "a"], ""),
