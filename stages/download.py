@@ -9,6 +9,7 @@ from lora_compare.project.progress import Progress
 @stage("download")
 def main(paths: Paths, params: Params, progress: Progress) -> None:
     """Write data/raw: the messages, and where they came from with checksums."""
+    from lora_compare.data.classes import likely_cause, show_counts
     from lora_compare.data.sources import load_corpus
     from lora_compare.project.checksums import seal
     from lora_compare.project.corpus import write_messages
@@ -21,8 +22,10 @@ def main(paths: Paths, params: Params, progress: Progress) -> None:
         write_messages(paths.messages, messages)
     write_json(paths.provenance, provenance | {"messages_sha256": sha256(paths.messages)})
     seal(paths.raw)
-    counts = ", ".join(f"{n:,} {name}" for name, n in provenance["classes"].items())
+    counts = show_counts(provenance["classes"])
     progress.say(f"{provenance['rows']:,} messages from {provenance['source']}: {counts}")
+    if cause := likely_cause(provenance["classes"]):
+        progress.say(f"warning: {cause}")
 
 
 if __name__ == "__main__":

@@ -9,13 +9,15 @@ from lora_compare.project.progress import Progress
 @stage("split")
 def main(paths: Paths, params: Params, progress: Progress) -> None:
     """Write data/splits and metrics/split.json."""
+    from lora_compare.data.classes import count_available, describe_balance
     from lora_compare.data.splits import split
     from lora_compare.project.checksums import seal
     from lora_compare.project.corpus import read_messages, write_split
     from lora_compare.project.files import write_json
 
     with progress.work("split"):
-        frames, metrics = split(read_messages(paths.messages), params.split)
+        messages = read_messages(paths.messages)
+        frames, metrics = split(messages, params.split)
         for name, frame in frames.items():
             write_split(paths.split(name), frame)
     write_json(paths.classes, list(metrics["classes"]))
@@ -24,6 +26,8 @@ def main(paths: Paths, params: Params, progress: Progress) -> None:
     sizes = ", ".join(f"{len(frame):,} {name}" for name, frame in frames.items())
     twins = metrics["test_rows_with_twin_in_train"]
     progress.say(f"{sizes}; {metrics['duplicates_removed']:,} exact duplicates removed")
+    if left_out := describe_balance(count_available(messages, params.split), params.split):
+        progress.say(left_out)
     progress.say(
         f"test messages with a twin in train: {twins['exact']} word for word, "
         f"{twins['normalized']} but for digits and punctuation, {twins['near']} nearly"

@@ -65,3 +65,10 @@ def files_of(folder: Path) -> Files:
     paths = [Path(root) / name for root, _, names in os.walk(folder) for name in names]
     paths = [path for path in paths if path.suffix != ".lock"]
     return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
+
+
+def download(folder: Path, name: str, content: str | bytes, **edits: str) -> str:
+    """Return the message with which the stage download refuses a file."""
+    encoded = content.encode() if isinstance(content, str) else content
+    write_project(folder, name, encoded, **edits)
+    return refusal(folder, "download")

@@ -117,4 +117,12 @@ ROWS = {
         "the postman that shows runs in MLflow is killed, its project deleted, its store locked",
         "nothing is lost or there twice, no stage waits, no process is left 15 s later",
     ),
+    38: Row(
+        "text without words, without spaces, of one sign; a class whose texts are all equal",
+        "the pipeline ends with figures",
+    ),
+    39: Row(
+        "a file under a wrong name, a header that is not one, another separator, stray cells",
+        "known by its bytes; read with a warning, or refused with what to do",
+    ),
 }

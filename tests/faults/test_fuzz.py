@@ -4,6 +4,7 @@ A few hundred examples run with the suite, always the same; `make fuzz` draws 10
 """
 
 import copy
+import gzip
 import io
 import json
 import resource
@@ -114,6 +115,7 @@ SEEDS = {
         _parquet("datetime64[ns]", compression=None),
         _parquet("bool", compression="zstd"),
     ],
+    ".csv.gz": [gzip.compress(FRAME.to_csv(index=False).encode())],
     ".zip": [
         zipped({"a.tsv": TSV}),
         zipped({"a.tsv": TSV}, zipfile.ZIP_STORED),

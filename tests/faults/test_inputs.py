@@ -17,18 +17,11 @@ import pytest
 from pyarrow import parquet
 from safetensors.numpy import load_file
 
-from faults.commands import refusal, run, succeed, write_project
+from faults.commands import download, refusal, run, succeed, write_project
 from lora_compare.models.tokenizer import load_encoding
 from lora_compare.project.corpus import read_messages
 
 GOOD = "ham\thello\nspam\twin\n"
-
-
-def download(folder: Path, name: str, content: str | bytes, **edits: str) -> str:
-    """Return the message with which the stage download refuses a file."""
-    encoded = content.encode() if isinstance(content, str) else content
-    write_project(folder, name, encoded, **edits)
-    return refusal(folder, "download")
 
 
 def test_row_15_the_first_five_broken_lines_are_named_and_all_counted(tmp_path: Path) -> None:
@@ -51,7 +44,7 @@ def test_row_15_the_first_five_broken_lines_are_named_and_all_counted(tmp_path: 
         ("m.csv", "label,text\nham,a,b\n", "m.csv:2: 3 fields"),
         ("m.csv", 'label,text\nham,"a\nb"\nspam,"never\nclosed\n', "m.csv:4: a quote is never"),
         ("m.csv", 'label,text\nham,"a"b\n', "m.csv:2: "),
-        ("m.csv", "label;text\nham;hello\n", "this file seems to use semicolons"),
+        ("m.csv", "label|text\nham|hello\n", "this file seems to use |"),
         ("m.jsonl", '{"label": "ham", "text": "a"}\n{"label": "ham"}\n', "2: no key 'text'"),
         ("m.jsonl", "[1]\n{\n" + "[" * 100_000 + "\n", "3 lines"),
         ("m.parquet", "no parquet", "no readable Parquet file"),
@@ -175,6 +168,39 @@ def test_row_18_a_class_too_small_for_every_split_is_refused_with_counts(
     assert "A class is too small to be in every split." in message
     # A repeated message counts once.
     assert "spam: 2 messages, none in" in message
+
+
+def test_row_18_an_identifier_as_label_is_named_in_a_few_lines(tmp_path: Path) -> None:
+    rows = [f"{i % 330}\tmessage {i}" for i in range(400)]
+    write_project(tmp_path, "m.tsv", "\n".join(rows).encode())
+    said = succeed(tmp_path, "download")
+    assert "... and 325 more classes" in said
+    assert "warning: 330 classes for 400 messages look like an identifier" in said
+    message = refusal(tmp_path, "split")
+    assert "... and 325 more classes" in message
+    assert "look like an identifier" in message
+    assert len(message.splitlines()) < 15
+    assert message == refusal(tmp_path, "check")
+
+
+def test_row_18_labels_of_several_classes_are_named(tmp_path: Path) -> None:
+    labels = ["0", "0,1", "1", "1,0", "2", "0,2"]
+    rows = [f"{label}\tmessage {i} of {label}" for i in range(20) for label in labels]
+    write_project(tmp_path, "m.tsv", "\n".join(rows).encode())
+    for command in ("download", "check"):
+        assert "warning: labels such as '0,1' look like several" in succeed(tmp_path, command)
+    lines = [json.dumps({"text": f"message {i}", "label": ["joy", "fear"]}) for i in range(9)]
+    message = download(tmp_path, "m.jsonl", "\n".join(lines))
+    assert "m.jsonl:1: the label is a list, and a text has one class: ['joy', 'fear']" in message
+
+
+def test_row_18_what_undersampling_leaves_out_is_said_with_the_rarest_class(tmp_path: Path) -> None:
+    rows = [f"{'rare' if i < 12 else 'common'}\tmessage number {i}" for i in range(512)]
+    write_project(tmp_path, "m.tsv", "\n".join(rows).encode())
+    succeed(tmp_path, "download")
+    warning = "warning: split.balance: undersample leaves out 488 of 512 messages, since 'rare'"
+    for command in ("split", "check"):
+        assert warning in succeed(tmp_path, command)
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,8 @@
-"""The commands that use what the stages wrote: classify, summary, check, import, export."""
+"""The commands that use what the stages wrote: summary, check, import, export."""
 
+import csv
 import json
-import shlex
+import re
 import shutil
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from lora_compare.params import load_params
 from lora_compare.project.lineage import Pipeline
 from lora_compare.project.paths import Paths
 from lora_compare.tracking.records import method_record
-from small_project import ROOT, run, run_stages, small_params
+from small_project import ROOT, run, run_stages, small_params, write_settings
 
 
 def metrics(project: Path, name: str) -> dict:
@@ -29,63 +30,6 @@ def test_an_unknown_method_is_an_error_with_the_methods_there_are(inside: Path) 
     assert result.exit_code == 2
     assert "full, lora" in result.output
     assert "Traceback" not in result.output
-
-
-def test_classify_prints_label_probability_and_text(inside: Path) -> None:
-    result = CliRunner().invoke(cli.main, ["classify", "claim £9 now", "home by 6"])
-    assert result.exit_code == 0, result.output
-    rows = [line.split("\t") for line in result.output.splitlines()]
-    assert [row[2] for row in rows] == ["claim £9 now", "home by 6"]
-    assert all(row[0] in ("ham", "spam") and 0.5 <= float(row[1]) <= 1 for row in rows)
-
-
-def test_classify_prints_one_line_for_a_text_of_several(inside: Path) -> None:
-    result = CliRunner().invoke(cli.main, ["classify", "home\tby 6\r\nlove", "two  spaces"])
-    shown = [line.split("\t")[2] for line in result.output.splitlines()]
-    # Every other character stays, so that a line can be found again in its file.
-    assert shown == ["home by 6 love", "two  spaces"]
-
-
-def test_classify_reads_lines_and_writes_json(inside: Path, tmp_path: Path) -> None:
-    file = tmp_path / "messages.txt"
-    file.write_text("claim £9 now\r\n\nhome by 6", encoding="utf-8")
-    arguments = ["classify", "--json", "--method", "full"]
-    from_file = CliRunner().invoke(cli.main, [*arguments, "--file", str(file)])
-    from_stdin = CliRunner().invoke(cli.main, arguments, input=file.read_bytes())
-    assert from_file.output == from_stdin.output
-    records = [json.loads(line) for line in from_file.output.splitlines()]
-    assert [record["text"] for record in records] == ["claim £9 now", "home by 6"]
-    for record in records:
-        assert sum(record["probabilities"].values()) == pytest.approx(1)
-        assert record["probability"] == record["probabilities"][record["label"]]
-
-
-def test_classify_gives_the_probabilities_of_the_evaluation(inside: Path) -> None:
-    rows = pd.read_csv(inside / "reports/evaluation/lora/predictions.csv").head(5)
-    result = CliRunner().invoke(cli.main, ["classify", "--json", *rows["text"]])
-    records = [json.loads(line) for line in result.output.splitlines()]
-    spam = [record["probabilities"]["spam"] for record in records]
-    assert spam == pytest.approx(rows["p_spam"].tolist(), abs=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "stdin", "expected"),
-    [
-        (["classify", " "], None, "empty text"),
-        (["classify", "--file", "missing.txt"], None, "missing.txt"),
-        (["classify"], b"ok\ncaf\xe9\n", "standard input:2"),
-        (["classify"], b"ok\ncaf\xe9\n", "iconv -f WINDOWS-1252 -t UTF-8 FILE"),
-        (["classify"], "caf\xe9".encode("utf-16"), "iconv -f UTF-16 -t UTF-8 FILE"),
-        (["classify"], "café\n".encode("utf-16-le"), "iconv -f UTF-16LE -t UTF-8 FILE"),
-        (["classify", "--method", "nope", "hi"], None, "full, lora"),
-    ],
-)
-def test_classify_refuses_what_it_cannot_read(
-    inside: Path, arguments: list[str], stdin: bytes | None, expected: str
-) -> None:
-    result = CliRunner().invoke(cli.main, arguments, input=stdin)
-    assert result.exit_code == 2
-    assert expected in result.output
 
 
 def test_summary_shows_accuracy_price_verdict_and_what_to_type_next(inside: Path) -> None:
@@ -135,34 +79,66 @@ def test_summary_outside_a_project_says_so(tmp_path: Path, monkeypatch: pytest.M
     assert "There is no project here" in result.output
 
 
-def test_check_accepts_good_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+def check(folder: Path, *arguments: str) -> str:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        result = CliRunner().invoke(cli.main, ["check", *arguments])
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def test_check_accepts_good_settings_and_downloads_nothing(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text(small_params(source="https://example.com/m.csv"))
+    assert check(tmp_path) == "params.yaml is in order; methods: full, lora\n"
+    assert json.loads(check(tmp_path, "--json"))["data"] is None
+
+
+def test_check_reads_the_file_and_shows_columns_classes_counts_and_time(tmp_path: Path) -> None:
+    write_settings(tmp_path)
+    lines = check(tmp_path).splitlines()
+    assert lines[0] == "params.yaml is in order; methods: full, lora"
+    assert re.fullmatch(r"180 messages, read in \d+\.\d s; columns: kind, message", lines[1])
+    assert lines[2:] == ["2 classes: 120 ham, 60 spam"]
+    data = json.loads(check(tmp_path, "--json"))["data"]
+    assert data.pop("seconds") > 0
+    assert data == {
+        "rows": 180,
+        "distinct": 180,
+        "columns": ["kind", "message"],
+        "classes": {"ham": 120, "spam": 60},
+        "warnings": [],
+    }
+    assert not (tmp_path / "data").exists()
+
+
+def test_check_finds_a_file_that_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "params.yaml").write_text(small_params())
+    monkeypatch.chdir(tmp_path)
     result = CliRunner().invoke(cli.main, ["check"])
-    assert (result.exit_code, result.output) == (
-        0,
-        "params.yaml is in order; methods: full, lora\n",
-    )
+    assert result.exit_code == 2
+    assert "inputs/text/messages.csv cannot be read" in result.output
+
+
+@pytest.mark.parametrize("suffix", ["tsv", "jsonl", "parquet"])
+def test_check_shows_the_columns_of_every_kind_of_file(suffix: str, tmp_path: Path) -> None:
+    write_settings(tmp_path)
+    source = tmp_path / "inputs" / "text" / f"messages.{suffix}"
+    frame = pd.read_csv(source.with_suffix(".csv"))
+    if suffix == "parquet":
+        frame.to_parquet(source)
+    elif suffix == "jsonl":
+        frame.to_json(source, orient="records", lines=True)
+    else:
+        frame.to_csv(source, sep="\t", index=False, quoting=csv.QUOTE_NONE, quotechar=None)
+    (tmp_path / "params.yaml").write_text(small_params(source=f"inputs/text/messages.{suffix}"))
+    assert "columns: kind, message" in check(tmp_path)
 
 
 def test_make_repro_checks_the_parameters_before_dvc_removes_anything() -> None:
     recipe = (ROOT / "Makefile").read_text().split("\nrepro:")[1]
     assert recipe.index("lora-compare check") < recipe.index("dvc repro")
-
-
-def test_the_command_that_classify_suggests_for_another_encoding_works(
-    inside: Path, tmp_path: Path
-) -> None:
-    for encoding in ("cp1252", "utf-16", "utf-16-le", "utf-16-be"):
-        file = tmp_path / f"my {encoding}.txt"
-        file.write_bytes("claim £9 café\n".encode(encoding))
-        refused = CliRunner().invoke(cli.main, ["classify", "--file", str(file)])
-        assert refused.exit_code == 2
-        suggested = refused.output.split("next:")[1].strip()
-        conversion, _, command = suggested.partition(" | lora-compare ")
-        text = subprocess.run(shlex.split(conversion), capture_output=True, check=True).stdout
-        result = CliRunner().invoke(cli.main, shlex.split(command), input=text)
-        assert result.output.endswith("\tclaim £9 café\n")
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from lora_compare.cli.terminal import EXIT_INTERRUPTED, failed_usage
 
 COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     "Run the comparison": {
-        "check": ("running", "Check every setting in params.yaml."),
+        "check": ("running", "Check every setting in params.yaml, and one's own text."),
         "import": ("running", "Add an adapter that PEFT trained on GPT-2, as a method."),
     },
     "Look at results": {

@@ -1,4 +1,4 @@
-"""Texts to classify, one a line."""
+"""Texts to classify: the lines of a file, or a column of a table."""
 
 import codecs
 import shlex
@@ -7,7 +7,41 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from lora_compare.data.archives import SUFFIXES, file_suffix, take_out
+from lora_compare.data.encodings import require_kind
+from lora_compare.data.headers import Columns
+from lora_compare.data.messages import make_texts
+from lora_compare.data.tables import read_table, require_size
 from lora_compare.errors import DataError
+from lora_compare.project.progress import Progress
+
+
+def is_table(source: Path | None) -> bool:
+    """Return whether a file is read as the pipeline reads a source, and not line by line."""
+    return source is not None and file_suffix(source.name) in SUFFIXES
+
+
+def read_column(source: Path, column: str, progress: Progress) -> list[str]:
+    """Return the texts in one column of a table, one of every row.
+
+    Args:
+        source: A file of which `is_table` is true.
+        column: The column's name.
+        progress: Where what is odd about the file is reported.
+
+    Raises:
+        DataError: The file cannot be read, has no such column, or has a row without a text.
+    """
+    try:
+        require_size(str(source), source.stat().st_size)
+        content = source.read_bytes()
+    except OSError as error:
+        raise _unreadable(source, error) from None
+    file = take_out(content, file_suffix(source.name), str(source))
+    table = read_table(file.content, file.suffix, file.name, Columns(column))
+    for warning in table.warnings:
+        progress.say(f"warning: {warning}")
+    return make_texts(table)
 
 
 def read_lines(source: Path | None) -> Iterator[str]:
@@ -27,9 +61,11 @@ def read_lines(source: Path | None) -> Iterator[str]:
         with source.open("rb") as file:
             yield from _decoded(file, str(source))
     except OSError as error:
-        raise DataError(
-            "The file cannot be read.", where=str(source), actual=str(error.strerror)
-        ) from None
+        raise _unreadable(source, error) from None
+
+
+def _unreadable(source: Path, error: OSError) -> DataError:
+    return DataError("The file cannot be read.", where=str(source), actual=str(error.strerror))
 
 
 def _decoded(file: BinaryIO, name: str) -> Iterator[str]:
@@ -39,6 +75,8 @@ def _decoded(file: BinaryIO, name: str) -> Iterator[str]:
             if "\0" in text:  # UTF-16 without a mark passes for UTF-8
                 raise ValueError
         except ValueError:
+            if number == 1:
+                require_kind(line, Path(name).suffix, name)
             file_name = "FILE" if file is sys.stdin.buffer else shlex.quote(name)
             raise DataError(
                 "A line is not UTF-8.",

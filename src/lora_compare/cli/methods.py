@@ -1,7 +1,7 @@
 """A fine-tuned method at work: `classify`, `register` and `export`."""
 
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,28 +54,43 @@ class Answer:
     "--file",
     "source",
     type=click.Path(dir_okay=False, path_type=Path, allow_dash=True),
-    help="Classify each line of this file; - is standard input.",
+    help="Classify each row of this table, or each line of any other file; - is standard input.",
+)
+@click.option(
+    "--text-column", "column", help="The table's column of texts; else data.text_column's."
 )
 def classify(
-    output: Output, texts: tuple[str, ...], method: str | None, source: Path | None
+    output: Output,
+    texts: tuple[str, ...],
+    method: str | None,
+    source: Path | None,
+    column: str | None,
 ) -> None:
-    """Print the class and its probability for each TEXT, or for each line of a file.
+    """Print the class and its probability for each TEXT, or for each text of a file.
 
-    Without TEXT and --file, lines are read from standard input; empty lines are left out. Where
+    A file that ends in .csv, .tsv, .jsonl, .parquet, .zip (.gz after them) is read as the pipeline
+    reads a source: a header, quotes, texts of several lines. Any other is read line by line, and so
+    is standard input without TEXT and --file; empty lines are left out. Where
     the result goes into a file or a pipe, it is one line a text: class, probability and text,
     with tabs between them.
 
     \b
     lora-compare classify "You won a tablet! To collect your prize call 09098790503 today"
     lora-compare classify --method full --file messages.txt > answers.tsv
+    lora-compare classify --file tickets.csv --text-column message --json
     cat messages.txt | lora-compare classify --json
     """  # noqa: D301 (click reads the \b as a character)
-    from lora_compare.cli.lines import read_lines
+    from lora_compare.cli.lines import is_table, read_column, read_lines
 
     if texts and source:
         raise click.UsageError("give texts or --file, not both")
+    if column and not is_table(source):
+        raise click.UsageError("--text-column is of a table: --file with a .csv, .tsv, .jsonl, ...")
     paths, params = project()
     name = _method_or_default(params, method)
+    found: Iterable[str] = texts or read_lines(source)
+    if source is not None and is_table(source):
+        found = read_column(source, column or params.data.text_column, output.progress)
     with output.working(f"load {name}"):
         from lora_compare.compute.device import choose_device
         from lora_compare.models.base import load_base
@@ -83,8 +98,8 @@ def classify(
 
         classifier = load_method(paths.model(name), load_base(paths.base), f"finetune@{name}")
         classifier.model.to(choose_device(params.training.device))
-    with _counting(output, source) as advance:
-        for chunk in _chunks(texts or read_lines(source)):
+    with _counting(output, source, found) as advance:
+        for chunk in _chunks(found):
             _show(output, _answers(classifier, chunk))
             advance(len(chunk))
 
@@ -95,11 +110,15 @@ def _method_or_default(params: "Params", method: str | None) -> str:
     return name
 
 
-def _counting(output: Output, source: Path | None) -> AbstractContextManager[Callable[..., None]]:
+def _counting(
+    output: Output, source: Path | None, texts: Iterable[str]
+) -> AbstractContextManager[Callable[..., None]]:
     """Show on a terminal how far a file is, where the answers go somewhere else."""
     watched = output.progress.console.is_interactive and not output.console.is_terminal
     if source is None or not watched or not source.is_file():
         return nullcontext(lambda amount: None)
+    if isinstance(texts, Sized):
+        return output.progress.task(f"classify {source.name}", len(texts))
     with source.open("rb") as file:
         total = sum(1 for line in file if line.strip())
     return output.progress.task(f"classify {source.name}", total)

@@ -1,33 +1,90 @@
 """Before the pipeline runs: `check` and `import`."""
 
 import csv
+import time
+from collections import Counter
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from lora_compare.cli.terminal import Output, command, project
 
+if TYPE_CHECKING:
+    from lora_compare.params import Params
+    from lora_compare.project.paths import Paths
+
 
 @command("check")
 def check(output: Output) -> None:
-    """Check every setting in params.yaml; `make repro` does so before anything runs.
+    """Check params.yaml and one's own text; `make repro` does so before anything runs.
 
-    Every mistake is named at once, with its key and what is allowed. Nothing is run.
+    Every mistake in params.yaml is named at once, with its key and what is allowed; then the file
+    of data.source is read, its columns shown and its classes counted. Nothing is run or downloaded.
 
     \b
     lora-compare check
     lora-compare check --json && dvc repro
     """  # noqa: D301 (click reads the \b as a character)
-    _, params = project()
+    from lora_compare.data.sources import is_file
+
+    paths, params = project()
+    data = _read_data(output, paths, params) if is_file(params.data) else None
     output.record(
         {
             "valid": True,
             "source": params.data.source,
             "model": params.model.name,
             "methods": {name: method.trainable for name, method in params.methods.items()},
+            "data": data,
         }
     )
     output.say(f"params.yaml is in order; methods: {', '.join(params.methods)}")
+    if data:
+        _say_data(output, data)
+
+
+def _read_data(output: Output, paths: "Paths", params: "Params") -> dict[str, Any]:
+    """Return what there is in the file that data.source names; refuse it as the stages would."""
+    from lora_compare.data import classes
+    from lora_compare.data.messages import make_messages
+    from lora_compare.data.sources import read_source
+    from lora_compare.params import require_fit
+
+    started = time.perf_counter()
+    with output.working(f"read {params.data.source}"):
+        table, _ = read_source(params.data, paths)
+        messages = make_messages(table)
+    available = classes.count_available(messages, params.split)
+    require_fit(params, len(available))
+    if params.split.mode == "stratified":
+        sizes = classes.stratified_sizes(available, params.split)
+        classes.require_in_every_split(sizes, available, params.split)
+    warnings = [
+        *table.warnings,
+        classes.likely_cause(available),
+        classes.describe_balance(available, params.split).removeprefix("warning: "),
+    ]
+    return {
+        "rows": len(messages["label"]),
+        "distinct": sum(available.values()),
+        "columns": table.columns,
+        "classes": dict(sorted(Counter(messages["label"]).items())),
+        "warnings": list(filter(None, warnings)),
+        "seconds": time.perf_counter() - started,
+    }
+
+
+def _say_data(output: Output, data: dict[str, Any]) -> None:
+    from lora_compare.data.classes import show_counts
+
+    columns = ", ".join(data["columns"]) or "none are named: label, tab, text"
+    output.say(f"{data['rows']:,} messages, read in {data['seconds']:.1f} s; columns: {columns}")
+    repeats = data["rows"] - data["distinct"]
+    counts = show_counts(data["classes"]) + (f"; {repeats:,} repeats" if repeats else "")
+    output.say(f"{len(data['classes']):,} classes: {counts}")
+    for warning in data["warnings"]:
+        output.say(f"warning: {warning}")
 
 
 @command("import")

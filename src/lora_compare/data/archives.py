@@ -1,14 +1,21 @@
-"""The data file in a zip, read in memory and within bounds."""
+"""The data file in a zip or a gzip file, read in memory and within bounds."""
 
+import gzip
+import hashlib
 import io
 import stat
 import struct
 import zipfile
 import zlib
-from pathlib import Path, PurePosixPath
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 
-from lora_compare.data.tables import PARSERS, require_size
+from lora_compare.data.encodings import GZIP, require_kind
+from lora_compare.data.tables import MAX_BYTES, PARSERS, require_size
 from lora_compare.errors import DataError
+
+SUFFIXES = (".zip", *PARSERS)
+"""How the names of files end that hold text and labels; .gz may follow."""
 
 REFERENCE_MEMBER = "SMSSpamCollection"
 """A file of this name is a .tsv without a header."""
@@ -30,8 +37,76 @@ PACKING = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
 def file_suffix(name: str) -> str:
-    """Return the kind of a file by its name, in lower case, such as `.tsv`."""
-    return ".tsv" if PurePosixPath(name).name == REFERENCE_MEMBER else Path(name).suffix.lower()
+    """Return the kind of a file by its name, in lower case, such as `.tsv`, also of a `.tsv.gz`."""
+    path = PurePosixPath(name)
+    if path.suffix.lower() == ".gz":
+        path = path.with_suffix("")
+    return ".tsv" if path.name == REFERENCE_MEMBER else path.suffix.lower()
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """A table out of whatever it was packed in.
+
+    Attributes:
+        name: What messages call it.
+        suffix: The end of its name, as `file_suffix` has it.
+        content: Its bytes.
+        facts: What provenance.json says of the packing.
+    """
+
+    name: str
+    suffix: str
+    content: bytes
+    facts: dict[str, str] = field(default_factory=dict)
+
+
+def take_out(content: bytes, suffix: str, name: str) -> DataFile:
+    """Return the table that a file is or holds.
+
+    Args:
+        content: The whole file.
+        suffix: One of SUFFIXES.
+        name: The file, for messages.
+
+    Raises:
+        DataError: As `read_member` and `unpack`.
+    """
+    unpacked = unpack(content, name)
+    facts = {} if unpacked is content else {"unpacked_sha256": _sha256(unpacked)}
+    if suffix != ".zip":
+        return DataFile(name, suffix, unpacked, facts)
+    require_kind(unpacked, suffix, name)
+    member, found = read_member(unpacked, name)
+    facts |= {"member": member, "member_sha256": _sha256(found)}
+    inner = f"{name}!{member}"
+    return DataFile(inner, file_suffix(member), unpack(found, inner), facts)
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def unpack(content: bytes, name: str) -> bytes:
+    """Return what a gzip file holds, and any other file as it is, whatever its name says.
+
+    Raises:
+        DataError: The gzip file is damaged, or unpacks to too much.
+    """
+    if not content.startswith(GZIP):
+        return content
+    try:
+        with gzip.GzipFile(fileobj=io.BytesIO(content)) as file:
+            unpacked = file.read(MAX_BYTES + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(
+            f"{name} is no readable gzip file.",
+            where=name,
+            actual=str(error),
+            next="fetch or make the file again",
+        ) from None
+    require_size(name, len(unpacked))
+    return unpacked
 
 
 def read_member(content: bytes, name: str) -> tuple[str, bytes]:

@@ -5,6 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from typing import Any
 
+from lora_compare.data.classes import likely_cause
 from lora_compare.data.tables import Table
 from lora_compare.errors import DataError
 from lora_compare.params import MAX_CLASSES
@@ -12,6 +13,12 @@ from lora_compare.project.corpus import Messages
 
 LONGEST_LABEL = 100
 """Characters of a class's name, which stands in tables, column names and plots."""
+
+TURNING = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
+"""Bidirectional classes of the characters that turn the text after them around."""
+
+FILLERS = "\u115f\u1160\u2800\u3164\uffa0"
+"""Letters and signs that Unicode does not call spaces, and that look like one."""
 
 
 def make_messages(table: Table) -> Messages:
@@ -22,7 +29,7 @@ def make_messages(table: Table) -> Messages:
     Raises:
         DataError: Labels or texts are missing, empty, of another type or hold characters that
             cannot be kept; or there are not 2 to 1,000 classes, or two of them differ in
-            capitals or spaces only.
+            capitals, spaces or what is invisible only.
     """
     labels = [_as_label(value) for value in table.labels]
     problems = []
@@ -41,6 +48,18 @@ def make_messages(table: Table) -> Messages:
     return {"label": labels, "text": table.texts}
 
 
+def make_texts(table: Table) -> list[str]:
+    """Return the texts of the rows of `table`, in their order.
+
+    Raises:
+        DataError: A text is missing, empty, or of another type, or holds what cannot be kept.
+    """
+    described = zip(table.places, map(_describe_text, table.texts), strict=True)
+    problems = [(place, problem) for place, problem in described if problem]
+    table.refuse(problems, "a text in every row", "correct these rows, or name another column")
+    return table.texts
+
+
 def _as_label(value: Any) -> Any:
     if isinstance(value, bool):
         return "true" if value else "false"
@@ -51,13 +70,51 @@ def _describe_label(label: Any) -> str:
     """Return what is wrong with a label; empty if nothing is."""
     if label is None or label == "":
         return "no label"
+    if isinstance(label, list | dict):
+        return f"the label is a list, and a text has one class: {str(label)[:40]}"
     if not isinstance(label, str):
         return f"the label is neither text nor a whole number: {str(label)[:40]!r}"
     if not label.strip():
         return "a label of spaces only"
     if len(label) > LONGEST_LABEL:
         return f"a label of {len(label)} characters: {label[:40]!r}..."
-    return "" if label.isprintable() else f"a label with control characters: {label!r}"
+    return _describe_characters(label)
+
+
+def _describe_characters(label: str) -> str:
+    """Return which character has no place in a label; empty if all have.
+
+    Inside a label, what is invisible can be its spelling: Persian has a non-joiner, French a
+    no-break space, an emoji may be several that are joined. At its ends nobody means it, but for
+    the tags that end a flag. What moves the cursor or turns the text around it has no place.
+    """
+    for character in label:
+        if _is_unfit(character):
+            return f"a label with control characters ({_name(character)}): {label!r}"
+    for character, end in ((label[0], "begins"), (label[-1], "ends")):
+        if _is_invisible(character) and not (end == "ends" and character >= "\U000e0020"):
+            return f"a label that {end} with {_name(character)}, which is invisible: {label!r}"
+    return ""
+
+
+def _is_unfit(character: str) -> bool:
+    code = ord(character)
+    return (
+        unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp")
+        or unicodedata.bidirectional(character) in TURNING
+        or code & 0xFFFE == 0xFFFE  # no character, and never to be one
+        or 0xFDD0 <= code <= 0xFDEF
+    )
+
+
+def _is_invisible(character: str) -> bool:
+    # A plain space is kept, as a file with ", " between its cells has it in every row.
+    is_blank = unicodedata.category(character) in ("Zs", "Cf") and character != " "
+    return is_blank or character in FILLERS
+
+
+def _name(character: str) -> str:
+    return unicodedata.name(character, f"U+{ord(character):04X}")
 
 
 def _describe_text(text: Any) -> str:
@@ -80,17 +137,24 @@ def _describe_text(text: Any) -> str:
 def _require_one_spelling(name: str, counts: Counter[str]) -> None:
     spellings = defaultdict(list)
     for label in counts:
-        key = " ".join(unicodedata.normalize("NFKC", label).casefold().split())
-        spellings[key].append(label)
+        spellings[_visible(label)].append(label)
     variants = [group for group in spellings.values() if len(group) > 1]
     if variants:
         raise DataError(
-            f"Labels of {name} differ in capitals or spaces only.",
+            f"Labels of {name} differ in capitals, spaces or invisible characters only.",
             where=name,
             expected="one spelling of each class",
             actual="\n".join(_list_counts(group, counts) for group in variants[:20]),
             next="write each class in one way",
         )
+
+
+def _visible(label: str) -> str:
+    """Return what tells two labels apart for a reader: no case, no width, nothing invisible."""
+    folded = unicodedata.normalize("NFKC", label).casefold()
+    selectors = range(0xFE00, 0xFE10)  # an emoji in colour or in black and white
+    seen = (c for c in folded if unicodedata.category(c) != "Cf" and ord(c) not in selectors)
+    return " ".join("".join(seen).split())
 
 
 def _require_classes(name: str, counts: Counter[str]) -> None:
@@ -103,7 +167,7 @@ def _require_classes(name: str, counts: Counter[str]) -> None:
         where=name,
         expected=f"2 to {MAX_CLASSES} classes",
         actual=_list_counts(shown, counts) + more if counts else "no messages",
-        next="check data.label_column in params.yaml, and the file",
+        next=likely_cause(counts) or "check data.label_column in params.yaml, and the file",
     )
 
 

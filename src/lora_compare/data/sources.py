@@ -3,16 +3,18 @@
 import hashlib
 import os
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from lora_compare.data import bundled
-from lora_compare.data.archives import file_suffix, read_member
+from lora_compare.data.archives import SUFFIXES, file_suffix, take_out
 from lora_compare.data.downloads import Patience, Remote, fetch
+from lora_compare.data.encodings import AS_CSV
+from lora_compare.data.headers import Columns
 from lora_compare.data.messages import make_messages
-from lora_compare.data.tables import MAX_BYTES, PARSERS, Columns, read_table, require_size
+from lora_compare.data.tables import MAX_BYTES, Table, read_table, require_size
 from lora_compare.errors import DataError, names_a_host, without_credentials
 from lora_compare.params import DataParams
 from lora_compare.project import files
@@ -20,7 +22,7 @@ from lora_compare.project.corpus import Messages
 from lora_compare.project.paths import Paths
 from lora_compare.project.progress import SILENT, Progress
 
-SUFFIXES = (".zip", *PARSERS)
+SPREADSHEETS = (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods")
 
 
 @dataclass(frozen=True)
@@ -84,16 +86,7 @@ def load_corpus(
         DataError: The file is missing, is not the expected one, or cannot be used as it is.
         DownloadError: It could not be fetched.
     """
-    source = open_source(data, paths, progress)
-    facts = {**source.facts, "sha256": _sha256(source.content), "bytes": len(source.content)}
-    name, suffix, content = source.name, source.suffix, source.content
-    if suffix == ".zip":
-        member, content = read_member(content, name)
-        facts |= {"member": member, "member_sha256": _sha256(content)}
-        if source.member_sha256 not in (None, facts["member_sha256"]):
-            raise _other_file(f"{name}!{member}", source.member_sha256, facts["member_sha256"])
-        name, suffix = f"{name}!{member}", file_suffix(member)
-    table = read_table(content, suffix, name, Columns(data.text_column, data.label_column))
+    table, facts = read_source(data, paths, progress)
     messages = make_messages(table)
     counts = Counter(messages["label"])
     return messages, {
@@ -102,6 +95,37 @@ def load_corpus(
         "classes": {name: counts[name] for name in sorted(counts)},
         "normalized": table.normalized,
     }
+
+
+def read_source(
+    data: DataParams, paths: Paths, progress: Progress = SILENT
+) -> tuple[Table, dict[str, Any]]:
+    """Return the rows of a source as they stand there, and where it came from.
+
+    Args:
+        data: As `load_corpus`.
+        paths: As `load_corpus`.
+        progress: Where a download, and what is odd about the file, are reported.
+
+    Raises:
+        DataError: As `load_corpus`.
+        DownloadError: As `load_corpus`.
+    """
+    source = open_source(data, paths, progress)
+    facts = {**source.facts, "sha256": _sha256(source.content), "bytes": len(source.content)}
+    file = take_out(source.content, source.suffix, source.name)
+    if source.member_sha256 not in (None, file.facts.get("member_sha256")):
+        raise _other_file(file.name, source.member_sha256, file.facts["member_sha256"])
+    columns = Columns(data.text_column, data.label_column)
+    table = read_table(file.content, file.suffix, file.name, columns)
+    for warning in table.warnings:
+        progress.say(f"warning: {warning}")
+    return table, facts | file.facts
+
+
+def is_file(data: DataParams) -> bool:
+    """Return whether a source is a file that is there before a download."""
+    return data.source not in ("bundled", "uci") and "://" not in data.source
 
 
 def open_source(
@@ -202,7 +226,9 @@ def _open_path(data: DataParams, paths: Paths) -> Source:
 def _require_suffix(name: str, shown: str) -> str:
     suffix = file_suffix(name)
     if suffix not in SUFFIXES:
-        raise _unknown_source(shown, f"a name that ends in {', '.join(SUFFIXES)}")
+        known = f"a name that ends in {', '.join(SUFFIXES)}, or in .gz after one of them"
+        error = _unknown_source(shown, known)
+        raise replace(error, next=AS_CSV) if suffix in SPREADSHEETS else error
     return suffix
 
 

@@ -1,12 +1,12 @@
 """From the corpus to train, validation, test and unused messages."""
 
 import io
-from fractions import Fraction
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from lora_compare.data.classes import require_in_every_split, stratified_sizes
 from lora_compare.data.twins import find_twins
 from lora_compare.errors import DataError
 from lora_compare.params import SplitParams
@@ -41,7 +41,9 @@ def split(corpus: pd.DataFrame, params: SplitParams) -> tuple[Frames, dict[str, 
         parts = _split_stratified(pool, params)
         removed = len(corpus) - len(pool)
     classes = sorted(count_classes(corpus))
-    _require_every_class(parts, classes, count_classes(pool))
+    sizes = {name: count_classes(parts[name]) for name in SPLITS}
+    available = dict.fromkeys(classes, 0) | count_classes(pool)
+    require_in_every_split(sizes, available, params)
     evaluated = set(parts["validation"]["text"]) | set(parts["test"]["text"])
     unused = parts["unused"]
     parts["unused"] = unused[~unused["text"].isin(evaluated)]
@@ -73,25 +75,6 @@ def count_conflicting(corpus: pd.DataFrame) -> int:
     return int((corpus.groupby("text")["label"].nunique() > 1).sum())
 
 
-def apportion(total: int, weights: list[Fraction]) -> list[int]:
-    """Return whole numbers in proportion to `weights` that add up to `total`.
-
-    Each share is rounded down; what is left goes, one each, to the largest remainders, the
-    earlier of equal ones first (the method of Hamilton). Exact arithmetic, no rounding error.
-
-    Args:
-        total: What to share out, a count.
-        weights: Unitless, not negative; all zero only where the total is.
-    """
-    whole = sum(weights) or Fraction(1)
-    quotas = [total * weight / whole for weight in weights]
-    shares = [int(quota) for quota in quotas]
-    by_remainder = sorted(range(len(weights)), key=lambda i: shares[i] - quotas[i])
-    for index in by_remainder[: total - sum(shares)]:
-        shares[index] += 1
-    return shares
-
-
 def _split_stratified(pool: pd.DataFrame, params: SplitParams) -> Frames:
     """Return the splits, each with every class in proportion to its share of all messages.
 
@@ -102,9 +85,7 @@ def _split_stratified(pool: pd.DataFrame, params: SplitParams) -> Frames:
     order = np.random.RandomState(params.seed).permutation(len(pool))
     labels = pool["label"].to_numpy()[order]
     classes = count_classes(pool)
-    smallest = min(classes.values())
-    used = {c: smallest if params.balance == "undersample" else n for c, n in classes.items()}
-    sizes = _stratified_sizes(used, params)
+    sizes = stratified_sizes(classes, params)
     chosen: dict[str, list[np.ndarray[Any, Any]]] = {name: [] for name in (*SPLITS, "unused")}
     for name in classes:
         positions = np.flatnonzero(labels == name)
@@ -114,18 +95,6 @@ def _split_stratified(pool: pd.DataFrame, params: SplitParams) -> Frames:
     rows = {part: order[np.sort(np.concatenate(pieces))] for part, pieces in chosen.items()}
     rows["unused"] = np.sort(rows["unused"])
     return {part: pool.iloc[index] for part, index in rows.items()}
-
-
-def _stratified_sizes(used: dict[str, int], params: SplitParams) -> dict[str, dict[str, int]]:
-    """Return messages per split and class; the splits' totals are exact, classes within one."""
-    train, validation = Fraction(str(params.train)), Fraction(str(params.validation))
-    totals = apportion(sum(used.values()), [train, validation, 1 - train - validation])
-    left, sizes = dict(used), {}
-    for part, total in zip(SPLITS, totals, strict=True):
-        counts = apportion(total, [Fraction(n) for n in left.values()])
-        sizes[part] = dict(zip(left, counts, strict=True))
-        left = {name: n - sizes[part][name] for name, n in left.items()}
-    return sizes
 
 
 def _as_the_book_reads(corpus: pd.DataFrame) -> pd.DataFrame:
@@ -197,23 +166,6 @@ def _split_as_the_book(pool: pd.DataFrame, params: SplitParams) -> Frames:
         "test": shuffled.iloc[validation_end:],
         "unused": unused,
     }
-
-
-def _require_every_class(parts: Frames, classes: list[str], available: dict[str, int]) -> None:
-    missing = [
-        f"{name}: {available.get(name, 0)} messages, none in {part}"
-        for name in classes
-        for part in SPLITS
-        if name not in set(parts[part]["label"])
-    ]
-    if missing:
-        raise DataError(
-            "A class is too small to be in every split.",
-            where="params.yaml: split",
-            expected="every class in train, validation and test",
-            actual="\n".join(missing),
-            next="label more messages, take the class out, or raise split.validation",
-        )
 
 
 def _encode(part: pd.DataFrame, classes: list[str]) -> pd.DataFrame:

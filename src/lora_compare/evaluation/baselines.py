@@ -29,6 +29,17 @@ CANDIDATES: dict[str, Callable[[], Pipeline]] = {
 """The baselines, in the order of preference where the validation split cannot tell."""
 
 
+def candidates(train_texts: Sequence[str]) -> dict[str, Pipeline]:
+    """Return the baselines, not yet fitted, that find a feature in `train_texts`.
+
+    A word is two letters, digits or underscores: texts of single digits, of signs or of one
+    character have none, and scikit-learn fits no model to them. Characters any text has.
+    """
+    made = {name: make() for name, make in CANDIDATES.items()}
+    analyzers = {name: model[0].build_analyzer() for name, model in made.items()}
+    return {name: made[name] for name in made if any(map(analyzers[name], train_texts))}
+
+
 def fit_tfidf(
     train_texts: Sequence[str],
     train_labels: Sequence[int],
@@ -44,8 +55,8 @@ def fit_tfidf(
         validation_labels: Their class indices.
     """
     fitted = {
-        name: make().fit(list(train_texts), np.asarray(train_labels))
-        for name, make in CANDIDATES.items()
+        name: model.fit(list(train_texts), np.asarray(train_labels))
+        for name, model in candidates(train_texts).items()
     }
     truth = np.asarray(validation_labels)
     scores = {name: float(m.score(list(validation_texts), truth)) for name, m in fitted.items()}

@@ -57,7 +57,8 @@ class DataParams(Section):
     """Where the labelled text comes from."""
 
     source: Annotated[str, Field(min_length=1)]
-    """`bundled`, `uci`, or a path or URL of a .tsv, .csv, .jsonl, .parquet, or .zip with one."""
+    """`bundled`, `uci`, or a path or URL of a .tsv, .csv, .jsonl or .parquet, or of one in a .zip
+    or .gz."""
 
     text_column: Annotated[str, Field(min_length=1)]
     """Column of the text; a .tsv without a header has `label` and `text`."""

@@ -7,9 +7,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from lora_compare.data.headers import Columns
 from lora_compare.data.messages import make_messages
 from lora_compare.data.splits import deduplicate, split
-from lora_compare.data.tables import Columns, read_table
+from lora_compare.data.tables import read_table
 from lora_compare.data.twins import find_twins, near_duplicate_groups
 from lora_compare.evaluation.baselines import CANDIDATES
 from lora_compare.params import SplitParams

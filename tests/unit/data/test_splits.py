@@ -1,7 +1,6 @@
 """The splits share out every message once, in exact sizes, and the same way everywhere."""
 
 import io
-from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lora_compare.data.splits import apportion, deduplicate, split
+from lora_compare.data.splits import deduplicate, split
 from lora_compare.errors import DataError
 from lora_compare.params import SplitParams
 from lora_compare.project.corpus import make_corpus
@@ -216,10 +215,3 @@ def test_book_mode_refuses_a_quote_that_never_closes() -> None:
     corpus.loc[3, "text"] = '"never closed'
     with pytest.raises(DataError, match=r"split\.mode: stratified"):
         split(corpus, params(**BOOK))
-
-
-def test_apportion_rounds_by_largest_remainder() -> None:
-    assert apportion(10, [Fraction(7, 10), Fraction(1, 10), Fraction(2, 10)]) == [7, 1, 2]
-    assert apportion(9, [Fraction(7, 10), Fraction(1, 10), Fraction(2, 10)]) == [6, 1, 2]
-    assert apportion(5, [Fraction(1), Fraction(1)]) == [3, 2]
-    assert apportion(0, [Fraction(0), Fraction(0)]) == [0, 0]

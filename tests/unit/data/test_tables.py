@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lora_compare.data import tables
+from lora_compare.data.headers import Columns
 from lora_compare.data.messages import make_messages
-from lora_compare.data.tables import Columns, Table, read_table
+from lora_compare.data.tables import Table, read_table
 from lora_compare.errors import DataError
 
 COLUMNS = Columns(text="text", label="label")
@@ -137,8 +138,10 @@ def test_field_longer_than_the_csv_module_allows() -> None:
         ("label,text\nham,a,b\n", ".csv", "file.csv:2: 3 fields"),
         ('label,text\nham,"a\nb"\nspam,"never\nclosed\n', ".csv", "file.csv:4: a quote is never"),
         ('label,text\nham,"a"b\n', ".csv", "file.csv:2"),
-        ("label;text\nham;hello\n", ".csv", "'label;text'"),
-        ("label;text\nham;hello\n", ".csv", "this file seems to use semicolons"),
+        ("kind;words\nham;hello\n", ".csv", "'kind', 'words'"),
+        ("label|text\nham|hello\n", ".csv", "this file seems to use |"),
+        ("label\ttext\nham\thello\n", ".csv", "ends in .tsv: this file seems to use tabs"),
+        ("label,text\nham,hello\n", ".tsv", "ends in .csv: this file seems to use commas"),
         (
             '{"label": "ham", "text": "a"}\n{"label": "ham"}\n',
             ".jsonl",

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lora_compare.report import charts
+from lora_compare.report.charts.drawing import printable
 from lora_compare.report.charts.labels import LINE, spread
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -125,3 +126,11 @@ def test_labels_are_apart_in_order_and_on_average_where_they_belong(heights: lis
 
 def test_labels_with_room_stay_where_they_are():
     assert spread([0.0, 50.0, 20.0]) == [0.0, 50.0, 20.0]
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [("tr\u00e8s\u00a0bien", "tr\u00e8s bien"), ("a\u200cb", "ab"), ("a\u0007b", "a\ufffdb")],
+)
+def test_a_name_is_drawn_without_what_is_invisible(name: str, shown: str):
+    assert printable(name) == shown

@@ -8,6 +8,7 @@ is used throughout, because pyplot keeps global state.
 
 import io
 import re
+import unicodedata
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -79,7 +80,9 @@ def colour(index: int) -> str:
 
 def printable(name: str, length: int = 18) -> str:
     """Return a name without what no font draws, and short enough to stand in a chart."""
-    shown = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in name)
+    # A font that lacks a joiner or a no-break space draws a box for it; a reader sees none.
+    drawn = (" " if c.isspace() else c for c in name if unicodedata.category(c) != "Cf")
+    shown = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in drawn)
     return shown if len(shown) <= length else shown[: length - 1] + "\N{HORIZONTAL ELLIPSIS}"
 
 

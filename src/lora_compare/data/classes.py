@@ -1,0 +1,202 @@
+"""The classes of a corpus: how many messages each has, whether that is enough, and what to do."""
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
+
+from lora_compare.errors import DataError
+from lora_compare.params import SplitParams
+from lora_compare.project.corpus import Messages
+from lora_compare.project.paths import SPLITS
+
+if TYPE_CHECKING:  # to look at a file needs no pandas, which takes 0.4 s
+    import pandas as pd
+
+SHOWN = 5
+"""Classes that a message names; the others are counted."""
+
+FEW = 200
+"""Messages of a class with fewer of which to train is worth a warning."""
+
+BETWEEN_LABELS = ",;|"
+"""What stands between the labels of a text that has several."""
+
+
+def show_counts(counts: Mapping[str, int], shown: int = SHOWN) -> str:
+    """Return messages and name of the first classes, in the order given, and how many follow."""
+    words = [f"{n:,} {name}" for name, n in list(counts.items())[:shown]]
+    more = len(counts) - len(words)
+    return ", ".join(words + ([f"... and {more:,} more classes"] if more > 0 else []))
+
+
+def count_available(messages: "Messages | pd.DataFrame", params: SplitParams) -> dict[str, int]:
+    """Return the messages of each class that a split has to share out: repeats are dropped first.
+
+    Checked by tests/unit/data/test_classes.py to be what `splits.split` finds.
+    """
+    counts = dict.fromkeys(sorted(set(messages["label"])), 0)
+    rows = zip(messages["text"], messages["label"], strict=True)
+    kept: dict[Any, str] = {}
+    for place, (text, label) in enumerate(rows):
+        kept.setdefault(text if params.deduplicate == "exact" else place, label)
+    return counts | Counter(kept.values())
+
+
+def apportion(total: int, weights: list[Fraction]) -> list[int]:
+    """Return whole numbers in proportion to `weights` that add up to `total`.
+
+    Each share is rounded down; what is left goes, one each, to the largest remainders, the
+    earlier of equal ones first (the method of Hamilton). Exact arithmetic, no rounding error.
+
+    Args:
+        total: What to share out, a count.
+        weights: Unitless, not negative; all zero only where the total is.
+    """
+    whole = sum(weights) or Fraction(1)
+    quotas = [total * weight / whole for weight in weights]
+    shares = [int(quota) for quota in quotas]
+    by_remainder = sorted(range(len(weights)), key=lambda i: shares[i] - quotas[i])
+    for index in by_remainder[: total - sum(shares)]:
+        shares[index] += 1
+    return shares
+
+
+def stratified_sizes(counts: Mapping[str, int], params: SplitParams) -> dict[str, dict[str, int]]:
+    """Return messages per split and class; the splits' totals are exact, classes within one.
+
+    Args:
+        counts: Messages of each class, one at least.
+        params: How they are balanced and shared out.
+    """
+    smallest = min(counts.values())
+    used = {c: smallest if params.balance == "undersample" else n for c, n in counts.items()}
+    train, validation = Fraction(str(params.train)), Fraction(str(params.validation))
+    totals = apportion(sum(used.values()), [train, validation, 1 - train - validation])
+    left, sizes = dict(used), {}
+    for part, total in zip(SPLITS, totals, strict=True):
+        shares = apportion(total, [Fraction(n) for n in left.values()])
+        sizes[part] = dict(zip(left, shares, strict=True))
+        left = {name: n - sizes[part][name] for name, n in left.items()}
+    return sizes
+
+
+def require_in_every_split(
+    sizes: Mapping[str, Mapping[str, int]], available: Mapping[str, int], params: SplitParams
+) -> None:
+    """Refuse splits in which a class is missing.
+
+    Args:
+        sizes: Messages of each split and class.
+        available: Messages of each class that there were to share out.
+        params: How they were shared out, for the setting that helps.
+
+    Raises:
+        DataError: A class is not in every split; the rarest are named and all are counted.
+    """
+    missing = _missing(sizes, available)
+    if not missing:
+        return
+    rarest = min(available.values())
+    lines = []
+    for name, parts in list(missing.items())[:SHOWN]:
+        is_cut = params.balance == "undersample" and available[name] > rarest
+        cut = f", cut to {rarest} by split.balance: undersample" if is_cut else ""
+        lines.append(f"{name}: {available[name]:,} messages{cut}, none in {', '.join(parts)}")
+    more = len(missing) - len(lines)
+    raise DataError(
+        "A class is too small to be in every split.",
+        where="params.yaml: split; data.label_column",
+        expected="every class in train, validation and test",
+        actual="\n".join(lines + ([f"... and {more:,} more classes"] if more else [])),
+        next="\n".join(filter(None, [likely_cause(available), _remedy(available, params)])),
+    )
+
+
+def _missing(
+    sizes: Mapping[str, Mapping[str, int]], available: Mapping[str, int]
+) -> dict[str, list[str]]:
+    """Return the splits in which a class is missing, the rarest class first."""
+    missing = {}
+    for name in sorted(available, key=lambda name: (available[name], name)):
+        if parts := [part for part in SPLITS if not sizes[part].get(name)]:
+            missing[name] = parts
+    return missing
+
+
+def _remedy(available: Mapping[str, int], params: SplitParams) -> str:
+    """Return the first change of settings after which every class is in every split."""
+    changes: list[dict[str, Any]] = [{"balance": "none"}, {"train": 0.6, "validation": 0.2}]
+    for change in (*changes, changes[0] | changes[1]):
+        changed = params.model_copy(update={"mode": "stratified", **change})
+        if min(available.values()) and not _missing(
+            stratified_sizes(available, changed), available
+        ):
+            mode = {"mode": "stratified"} if params.mode != "stratified" else {}
+            words = [f"split.{key}: {value}" for key, value in {**mode, **change}.items()]
+            return f"set {', '.join(words)} in params.yaml, or label more of the rarest"
+    return (
+        "label more messages of the rarest, or take them out; no split.balance, split.train or "
+        "split.validation helps with so few"
+    )
+
+
+def likely_cause(counts: Mapping[str, int]) -> str:
+    """Return what seems to be wrong with the column of the labels; empty if nothing does.
+
+    Args:
+        counts: Messages of each class.
+    """
+    total = sum(counts.values())
+    if several := _several_labels(counts):
+        return (
+            f"labels such as {several!r} look like several of one text, and each combination is a "
+            "class of its own: keep one label of each text, or make a file for each label"
+        )
+    for label in counts:
+        whole = re.sub(r"\.0+$", "", label)
+        if whole != label and whole in counts:
+            return (
+                f"the labels {whole!r} and {label!r} look like one number in two spellings, and "
+                "are two classes: write it in one way"
+            )
+    if len(counts) > SHOWN and 3 * len(counts) > total:
+        return (
+            f"{len(counts):,} classes for {total:,} messages look like an identifier or a text: "
+            "name the column of the classes in data.label_column"
+        )
+    return ""
+
+
+def _several_labels(counts: Mapping[str, int]) -> str:
+    """Return a label that seems to be several, whose parts other labels have too; empty if none."""
+    listed = [label for label in counts if label[0] in "[{(" and label[-1] in ")}]"]
+    if 2 * len(listed) > len(counts):
+        return next((label for label in listed if "," in label), listed[0])
+    for separator in BETWEEN_LABELS:
+        parts = {label: [part.strip() for part in label.split(separator)] for label in counts}
+        uses = Counter(part for found in parts.values() for part in set(found))
+        joined = [label for label, found in parts.items() if len(found) > 1 and all(found)]
+        shared = [label for label in joined if min(uses[part] for part in parts[label]) > 1]
+        if len(shared) > 1:
+            return shared[0]
+    return ""
+
+
+def describe_balance(available: Mapping[str, int], params: SplitParams) -> str:
+    """Return what undersampling leaves out, where that is most messages; empty elsewhere.
+
+    Args:
+        available: Messages of each class that there are to share out.
+        params: How they are balanced.
+    """
+    rarest = min(available, key=lambda name: (available[name], name))
+    total, kept = sum(available.values()), available[rarest] * len(available)
+    if params.balance != "undersample" or 2 * kept >= total:
+        return ""
+    warning = "warning: " if available[rarest] < FEW else ""
+    return (
+        f"{warning}split.balance: undersample leaves out {total - kept:,} of {total:,} messages, "
+        f"since {rarest!r}, the rarest class, has {available[rarest]:,}; none keeps them all"
+    )

@@ -1,0 +1,151 @@
+"""`lora-compare classify`: texts, lines, tables, and what is refused."""
+
+import gzip
+import json
+import shlex
+import subprocess
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+
+from lora_compare import cli
+
+
+def test_classify_prints_label_probability_and_text(inside: Path) -> None:
+    result = CliRunner().invoke(cli.main, ["classify", "claim £9 now", "home by 6"])
+    assert result.exit_code == 0, result.output
+    rows = [line.split("\t") for line in result.output.splitlines()]
+    assert [row[2] for row in rows] == ["claim £9 now", "home by 6"]
+    assert all(row[0] in ("ham", "spam") and 0.5 <= float(row[1]) <= 1 for row in rows)
+
+
+def test_classify_prints_one_line_for_a_text_of_several(inside: Path) -> None:
+    result = CliRunner().invoke(cli.main, ["classify", "home\tby 6\r\nlove", "two  spaces"])
+    shown = [line.split("\t")[2] for line in result.output.splitlines()]
+    # Every other character stays, so that a line can be found again in its file.
+    assert shown == ["home by 6 love", "two  spaces"]
+
+
+def test_classify_reads_lines_and_writes_json(inside: Path, tmp_path: Path) -> None:
+    file = tmp_path / "messages.txt"
+    file.write_text("claim £9 now\r\n\nhome by 6", encoding="utf-8")
+    arguments = ["classify", "--json", "--method", "full"]
+    from_file = CliRunner().invoke(cli.main, [*arguments, "--file", str(file)])
+    from_stdin = CliRunner().invoke(cli.main, arguments, input=file.read_bytes())
+    assert from_file.output == from_stdin.output
+    records = [json.loads(line) for line in from_file.output.splitlines()]
+    assert [record["text"] for record in records] == ["claim £9 now", "home by 6"]
+    for record in records:
+        assert sum(record["probabilities"].values()) == pytest.approx(1)
+        assert record["probability"] == record["probabilities"][record["label"]]
+
+
+TABLE = [("home by 6,\n love", "ham"), ('"claim" £9\tnow', "spam"), ("see you", "ham")]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet", "csv.gz", "zip"])
+def test_classify_reads_a_table_as_the_pipeline_does(
+    inside: Path, tmp_path: Path, suffix: str
+) -> None:
+    file = tmp_path / f"table.{suffix}"
+    frame = pd.DataFrame([{"id": i, "note": n} for i, (n, _) in enumerate(TABLE)])
+    if suffix == "jsonl":
+        frame.to_json(file, orient="records", lines=True)
+    elif suffix == "parquet":
+        frame.to_parquet(file)
+    else:
+        packing = {"method": "zip", "archive_name": "t.csv"} if suffix == "zip" else "infer"
+        frame.to_csv(file, index=False, compression=packing)
+    arguments = ["classify", "--json", "--file", str(file), "--text-column", "note"]
+    result = CliRunner().invoke(cli.main, arguments)
+    assert result.exit_code == 0, result.output
+    records = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [record["text"] for record in records] == [text for text, _ in TABLE]
+    one = CliRunner().invoke(cli.main, ["classify", "--json", TABLE[0][0]])
+    assert records[0]["probabilities"] == pytest.approx(json.loads(one.stdout)["probabilities"])
+
+
+def test_classify_takes_the_column_of_the_project_and_labels_need_not_be_there(
+    inside: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "m.csv").write_text('message\n"two\nlines"\nsee you\n')
+    result = CliRunner().invoke(cli.main, ["classify", "--file", str(tmp_path / "m.csv")])
+    assert [line.split("\t")[2] for line in result.stdout.splitlines()] == ["two lines", "see you"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("m.csv", b"note,id\nhello,1\n", "--text-column"),
+        ("m.csv", b"message,id\nhello,1\n,2\n", "m.csv:3: an empty text"),
+        ("m.tsv", b"message\tid\nhello\n", "m.tsv:2: no tab"),
+        ("m.csv", b"PK\x03\x04\0xl/workbook", "is an Excel workbook"),
+        ("m.txt", b"PK\x03\x04\0xl/workbook", "is an Excel workbook"),
+        ("m.txt", gzip.compress(b"hello"), "is packed by gzip"),
+        ("missing.csv", None, "The file cannot be read."),
+    ],
+    ids=["other columns", "empty", "no tab", "xlsx as csv", "xlsx as txt", "gzip", "missing"],
+)
+def test_classify_refuses_a_table_as_the_pipeline_does(
+    inside: Path, tmp_path: Path, name: str, content: bytes | None, expected: str
+) -> None:
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    result = CliRunner().invoke(cli.main, ["classify", "--file", str(tmp_path / name)])
+    assert result.exit_code == 2
+    assert expected in result.output
+    assert "iconv" not in result.output
+    assert "params.yaml" not in result.output
+
+
+def test_a_column_of_what_is_no_table_is_a_wrong_call(inside: Path, tmp_path: Path) -> None:
+    (tmp_path / "m.txt").write_text("hello\n")
+    for arguments in (["hello"], ["--file", str(tmp_path / "m.txt")], []):
+        result = CliRunner().invoke(cli.main, ["classify", "--text-column", "x", *arguments])
+        assert result.exit_code == 2
+        assert "--text-column is of a table" in result.output
+
+
+def test_classify_gives_the_probabilities_of_the_evaluation(inside: Path) -> None:
+    rows = pd.read_csv(inside / "reports/evaluation/lora/predictions.csv").head(5)
+    result = CliRunner().invoke(cli.main, ["classify", "--json", *rows["text"]])
+    records = [json.loads(line) for line in result.output.splitlines()]
+    spam = [record["probabilities"]["spam"] for record in records]
+    assert spam == pytest.approx(rows["p_spam"].tolist(), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "stdin", "expected"),
+    [
+        (["classify", " "], None, "empty text"),
+        (["classify", "--file", "missing.txt"], None, "missing.txt"),
+        (["classify"], b"ok\ncaf\xe9\n", "standard input:2"),
+        (["classify"], b"ok\ncaf\xe9\n", "iconv -f WINDOWS-1252 -t UTF-8 FILE"),
+        (["classify"], "caf\xe9".encode("utf-16"), "iconv -f UTF-16 -t UTF-8 FILE"),
+        (["classify"], "café\n".encode("utf-16-le"), "iconv -f UTF-16LE -t UTF-8 FILE"),
+        (["classify", "--method", "nope", "hi"], None, "full, lora"),
+    ],
+)
+def test_classify_refuses_what_it_cannot_read(
+    inside: Path, arguments: list[str], stdin: bytes | None, expected: str
+) -> None:
+    result = CliRunner().invoke(cli.main, arguments, input=stdin)
+    assert result.exit_code == 2
+    assert expected in result.output
+
+
+def test_the_command_that_classify_suggests_for_another_encoding_works(
+    inside: Path, tmp_path: Path
+) -> None:
+    for encoding in ("cp1252", "utf-16", "utf-16-le", "utf-16-be"):
+        file = tmp_path / f"my {encoding}.txt"
+        file.write_bytes("claim £9 café\n".encode(encoding))
+        refused = CliRunner().invoke(cli.main, ["classify", "--file", str(file)])
+        assert refused.exit_code == 2
+        suggested = refused.output.split("next:")[1].strip()
+        conversion, _, command = suggested.partition(" | lora-compare ")
+        text = subprocess.run(shlex.split(conversion), capture_output=True, check=True).stdout
+        result = CliRunner().invoke(cli.main, shlex.split(command), input=text)
+        assert result.output.endswith("\tclaim £9 café\n")
