@@ -35,7 +35,8 @@ def check(output: Output) -> None:
 @click.option("--name", required=True, help="Name of the new method.")
 @click.option(
     "--classes",
-    help="The classes in the order of the adapter's head, such as spam,ham; else in the data's.",
+    help="The classes in the order of the adapter's head, such as spam,ham; else as its id2label "
+    "says, else in the data's order. The import prints which.",
 )
 def import_(output: Output, folder: Path, name: str, classes: str | None) -> None:
     """Add an adapter that PEFT trained on GPT-2 to the comparison, as a method.
@@ -57,17 +58,23 @@ def import_(output: Output, folder: Path, name: str, classes: str | None) -> Non
     mine = read_classes(require(paths.classes, "split"))
     rows = next(csv.reader([classes], skipinitialspace=True)) if classes else None
     with output.working(f"compare {folder} with the base model"):
-        imported = import_adapter(paths, params, load_base(paths.base), mine, folder, name, rows)
+        imported, head = import_adapter(
+            paths, params, load_base(paths.base), mine, folder, name, rows
+        )
     adapter = paths.adapter(name)
     output.record(
         {
             "method": name,
             "adapter": str(adapter),
             "trainable_parameters": imported.trainable,
+            "classes": head.classes,
+            "classes_from": head.origin,
         }
     )
     output.say(
-        f"{name} is a method of params.yaml now: {imported.trainable:,} trained parameters.\n"
+        f"{name} is a method of params.yaml now: {imported.trainable:,} trained parameters;\n"
+        f"{head}.\n"
+        "Is a row another class? Then remove the method and import it with --classes.\n"
         "To compare it: dvc repro\n"
         f"To keep it with the project: dvc add {adapter.relative_to(paths.root)}"
     )

@@ -16,7 +16,7 @@ from lora_compare.data.tables import MAX_BYTES, PARSERS, Columns, read_table, re
 from lora_compare.errors import DataError, names_a_host, without_credentials
 from lora_compare.params import DataParams
 from lora_compare.project import files
-from lora_compare.project.corpus import Messages
+from lora_compare.project.corpus import Messages, class_order
 from lora_compare.project.paths import Paths
 from lora_compare.project.progress import SILENT, Progress
 
@@ -99,7 +99,7 @@ def load_corpus(
     return messages, {
         **facts,
         "rows": counts.total(),
-        "classes": {name: counts[name] for name in sorted(counts)},
+        "classes": {name: counts[name] for name in class_order(counts)},
         "normalized": table.normalized,
     }
 

@@ -24,7 +24,7 @@ def split(corpus: pd.DataFrame, params: SplitParams) -> tuple[Frames, dict[str, 
     NumPy's RandomState, whose streams are frozen, so every machine draws the same split.
 
     Returns:
-        The frames (columns Label, an index into the sorted class names, and Text) and the
+        The frames (columns Label, an index into the class names in order, and Text) and the
         metrics. `unused` holds what balancing left out, but no text that stands word for
         word in validation or test: models may be pre-trained on it.
 
@@ -40,7 +40,7 @@ def split(corpus: pd.DataFrame, params: SplitParams) -> tuple[Frames, dict[str, 
         pool = deduplicate(corpus) if params.deduplicate == "exact" else corpus
         parts = _split_stratified(pool, params)
         removed = len(corpus) - len(pool)
-    classes = sorted(count_classes(corpus))
+    classes = list(count_classes(corpus))
     _require_every_class(parts, classes, count_classes(pool))
     evaluated = set(parts["validation"]["text"]) | set(parts["test"]["text"])
     unused = parts["unused"]

@@ -26,7 +26,9 @@ WITHOUT_EFFECT = frozenset(
         "eva_config",
         "exclude_modules",
         "fan_in_fan_out",
+        "id2label",
         "inference_mode",
+        "label2id",
         "layers_pattern",
         "layers_to_transform",
         "loftq_config",
@@ -165,8 +167,14 @@ def _unsupported(values: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def refusal(problems: Sequence[str]) -> CheckpointError:
-    """Return the error that names what keeps an adapter from being imported."""
+ADVICE = (
+    f"correct {CONFIG_FILE} where it is wrong, or set model.name in params.yaml to the\n"
+    "model that the adapter was trained on"
+)
+
+
+def refusal(problems: Sequence[str], advice: str = ADVICE) -> CheckpointError:
+    """Return the error that names what keeps an adapter from being imported, and the way out."""
     shown = list(problems[:SHOWN_DIFFERENCES])
     if len(problems) > len(shown):
         shown.append(f"... and {len(problems) - len(shown)} more")
@@ -175,6 +183,5 @@ def refusal(problems: Sequence[str]) -> CheckpointError:
         f"{'s' if len(problems) > 1 else ''}.",
         actual="\n".join(shown),
         kept="nothing was written",
-        next=f"correct {CONFIG_FILE} where it is wrong, or set model.name in params.yaml to the\n"
-        "model that the adapter was trained on",
+        next=advice,
     )
