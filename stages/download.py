@@ -21,7 +21,7 @@ def main(paths: Paths, params: Params, progress: Progress) -> None:
         write_messages(paths.messages, messages)
     write_json(paths.provenance, provenance | {"messages_sha256": sha256(paths.messages)})
     seal(paths.raw)
-    counts = ", ".join(f"{n:,} {name}" for name, n in provenance["classes"].items())
+    counts = ", ".join(f"{n:,} times {name!r}" for name, n in provenance["classes"].items())
     progress.say(f"{provenance['rows']:,} messages from {provenance['source']}: {counts}")
 
 

@@ -180,6 +180,23 @@ def test_an_import_converts_the_adapter_and_adds_a_method(
             ["no layer is adapted"],
         ),
         (
+            lambda c, t: c.update(bias="all"),
+            ["bias: all, but 11 biases are not in the file: transformer.h.0.ln_1.bias"],
+        ),
+        (
+            lambda c, t: c.update(bias="lora_only"),
+            ["bias: lora_only, but 2 biases are not in the file: transformer.h.0.attn.c_attn.bias"],
+        ),
+        (
+            lambda c, t: c.update(target_modules=["c_attn", "wte", "mlp.c_proj"]),
+            ["no adapter in the file for transformer.h.0.mlp.c_proj, transformer.h.1.mlp.c_proj"],
+        ),
+        (
+            lambda c, t: c.update(target_modules=["c_attn"], layers_to_transform=[1]),
+            ["the file has an adapter for transformer.wte, transformer.h.0.attn.c_attn, too"],
+        ),
+        (lambda c, t: c.update(target_modules="(c_attn"), ["'(c_attn' is no regular expression"]),
+        (
             lambda c, t: t.update(
                 {"base_model.model.transformer.h.0.ln_2.modules_to_save.bias": torch.ones(24)}
             ),
@@ -212,6 +229,35 @@ def test_the_bases_own_embeddings_beside_an_adapter_of_theirs_are_left_out(
     assert "its layer has an adapter as well" in refused(project, base_folder, other)
     expected = run_import(project, base_folder, good, name="plain").trainable
     assert run_import(project, base_folder, same).trainable == expected
+
+
+def test_an_adapter_of_another_family_is_named_after_it(
+    project: Paths, base_folder: Path, good: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    def change(config: Any, tensors: Any) -> None:
+        tensors.clear()
+        config["base_model_name_or_path"] = "google-bert/bert-base-uncased"
+        for block in range(6):
+            layer = f"base_model.model.bert.encoder.layer.{block}.attention.self.query"
+            tensors[f"{layer}.lora_A.weight"] = torch.zeros(4, 24)
+            tensors[f"{layer}.lora_B.weight"] = torch.zeros(24, 4)
+
+    source = changed(good, tmp_path_factory.mktemp("bert") / "adapter", change)
+    message = refused(project, base_folder, source)
+    assert "made for bert; this base is GPT-2" in message
+    assert "google-bert/bert-base-uncased" in message
+    assert message.count("bert.encoder.layer") == 1
+
+
+def test_another_number_of_classes_advises_other_data_not_another_config(
+    project: Paths, base_folder: Path, good: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    head = {"base_model.model.score.weight": torch.zeros(2, 24)}
+    source = changed(good, tmp_path_factory.mktemp("two") / "adapter", lambda c, t: t.update(head))
+    message = refused(project, base_folder, source)
+    assert "1 difference" in message
+    assert "data.source" in message
+    assert "adapter_config.json" not in message
 
 
 def test_every_difference_is_named_at_once(

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from lora_compare.errors import CheckpointError
 from lora_compare.exchange.peft.names import CONFIG_FILE, TENSORS_FILE, PeftAdapter, scale_of
 from lora_compare.models.weights import load_any_state
+from lora_compare.params import LoraParams
 from lora_compare.params.methods import ending, require_pattern
 from lora_compare.params.sections import Count, Positive, Probability
 from lora_compare.project.files import read_json
@@ -24,13 +25,11 @@ WITHOUT_EFFECT = frozenset(
         "corda_config",
         "ensure_weight_tying",
         "eva_config",
-        "exclude_modules",
         "fan_in_fan_out",
         "id2label",
         "inference_mode",
         "label2id",
         "layers_pattern",
-        "layers_to_transform",
         "loftq_config",
         "lora_ga_config",
         "megatron_core",
@@ -39,7 +38,6 @@ WITHOUT_EFFECT = frozenset(
         "qalora_group_size",
         "revision",
         "runtime_config",
-        "target_modules",
         "task_type",
     }
 )
@@ -67,6 +65,25 @@ class PeftConfig(BaseModel):
     use_dora: bool = False
     modules_to_save: list[str] = Field(default_factory=list)
     init_lora_weights: bool | str = True
+    target_modules: str | list[str] | None = None
+    exclude_modules: str | list[str] | None = None
+    layers_to_transform: int | list[int] | None = None
+
+    @property
+    def targets(self) -> LoraParams | None:
+        """Which layers have an adapter, in this project's settings; None where it is not said."""
+        if not self.target_modules:
+            return None
+        blocks = None if self.layers_to_transform == [] else self.layers_to_transform
+        return LoraParams(
+            r=1,
+            lora_alpha=1.0,
+            lora_dropout=0.0,
+            target_modules=self.target_modules,
+            bias="none",
+            exclude_modules=self.exclude_modules or None,
+            layers_to_transform=blocks,
+        )
 
     def rank(self, path: str) -> int:
         """Return the rank of the layer at `path`."""
@@ -139,6 +156,7 @@ def parse_config(values: Mapping[str, Any]) -> PeftConfig:
         for pattern in (*config.rank_pattern, *config.alpha_pattern):
             require_pattern(pattern)
             require_pattern(_whole(pattern))
+        _ = config.targets
     except ValidationError as error:
         problems += [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
     except ValueError as error:
