@@ -71,6 +71,17 @@ MISTAKES: dict[str, tuple[Edit, list[str]]] = {
         adapter(rank_pattern={"mlp.c_fc": 513}),
         ["lora.rank_pattern: the rank is larger than the layer gpt.h.0.mlp.c_fc", "at most 512"],
     ),
+    "patterns that give one layer two values": (
+        adapter(
+            rank_pattern={"c_proj": 2, "mlp.c_proj": 6}, alpha_pattern={"c_fc": 2.0, "mlp.c_fc": 3}
+        ),
+        [
+            "2 mistakes",
+            "lora.rank_pattern: two patterns give gpt.h.0.mlp.c_proj different values",
+            "c_proj: 2 and mlp.c_proj: 6",
+            "lora.alpha_pattern: two patterns give gpt.h.0.mlp.c_fc different values",
+        ],
+    ),
     "unknown target module": (
         adapter(target_modules=["query", "value"]),
         ["lora.target_modules: no module is called query, value; expected some of c_attn, c_fc"],
