@@ -17,7 +17,7 @@ from lora_compare.params import load_params
 from lora_compare.project.lineage import Pipeline
 from lora_compare.project.paths import Paths
 from lora_compare.tracking.records import method_record
-from small_project import ROOT, run, run_stages, small_params
+from small_project import ROOT, run, run_stages, small_params, write_settings
 
 
 def metrics(project: Path, name: str) -> dict:
@@ -137,12 +137,32 @@ def test_summary_outside_a_project_says_so(tmp_path: Path, monkeypatch: pytest.M
 
 def test_check_accepts_good_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "params.yaml").write_text(small_params())
+    write_settings(tmp_path)
     result = CliRunner().invoke(cli.main, ["check"])
     assert (result.exit_code, result.output) == (
         0,
         "params.yaml is in order; methods: full, lora\n",
     )
+
+
+def test_check_finds_what_params_name_and_is_not_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    text = small_params(source="inputs/text/gone.csv", device="cuda")
+    theirs = f"{{trainable: imported, adapter: inputs/adapters/x, sha256: {'a' * 64}}}"
+    text = text.replace("\n  full:\n", f"\n  theirs: {theirs}\n  full:\n", 1)
+    (tmp_path / "params.yaml").write_text(text)
+    result = CliRunner().invoke(cli.main, ["check"])
+    assert result.exit_code == 2
+    for part in (
+        "3 things that are not here",
+        "inputs/text/gone.csv",
+        "methods.theirs.adapter",
+        "training.device: The device cuda is not available",
+    ):
+        assert part in result.output
 
 
 def test_make_repro_checks_the_parameters_before_dvc_removes_anything() -> None:

@@ -28,7 +28,10 @@ def read_lines(source: Path | None) -> Iterator[str]:
             yield from _decoded(file, str(source))
     except OSError as error:
         raise DataError(
-            "The file cannot be read.", where=str(source), actual=str(error.strerror)
+            "The file cannot be read.",
+            where=str(source),
+            actual=str(error.strerror),
+            next="name another with --file",
         ) from None
 
 

@@ -1,24 +1,33 @@
 """Before the pipeline runs: `check` and `import`."""
 
 import csv
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from lora_compare.cli.terminal import Output, command, project
+from lora_compare.errors import ParamsError, UserError
+
+if TYPE_CHECKING:
+    from lora_compare.params import Params
+    from lora_compare.project.paths import Paths
 
 
 @command("check")
 def check(output: Output) -> None:
     """Check every setting in params.yaml; `make repro` does so before anything runs.
 
-    Every mistake is named at once, with its key and what is allowed. Nothing is run.
+    Every mistake is named at once, with its key and what is allowed, and so is what it names and
+    is not here: a file, an adapter, a device. Nothing is run.
 
     \b
     lora-compare check
     lora-compare check --json && dvc repro
     """  # noqa: D301 (click reads the \b as a character)
-    _, params = project()
+    paths, params = project()
+    _require_here(paths, params)
     output.record(
         {
             "valid": True,
@@ -28,6 +37,45 @@ def check(output: Output) -> None:
         }
     )
     output.say(f"params.yaml is in order; methods: {', '.join(params.methods)}")
+
+
+def _require_here(paths: "Paths", params: "Params") -> None:
+    """Refuse parameters that name what is not here, all of it at once."""
+    missing = list(_missing(paths, params))
+    if len(missing) > 1:
+        raise ParamsError(
+            f"params.yaml names {len(missing)} things that are not here.",
+            where="\n".join(f"{e.where}: {e.what} {e.actual}" for e in missing),
+            next="\n".join(e.next for e in missing),
+        )
+    if missing:
+        raise missing[0]
+
+
+def _missing(paths: "Paths", params: "Params") -> Iterator[UserError]:
+    from lora_compare.data.sources import require_source
+    from lora_compare.project.files import is_file
+
+    try:
+        require_source(params.data, paths)
+    except UserError as error:
+        yield error
+    for name, method in params.methods.items():
+        if method.adapter and not is_file(paths.root / method.adapter / "model.safetensors"):
+            yield ParamsError(
+                "The imported adapter is not here.",
+                where=f"params.yaml: methods.{name}.adapter",
+                expected="what lora-compare import wrote",
+                actual=f"no {method.adapter}/model.safetensors",
+                next="dvc pull, or import it again",
+            )
+    if params.training.device not in ("auto", "cpu"):  # else torch would take its seconds
+        from lora_compare.compute.device import choose_device
+
+        try:
+            choose_device(params.training.device)
+        except UserError as error:
+            yield error
 
 
 @command("import")

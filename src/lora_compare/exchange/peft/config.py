@@ -104,6 +104,9 @@ def _whole(pattern: str) -> str:
     return f"{ending(pattern)}$"
 
 
+FETCH = "save the adapter again with save_pretrained of PEFT, or fetch it again"
+
+
 def read_adapter(folder: Path) -> PeftAdapter:
     """Return the content of an adapter's folder; nothing is unpickled.
 
@@ -118,10 +121,12 @@ def read_adapter(folder: Path) -> PeftAdapter:
         config = read_json(path)
     except (ValueError, RecursionError) as error:
         raise CheckpointError(
-            "The adapter's settings are no JSON.", where=str(path), actual=str(error)
+            "The adapter's settings are no JSON.", where=str(path), actual=str(error), next=FETCH
         ) from None
     if not isinstance(config, dict):
-        raise CheckpointError("The adapter's settings are no JSON object.", where=str(path))
+        raise CheckpointError(
+            "The adapter's settings are no JSON object.", where=str(path), next=FETCH
+        )
     return PeftAdapter(config, load_any_state(folder / TENSORS_FILE))
 
 
