@@ -23,6 +23,9 @@ must be there), what it means, in which unit and range. `lora-compare check` nam
 once; `recipes/` has complete files. M is the name of a method: a letter, then letters, digits, `_`
 or `-`.
 
+The order of keys means nothing, and DVC sees no change of it; only tables list the methods in it
+(after a mere change of their order: `dvc repro --force compare`).
+
 `make params-page` writes this page from the fields in `src/lora_compare/params/`.
 """
 

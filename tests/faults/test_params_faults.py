@@ -53,7 +53,7 @@ MISTAKES: dict[str, tuple[Edit, list[str]]] = {
     "missing section": (lambda p: p.pop("classifier"), ["classifier: missing"]),
     "a number that is text": (
         lambda p: p["methods"]["full"].update(learning_rate="5e-5"),
-        ["methods.full.learning_rate: should be a valid number, not '5e-5'"],
+        ["methods.full.learning_rate: should be a number, not '5e-5'"],
     ),
     "negative rank": (
         adapter(r=-3),
@@ -70,6 +70,17 @@ MISTAKES: dict[str, tuple[Edit, list[str]]] = {
     "rank of one layer": (
         adapter(rank_pattern={"mlp.c_fc": 513}),
         ["lora.rank_pattern: the rank is larger than the layer gpt.h.0.mlp.c_fc", "at most 512"],
+    ),
+    "patterns that give one layer two values": (
+        adapter(
+            rank_pattern={"c_proj": 2, "mlp.c_proj": 6}, alpha_pattern={"c_fc": 2.0, "mlp.c_fc": 3}
+        ),
+        [
+            "2 mistakes",
+            "lora.rank_pattern: two patterns give gpt.h.0.mlp.c_proj different values",
+            "c_proj: 2 and mlp.c_proj: 6",
+            "lora.alpha_pattern: two patterns give gpt.h.0.mlp.c_fc different values",
+        ],
     ),
     "unknown target module": (
         adapter(target_modules=["query", "value"]),
@@ -121,7 +132,7 @@ MISTAKES: dict[str, tuple[Edit, list[str]]] = {
     ),
     "method names that are numbers": (
         lambda p: p["methods"].update({1: p["methods"]["full"]}),
-        ["methods.1: should be a valid string"],
+        ["methods.1: the method name '1' must be a letter, then letters"],
     ),
 }
 
@@ -203,8 +214,9 @@ def test_row_26_no_stage_starts_with_a_mistake_in_any_section(project: Path, sta
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        (b"", "should be a valid dictionary"),
-        (b"- 1\n", "should be a valid dictionary"),
+        (b"", "the file: it is empty: cp recipes/default.yaml"),
+        (b"- 1\n", "the file: should be sections of settings"),
+        (b"# nothing\n", "the file: it is empty"),
         (b"a: [", "not valid YAML"),
         (b"a: 1\n\x00", "not valid YAML"),
         (b"\xff\xfea: 1", "not UTF-8"),

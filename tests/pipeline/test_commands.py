@@ -136,6 +136,26 @@ def test_check_shows_the_columns_of_every_kind_of_file(suffix: str, tmp_path: Pa
     assert "columns: kind, message" in check(tmp_path)
 
 
+def test_check_finds_what_params_name_and_is_not_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    text = small_params(source="inputs/text/gone.csv", device="cuda")
+    theirs = f"{{trainable: imported, adapter: inputs/adapters/x, sha256: {'a' * 64}}}"
+    text = text.replace("\n  full:\n", f"\n  theirs: {theirs}\n  full:\n", 1)
+    (tmp_path / "params.yaml").write_text(text)
+    result = CliRunner().invoke(cli.main, ["check"])
+    assert result.exit_code == 2
+    for part in (
+        "3 things that are not here",
+        "inputs/text/gone.csv",
+        "methods.theirs.adapter",
+        "training.device: The device cuda is not available",
+    ):
+        assert part in result.output
+
+
 def test_make_repro_checks_the_parameters_before_dvc_removes_anything() -> None:
     recipe = (ROOT / "Makefile").read_text().split("\nrepro:")[1]
     assert recipe.index("lora-compare check") < recipe.index("dvc repro")

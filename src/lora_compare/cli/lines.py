@@ -65,7 +65,12 @@ def read_lines(source: Path | None) -> Iterator[str]:
 
 
 def _unreadable(source: Path, error: OSError) -> DataError:
-    return DataError("The file cannot be read.", where=str(source), actual=str(error.strerror))
+    return DataError(
+        "The file cannot be read.",
+        where=str(source),
+        actual=str(error.strerror),
+        next="name another with --file",
+    )
 
 
 def _decoded(file: BinaryIO, name: str) -> Iterator[str]:

@@ -3,12 +3,14 @@
 import csv
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from lora_compare.cli.terminal import Output, command, project
+from lora_compare.errors import ParamsError, UserError
 
 if TYPE_CHECKING:
     from lora_compare.params import Params
@@ -19,8 +21,9 @@ if TYPE_CHECKING:
 def check(output: Output) -> None:
     """Check params.yaml and one's own text; `make repro` does so before anything runs.
 
-    Every mistake in params.yaml is named at once, with its key and what is allowed; then the file
-    of data.source is read, its columns shown and its classes counted. Nothing is run or downloaded.
+    Every mistake in params.yaml is named at once, with its key and what is allowed, and so is what
+    it names and is not here: a file, an adapter, a device. Then the file of data.source is read,
+    its columns shown and its classes counted. Nothing is run or downloaded.
 
     \b
     lora-compare check
@@ -29,6 +32,7 @@ def check(output: Output) -> None:
     from lora_compare.data.sources import is_file
 
     paths, params = project()
+    _require_here(paths, params)
     data = _read_data(output, paths, params) if is_file(params.data) else None
     output.record(
         {
@@ -50,11 +54,13 @@ def _read_data(output: Output, paths: "Paths", params: "Params") -> dict[str, An
     from lora_compare.data.messages import make_messages
     from lora_compare.data.sources import read_source
     from lora_compare.params import require_fit
+    from lora_compare.project.corpus import class_order
 
     started = time.perf_counter()
     with output.working(f"read {params.data.source}"):
         table, _ = read_source(params.data, paths)
         messages = make_messages(table)
+    counts = Counter(messages["label"])
     available = classes.count_available(messages, params.split)
     require_fit(params, len(available))
     if params.split.mode == "stratified":
@@ -69,7 +75,7 @@ def _read_data(output: Output, paths: "Paths", params: "Params") -> dict[str, An
         "rows": len(messages["label"]),
         "distinct": sum(available.values()),
         "columns": table.columns,
-        "classes": dict(sorted(Counter(messages["label"]).items())),
+        "classes": {name: counts[name] for name in class_order(counts)},
         "warnings": list(filter(None, warnings)),
         "seconds": time.perf_counter() - started,
     }
@@ -87,12 +93,52 @@ def _say_data(output: Output, data: dict[str, Any]) -> None:
         output.say(f"warning: {warning}")
 
 
+def _require_here(paths: "Paths", params: "Params") -> None:
+    """Refuse parameters that name what is not here, all of it at once."""
+    missing = list(_missing(paths, params))
+    if len(missing) > 1:
+        raise ParamsError(
+            f"params.yaml names {len(missing)} things that are not here.",
+            where="\n".join(f"{e.where}: {e.what} {e.actual}" for e in missing),
+            next="\n".join(e.next for e in missing),
+        )
+    if missing:
+        raise missing[0]
+
+
+def _missing(paths: "Paths", params: "Params") -> Iterator[UserError]:
+    from lora_compare.data.sources import require_source
+    from lora_compare.project.files import is_file
+
+    try:
+        require_source(params.data, paths)
+    except UserError as error:
+        yield error
+    for name, method in params.methods.items():
+        if method.adapter and not is_file(paths.root / method.adapter / "model.safetensors"):
+            yield ParamsError(
+                "The imported adapter is not here.",
+                where=f"params.yaml: methods.{name}.adapter",
+                expected="what lora-compare import wrote",
+                actual=f"no {method.adapter}/model.safetensors",
+                next="dvc pull, or import it again",
+            )
+    if params.training.device not in ("auto", "cpu"):  # else torch would take its seconds
+        from lora_compare.compute.device import choose_device
+
+        try:
+            choose_device(params.training.device)
+        except UserError as error:
+            yield error
+
+
 @command("import")
 @click.argument("folder", metavar="PATH", type=click.Path(path_type=Path))
 @click.option("--name", required=True, help="Name of the new method.")
 @click.option(
     "--classes",
-    help="The classes in the order of the adapter's head, such as spam,ham; else in the data's.",
+    help="The classes in the order of the adapter's head, such as spam,ham; else as its id2label "
+    "says, else in the data's order. The import prints which.",
 )
 def import_(output: Output, folder: Path, name: str, classes: str | None) -> None:
     """Add an adapter that PEFT trained on GPT-2 to the comparison, as a method.
@@ -114,17 +160,23 @@ def import_(output: Output, folder: Path, name: str, classes: str | None) -> Non
     mine = read_classes(require(paths.classes, "split"))
     rows = next(csv.reader([classes], skipinitialspace=True)) if classes else None
     with output.working(f"compare {folder} with the base model"):
-        imported = import_adapter(paths, params, load_base(paths.base), mine, folder, name, rows)
+        imported, head = import_adapter(
+            paths, params, load_base(paths.base), mine, folder, name, rows
+        )
     adapter = paths.adapter(name)
     output.record(
         {
             "method": name,
             "adapter": str(adapter),
             "trainable_parameters": imported.trainable,
+            "classes": head.classes,
+            "classes_from": head.origin,
         }
     )
     output.say(
-        f"{name} is a method of params.yaml now: {imported.trainable:,} trained parameters.\n"
+        f"{name} is a method of params.yaml now: {imported.trainable:,} trained parameters;\n"
+        f"{head}.\n"
+        "Is a row another class? Then remove the method and import it with --classes.\n"
         "To compare it: dvc repro\n"
         f"To keep it with the project: dvc add {adapter.relative_to(paths.root)}"
     )

@@ -28,7 +28,7 @@ def choose_champion(comparison: Mapping[str, Any]) -> Champion | None:
     the accuracies on the test messages must not decide: the larger of two numbers that cannot
     be told apart is chance, and choosing by it would turn the test split into one for
     validation. The price can be told apart, so it decides: the fewest trained parameters. Among
-    equals in this too, the first in params.yaml is taken, which is no claim.
+    equals in this too, the first by name is taken, which is no claim.
 
     Args:
         comparison: The content of metrics/comparison.json.
@@ -38,7 +38,7 @@ def choose_champion(comparison: Mapping[str, Any]) -> Champion | None:
     unbeaten = [name for name in records if not beaten.get(name, set()) & set(records)]
     if not unbeaten:
         return None
-    chosen = min(unbeaten, key=lambda name: float(records[name]["trainable_parameters"]))
+    chosen = min(unbeaten, key=lambda name: (float(records[name]["trainable_parameters"]), name))
     why = _reason(chosen, unbeaten, beaten, comparison)
     cheaper = beaten.get(chosen, set()) - set(records)
     warning = "".join(f" The baseline {name} is better than it." for name in sorted(cheaper))

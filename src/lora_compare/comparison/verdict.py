@@ -1,6 +1,6 @@
 """Every method beside every other: records, paired tests, ratios and a verdict."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -83,7 +83,7 @@ def compare(evidence: Evidence, groups: npt.NDArray[np.integer[Any]], seed: int)
     for record in methods:
         record["parameters_of_full"] = _ratio(record, full, "trainable_parameters")
     reference = _reference(methods, pairs)
-    main = _between(pairs, reference["full"], reference["lora"]) if reference else pairs[0]
+    main = _main_pair(pairs, evidence.names, reference)
     words, sentence = found(evidence.names, main)
     return {
         "verdict": words,
@@ -229,9 +229,21 @@ def _reference(methods: list[dict[str, Any]], pairs: list[dict[str, Any]]) -> di
 
 
 def _find(methods: list[dict[str, Any]], name: str, trainable: str) -> dict[str, Any] | None:
-    """Return the method of that kind: the one of that name if there is one, else the first."""
+    """Return the method of that kind: the one called so, else the first by name."""
     fitting = [record for record in methods if record["trainable"] == trainable]
-    return next((r for r in fitting if r["method"] == name), fitting[0] if fitting else None)
+    return min(fitting, key=lambda r: (r["method"] != name, r["method"]), default=None)
+
+
+def _main_pair(
+    pairs: list[dict[str, Any]], names: Sequence[str], reference: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """Return the pair of the headline: full and LoRA, else the first two methods by name.
+
+    Never by the order of params.yaml: DVC takes a mapping in another order for the same.
+    """
+    if reference:
+        return _between(pairs, reference["full"], reference["lora"])
+    return _between(pairs, *sorted(names)[:2]) if len(names) > 1 else pairs[0]
 
 
 def _between(pairs: list[dict[str, Any]], one: str, other: str) -> dict[str, Any]:

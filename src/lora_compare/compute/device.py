@@ -99,5 +99,6 @@ def choose_device(name: str) -> torch.device:
             where="params.yaml: training.device",
             expected="auto, or " + " or ".join(kind for kind, there in available.items() if there),
             actual=name,
+            next="set training.device to auto; lora-compare doctor says why there is none",
         )
     return torch.device(name)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from lora_compare.errors import DataError
 from lora_compare.params import SplitParams
-from lora_compare.project.corpus import Messages
+from lora_compare.project.corpus import Messages, class_order
 from lora_compare.project.paths import SPLITS
 
 if TYPE_CHECKING:  # to look at a file needs no pandas, which takes 0.4 s
@@ -26,7 +26,11 @@ BETWEEN_LABELS = ",;|"
 
 def show_counts(counts: Mapping[str, int], shown: int = SHOWN) -> str:
     """Return messages and name of the first classes, in the order given, and how many follow."""
-    words = [f"{n:,} {name}" for name, n in list(counts.items())[:shown]]
+    numbers = any(name[0].isdigit() for name in counts)  # "1,500 0" would read as one number
+    words = [
+        f"{n:,} times {name!r}" if numbers else f"{n:,} {name}"
+        for name, n in list(counts.items())[:shown]
+    ]
     more = len(counts) - len(words)
     return ", ".join(words + ([f"... and {more:,} more classes"] if more > 0 else []))
 
@@ -36,7 +40,7 @@ def count_available(messages: "Messages | pd.DataFrame", params: SplitParams) ->
 
     Checked by tests/unit/data/test_classes.py to be what `splits.split` finds.
     """
-    counts = dict.fromkeys(sorted(set(messages["label"])), 0)
+    counts = dict.fromkeys(class_order(set(messages["label"])), 0)
     rows = zip(messages["text"], messages["label"], strict=True)
     kept: dict[Any, str] = {}
     for place, (text, label) in enumerate(rows):

@@ -18,7 +18,7 @@ from lora_compare.data.tables import MAX_BYTES, Table, read_table, require_size
 from lora_compare.errors import DataError, names_a_host, without_credentials
 from lora_compare.params import DataParams
 from lora_compare.project import files
-from lora_compare.project.corpus import Messages
+from lora_compare.project.corpus import Messages, class_order
 from lora_compare.project.paths import Paths
 from lora_compare.project.progress import SILENT, Progress
 
@@ -92,7 +92,7 @@ def load_corpus(
     return messages, {
         **facts,
         "rows": counts.total(),
-        "classes": {name: counts[name] for name in sorted(counts)},
+        "classes": {name: counts[name] for name in class_order(counts)},
         "normalized": table.normalized,
     }
 
@@ -203,7 +203,18 @@ def _download(
     return destination.read_bytes()
 
 
-def _open_path(data: DataParams, paths: Paths) -> Source:
+def require_source(data: DataParams, paths: Paths) -> None:
+    """Refuse a source that is a file and is not here; an address is not asked.
+
+    Raises:
+        DataError: There is no such file, or it has a name of no known format.
+    """
+    if data.source not in ("bundled", "uci") and "://" not in data.source:
+        _require_suffix(_find_path(data, paths).name, data.source)
+
+
+def _find_path(data: DataParams, paths: Paths) -> Path:
+    """Return the file that a source names, which is there and can be read."""
     try:
         path = paths.root / Path(data.source).expanduser()
         found = files.is_file(path) and os.access(path, os.R_OK)
@@ -217,6 +228,11 @@ def _open_path(data: DataParams, paths: Paths) -> Source:
             "bundled, uci, an address, or a file",
             "no such file, or not readable, seen from " + str(paths.root),
         )
+    return path
+
+
+def _open_path(data: DataParams, paths: Paths) -> Source:
+    path = _find_path(data, paths)
     suffix = _require_suffix(path.name, data.source)
     require_size(data.source, path.stat().st_size)
     facts = {"source": data.source, "path": data.source}

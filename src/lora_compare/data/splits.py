@@ -24,7 +24,7 @@ def split(corpus: pd.DataFrame, params: SplitParams) -> tuple[Frames, dict[str, 
     NumPy's RandomState, whose streams are frozen, so every machine draws the same split.
 
     Returns:
-        The frames (columns Label, an index into the sorted class names, and Text) and the
+        The frames (columns Label, an index into the class names in order, and Text) and the
         metrics. `unused` holds what balancing left out, but no text that stands word for
         word in validation or test: models may be pre-trained on it.
 
@@ -40,7 +40,7 @@ def split(corpus: pd.DataFrame, params: SplitParams) -> tuple[Frames, dict[str, 
         pool = deduplicate(corpus) if params.deduplicate == "exact" else corpus
         parts = _split_stratified(pool, params)
         removed = len(corpus) - len(pool)
-    classes = sorted(count_classes(corpus))
+    classes = list(count_classes(corpus))
     sizes = {name: count_classes(parts[name]) for name in SPLITS}
     available = dict.fromkeys(classes, 0) | count_classes(pool)
     require_in_every_split(sizes, available, params)

@@ -10,6 +10,7 @@ from lora_compare import lora
 from lora_compare.errors import ParamsError
 from lora_compare.exchange.peft import names
 from lora_compare.exchange.peft.config import read_adapter, refusal
+from lora_compare.exchange.peft.labels import HeadRows, head_rows
 from lora_compare.exchange.peft.reading import Imported, from_peft
 from lora_compare.models.base import Base
 from lora_compare.models.checkpoints import CHECKPOINTS
@@ -43,7 +44,7 @@ def import_adapter(
     source: Path,
     name: str,
     rows: Sequence[str] | None = None,
-) -> Imported:
+) -> tuple[Imported, HeadRows]:
     """Convert an adapter into inputs/adapters and add it to params.yaml as a method.
 
     There it is what `save_method` writes: nothing after the import knows PEFT's format. Either
@@ -56,7 +57,11 @@ def import_adapter(
         classes: Names of the classes.
         source: The adapter's folder.
         name: Name of the new method.
-        rows: Names of the classes in the order of the adapter's head; None: the data's.
+        rows: Names of the classes in the order of the adapter's head; None: as its
+            `id2label` says, and where it has none, in the data's order.
+
+    Returns:
+        The adapter, and what the rows of its head were taken for.
 
     Raises:
         ParamsError: The name or the classes do not do, or params.yaml cannot be added to.
@@ -68,9 +73,10 @@ def import_adapter(
     imported = from_peft(adapter, base.gpt, classes)
     if problem := base_problem(adapter.config.get("base_model_name_or_path"), base, source):
         raise refusal([problem])
+    head = head_rows(adapter.config, source, classes, rows)
     weights = sum(p.numel() for p in base.gpt.parameters()) + len(classes) * base.gpt.config.n_embd
     count = lora.Count(imported.trainable, weights + imported.factors)
-    classifier = build(imported, base, list(rows or classes))
+    classifier = build(imported, base, head.classes)
 
     def write(folder: Path) -> None:
         save_method(folder, classifier, Trained("lora", imported.settings), SEED, base, count)
@@ -83,10 +89,10 @@ def import_adapter(
             "sha256": sha256(target / TENSORS_FILE),
             "config_sha256": sha256(target / CONFIG_FILE),
         }
-        if rows is not None and list(rows) != classes:
-            settings["classes"] = list(rows)
+        if head.classes != classes:
+            settings["classes"] = head.classes
         write_text(paths.params, with_method(paths.params.read_bytes().decode(), name, settings))
-    return imported
+    return imported, head
 
 
 def build(imported: Imported, base: Base, rows: list[str]) -> TextClassifier:

@@ -238,7 +238,9 @@ def _layout_problems(name: str, shape: tuple[int, ...], stored: Any) -> list[str
 def _opened(path: Path) -> Iterator[Any]:
     """Yield the opened safetensors file; nothing else is ever parsed."""
     if not path.is_file():
-        raise CheckpointError("The weights are not there.", where=str(path))
+        raise CheckpointError(
+            "The weights are not there.", where=str(path), next="dvc repro, or fetch the file again"
+        )
     with path.open("rb") as file:
         start = file.read(9)
     if start[8:9] != b"{":

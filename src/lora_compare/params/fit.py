@@ -30,7 +30,7 @@ def describe_misfits(values: Any, n_classes: int | None = None) -> list[str]:
         n_classes: Number of classes, where it is known. Otherwise only an adapter that fits no
             number of classes is refused.
     """
-    return [*_equal_names(values), *_misfits(values, n_classes)]
+    return [*_equal_names(values), *_too_long(values), *_misfits(values, n_classes)]
 
 
 def _equal_names(values: Any) -> Iterator[str]:
@@ -41,6 +41,13 @@ def _equal_names(values: Any) -> Iterator[str]:
         if len(names) > 1:
             shown = ", ".join(names)
             yield f"methods: names must differ in more than upper and lower case, not {shown}"
+
+
+def _too_long(values: Any) -> Iterator[str]:
+    config, length = _config(values), _look_up(values, "training", "max_length")
+    if config and isinstance(length, int) and length > config.context_length:
+        name, limit = _look_up(values, "model", "name"), config.context_length
+        yield f"training.max_length: at most {limit} for {name}, not {length}; null is the most"
 
 
 def _misfits(values: Any, n_classes: int | None) -> Iterator[str]:

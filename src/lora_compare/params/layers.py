@@ -118,11 +118,14 @@ class _Names:
     def patterned(
         self, key: str, patterns: Mapping[str, Value], among: list[str]
     ) -> dict[str, Value]:
-        """Return the value of the first pattern that matches each path, where one does.
+        """Return the value of the patterns that match each path, where one does.
 
-        A pattern is a regular expression for the end of a path.
+        A pattern is a regular expression for the end of a path. Patterns that give a path
+        different values are a mistake: PEFT takes the first, and an order of keys is nothing
+        that DVC sees a change of.
         """
         values: dict[str, Value] = {}
+        owners: dict[str, str] = {}
         missing = []
         for pattern, value in patterns.items():
             test = _expression(ending(pattern))
@@ -130,10 +133,24 @@ class _Names:
             if not found:
                 missing.append(pattern)
             for path in found:
-                values.setdefault(path, value)
+                if values.setdefault(path, value) != value:
+                    self._contradict(key, path, {owners[path]: values[path], pattern: value})
+                    break
+                owners.setdefault(path, pattern)
         if missing:
             self._refuse(key, missing, among, is_pattern=False)
         return values
+
+    def _contradict(self, key: str, path: str, values: Mapping[str, float]) -> None:
+        shown = " and ".join(f"{pattern}: {value}" for pattern, value in values.items())
+        self.mistakes.append(
+            ParamsError(
+                f"Two patterns give {path} different values.",
+                where=f"lora.{key}",
+                expected="one pattern for a layer, or equal values: their order means nothing",
+                actual=shown,
+            )
+        )
 
     def in_blocks(self, paths: list[str], blocks: int | list[int] | None) -> list[str]:
         """Return those of `paths` that lie in one of `blocks`; all of them for None."""

@@ -68,7 +68,8 @@ class LoraParams(Section):
     blocks."""
 
     rank_pattern: dict[Name, Count] = Field(default_factory=dict)
-    """Another `r` for the modules that a name or regular expression matches: 1 or more."""
+    """Another `r` for the modules that a name or regular expression matches: 1 or more. Patterns
+    that give one layer different values are refused."""
 
     alpha_pattern: dict[Name, Positive] = Field(default_factory=dict)
     """Another `lora_alpha`, likewise: above 0."""

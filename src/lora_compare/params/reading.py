@@ -1,10 +1,9 @@
 """YAML into typed parameters, every mistake named at once."""
 
-import reprlib
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.constructor import SafeConstructor
 from ruamel.yaml.error import YAMLError
@@ -13,9 +12,7 @@ from ruamel.yaml.nodes import MappingNode, ScalarNode
 from lora_compare.errors import ParamsError
 from lora_compare.params.experiment import Params
 from lora_compare.params.fit import describe_misfits
-
-KINDS = {"missing": "missing", "extra_forbidden": "unknown key"}
-"""Mistakes of which the key says all, by pydantic's name."""
+from lora_compare.params.mistakes import describe
 
 
 def load_params(path: Path) -> Params:
@@ -50,7 +47,7 @@ def parse_params(text: str, name: str = "params.yaml") -> Params:
     try:
         params = Params.model_validate(values)
     except ValidationError as error:
-        problems += [_describe(problem) for problem in error.errors(include_url=False)]
+        problems += [describe(problem) for problem in error.errors(include_url=False)]
     problems += describe_misfits(values)
     if problems:
         raise _mistakes(problems, name)
@@ -97,24 +94,6 @@ def _mistakes(problems: list[str], name: str) -> ParamsError:
         kept="every result: what DVC removed before a stage comes back with dvc repro",
         next=f"correct {name} (docs/params.md has every setting with its range), then dvc repro",
     )
-
-
-def _describe(problem: Any) -> str:
-    path = [str(part) for part in problem["loc"]]
-    key = ".".join(part for part in path if part != "[key]") or "the file"
-    value, kind = problem["input"], problem["type"]
-    if kind in KINDS:
-        return f"{key}: {KINDS[kind]}"
-    message = problem["msg"].removeprefix("Value error, ").replace("Input should be", "should be")
-    # The value of a wrong key is in the key, that of a contradiction is not what is wrong.
-    is_shown = kind != "contradiction" and path[-1:] != ["[key]"]
-    # Not repr: a few lines of YAML can stand for a list of a billion.
-    shown = reprlib.repr(value) if is_shown and not isinstance(value, dict | BaseModel) else ""
-    return f"{key}: {message}" + (f", not {_shorten(shown)}" if shown else "")
-
-
-def _shorten(text: str, length: int = 80) -> str:
-    return text if len(text) <= length else text[: length - 3] + "..."
 
 
 class _UniqueKeyConstructor(SafeConstructor):

@@ -189,7 +189,8 @@ class TrainingParams(Section):
     """Leave out an epoch's last batch where it is smaller than the others."""
 
     max_length: Annotated[int, Field(ge=1, le=1024)] | None = None
-    """Longest message in tokens: 1 to 1024; longer ones are cut. null: the model's limit."""
+    """Longest message in tokens: 1 to 1024; longer ones are cut. null: the model's limit, the most
+    that it takes (256 for `gpt2-nano`)."""
 
     max_grad_norm: Positive | None = None
     """Clip the gradient's norm to this (unitless): above 0; null does not clip."""

@@ -1,7 +1,8 @@
 """The labelled text between the stages: the canonical corpus and the files of the splits.
 
 A corpus is a frame with the columns `label` and `text`, both strings. A split has the columns
-`Label`, the class as an index into the sorted class names, and `Text`: in memory as lists.
+`Label`, the class as an index into the class names in `class_order`, and `Text`: in memory as
+lists.
 """
 
 import csv
@@ -9,6 +10,7 @@ import io
 import json
 import re
 from collections.abc import Iterable, Mapping
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -24,6 +26,8 @@ Messages = dict[str, list[str]]
 
 HEADER = "label\ttext"
 """First line of messages.tsv."""
+
+_NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?")
 
 _ESCAPES = {"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"}
 _ORIGINALS = {escape: original for original, escape in _ESCAPES.items()}
@@ -48,9 +52,21 @@ def make_split(labels: list[int], texts: list[str]) -> "pd.DataFrame":
 
 
 def count_classes(corpus: "pd.DataFrame") -> dict[str, int]:
-    """Return the number of messages of each class, classes sorted by name."""
+    """Return the number of messages of each class, classes in `class_order`."""
     counts = corpus["label"].value_counts()
-    return {str(name): int(counts[name]) for name in sorted(counts.index)}
+    return {name: int(counts[name]) for name in class_order(map(str, counts.index))}
+
+
+def class_order(names: Iterable[str]) -> list[str]:
+    """Return the names of classes in their order: numbers by their size, others by their signs.
+
+    It is the order of a head's rows. Other programs number classes 0 to 11 by their size, so an
+    order of signs, with 10 before 2, would give the rows of an adapter from there other classes.
+    """
+    known = list(names)
+    if all(map(_NUMBER.fullmatch, known)):
+        return sorted(known, key=lambda name: (Decimal(name), name))
+    return sorted(known)
 
 
 def write_messages(path: Path, corpus: "Messages | pd.DataFrame") -> None:

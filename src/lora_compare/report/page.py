@@ -231,7 +231,7 @@ def _learned(outcome: Outcome) -> dict[str, Any]:
 def _matrix_in_words(outcome: Outcome) -> str:
     matrix, classes = outcome.metrics["test"]["confusion_matrix"], outcome.classes
     confusions = [
-        f"{count} of {true} as {taken}"
+        f"{count} of class {true} as {taken}"
         for true, row in zip(classes, matrix, strict=True)
         for taken, count in zip(classes, row, strict=True)
         if count and true != taken

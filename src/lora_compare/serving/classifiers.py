@@ -63,6 +63,7 @@ class Classifiers:
                 f"There is no method {reprlib.repr(method)} here.",
                 where="method",
                 expected=" or ".join(self.names),
+                next="name one of these, or none: then the model's own method answers",
             ) from None
 
     def answer(self, texts: Sequence[str], method: str) -> list[Answer]:
@@ -87,7 +88,9 @@ class Classifiers:
 
 def _require_texts(texts: Sequence[str]) -> None:
     if not texts:
-        raise RequestError("There is nothing to classify.", expected="at least one text")
+        raise RequestError(
+            "There is nothing to classify.", expected="at least one text", next="send texts"
+        )
     for number, text in enumerate(texts, start=1):
         where = f"text {number} of {len(texts)}"
         if not isinstance(text, str):
@@ -96,9 +99,12 @@ def _require_texts(texts: Sequence[str]) -> None:
                 where=where,
                 expected="a string",
                 actual=f"{reprlib.repr(text)} ({type(text).__name__})",
+                next="send every text as a string",
             )
         if not text.strip():
-            raise RequestError("There is nothing to classify in an empty text.", where=where)
+            raise RequestError(
+                "There is nothing to classify in an empty text.", where=where, next="leave it out"
+            )
 
 
 def load_classifiers(

@@ -88,6 +88,7 @@ def head_order(classes: Sequence[str], rows: Sequence[str]) -> list[int]:
             where="classes",
             expected=f"{', '.join(classes)}, each once, in the order of the adapter's head",
             actual=", ".join(rows),
+            next="name exactly these: --classes of lora-compare import, or the method's classes",
         )
     return [list(rows).index(name) for name in classes]
 

@@ -216,6 +216,16 @@ def test_a_project_without_dvc_and_git(project: Project) -> None:
     assert_found(state.pipeline(project), "trouble", "no dvc.yaml", "project's folder")
 
 
+def test_an_artifact_whose_method_is_gone_is_named(project: Project) -> None:
+    file = project.paths.root / "dvc.yaml"
+    file.write_text("artifacts: {full: {path: models/full}, old: {path: models/old}}\n")
+    assert_found(state.artifacts(project), "warning", "models/old", "dvc.yaml")
+    file.write_text("artifacts: {full: {path: models/full}}\n")
+    finding = state.artifacts(project)
+    assert_found(finding, "ok", "without a name")
+    assert "models/lora" in finding.facts["without_name"]
+
+
 @pytest.fixture
 def known(project: Project) -> Project:
     """The project in git and DVC, with a pipeline of one stage."""

@@ -57,7 +57,7 @@ def comparison(*methods: str, **better: str) -> dict[str, Any]:
             "no evidence that head differs from full or lora, and",
         ),
         (comparison("lora", "same"), "lora", "differs from same"),
-        (comparison("same", "lora"), "same", "differs from lora"),
+        (comparison("same", "lora"), "lora", "differs from same"),
         (comparison("lora"), "lora", "lora is the only method."),
         (
             comparison("full", "lora", tfidf="lora full"),

@@ -9,6 +9,7 @@ from scipy.stats import binomtest
 from statsmodels.stats.multitest import multipletests
 
 from comparison_inputs import make_params, write_inputs
+from lora_compare.comparison.champion import choose_champion
 from lora_compare.comparison.evidence import answers, figures, load_evidence
 from lora_compare.comparison.sentences import A_BETTER, B_BETTER, NO_EVIDENCE, headline
 from lora_compare.comparison.verdict import compare, differing_settings, verdict
@@ -162,6 +163,18 @@ def test_the_reference_divides_lora_by_full(three):
     ):
         assert reference[ratio] == records["lora"][key] / records["full"][key]
     assert reference["accuracy_difference"] == -three["pairs"][0]["accuracy_difference"]
+
+
+@pytest.mark.parametrize(
+    "names", [("full", "lora", "lora_r4"), ("last_block", "lora", "lora_r4"), ("full", "lora_r4")]
+)
+def test_the_order_of_the_methods_decides_nothing(tmp_path: Path, names: tuple[str, ...]):
+    one, other = (run(tmp_path / str(i), order) for i, order in enumerate((names, names[::-1])))
+    assert one["reference"] == other["reference"]
+    assert sorted(one["verdict"].split()) == sorted(other["verdict"].split())
+    champions = [choose_champion(comparison) for comparison in (one, other)]
+    assert champions[0] is not None
+    assert champions[0].method == champions[1].method
 
 
 def test_memory_that_was_not_measured_has_no_ratio(tmp_path: Path):

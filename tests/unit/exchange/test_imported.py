@@ -1,6 +1,7 @@
 """Imported adapters: what is refused, with every difference named, and what is written."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,13 +16,16 @@ from safetensors.torch import load_file, save_file
 
 from interchange import CLASSES, TEXTS, logits, make_small_base, make_source
 from lora_compare.compute.device import Machine
+from lora_compare.data.splits import split
 from lora_compare.errors import CheckpointError, UserError
 from lora_compare.exchange.export import export
 from lora_compare.exchange.imported import base_problem, import_adapter
+from lora_compare.exchange.peft.labels import head_rows
 from lora_compare.models.base import load_base, save_base
 from lora_compare.models.methods import Trained, load_method
 from lora_compare.models.tokens import tokenize
 from lora_compare.params import TrainingParams, load_params
+from lora_compare.project.corpus import make_corpus
 from lora_compare.project.files import sha256
 from lora_compare.project.paths import Paths
 from lora_compare.training.imported import adopt
@@ -60,7 +64,9 @@ def project(tmp_path: Path) -> Paths:
 
 def run_import(paths: Paths, base_folder: Path, source: Path, name: str = "theirs", **more: Any):
     params, base = load_params(paths.params), load_base(base_folder)
-    return import_adapter(paths, params, base, more.pop("classes", CLASSES), source, name, **more)
+    classes = more.pop("classes", CLASSES)
+    imported, _ = import_adapter(paths, params, base, classes, source, name, **more)
+    return imported
 
 
 def changed(good: Path, folder: Path, change: Callable[[Any, Any], None]) -> Path:
@@ -174,6 +180,23 @@ def test_an_import_converts_the_adapter_and_adds_a_method(
             ["no layer is adapted"],
         ),
         (
+            lambda c, t: c.update(bias="all"),
+            ["bias: all, but 11 biases are not in the file: transformer.h.0.ln_1.bias"],
+        ),
+        (
+            lambda c, t: c.update(bias="lora_only"),
+            ["bias: lora_only, but 2 biases are not in the file: transformer.h.0.attn.c_attn.bias"],
+        ),
+        (
+            lambda c, t: c.update(target_modules=["c_attn", "wte", "mlp.c_proj"]),
+            ["no adapter in the file for transformer.h.0.mlp.c_proj, transformer.h.1.mlp.c_proj"],
+        ),
+        (
+            lambda c, t: c.update(target_modules=["c_attn"], layers_to_transform=[1]),
+            ["the file has an adapter for transformer.wte, transformer.h.0.attn.c_attn, too"],
+        ),
+        (lambda c, t: c.update(target_modules="(c_attn"), ["'(c_attn' is no regular expression"]),
+        (
             lambda c, t: t.update(
                 {"base_model.model.transformer.h.0.ln_2.modules_to_save.bias": torch.ones(24)}
             ),
@@ -206,6 +229,35 @@ def test_the_bases_own_embeddings_beside_an_adapter_of_theirs_are_left_out(
     assert "its layer has an adapter as well" in refused(project, base_folder, other)
     expected = run_import(project, base_folder, good, name="plain").trainable
     assert run_import(project, base_folder, same).trainable == expected
+
+
+def test_an_adapter_of_another_family_is_named_after_it(
+    project: Paths, base_folder: Path, good: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    def change(config: Any, tensors: Any) -> None:
+        tensors.clear()
+        config["base_model_name_or_path"] = "google-bert/bert-base-uncased"
+        for block in range(6):
+            layer = f"base_model.model.bert.encoder.layer.{block}.attention.self.query"
+            tensors[f"{layer}.lora_A.weight"] = torch.zeros(4, 24)
+            tensors[f"{layer}.lora_B.weight"] = torch.zeros(24, 4)
+
+    source = changed(good, tmp_path_factory.mktemp("bert") / "adapter", change)
+    message = refused(project, base_folder, source)
+    assert "made for bert; this base is GPT-2" in message
+    assert "google-bert/bert-base-uncased" in message
+    assert message.count("bert.encoder.layer") == 1
+
+
+def test_another_number_of_classes_advises_other_data_not_another_config(
+    project: Paths, base_folder: Path, good: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    head = {"base_model.model.score.weight": torch.zeros(2, 24)}
+    source = changed(good, tmp_path_factory.mktemp("two") / "adapter", lambda c, t: t.update(head))
+    message = refused(project, base_folder, source)
+    assert "1 difference" in message
+    assert "data.source" in message
+    assert "adapter_config.json" not in message
 
 
 def test_every_difference_is_named_at_once(
@@ -331,14 +383,93 @@ def test_the_named_base_must_be_the_base_here(
     assert "pretrained gpt2-medium" in base_problem("openai-community/gpt2", medium, tmp_path)
 
 
-def adopt_imported(project: Paths, base_folder: Path, name: str = "theirs", max_length: int = 40):
+def test_whole_number_classes_of_an_adapter_are_its_rows_by_their_size(
+    project: Paths, base_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    numbers = [str(number) for number in range(12)]
+    settings = lora_settings(target_modules=["c_attn"], modules_to_save=["score"])
+    theirs = make_source(base_folder, settings, bias=False, classes=numbers)
+    folder = tmp_path_factory.mktemp("twelve")
+    export(theirs, "peft", folder)
+    silent(folder)
+    # The data in string order: 0, 1, 10, 11, 2, ...
+    corpus = make_corpus(sorted(numbers * 20), [f"message {i}" for i in range(240)])
+    _, metrics = split(corpus, load_params(project.params).split)
+    classes = list(metrics["classes"])
+    run_import(project, base_folder, folder, classes=classes)
+    (ours, *_) = adopt_imported(project, base_folder, classes=classes)
+    expected = [numbers[row] for row in logits(theirs.classifier).argmax(axis=1)]
+    assert len(set(expected)) > 2
+    assert [ours.classes[row] for row in logits(ours).argmax(axis=1)] == expected
+
+
+def silent(folder: Path) -> None:
+    """Take every word on the order of the classes out of an export."""
+    config = json.loads((folder / "base" / "config.json").read_text())
+    del config["id2label"], config["label2id"]
+    (folder / "base" / "config.json").write_text(json.dumps(config))
+
+
+ORDER = ["urgent", "ham", "spam"]
+
+
+def named(folder: Path, names: Any) -> None:
+    (folder / "config.json").write_text(json.dumps({"id2label": names}))
+
+
+def test_the_adapters_own_id2label_decides_the_order_of_its_rows(
+    project: Paths, base_folder: Path, good: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    source = changed(good, tmp_path_factory.mktemp("named") / "adapter", lambda c, t: None)
+    named(source, dict(enumerate(ORDER)))
+    assert "contradicts" in refused(project, base_folder, source, rows=["spam", "ham", "urgent"])
+    run_import(project, base_folder, source)
+    assert load_params(project.params).method("theirs").classes == ORDER
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        ({"0": "no", "1": "yes", "2": "perhaps"}, "(?s)otherwise than the data.*--classes"),
+        ({"0": "ham", "2": "spam"}, "does not name every row"),
+        (["ham", "spam", "urgent"], "does not name every row"),
+    ],
+)
+def test_an_id2label_that_is_not_the_datas_is_refused(
+    project: Paths,
+    base_folder: Path,
+    good: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    names: Any,
+    expected: str,
+) -> None:
+    source = changed(good, tmp_path_factory.mktemp("named") / "adapter", lambda c, t: None)
+    named(source, names)
+    assert re.search(expected, refused(project, base_folder, source))
+
+
+def test_the_order_that_an_import_assumes_is_told(good: Path, tmp_path: Path) -> None:
+    silent_words = head_rows({}, tmp_path, CLASSES)
+    assert "the adapter says none" in silent_words.origin
+    assert "0 is ham, 1 is spam, 2 is urgent" in str(silent_words)
+    assert head_rows({}, tmp_path, CLASSES, ORDER).origin == "--classes"
+    named(tmp_path, {"0": "LABEL_0", "1": "LABEL_1", "2": "LABEL_2"})
+    assert head_rows({}, tmp_path, CLASSES).classes == CLASSES  # names that say nothing
+    named(tmp_path, {"0": "no", "1": "yes", "2": "perhaps"})
+    assert head_rows({}, tmp_path, CLASSES, ORDER).classes == ORDER
+    assert "base" in head_rows({}, good, CLASSES).origin
+
+
+def adopt_imported(
+    project: Paths, base_folder: Path, name: str = "theirs", max_length: int = 40, classes=CLASSES
+):
     base = load_base(base_folder)
     split = tokenize(base.encoding, pd.DataFrame({"Label": [0, 1, 2, 1], "Text": TEXTS}))
     return adopt(
         project.adapter(name),
         load_params(project.params).method(name),
         base,
-        CLASSES,
+        classes,
         {"train": split, "validation": split},
         TrainingParams(epochs=1, batch_size=1, seed=1, max_length=max_length),
         CPU,

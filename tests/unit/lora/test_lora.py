@@ -355,6 +355,17 @@ def test_patterns_give_single_layers_their_own_rank_and_scale() -> None:
     assert (shapes["score"].scale, shapes["gpt.h.2.attn.q_proj"].scale) == (4.0, 3.0)
 
 
+def test_patterns_that_give_one_layer_different_values_are_refused_in_any_order() -> None:
+    for patterns in ({"c_proj": 2, "mlp.c_proj": 6}, {"mlp.c_proj": 6, "c_proj": 2}):
+        settings = lora_settings(rank_pattern=patterns)
+        with pytest.raises(ParamsError, match=r"mlp\.c_proj different values"):
+            inject(nano(), settings, aliases=gpt2_paths)
+    settings = lora_settings(r=4, rank_pattern={"c_proj": 2, "mlp.c_proj": 2})
+    inject(model := nano(), settings, aliases=gpt2_paths)
+    ranks = {len(x.adapters["default"].lora_A) for p, x in adapted_layers(model) if "c_proj" in p}
+    assert ranks == {2}
+
+
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [

@@ -87,7 +87,7 @@ def test_a_number_is_what_dvc_reads_it_as(written: str) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "expected"),
     [
-        ("epochs: 5", "epochs: 5.0", "training.epochs: should be a valid integer, not 5.0"),
+        ("epochs: 5", "epochs: 5.0", "training.epochs: should be a whole number, not 5.0"),
         ("epochs: 5", "epochs: true", "training.epochs"),
         ("batch_size: 8", "batch_size: 0", "training.batch_size"),
         ("bias: true", "bias: 1", "classifier.bias"),
@@ -126,6 +126,39 @@ def test_a_value_outside_the_rules_is_refused_with_its_key(
     old: str, new: str, expected: str
 ) -> None:
     assert expected in mistakes(edited((old, new)))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("epochs: 5", 'epochs: "5"', "whole number, not '5', a text; without quotes: 5"),
+        ("drop_last: false", "drop_last: 'true'", "not 'true', a text; without quotes: true"),
+        ("max_length: null", "max_length: None", "not 'None'; the word for nothing is null"),
+        ("sha256: null", "sha256: None", "not 'None'; the word for nothing is null"),
+        ("epochs: 5", "epoch: 5", "training.epoch: unknown key; did you mean epochs?"),
+        (
+            "r: 16",
+            "r: 16\n      lora_alfa: 1",
+            "lora.lora_alfa: unknown key; did you mean lora_alpha?",
+        ),
+        ("model:", "learning_rate: 1\nmodel:", "elsewhere: model.pretraining.learning_rate or"),
+        ("\ntraining:", "\ntrainings:", "trainings: unknown key; did you mean training?"),
+        ("  full:", "  16:", "methods.16: the method name '16' must be a letter"),
+        ("  full:", "  true:", "methods.1: a name should be text, not True"),
+        ("max_length: null", "max_length: 257", "at most 256 for gpt2-nano, not 257"),
+    ],
+)
+def test_a_mistake_is_told_in_plain_words(old: str, new: str, expected: str) -> None:
+    assert expected in mistakes(edited((old, new)))
+
+
+def test_nothing_is_no_advice_where_it_is_not_allowed() -> None:
+    assert "null" not in mistakes(edited(("epochs: 5", "epochs: None"))).partition("kept")[0]
+
+
+@pytest.mark.parametrize("text", ["", "# nothing but words\n"])
+def test_an_empty_file_says_how_to_fill_it(text: str) -> None:
+    assert "cp recipes/default.yaml params.yaml" in mistakes(text)
 
 
 @pytest.mark.parametrize("empty", ["", " {}", " null"])

@@ -179,3 +179,19 @@ def test_real_file_is_written_as_it_is(assets: Path, tmp_path: Path) -> None:
         hashlib.sha256((tmp_path / "m").read_bytes()).digest() == hashlib.sha256(expected).digest()
     )
     assert len(corpus.read_messages(tmp_path / "m")) == 5574
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["10", "2", "0", "11", "1"], ["0", "1", "2", "10", "11"]),
+        (["1", "-1", "0"], ["-1", "0", "1"]),
+        (["10.0", "9.5", "01", "1"], ["01", "1", "9.5", "10.0"]),
+        (["spam", "10", "9"], ["10", "9", "spam"]),
+        (["spam", "ham"], ["ham", "spam"]),
+    ],
+)
+def test_classes_that_are_numbers_come_by_their_size(names: list[str], expected: list[str]) -> None:
+    assert corpus.class_order(names) == expected
+    counts = corpus.count_classes(corpus.make_corpus(names, ["text"] * len(names)))
+    assert list(counts) == expected

@@ -19,7 +19,7 @@ CHECKS: Mapping[str, Sequence[Check]] = {
     "device": (devices.processor, devices.gpu, devices.choice, devices.memory, devices.extras),
     "caches": (storage.tokenizer, storage.checkpoint, storage.dvc_cache),
     "project": (
-        *(state.params, state.pipeline, state.git),
+        *(state.params, state.pipeline, state.artifacts, state.git),
         *(state.locks, state.training, state.mailbox),
     ),
     "tracking": (state.server,),

@@ -12,6 +12,7 @@ import psutil
 
 from lora_compare.cli.doctor.findings import Finding, Project, ok, trouble, warning
 from lora_compare.errors import ParamsError, UserError
+from lora_compare.params import read_yaml
 
 GIT_AT_WORK = 60.0
 """Seconds after which a lock of git's is not that of a command that still works."""
@@ -51,6 +52,23 @@ def pipeline(project: Project) -> Finding:
     if changed:
         return warning(f"out of date: {', '.join(changed)}", "dvc repro", **known)
     return ok("every stage is up to date", **known)
+
+
+def artifacts(project: Project) -> Finding:
+    """Compare the names that dvc.yaml gives models with the methods; DVC repeats stages only."""
+    named = read_yaml(project.paths.root / "dvc.yaml").get("artifacts") or {}
+    models = {str(Path(entry["path"])) for entry in named.values()}
+    made = {f"models/{name}" for name in ("base", *project.params.methods)}
+    foreign, unnamed = sorted(models - made), sorted(made - models)
+    known = {"without_method": foreign, "without_name": unnamed}
+    if foreign:
+        return warning(
+            f"dvc.yaml's artifacts name what no method makes: {', '.join(foreign)}",
+            "take them out of artifacts in dvc.yaml, or put the methods into params.yaml",
+            **known,
+        )
+    said = f"; without a name for dvc artifacts get: {', '.join(unnamed)}" if unnamed else ""
+    return ok(f"every model that dvc.yaml's artifacts name is a method's{said}", **known)
 
 
 def git(project: Project) -> Finding:

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from lora_compare.errors import CheckpointError
 from lora_compare.exchange.peft.names import CONFIG_FILE, TENSORS_FILE, PeftAdapter, scale_of
 from lora_compare.models.weights import load_any_state
+from lora_compare.params import LoraParams
 from lora_compare.params.methods import ending, require_pattern
 from lora_compare.params.sections import Count, Positive, Probability
 from lora_compare.project.files import read_json
@@ -24,11 +25,11 @@ WITHOUT_EFFECT = frozenset(
         "corda_config",
         "ensure_weight_tying",
         "eva_config",
-        "exclude_modules",
         "fan_in_fan_out",
+        "id2label",
         "inference_mode",
+        "label2id",
         "layers_pattern",
-        "layers_to_transform",
         "loftq_config",
         "lora_ga_config",
         "megatron_core",
@@ -37,7 +38,6 @@ WITHOUT_EFFECT = frozenset(
         "qalora_group_size",
         "revision",
         "runtime_config",
-        "target_modules",
         "task_type",
     }
 )
@@ -65,6 +65,25 @@ class PeftConfig(BaseModel):
     use_dora: bool = False
     modules_to_save: list[str] = Field(default_factory=list)
     init_lora_weights: bool | str = True
+    target_modules: str | list[str] | None = None
+    exclude_modules: str | list[str] | None = None
+    layers_to_transform: int | list[int] | None = None
+
+    @property
+    def targets(self) -> LoraParams | None:
+        """Which layers have an adapter, in this project's settings; None where it is not said."""
+        if not self.target_modules:
+            return None
+        blocks = None if self.layers_to_transform == [] else self.layers_to_transform
+        return LoraParams(
+            r=1,
+            lora_alpha=1.0,
+            lora_dropout=0.0,
+            target_modules=self.target_modules,
+            bias="none",
+            exclude_modules=self.exclude_modules or None,
+            layers_to_transform=blocks,
+        )
 
     def rank(self, path: str) -> int:
         """Return the rank of the layer at `path`."""
@@ -85,6 +104,9 @@ def _whole(pattern: str) -> str:
     return f"{ending(pattern)}$"
 
 
+FETCH = "save the adapter again with save_pretrained of PEFT, or fetch it again"
+
+
 def read_adapter(folder: Path) -> PeftAdapter:
     """Return the content of an adapter's folder; nothing is unpickled.
 
@@ -99,10 +121,12 @@ def read_adapter(folder: Path) -> PeftAdapter:
         config = read_json(path)
     except (ValueError, RecursionError) as error:
         raise CheckpointError(
-            "The adapter's settings are no JSON.", where=str(path), actual=str(error)
+            "The adapter's settings are no JSON.", where=str(path), actual=str(error), next=FETCH
         ) from None
     if not isinstance(config, dict):
-        raise CheckpointError("The adapter's settings are no JSON object.", where=str(path))
+        raise CheckpointError(
+            "The adapter's settings are no JSON object.", where=str(path), next=FETCH
+        )
     return PeftAdapter(config, load_any_state(folder / TENSORS_FILE))
 
 
@@ -137,6 +161,7 @@ def parse_config(values: Mapping[str, Any]) -> PeftConfig:
         for pattern in (*config.rank_pattern, *config.alpha_pattern):
             require_pattern(pattern)
             require_pattern(_whole(pattern))
+        _ = config.targets
     except ValidationError as error:
         problems += [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
     except ValueError as error:
@@ -165,8 +190,14 @@ def _unsupported(values: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def refusal(problems: Sequence[str]) -> CheckpointError:
-    """Return the error that names what keeps an adapter from being imported."""
+ADVICE = (
+    f"correct {CONFIG_FILE} where it is wrong, or set model.name in params.yaml to the\n"
+    "model that the adapter was trained on"
+)
+
+
+def refusal(problems: Sequence[str], advice: str = ADVICE) -> CheckpointError:
+    """Return the error that names what keeps an adapter from being imported, and the way out."""
     shown = list(problems[:SHOWN_DIFFERENCES])
     if len(problems) > len(shown):
         shown.append(f"... and {len(problems) - len(shown)} more")
@@ -175,6 +206,5 @@ def refusal(problems: Sequence[str]) -> CheckpointError:
         f"{'s' if len(problems) > 1 else ''}.",
         actual="\n".join(shown),
         kept="nothing was written",
-        next=f"correct {CONFIG_FILE} where it is wrong, or set model.name in params.yaml to the\n"
-        "model that the adapter was trained on",
+        next=advice,
     )

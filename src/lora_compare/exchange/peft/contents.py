@@ -7,15 +7,36 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from lora_compare.exchange.peft.config import PeftConfig, refusal
-from lora_compare.exchange.peft.names import EMBEDDINGS, PREFIX, Layer, tensor_names
+from lora_compare.errors import CheckpointError
+from lora_compare.exchange.peft.config import ADVICE, PeftConfig, refusal
+from lora_compare.exchange.peft.names import (
+    EMBEDDINGS,
+    PREFIX,
+    Layer,
+    PeftAdapter,
+    tensor_names,
+)
+from lora_compare.exchange.peft.presence import (
+    Shapes,
+    absent_biases,
+    listed,
+    target_problems,
+    unsaved,
+)
 from lora_compare.exchange.transformers import HEAD
 from lora_compare.models.network import GPT, GPTConfig
 from lora_compare.models.weights import gpt2_shapes
 
 HEAD_WEIGHT = f"{HEAD}.weight"
 
-Shapes = Mapping[str, tuple[int, ...]]
+OF_CLASSES = (
+    "choose the data that the adapter was trained on (data.source, data.label_column), or train\n"
+    "the adapter with as many labels as the data has classes"
+)
+SAVE_AGAIN = (
+    "save the adapter again where it was trained, with a version of PEFT that keeps everything\n"
+    "that its settings name; without it the answers would be others"
+)
 
 
 @dataclass
@@ -64,14 +85,26 @@ def read_contents(
         CheckpointError: They do not fit; every difference is named.
     """
     shapes = classifier_shapes(base.config, len(classes))
-    parts, others, problems = _sorted(tensors, shapes)
+    slots = factor_slots(shapes)
+    parts, others, problems = _sorted(tensors, slots, shapes)
     _forget_unchanged_embeddings(others, base)
     for path, found in parts.items():
         problems += _layer_problems(path, found, config, shapes[f"{path}.weight"])
-    problems += _head_problems(others, classes)
     problems += _other_problems(others, parts, config, shapes)
-    if problems:
-        raise refusal(problems)
+    paths = list(dict.fromkeys(path for path, _ in slots.values()))
+    absent, extra = target_problems(parts, config, paths, shapes)
+    by_advice = {
+        ADVICE: problems + extra,
+        OF_CLASSES: _head_problems(others, classes),
+        SAVE_AGAIN: [
+            *absent,
+            *absent_biases(others, parts, config, shapes),
+            *unsaved(others, config),
+        ],
+    }
+    if any(by_advice.values()):
+        advice = "\n".join(way for way, found in by_advice.items() if found)
+        raise refusal([problem for found in by_advice.values() for problem in found], advice)
     layers = {
         path: Layer(found["a"], found["b"], config.scale(path), found.get("magnitude"))
         for path, found in parts.items()
@@ -79,14 +112,54 @@ def read_contents(
     return Contents(layers, others)
 
 
+def require_family(adapter: PeftAdapter, base: GPT) -> None:
+    """Refuse an adapter of another family of models, before its tensors are named one by one.
+
+    Raises:
+        CheckpointError: No adapted layer is of a kind that GPT-2 has.
+    """
+    own = {_kind(key) for key in factor_slots(classifier_shapes(base.config, 2))}
+    adapted = [key for key in adapter.tensors if ".lora_" in key]
+    if not adapted or any(_kind(key) in own for key in adapted):
+        return
+    first = adapted[0].removeprefix(PREFIX)
+    name = adapter.config.get("base_model_name_or_path")
+    # transformers puts most models into a module that is called as their family is.
+    family = first.partition(".")[0]
+    made_for = str(name or "another model") if family in ("model", "transformer") else family
+    named = f"base_model_name_or_path: {name}\n" if name else ""
+    raise CheckpointError(
+        f"The adapter was made for {made_for}; this base is GPT-2.",
+        expected=f"layers such as {', '.join(sorted({k.split('.')[-3] for k in own}))}",
+        actual=f"{named}{len(adapted)} tensors such as {first}",
+        kept="nothing was written",
+        next="import an adapter that was trained on GPT-2 of the size of model.name",
+    )
+
+
+def _kind(key: str) -> str:
+    """Return the name of a tensor without the number of its block."""
+    return re.sub(r"\.\d+\.", ".N.", key)
+
+
+def factor_slots(shapes: Shapes) -> dict[str, tuple[str, str]]:
+    """Return the layer and the part of it that each key of a factor in a file means."""
+    slots = {}
+    for name in shapes:
+        path, _, kind = name.rpartition(".")
+        if kind == "weight" and path != HEAD and ".ln_" not in path:
+            for part, key in tensor_names(path).items():
+                slots[key] = path, part
+    return slots
+
+
 def _sorted(
-    tensors: Mapping[str, Tensor], shapes: Shapes
+    tensors: Mapping[str, Tensor], slots: Mapping[str, tuple[str, str]], shapes: Shapes
 ) -> tuple[dict[str, dict[str, Tensor]], dict[str, Tensor], list[str]]:
     """Return each layer's parts, the other tensors by plain name, and what neither is."""
     parts: dict[str, dict[str, Tensor]] = {}
     others: dict[str, Tensor] = {}
     problems = []
-    slots = _slots(shapes)
     for key, tensor in tensors.items():
         name = _plain_name(key)
         if key in slots:
@@ -97,17 +170,6 @@ def _sorted(
         elif name is not None and not torch.equal(others.setdefault(name, tensor), tensor):
             problems.append(f"{key}: another value than the other one for {name}")
     return parts, others, problems
-
-
-def _slots(shapes: Shapes) -> dict[str, tuple[str, str]]:
-    """Return the layer and the part of it that each key of a factor in a file means."""
-    slots = {}
-    for name in shapes:
-        path, _, kind = name.rpartition(".")
-        if kind == "weight" and path != HEAD and ".ln_" not in path:
-            for part, key in tensor_names(path).items():
-                slots[key] = path, part
-    return slots
 
 
 def _plain_name(key: str) -> str | None:
@@ -157,7 +219,7 @@ def _head_problems(others: Mapping[str, Tensor], classes: Sequence[str]) -> list
     if head is None:
         return [f"{HEAD_WEIGHT}: missing; without a trained head there are no classes"]
     if head.ndim and len(head) != len(classes):
-        mine = f"the data has {len(classes)} ({', '.join(classes)})"
+        mine = f"the data has {len(classes)} ({listed(classes)})"
         return [f"{HEAD_WEIGHT}: {len(head)} classes, {mine}"]
     return []
 
@@ -178,7 +240,7 @@ def _other_problems(
     owners = dict.fromkeys(name.rpartition(".")[0] for name in others)
     for owner in owners:
         problems += _owner_problems(owner, others, owner in adapted, config.bias, shapes)
-    return problems + _unsaved(others, config)
+    return problems
 
 
 def _owner_problems(
@@ -193,14 +255,3 @@ def _owner_problems(
         return [f"{weight}: its layer has an adapter as well"]
     complete = own_bias in others or own_bias not in shapes
     return [] if complete else [f"{own_bias}: missing beside {weight}"]
-
-
-def _unsaved(others: Mapping[str, Tensor], config: PeftConfig) -> list[str]:
-    """Return the modules of `modules_to_save` that the file lacks."""
-    owners = [f".{name.rpartition('.')[0]}." for name in others]
-    return [
-        f"modules_to_save: {module} is not in the file"
-        for module in config.modules_to_save
-        # PEFT lists the names that heads of other models have, too.
-        if module not in ("classifier", HEAD) and not any(f"{module}." in path for path in owners)
-    ]

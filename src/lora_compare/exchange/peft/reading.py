@@ -6,7 +6,12 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from lora_compare.exchange.peft.config import PeftConfig, parse_config
-from lora_compare.exchange.peft.contents import Contents, classifier_shapes, read_contents
+from lora_compare.exchange.peft.contents import (
+    Contents,
+    classifier_shapes,
+    read_contents,
+    require_family,
+)
 from lora_compare.exchange.peft.names import Layer, PeftAdapter, parted, short_names, with_pattern
 from lora_compare.models.network import GPT
 from lora_compare.models.weights import QKV, from_gpt2
@@ -46,6 +51,7 @@ def from_peft(adapter: PeftAdapter, base: GPT, classes: Sequence[str]) -> Import
 
     Checked by tests/parity/test_import.py.
     """
+    require_family(adapter, base)
     config = parse_config(adapter.config)
     contents = read_contents(adapter.tensors, config, base, classes)
     layers = {
