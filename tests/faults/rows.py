@@ -117,4 +117,9 @@ ROWS = {
         "the postman that shows runs in MLflow is killed, its project deleted, its store locked",
         "nothing is lost or there twice, no stage waits, no process is left 15 s later",
     ),
+    29: Row(
+        "the project is moved or copied",
+        "MLflow's runs and models have their files in the new place, which is said once; the old "
+        "place is not touched",
+    ),
 }

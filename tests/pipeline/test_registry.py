@@ -15,6 +15,7 @@ import pytest
 from click.testing import CliRunner
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
+from mlflow.tracking._tracking_service import utils as mlflow_utils
 
 from lora_compare.cli import main
 from lora_compare.comparison.formats import percent_interval
@@ -26,12 +27,13 @@ from lora_compare.serving import publication
 from lora_compare.serving.bundles import PACKAGE as FOLDER
 from lora_compare.serving.packaging import REQUIREMENTS, requirements
 from lora_compare.serving.registry import FIGURES, Registered
-from lora_compare.tracking.store import quietly
+from lora_compare.tracking.server import Server
+from lora_compare.tracking.store import connect, quietly
 from mlflow_servers import real_server
 from pipeline.imports import PACKAGE, SOURCE, closure
 from served_project import METHODS, write_method, write_models
 from small_project import environment
-from tracked_project import Lines, TrackedProject
+from tracked_project import EXPERIMENT, Lines, TrackedProject
 
 pytestmark = [pytest.mark.timeout(120), pytest.mark.usefixtures("no_tracking_settings")]
 
@@ -80,7 +82,14 @@ def copied(template: Path, root: Path) -> ServedProject:
     project = ServedProject(root)
     shutil.copyfile(template / "mlflow.db", root / "mlflow.db")
     shutil.copytree(template / "models", root / "models", dirs_exist_ok=True)
-    return project
+    if (template / "mlartifacts").is_dir():
+        shutil.copytree(template / "mlartifacts", root / "mlartifacts")
+    # This process has known the files of these runs elsewhere; one for each project has not.
+    mlflow_utils._artifact_repos_cache.clear()
+    server = Server.configured(project.paths)
+    assert server is not None
+    with connect(server, EXPERIMENT):  # the store is moved, of which no test here speaks
+        return project
 
 
 @pytest.fixture

@@ -121,8 +121,11 @@ def sync(output: Output) -> None:
             "already_there": list(result.already_there),
             "stale": list(result.stale),
             "models": list(result.models.lines),
+            "moved": result.moved,
         }
     )
+    if result.moved:
+        output.say(result.moved)
     output.say(f"MLflow at {server.shown} is up to date.")
     output.say(f"published {len(result.published)}, already there {len(result.already_there)}")
     if result.stale:
@@ -151,6 +154,8 @@ def ui(output: Output, port: int) -> None:
     server = Server.configured(paths)
     if server is None:
         raise ParamsError("Tracking is off.", where="LORA_COMPARE_TRACKING", next="unset it")
+    if told := server.move:
+        output.say(told)
     with output.working("open the store"):
         address = page_of_runs(server, params.tracking.experiment, port)
     if server.is_remote:

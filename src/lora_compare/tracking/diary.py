@@ -126,7 +126,7 @@ class Diary:
         for double in doubles:
             self._store.delete(double.info.run_id)
         same = run is not None and (record.provisional or run.data.tags.get(CONTENT) == content)
-        if same and _is_complete(run):
+        if same and _is_complete(run) and self._there(run, record) == _files(run):
             return self._finish(run, record)
         missing = self._missing(run, record)
         if missing is None:
@@ -177,7 +177,15 @@ class Diary:
         there = {(i.dataset.name, i.dataset.digest) for i in run.inputs.dataset_inputs}
         if new := [data for data in record.datasets if (data.name, data.digest) not in there]:
             self._store.log_datasets(run_id, new)
-        return self._upload(run_id, record.artifacts, _files(run))
+        return self._upload(run_id, record.artifacts, self._there(run, record))
+
+    def _there(self, run: Any, record: RunRecord) -> list[str]:
+        """Return those lines of a run's list of files whose files are there, not the list alone."""
+        lines, listed = _files(run), _listed(record.artifacts)
+        said = [a for a in record.artifacts if listed[a.target] in lines]
+        sizes = {a.target: a.source.stat().st_size for a in said}
+        lost = self._store.lost(run.info.artifact_uri, sizes)
+        return [line for line in lines if line.partition(" ")[2] not in lost]
 
     def _upload(self, run_id: str, artifacts: tuple[Artifact, ...], there: list[str]) -> list[str]:
         """Upload what is not `there` yet; return the list of what is there then."""

@@ -7,9 +7,9 @@ tag of the experiment, though, which the address names by its key; so there is o
 import json
 from collections.abc import Iterable, Mapping
 
-from lora_compare.errors import UserError
+from lora_compare.errors import UserError, without_credentials
 from lora_compare.tracking.runs import PIPELINE, RunRecord
-from lora_compare.tracking.server import RESTART, Server, address_of_runs, first_line, remedy
+from lora_compare.tracking.server import RESTART, Server, first_line, remedy
 from lora_compare.tracking.store import Store, connect, existing, troubles
 
 VIEW = "lora-compare"
@@ -169,3 +169,18 @@ def page_of_runs(server: Server, experiment: str, port: int) -> str:
         expected=f"the experiment {experiment!r}, as tracking.experiment in params.yaml says",
         next="dvc repro; to show what is on disk: lora-compare sync",
     )
+
+
+def address_of_runs(server: str, experiment: str, view: str | None = None) -> str:
+    """Return the page of an experiment's runs.
+
+    MLflow 3 opens an experiment for agents, without any run, unless the address says otherwise.
+
+    Args:
+        server: The address of MLflow's server.
+        experiment: Id of the experiment.
+        view: Key of a shared view of the page, which the experiment must have.
+    """
+    page = f"#/experiments/{experiment}/runs?workflowType=machine_learning"
+    page += f"&viewStateShareKey={view}" if view else ""
+    return f"{without_credentials(server).rstrip('/')}/{page}"

@@ -160,6 +160,13 @@ def server(project: Project) -> Finding:
     known = {"server": shown, "version": health.version, "experiment": health.experiment}
     if not health.exists:
         return ok(f"{shown}, which the first run makes", **known)
+    if folders := configured.moved_from():
+        return warning(
+            f"{shown} was moved or copied from {' and '.join(map(str, folders))}, and still names "
+            "the files there",
+            "lora-compare sync",
+            **known,
+        )
     own = own_version()
     what = f"{shown} answers and takes runs"
     if health.version is None:
