@@ -20,10 +20,10 @@ pytestmark = [pytest.mark.timeout(200), pytest.mark.usefixtures("no_tracking_set
 CODE = "from lora_compare.cli import main; main()"
 
 LOAD = """
-import sys, mlflow
+import sys, mlflow, numpy
 mlflow.set_tracking_uri(sys.argv[1])
 model = mlflow.pyfunc.load_model("models:/lora-compare-lora@champion")
-print(model.predict(["see you at seven"])["label"][0])
+print(model.predict(numpy.array(["see you at seven"]))["label"][0])
 """
 
 

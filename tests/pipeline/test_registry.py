@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import unquote
 
 import numpy as np
+import pandas as pd
 import pytest
 from click.testing import CliRunner
 from mlflow.exceptions import MlflowException
@@ -200,6 +201,83 @@ def test_the_signature_names_the_method_and_every_class(registered: ServedProjec
     (parameter,) = model.signature.params
     assert (parameter.name, parameter.default) == ("method", "lora")
     assert all(isinstance(text, str) for text in example)
+
+
+ONE_TEXT = [
+    {"inputs": ["hi"]},
+    {"inputs": [["hi"]]},
+    {"instances": ["hi"]},
+    {"dataframe_split": {"columns": ["text"], "data": [["hi"]]}},
+    {"dataframe_split": {"data": [["hi"]]}},
+    {"dataframe_records": [{"text": "hi"}]},
+]
+NO_TEXT = [
+    {"inputs": [["hi", "you"]]},
+    {"inputs": [["hi", "you"], ["there", "too"]]},
+    {"inputs": [["hi", "you"], ["there"]]},
+    {"inputs": [[]]},
+    {"inputs": []},
+    {"inputs": ["hi", 5]},
+    {"inputs": [True, "hi"]},
+    {"inputs": [None]},
+    {"inputs": [{"text": "hi", "more": "you"}]},
+    {"inputs": {"text": ["hi"], "more": ["you"]}},
+    {"instances": [["hi", "you"]]},
+    {"instances": [{"text": "hi", "more": "you"}]},
+    {"dataframe_split": {"data": [["hi", "you"]]}},
+    {"dataframe_split": {"columns": ["text", "more"], "data": [["hi", "you"]]}},
+    {"dataframe_split": {"columns": ["text", "text"], "data": [["hi", "you"]]}},
+    {"dataframe_split": {"columns": ["text"], "data": [[["hi", "you"]]]}},
+    {"dataframe_split": {"columns": ["text"], "data": []}},
+    {"dataframe_records": [{"text": "hi", "more": "you"}]},
+    {"dataframe_records": [{"text": "hi"}, {"more": "you"}]},
+    {"dataframe_records": [{"text": "hi"}, {"text": 5}]},
+    {"dataframe_records": [{"text": None}]},
+]
+
+
+@pytest.fixture(scope="module")
+def loaded(registered: ServedProject) -> Any:
+    with quietly():
+        from mlflow import pyfunc
+
+        return pyfunc.load_model(str(registered.artifacts(LORA)))
+
+
+def answered(model: Any, body: bytes, kind: str = "application/json") -> tuple[int, str]:
+    """The status and the answer that MLflow's server gives to a request."""
+    from mlflow.pyfunc.scoring_server import invocations
+
+    try:
+        answer = invocations(body, kind, model, model.metadata.get_input_schema())
+    except MlflowException as error:
+        return error.get_http_status_code(), str(error)
+    return answer.status, answer.response
+
+
+@pytest.mark.parametrize("body", ONE_TEXT, ids=str)
+def test_one_text_gets_one_answer_in_every_form(loaded: Any, body: dict[str, Any]) -> None:
+    status, answer = answered(loaded, json.dumps(body).encode())
+    assert status == 200, answer
+    assert len(json.loads(answer)["predictions"]) == 1
+
+
+@pytest.mark.parametrize("body", NO_TEXT, ids=str)
+def test_several_columns_and_what_is_no_text_are_refused_in_every_form(
+    loaded: Any, body: dict[str, Any]
+) -> None:
+    status, answer = answered(loaded, json.dumps(body).encode())
+    assert status == 400, answer
+    assert "Traceback" not in answer
+
+
+def test_a_parquet_file_of_two_columns_is_refused(loaded: Any, tmp_path: Path) -> None:
+    statuses = []
+    for table in ({"text": ["hi"]}, {"text": ["hi"], "more": ["you"]}):
+        pd.DataFrame(table).to_parquet(tmp_path / "texts.parquet")
+        body = (tmp_path / "texts.parquet").read_bytes()
+        statuses.append(answered(loaded, body, "application/vnd.apache.parquet")[0])
+    assert statuses == [200, 400]
 
 
 def test_running_again_and_sync_register_nothing_twice(again: ServedProject) -> None:
@@ -412,7 +490,7 @@ def test_a_real_server_takes_the_same_and_sync_changes_nothing(
 
             mlflow.set_tracking_uri(address)
             model = mlflow.pyfunc.load_model(f"models:/{LORA}@champion")
-            assert len(model.predict(TEXTS)) == len(TEXTS)
+            assert len(model.predict(np.array(TEXTS))) == len(TEXTS)
 
 
 ELSEWHERE = """
@@ -424,15 +502,16 @@ def version(name):
         raise importlib.metadata.PackageNotFoundError(name)
     return known(name)
 importlib.metadata.version = version
-import mlflow
+import mlflow, pandas
 mlflow.set_tracking_uri(sys.argv[1])
 model = mlflow.pyfunc.load_model("models:/lora-compare-lora@champion")
-answers = {m: model.predict(json.loads(sys.argv[2]), params={"method": m}) for m in sys.argv[3:]}
+texts = pandas.DataFrame({"text": json.loads(sys.argv[2])})
+answers = {m: model.predict(texts, params={"method": m}) for m in sys.argv[3:]}
 import lora_compare
 loaded = sorted({name.partition(".")[0] for name in sys.modules})
 print(json.dumps({"file": lora_compare.__file__, "version": lora_compare.__version__,
     "answers": {m: a.to_dict("list") for m, a in answers.items()}, "loaded": loaded,
-    "default": model.predict(json.loads(sys.argv[2])).to_dict("list")}))
+    "default": model.predict(texts).to_dict("list")}))
 """
 
 

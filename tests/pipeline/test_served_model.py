@@ -195,7 +195,15 @@ BAD = {
     "number in a frame": ({"dataframe_records": [{"text": 5}]}, "Only text can be classified"),
     "another column first": (
         {"dataframe_split": {"columns": ["label", "text"], "data": [["ham", "hi"]]}},
-        "a column called text",
+        "2 columns",
+    ),
+    "several columns in rows": ({"inputs": [["hi", "you"]]}, "rows of 2 values"),
+    "rows of several lengths": ({"inputs": [["hi", "you"], ["there"]]}, "Only text"),
+    "several columns as instances": ({"instances": [["hi", "you"]]}, "rows of 2 values"),
+    "columns without names": ({"dataframe_split": {"data": [["hi", "you"]]}}, "2 columns"),
+    "another column beside it": (
+        {"dataframe_records": [{"text": "hi", "more": "you"}]},
+        "2 columns",
     ),
     "nothing": ({"inputs": []}, ""),
     "no inputs": ({"texts": ["hi"]}, "inputs"),
