@@ -3,8 +3,11 @@
 import json
 import os
 import shutil
+import socket
+import sqlite3
 import threading
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -220,13 +223,46 @@ def test_ui_prints_the_address_that_shows_the_runs_and_starts_mlflow_there(
     started: list[list[str]] = []
     monkeypatch.setattr(os, "execvp", lambda program, arguments: started.append(arguments))
     monkeypatch.chdir(project.paths.root)
-    result = CliRunner().invoke(main, ["ui", "--port", "5003"])
+    port = free_port()
+    result = CliRunner().invoke(main, ["ui", "--port", str(port)])
     assert result.exit_code == 0, result.output
     experiment = project.client().get_experiment_by_name(EXPERIMENT).experiment_id
     # Without the last part MLflow 3 opens on traces, and no run is in sight.
     page = f"#/experiments/{experiment}/runs?workflowType=machine_learning"
-    assert f"http://127.0.0.1:5003/{page}\n" in result.output
-    assert started[0][started[0].index("--port") + 1] == "5003"
+    assert f"http://127.0.0.1:{port}/{page}\n" in result.output
+    assert started[0][started[0].index("--port") + 1] == str(port)
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "0.0.0.0"])
+def test_ui_says_what_holds_a_busy_port_and_which_one_is_free(
+    project: TrackedProject, monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    started: list[list[str]] = []
+    monkeypatch.setattr(os, "execvp", lambda program, arguments: started.append(arguments))
+    monkeypatch.chdir(project.paths.root)
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((address, 0))
+        listener.listen()
+        port = listener.getsockname()[1]
+        busy = CliRunner().invoke(main, ["ui", "--port", str(port)])
+        as_json = CliRunner().invoke(main, ["ui", "--json", "--port", str(port)])
+    assert (busy.exit_code, as_json.exit_code) == (2, 2)
+    assert f"127.0.0.1:{port}" in busy.output
+    assert f"process {os.getpid()} listens there" in busy.output
+    assert "http://" not in busy.output
+    assert json.loads(as_json.stdout)["error"]["kind"] == "BusyError"
+    assert started == []
+    proposed = busy.output.split("lora-compare ui --port ")[1].split()[0]
+    free = CliRunner().invoke(main, ["ui", "--port", proposed])
+    assert free.exit_code == 0, free.output
+    assert f"http://127.0.0.1:{proposed}/" in free.output
 
 
 def test_a_stages_run_lasts_as_long_as_the_stage(project: TrackedProject) -> None:
@@ -268,6 +304,16 @@ def test_sync_says_when_the_server_is_away(
         project.sync()
 
 
+def test_sync_waits_for_who_writes_to_the_store_and_restarts_nothing(
+    project: TrackedProject,
+) -> None:
+    with closing(sqlite3.connect(project.paths.root / "mlflow.db")) as writer:
+        writer.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(UserError, match="wait until the process that writes") as told:
+            project.sync()
+    assert "MLFLOW_TRACKING_URI" not in told.value.next
+
+
 def test_what_waits_is_published_with_the_next_stage_once_the_server_is_back(
     project: TrackedProject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -292,7 +338,7 @@ def test_the_experiment_says_what_came_out_and_shows_the_columns_that_matter(
     assert "params.`training.seed`" not in columns
     monkeypatch.setattr(os, "execvp", lambda program, arguments: None)
     monkeypatch.chdir(logged.paths.root)
-    address = CliRunner().invoke(main, ["ui", "--json"]).stdout
+    address = CliRunner().invoke(main, ["ui", "--json", "--port", str(free_port())]).stdout
     assert json.loads(address)["address"].endswith(f"&viewStateShareKey={VIEW}")
 
 

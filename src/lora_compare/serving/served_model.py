@@ -31,7 +31,7 @@ class ServedMethods(PythonModel):
     def predict(
         self,
         context: Any,  # noqa: ARG002 (MLflow gives it)
-        model_input: np.ndarray,  # type: ignore[type-arg]  # so MLflow knows it
+        model_input: np.ndarray,
         params: dict[str, Any] | None = None,
     ) -> pd.DataFrame:
         """Return label, probability, and one probability for each class, a row for each text.

@@ -255,10 +255,19 @@ def _cause(error: OSError) -> OSError:
     return error
 
 
+def is_busy(error: Exception) -> bool:
+    """Return whether a store on this machine is well, and held by a process that lives."""
+    from filelock import Timeout
+
+    return isinstance(error, Timeout) or "database is locked" in str(error)
+
+
 def remedy(error: Exception) -> str:
     """Return what to do about `error` beside waiting for the server; empty where it is unknown."""
     from ssl import SSLCertVerificationError
 
+    if is_busy(error):
+        return "wait until the process that writes to the store has ended"
     if isinstance(error, SSLCertVerificationError):
         return "name its authority's certificate in MLFLOW_TRACKING_SERVER_CERT_PATH"
     if isinstance(error, ModuleNotFoundError):
