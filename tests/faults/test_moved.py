@@ -22,7 +22,7 @@ CODE = "from lora_compare.cli import main; main()"
 LOAD = """
 import sys, mlflow, numpy
 mlflow.set_tracking_uri(sys.argv[1])
-model = mlflow.pyfunc.load_model("models:/lora-compare-lora@champion")
+model = mlflow.pyfunc.load_model("models:/lora-compare-bundled-gpt2-nano-lora@champion")
 print(model.predict(numpy.array(["see you at seven"]))["label"][0])
 """
 
@@ -181,13 +181,11 @@ def test_row_29_files_that_are_gone_are_brought_again_whatever_the_store_says(
     history = plots / "history.csv"
     history.write_text("cut o")
     shutil.rmtree(plots / "plots")
-    (version,) = [
-        v for v in project.client().search_model_versions() if "lora-compare-lora" in v.name
-    ]
+    version = project.client().get_model_version("lora-compare-bundled-gpt2-nano-lora", "1")
     shutil.rmtree(Path(version.source.removeprefix("file://")))
     said = command(original, "-c", CODE, "sync")
     assert f"published 1, already there {len(RUNS) - 1}" in said
-    assert "registered in MLflow: lora-compare-lora 1" in said
+    assert "registered in MLflow: lora-compare-bundled-gpt2-nano-lora 1" in said
     assert history.read_bytes() == (original / "reports/training/lora/history.csv").read_bytes()
     assert (plots / "plots" / "confusion_lora.svg").is_file()
     assert command(original, "-c", LOAD, project.uri).strip() in ("ham", "spam")

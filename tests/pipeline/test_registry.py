@@ -22,7 +22,7 @@ from lora_compare.cli import main
 from lora_compare.comparison.formats import percent_interval
 from lora_compare.models.base import load_base
 from lora_compare.models.methods import Trained, load_method
-from lora_compare.params import MethodParams
+from lora_compare.params import MethodParams, load_params
 from lora_compare.project.files import read_json, write_json
 from lora_compare.serving import publication
 from lora_compare.serving.bundles import PACKAGE as FOLDER
@@ -38,7 +38,7 @@ from tracked_project import EXPERIMENT, Lines, TrackedProject
 
 pytestmark = [pytest.mark.timeout(120), pytest.mark.usefixtures("no_tracking_settings")]
 
-LORA, FULL = "lora-compare-lora", "lora-compare-full"
+LORA, FULL = "lora-compare-bundled-gpt2-nano-lora", "lora-compare-bundled-gpt2-nano-full"
 TEXTS = ["win a prize now", "see you at seven then"]
 
 
@@ -323,6 +323,24 @@ def test_another_verdict_moves_the_crown_and_registers_nothing(again: ServedProj
     assert "Champion" not in again.version(LORA).description
 
 
+def test_two_data_sets_in_one_store_have_models_and_champions_of_their_own(
+    again: ServedProject,
+) -> None:
+    text = again.paths.params.read_text()
+    text = text.replace("source: bundled", "source: inputs/text/tickets.csv")
+    again.paths.params.write_text(text)
+    again.params = load_params(again.paths.params)
+    again.log("compare")
+    other = {name: name.replace("bundled", "tickets") for name in (FULL, LORA)}
+    assert again.versions() == sorted([(FULL, 1), (LORA, 1), *((n, 1) for n in other.values())])
+    assert sorted(again.champions()) == [(LORA, 1), (other[LORA], 1)]
+    model = again.client().get_registered_model(other[LORA])
+    assert (model.tags["lora_compare.data"], model.tags["lora_compare.base"]) == (
+        "tickets",
+        "gpt2-nano",
+    )
+
+
 def test_other_weights_are_a_new_version_which_takes_the_crown(again: ServedProject) -> None:
     write_method(again.paths.base.parent, "lora", METHODS["lora"], seed=9)
     again.log("compare")
@@ -504,7 +522,7 @@ def version(name):
 importlib.metadata.version = version
 import mlflow, pandas
 mlflow.set_tracking_uri(sys.argv[1])
-model = mlflow.pyfunc.load_model("models:/lora-compare-lora@champion")
+model = mlflow.pyfunc.load_model("models:/lora-compare-bundled-gpt2-nano-lora@champion")
 texts = pandas.DataFrame({"text": json.loads(sys.argv[2])})
 answers = {m: model.predict(texts, params={"method": m}) for m in sys.argv[3:]}
 import lora_compare

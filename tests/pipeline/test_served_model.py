@@ -63,7 +63,7 @@ def champion(project: Path) -> str:
     (name,) = [model.name for model in models if "champion" in model.aliases]
     chosen = choose_champion(read_json(Paths(project).metrics("comparison")))
     assert chosen is not None
-    assert name == f"lora-compare-{chosen.method}"
+    assert name == f"lora-compare-messages-gpt2-nano-{chosen.method}"
     return chosen.method
 
 
@@ -74,7 +74,7 @@ def served(project: Path, folder: Path, method: str) -> Iterator[str]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "mlflow", "models", "serve", "--env-manager", "local"]
-    command += ["-m", f"models:/lora-compare-{method}@champion"]
+    command += ["-m", f"models:/lora-compare-messages-gpt2-nano-{method}@champion"]
     command += ["--host", "127.0.0.1", "--port", str(port)]
     settings = environment(
         MLFLOW_TRACKING_URI=store(project),

@@ -10,6 +10,7 @@ import time
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs
 
 import pytest
 from click.testing import CliRunner
@@ -86,6 +87,43 @@ def test_the_parent_run_shows_the_verdict_and_links_every_run(logged: TrackedPro
     assert all(f"[{run.info.run_name}](#" in note for run in linked)
     assert all(f"/runs/{run.info.run_id})" in note for run in linked)
     assert logged.files("pipeline") == ["comparison.html"]
+
+
+def test_names_and_tags_say_which_data_set_and_base_a_run_is_of(logged: TrackedProject) -> None:
+    parent = logged.run("pipeline")
+    assert parent.info.run_name.startswith("pipeline bundled gpt2-nano ")
+    for run in logged.runs():
+        assert run.data.tags["lora_compare.data"] == "bundled"
+        assert run.data.tags["lora_compare.base"] == "gpt2-nano"
+    note = logged.client().get_experiment(parent.info.experiment_id).tags[NOTE]
+    assert "of the data set bundled with the base model gpt2-nano" in note
+
+
+def test_the_row_of_the_pipeline_has_the_figures_of_the_verdict(
+    project: TrackedProject,
+) -> None:
+    file = project.paths.metrics("comparison")
+    found = json.loads(file.read_text())
+    found["pairs"][0] |= {"accuracy_difference": 0.01, "accuracy_difference_ci95": [-0.02, 0.03]}
+    file.write_text(json.dumps(found))
+    project.log("compare")
+    parent, champion = project.run("pipeline"), project.run("lora")
+    assert parent.data.tags["lora_compare.champion"] == "lora"
+    shown = "full \N{MINUS SIGN} lora: +1.0 points (\N{MINUS SIGN}2.0 to +3.0)"
+    assert parent.data.tags["lora_compare.verdict"] == shown
+    for key in ("test/accuracy", "params/trainable", "cost/train_seconds"):
+        assert parent.data.metrics[key] == champion.data.metrics[key]
+
+
+def test_the_note_of_the_pipeline_leads_to_the_methods_beside_each_other(
+    logged: TrackedProject,
+) -> None:
+    parent = logged.run("pipeline")
+    address = parent.data.tags["mlflow.note.content"].partition("[Compare the methods](")[2]
+    query = parse_qs(address.partition(")")[0].partition("?")[2])
+    methods = [logged.run(name).info.run_id for name in ("full", "lora")]
+    assert json.loads(query["runs"][0]) == methods
+    assert json.loads(query["experiments"][0]) == [parent.info.experiment_id]
 
 
 def test_running_again_adds_no_run_and_no_point(again: TrackedProject) -> None:

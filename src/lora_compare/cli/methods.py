@@ -181,7 +181,7 @@ def register(output: Output, method: str | None) -> None:
 
     \b
     lora-compare register --method lora
-    mlflow models serve -m models:/lora-compare-lora/1 --env-manager local
+    mlflow models serve -m models:/lora-compare-bundled-gpt2-nano-lora/1 --env-manager local
     """  # noqa: D301 (click reads the \b as a character)
     from lora_compare.serving.publication import register as register_models
     from lora_compare.tracking.server import Server

@@ -11,7 +11,7 @@ from lora_compare.tracking.diary import CONTENT, Diary
 from lora_compare.tracking.store import Store
 
 ALIAS = "champion"
-"""The alias of the version to serve: models:/lora-compare-METHOD@champion."""
+"""The alias of the version to serve: models:/NAME@champion."""
 
 METHOD = "lora_compare.method"
 MODEL_VERSIONS = "mlflow.modelVersions"
@@ -26,7 +26,7 @@ MOST_MODELS = 1000
 
 
 class Registry:
-    """The registered models of this project; they are called `lora-compare-METHOD`.
+    """The registered models of this program; they are called `lora-compare-DATA-BASE-METHOD`.
 
     Args:
         store: The experiment to which the models' runs belong.
@@ -35,10 +35,11 @@ class Registry:
     def __init__(self, store: Store) -> None:
         self._store, self._client = store, store.client
         self._experiment = store.experiment
-        pattern = NAME.format("%")
+        pattern = NAME.format("%", "%", "%")
         found = self._client.search_registered_models(f"name LIKE '{pattern}'", MOST_MODELS)
         # Somebody else's model may have such a name too: its aliases are none of ours.
         self._aliases = {m.name: dict(m.aliases) if METHOD in m.tags else {} for m in found}
+        self._tags = {m.name: dict(m.tags) for m in found}
 
     def version(self, bundle: Bundle) -> Any | None:
         """Return the registered version with that content, or None: its files decide."""
@@ -65,8 +66,9 @@ class Registry:
             run_id: The method's run.
         """
         if bundle.name not in self._aliases:
-            self._client.create_registered_model(bundle.name, tags={METHOD: bundle.method})
-            self._aliases[bundle.name] = {}
+            tags = {METHOD: bundle.method, **bundle.subject}
+            self._client.create_registered_model(bundle.name, tags=tags)
+            self._aliases[bundle.name], self._tags[bundle.name] = {}, tags
         model = self._logged(bundle, run_id)
         self._link(run_id, model.model_id)
         for known in self._versions(bundle):
@@ -133,12 +135,13 @@ class Registry:
             self._client.update_model_version(bundle.name, made.version, bundle.description)
 
     def crown(self, bundle: Bundle, made: Any) -> None:
-        """Make a version the one champion of this project."""
+        """Make a version the one champion of its data set and base model."""
         if str(self._aliases[bundle.name].get(ALIAS)) != str(made.version):
             self._client.set_registered_model_alias(bundle.name, ALIAS, made.version)
         # Only then, so that there is a champion at every moment.
         for name, aliases in self._aliases.items():
-            if name != bundle.name and ALIAS in aliases:
+            same = bundle.subject.items() <= self._tags[name].items()
+            if same and name != bundle.name and ALIAS in aliases:
                 self._client.delete_registered_model_alias(name, ALIAS)
 
 

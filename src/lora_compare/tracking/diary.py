@@ -1,16 +1,18 @@
 """Publishing records so that nothing is ever there twice."""
 
+import json
 import math
 import shutil
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from lora_compare.project.files import sha256_of
 from lora_compare.tracking.figures import Point
 from lora_compare.tracking.mailbox import now
-from lora_compare.tracking.runs import PIPELINE, Artifact, RunRecord
+from lora_compare.tracking.runs import PIPELINE, STAGES, Artifact, RunRecord
 from lora_compare.tracking.store import KEY, Store
 
 COMPLETE = "lora_compare.complete"
@@ -77,7 +79,8 @@ class Diary:
         name = record.name
         if experiment:
             # MLflow's table cuts long names off: an experiment's pipeline needs no digits as well.
-            name = f"{PIPELINE if record.stage == PIPELINE else name} ({experiment})"
+            short = name.rpartition(" ")[0] if record.stage == PIPELINE else name
+            name = f"{short} ({experiment})"
         run = self._store.create(name, at, tags)
         self._ids[record.key] = str(run.info.run_id)
         self._found[record.key] = [run]
@@ -208,6 +211,11 @@ class Diary:
             for label, key in record.runs
             if (run := self.id_of(key))
         ]
+        methods = [key for label, key in record.runs if label not in STAGES]
+        if len(methods) > 1:
+            page = f"#/compare-runs?runs={quote(json.dumps([self.id_of(key) for key in methods]))}"
+            page += f"&experiments={quote(json.dumps([self._store.experiment]))}"
+            links.insert(0, f"- [Compare the methods]({page})")
         return "\n".join([record.description, "", *links]) if links else record.description
 
 
