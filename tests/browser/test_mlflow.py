@@ -19,6 +19,7 @@ from playwright.sync_api import Browser, Locator, Page, expect
 
 from browser.conftest import watched_page
 from dvc_runs import dvc
+from lora_compare.comparison.champion import choose_champion
 from lora_compare.params import Params, load_params
 from lora_compare.tracking.records import method_params
 from lora_compare.tracking.view import VIEW_NAME, differing
@@ -198,6 +199,13 @@ def test_the_page_opens_with_the_verdict_and_the_columns_that_matter(
     headers = runs.get_by_role("columnheader").all_inner_texts()
     for figure in ("test/accuracy", "params/trainable", "cost/train_seconds"):
         assert figure in headers
+    champion = choose_champion(shown.metrics("comparison"))
+    assert champion is not None
+    pipeline = row(runs, "pipeline messages gpt2-nano ")
+    expect(pipeline).to_be_visible()
+    # In whichever order the table has drawn the cells of a row.
+    figures = figures_beside(runs, champion.method)[:5]
+    assert set(figures) <= set(figures_beside(runs, "pipeline "))
     for method in ("full", "lora"):
         accuracy, trainable, seconds, *_ = figures_beside(runs, method)
         metrics = shown.metrics(method)
@@ -205,6 +213,16 @@ def test_the_page_opens_with_the_verdict_and_the_columns_that_matter(
         assert int(trainable) == metrics["trainable_parameters"]
         assert float(seconds) > 0
     picture("mlflow-runs")
+
+
+def test_the_note_of_the_pipeline_opens_compare_with_all_methods(runs: Page, shown: Shown) -> None:
+    row(runs, "pipeline ").get_by_role("link").first.click()
+    address = runs.get_by_role("link", name="Compare the methods").get_attribute("href")
+    assert address is not None
+    runs.goto(shown.address.partition("#")[0] + address)  # MLflow opens it in another tab
+    expect(runs.get_by_text("Run details").first).to_be_visible(timeout=PATIENCE)
+    for method in shown.params.methods:
+        expect(runs.get_by_text(method, exact=True).first).to_be_attached()
 
 
 def test_compare_shows_accuracy_parameters_time_and_every_difference(
@@ -271,4 +289,5 @@ def test_a_run_says_what_it_is_of(runs: Page, shown: Shown) -> None:
         digest = hashlib.sha256(content).hexdigest()[:16]
         expect(runs.get_by_text(digest).first).to_be_attached()
     runs.keyboard.press("Escape")
-    expect(runs.get_by_role("link", name="lora-compare-lora").first).to_be_visible()
+    model = runs.get_by_role("link", name="lora-compare-messages-gpt2-nano-lora")
+    expect(model.first).to_be_visible()

@@ -125,4 +125,9 @@ ROWS = {
         "a file under a wrong name, a header that is not one, another separator, stray cells",
         "known by its bytes; read with a warning, or refused with what to do",
     ),
+    29: Row(
+        "the project is moved or copied",
+        "MLflow's runs and models have their files in the new place, which is said once; the old "
+        "place is not touched",
+    ),
 }

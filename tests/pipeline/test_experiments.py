@@ -63,7 +63,7 @@ def test_their_runs_are_in_the_projects_store_under_their_names(project: Path) -
         lora = shown[f"lora ({name})"]
         assert lora["dvc.experiment"] == name
         assert lora["mlflow.source.git.commit"] == head
-        assert shown[f"pipeline ({name})"]["dvc.experiment"] == name
+        assert shown[f"pipeline messages gpt2-nano ({name})"]["dvc.experiment"] == name
     # What no rank changes was computed once, and is no experiment's.
     assert {"full", "lora", "baseline", "split", "download"} <= shown.keys()
     assert not [name for name in shown if name.startswith(("full (", "baseline ("))]

@@ -11,31 +11,34 @@ from typing import Any
 from urllib.parse import unquote
 
 import numpy as np
+import pandas as pd
 import pytest
 from click.testing import CliRunner
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
+from mlflow.tracking._tracking_service import utils as mlflow_utils
 
 from lora_compare.cli import main
 from lora_compare.comparison.formats import percent_interval
 from lora_compare.models.base import load_base
 from lora_compare.models.methods import Trained, load_method
-from lora_compare.params import MethodParams
+from lora_compare.params import MethodParams, load_params
 from lora_compare.project.files import read_json, write_json
 from lora_compare.serving import publication
 from lora_compare.serving.bundles import PACKAGE as FOLDER
 from lora_compare.serving.packaging import REQUIREMENTS, requirements
 from lora_compare.serving.registry import FIGURES, Registered
-from lora_compare.tracking.store import quietly
+from lora_compare.tracking.server import Server
+from lora_compare.tracking.store import connect, quietly
 from mlflow_servers import real_server
 from pipeline.imports import PACKAGE, SOURCE, closure
 from served_project import METHODS, write_method, write_models
 from small_project import environment
-from tracked_project import Lines, TrackedProject
+from tracked_project import EXPERIMENT, Lines, TrackedProject
 
 pytestmark = [pytest.mark.timeout(120), pytest.mark.usefixtures("no_tracking_settings")]
 
-LORA, FULL = "lora-compare-lora", "lora-compare-full"
+LORA, FULL = "lora-compare-bundled-gpt2-nano-lora", "lora-compare-bundled-gpt2-nano-full"
 TEXTS = ["win a prize now", "see you at seven then"]
 
 
@@ -80,7 +83,14 @@ def copied(template: Path, root: Path) -> ServedProject:
     project = ServedProject(root)
     shutil.copyfile(template / "mlflow.db", root / "mlflow.db")
     shutil.copytree(template / "models", root / "models", dirs_exist_ok=True)
-    return project
+    if (template / "mlartifacts").is_dir():
+        shutil.copytree(template / "mlartifacts", root / "mlartifacts")
+    # This process has known the files of these runs elsewhere; one for each project has not.
+    mlflow_utils._artifact_repos_cache.clear()
+    server = Server.configured(project.paths)
+    assert server is not None
+    with connect(server, EXPERIMENT):  # the store is moved, of which no test here speaks
+        return project
 
 
 @pytest.fixture
@@ -193,6 +203,83 @@ def test_the_signature_names_the_method_and_every_class(registered: ServedProjec
     assert all(isinstance(text, str) for text in example)
 
 
+ONE_TEXT = [
+    {"inputs": ["hi"]},
+    {"inputs": [["hi"]]},
+    {"instances": ["hi"]},
+    {"dataframe_split": {"columns": ["text"], "data": [["hi"]]}},
+    {"dataframe_split": {"data": [["hi"]]}},
+    {"dataframe_records": [{"text": "hi"}]},
+]
+NO_TEXT = [
+    {"inputs": [["hi", "you"]]},
+    {"inputs": [["hi", "you"], ["there", "too"]]},
+    {"inputs": [["hi", "you"], ["there"]]},
+    {"inputs": [[]]},
+    {"inputs": []},
+    {"inputs": ["hi", 5]},
+    {"inputs": [True, "hi"]},
+    {"inputs": [None]},
+    {"inputs": [{"text": "hi", "more": "you"}]},
+    {"inputs": {"text": ["hi"], "more": ["you"]}},
+    {"instances": [["hi", "you"]]},
+    {"instances": [{"text": "hi", "more": "you"}]},
+    {"dataframe_split": {"data": [["hi", "you"]]}},
+    {"dataframe_split": {"columns": ["text", "more"], "data": [["hi", "you"]]}},
+    {"dataframe_split": {"columns": ["text", "text"], "data": [["hi", "you"]]}},
+    {"dataframe_split": {"columns": ["text"], "data": [[["hi", "you"]]]}},
+    {"dataframe_split": {"columns": ["text"], "data": []}},
+    {"dataframe_records": [{"text": "hi", "more": "you"}]},
+    {"dataframe_records": [{"text": "hi"}, {"more": "you"}]},
+    {"dataframe_records": [{"text": "hi"}, {"text": 5}]},
+    {"dataframe_records": [{"text": None}]},
+]
+
+
+@pytest.fixture(scope="module")
+def loaded(registered: ServedProject) -> Any:
+    with quietly():
+        from mlflow import pyfunc
+
+        return pyfunc.load_model(str(registered.artifacts(LORA)))
+
+
+def answered(model: Any, body: bytes, kind: str = "application/json") -> tuple[int, str]:
+    """The status and the answer that MLflow's server gives to a request."""
+    from mlflow.pyfunc.scoring_server import invocations
+
+    try:
+        answer = invocations(body, kind, model, model.metadata.get_input_schema())
+    except MlflowException as error:
+        return error.get_http_status_code(), str(error)
+    return answer.status, answer.response
+
+
+@pytest.mark.parametrize("body", ONE_TEXT, ids=str)
+def test_one_text_gets_one_answer_in_every_form(loaded: Any, body: dict[str, Any]) -> None:
+    status, answer = answered(loaded, json.dumps(body).encode())
+    assert status == 200, answer
+    assert len(json.loads(answer)["predictions"]) == 1
+
+
+@pytest.mark.parametrize("body", NO_TEXT, ids=str)
+def test_several_columns_and_what_is_no_text_are_refused_in_every_form(
+    loaded: Any, body: dict[str, Any]
+) -> None:
+    status, answer = answered(loaded, json.dumps(body).encode())
+    assert status == 400, answer
+    assert "Traceback" not in answer
+
+
+def test_a_parquet_file_of_two_columns_is_refused(loaded: Any, tmp_path: Path) -> None:
+    statuses = []
+    for table in ({"text": ["hi"]}, {"text": ["hi"], "more": ["you"]}):
+        pd.DataFrame(table).to_parquet(tmp_path / "texts.parquet")
+        body = (tmp_path / "texts.parquet").read_bytes()
+        statuses.append(answered(loaded, body, "application/vnd.apache.parquet")[0])
+    assert statuses == [200, 400]
+
+
 def test_running_again_and_sync_register_nothing_twice(again: ServedProject) -> None:
     lines, before = Lines(), again.everything()
     again.log("compare", progress=lines)
@@ -234,6 +321,24 @@ def test_another_verdict_moves_the_crown_and_registers_nothing(again: ServedProj
     assert again.champions() == [(FULL, 1)]
     assert "full is better than lora" in again.version(FULL).description
     assert "Champion" not in again.version(LORA).description
+
+
+def test_two_data_sets_in_one_store_have_models_and_champions_of_their_own(
+    again: ServedProject,
+) -> None:
+    text = again.paths.params.read_text()
+    text = text.replace("source: bundled", "source: inputs/text/tickets.csv")
+    again.paths.params.write_text(text)
+    again.params = load_params(again.paths.params)
+    again.log("compare")
+    other = {name: name.replace("bundled", "tickets") for name in (FULL, LORA)}
+    assert again.versions() == sorted([(FULL, 1), (LORA, 1), *((n, 1) for n in other.values())])
+    assert sorted(again.champions()) == [(LORA, 1), (other[LORA], 1)]
+    model = again.client().get_registered_model(other[LORA])
+    assert (model.tags["lora_compare.data"], model.tags["lora_compare.base"]) == (
+        "tickets",
+        "gpt2-nano",
+    )
 
 
 def test_other_weights_are_a_new_version_which_takes_the_crown(again: ServedProject) -> None:
@@ -403,7 +508,7 @@ def test_a_real_server_takes_the_same_and_sync_changes_nothing(
 
             mlflow.set_tracking_uri(address)
             model = mlflow.pyfunc.load_model(f"models:/{LORA}@champion")
-            assert len(model.predict(TEXTS)) == len(TEXTS)
+            assert len(model.predict(np.array(TEXTS))) == len(TEXTS)
 
 
 ELSEWHERE = """
@@ -415,15 +520,16 @@ def version(name):
         raise importlib.metadata.PackageNotFoundError(name)
     return known(name)
 importlib.metadata.version = version
-import mlflow
+import mlflow, pandas
 mlflow.set_tracking_uri(sys.argv[1])
-model = mlflow.pyfunc.load_model("models:/lora-compare-lora@champion")
-answers = {m: model.predict(json.loads(sys.argv[2]), params={"method": m}) for m in sys.argv[3:]}
+model = mlflow.pyfunc.load_model("models:/lora-compare-bundled-gpt2-nano-lora@champion")
+texts = pandas.DataFrame({"text": json.loads(sys.argv[2])})
+answers = {m: model.predict(texts, params={"method": m}) for m in sys.argv[3:]}
 import lora_compare
 loaded = sorted({name.partition(".")[0] for name in sys.modules})
 print(json.dumps({"file": lora_compare.__file__, "version": lora_compare.__version__,
     "answers": {m: a.to_dict("list") for m, a in answers.items()}, "loaded": loaded,
-    "default": model.predict(json.loads(sys.argv[2])).to_dict("list")}))
+    "default": model.predict(texts).to_dict("list")}))
 """
 
 

@@ -63,7 +63,7 @@ def champion(project: Path) -> str:
     (name,) = [model.name for model in models if "champion" in model.aliases]
     chosen = choose_champion(read_json(Paths(project).metrics("comparison")))
     assert chosen is not None
-    assert name == f"lora-compare-{chosen.method}"
+    assert name == f"lora-compare-messages-gpt2-nano-{chosen.method}"
     return chosen.method
 
 
@@ -74,7 +74,7 @@ def served(project: Path, folder: Path, method: str) -> Iterator[str]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "mlflow", "models", "serve", "--env-manager", "local"]
-    command += ["-m", f"models:/lora-compare-{method}@champion"]
+    command += ["-m", f"models:/lora-compare-messages-gpt2-nano-{method}@champion"]
     command += ["--host", "127.0.0.1", "--port", str(port)]
     settings = environment(
         MLFLOW_TRACKING_URI=store(project),
@@ -195,7 +195,15 @@ BAD = {
     "number in a frame": ({"dataframe_records": [{"text": 5}]}, "Only text can be classified"),
     "another column first": (
         {"dataframe_split": {"columns": ["label", "text"], "data": [["ham", "hi"]]}},
-        "a column called text",
+        "2 columns",
+    ),
+    "several columns in rows": ({"inputs": [["hi", "you"]]}, "rows of 2 values"),
+    "rows of several lengths": ({"inputs": [["hi", "you"], ["there"]]}, "Only text"),
+    "several columns as instances": ({"instances": [["hi", "you"]]}, "rows of 2 values"),
+    "columns without names": ({"dataframe_split": {"data": [["hi", "you"]]}}, "2 columns"),
+    "another column beside it": (
+        {"dataframe_records": [{"text": "hi", "more": "you"}]},
+        "2 columns",
     ),
     "nothing": ({"inputs": []}, ""),
     "no inputs": ({"texts": ["hi"]}, "inputs"),

@@ -3,10 +3,14 @@
 import json
 import os
 import shutil
+import socket
+import sqlite3
 import threading
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs
 
 import pytest
 from click.testing import CliRunner
@@ -83,6 +87,43 @@ def test_the_parent_run_shows_the_verdict_and_links_every_run(logged: TrackedPro
     assert all(f"[{run.info.run_name}](#" in note for run in linked)
     assert all(f"/runs/{run.info.run_id})" in note for run in linked)
     assert logged.files("pipeline") == ["comparison.html"]
+
+
+def test_names_and_tags_say_which_data_set_and_base_a_run_is_of(logged: TrackedProject) -> None:
+    parent = logged.run("pipeline")
+    assert parent.info.run_name.startswith("pipeline bundled gpt2-nano ")
+    for run in logged.runs():
+        assert run.data.tags["lora_compare.data"] == "bundled"
+        assert run.data.tags["lora_compare.base"] == "gpt2-nano"
+    note = logged.client().get_experiment(parent.info.experiment_id).tags[NOTE]
+    assert "of the data set bundled with the base model gpt2-nano" in note
+
+
+def test_the_row_of_the_pipeline_has_the_figures_of_the_verdict(
+    project: TrackedProject,
+) -> None:
+    file = project.paths.metrics("comparison")
+    found = json.loads(file.read_text())
+    found["pairs"][0] |= {"accuracy_difference": 0.01, "accuracy_difference_ci95": [-0.02, 0.03]}
+    file.write_text(json.dumps(found))
+    project.log("compare")
+    parent, champion = project.run("pipeline"), project.run("lora")
+    assert parent.data.tags["lora_compare.champion"] == "lora"
+    shown = "full \N{MINUS SIGN} lora: +1.0 points (\N{MINUS SIGN}2.0 to +3.0)"
+    assert parent.data.tags["lora_compare.verdict"] == shown
+    for key in ("test/accuracy", "params/trainable", "cost/train_seconds"):
+        assert parent.data.metrics[key] == champion.data.metrics[key]
+
+
+def test_the_note_of_the_pipeline_leads_to_the_methods_beside_each_other(
+    logged: TrackedProject,
+) -> None:
+    parent = logged.run("pipeline")
+    address = parent.data.tags["mlflow.note.content"].partition("[Compare the methods](")[2]
+    query = parse_qs(address.partition(")")[0].partition("?")[2])
+    methods = [logged.run(name).info.run_id for name in ("full", "lora")]
+    assert json.loads(query["runs"][0]) == methods
+    assert json.loads(query["experiments"][0]) == [parent.info.experiment_id]
 
 
 def test_running_again_adds_no_run_and_no_point(again: TrackedProject) -> None:
@@ -220,13 +261,46 @@ def test_ui_prints_the_address_that_shows_the_runs_and_starts_mlflow_there(
     started: list[list[str]] = []
     monkeypatch.setattr(os, "execvp", lambda program, arguments: started.append(arguments))
     monkeypatch.chdir(project.paths.root)
-    result = CliRunner().invoke(main, ["ui", "--port", "5003"])
+    port = free_port()
+    result = CliRunner().invoke(main, ["ui", "--port", str(port)])
     assert result.exit_code == 0, result.output
     experiment = project.client().get_experiment_by_name(EXPERIMENT).experiment_id
     # Without the last part MLflow 3 opens on traces, and no run is in sight.
     page = f"#/experiments/{experiment}/runs?workflowType=machine_learning"
-    assert f"http://127.0.0.1:5003/{page}\n" in result.output
-    assert started[0][started[0].index("--port") + 1] == "5003"
+    assert f"http://127.0.0.1:{port}/{page}\n" in result.output
+    assert started[0][started[0].index("--port") + 1] == str(port)
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "0.0.0.0"])
+def test_ui_says_what_holds_a_busy_port_and_which_one_is_free(
+    project: TrackedProject, monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    started: list[list[str]] = []
+    monkeypatch.setattr(os, "execvp", lambda program, arguments: started.append(arguments))
+    monkeypatch.chdir(project.paths.root)
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((address, 0))
+        listener.listen()
+        port = listener.getsockname()[1]
+        busy = CliRunner().invoke(main, ["ui", "--port", str(port)])
+        as_json = CliRunner().invoke(main, ["ui", "--json", "--port", str(port)])
+    assert (busy.exit_code, as_json.exit_code) == (2, 2)
+    assert f"127.0.0.1:{port}" in busy.output
+    assert f"process {os.getpid()} listens there" in busy.output
+    assert "http://" not in busy.output
+    assert json.loads(as_json.stdout)["error"]["kind"] == "BusyError"
+    assert started == []
+    proposed = busy.output.split("lora-compare ui --port ")[1].split()[0]
+    free = CliRunner().invoke(main, ["ui", "--port", proposed])
+    assert free.exit_code == 0, free.output
+    assert f"http://127.0.0.1:{proposed}/" in free.output
 
 
 def test_a_stages_run_lasts_as_long_as_the_stage(project: TrackedProject) -> None:
@@ -268,6 +342,16 @@ def test_sync_says_when_the_server_is_away(
         project.sync()
 
 
+def test_sync_waits_for_who_writes_to_the_store_and_restarts_nothing(
+    project: TrackedProject,
+) -> None:
+    with closing(sqlite3.connect(project.paths.root / "mlflow.db")) as writer:
+        writer.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(UserError, match="wait until the process that writes") as told:
+            project.sync()
+    assert "MLFLOW_TRACKING_URI" not in told.value.next
+
+
 def test_what_waits_is_published_with_the_next_stage_once_the_server_is_back(
     project: TrackedProject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -292,7 +376,7 @@ def test_the_experiment_says_what_came_out_and_shows_the_columns_that_matter(
     assert "params.`training.seed`" not in columns
     monkeypatch.setattr(os, "execvp", lambda program, arguments: None)
     monkeypatch.chdir(logged.paths.root)
-    address = CliRunner().invoke(main, ["ui", "--json"]).stdout
+    address = CliRunner().invoke(main, ["ui", "--json", "--port", str(free_port())]).stdout
     assert json.loads(address)["address"].endswith(f"&viewStateShareKey={VIEW}")
 
 

@@ -200,11 +200,15 @@ def register(output: Output, method: str | None) -> None:
 
     \b
     lora-compare register --method lora
-    mlflow models serve -m models:/lora-compare-lora/1 --env-manager local
+    mlflow models serve -m models:/lora-compare-bundled-gpt2-nano-lora/1 --env-manager local
     """  # noqa: D301 (click reads the \b as a character)
     from lora_compare.serving.publication import register as register_models
+    from lora_compare.tracking.server import Server
 
     paths, params = project()
+    server = Server.configured(paths)
+    if server is not None and server.move:
+        output.say(server.move)
     result = register_models(paths, params, method)
     output.record({"lines": list(result.lines), "registered_before": list(result.known)})
     for line in result.lines or [f"registered before: {', '.join(result.known)}"]:

@@ -1,7 +1,10 @@
 """What came out: `summary`, `report`, `ui` and `sync`."""
 
 import os
+import socket
 import sys
+from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -121,8 +124,11 @@ def sync(output: Output) -> None:
             "already_there": list(result.already_there),
             "stale": list(result.stale),
             "models": list(result.models.lines),
+            "moved": result.moved,
         }
     )
+    if result.moved:
+        output.say(result.moved)
     output.say(f"MLflow at {server.shown} is up to date.")
     output.say(f"published {len(result.published)}, already there {len(result.already_there)}")
     if result.stale:
@@ -151,6 +157,10 @@ def ui(output: Output, port: int) -> None:
     server = Server.configured(paths)
     if server is None:
         raise ParamsError("Tracking is off.", where="LORA_COMPARE_TRACKING", next="unset it")
+    if not server.is_remote:
+        _require_free(port)
+    if told := server.move:
+        output.say(told)
     with output.working("open the store"):
         address = page_of_runs(server, params.tracking.experiment, port)
     if server.is_remote:
@@ -168,3 +178,43 @@ def ui(output: Output, port: int) -> None:
     os.environ["MLFLOW_BACKEND_STORE_URI"] = server.uri
     arguments = ["mlflow", "ui", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     os.execvp(sys.executable, [sys.executable, "-m", *arguments])  # noqa: S606
+
+
+def _require_free(port: int) -> None:
+    """Raise `BusyError` if nothing more can listen at a port of this machine."""
+    from lora_compare.errors import BusyError
+
+    if trouble := _trouble_at(port):
+        others = chain(range(max(port + 1, 1024), 65536), range(1024, 65536))
+        free = next(other for other in others if not _trouble_at(other))
+        raise BusyError(
+            "MLflow cannot listen at this port.",
+            where=f"127.0.0.1:{port}",
+            actual=_holder(port) or trouble,
+            kept="nothing was started",
+            next=f"lora-compare ui --port {free}",
+        )
+
+
+def _trouble_at(port: int) -> str:
+    """Return why nothing more can listen at a port; empty if it is free."""
+    with socket.socket() as listener:
+        # As servers do: a port that was closed a moment ago is free.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(("127.0.0.1", port))
+        except OSError as error:
+            return error.strerror or str(error)
+    return ""
+
+
+def _holder(port: int) -> str:
+    """Return which process listens at a port, as far as this user may know."""
+    import psutil
+
+    with suppress(psutil.Error):
+        listening = [c for c in psutil.net_connections("tcp") if c.status == psutil.CONN_LISTEN]
+        pids = sorted({c.pid for c in listening if c.laddr and c.laddr.port == port and c.pid})
+        for pid in pids[:1]:
+            return f"process {pid} listens there: {' '.join(psutil.Process(pid).cmdline())[:100]}"
+    return ""

@@ -4,7 +4,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Thread
 
@@ -39,14 +39,30 @@ def only_writer(lock: Path, stage: str) -> Iterator[None]:
             finally:
                 holder.unlink(missing_ok=True)
     except Timeout:
-        pid = holder.read_text(encoding="utf-8") if holder.exists() else "unknown"
+        pid = holder.read_text(encoding="utf-8") if holder.exists() else ""
         raise BusyError(
             f"The stage {stage} is already running here.",
             where=str(lock),
-            actual=f"process {pid} writes its outputs",
+            actual=f"process {pid or 'unknown'} writes its outputs",
             kept="nothing was changed",
-            next=f"wait until it has ended, or kill {pid}; then dvc repro",
+            next=f"wait until it has ended{f', or kill {pid}' if pid else ''}; then dvc repro",
         ) from None
+
+
+def writers(folder: Path) -> dict[str, int]:
+    """Return every stage whose process holds its lock in a folder, with the process.
+
+    The number alone is no proof: it may have been copied with the folder, or be another's by now.
+    """
+    found = {}
+    for holder in sorted(folder.glob("*.pid")):
+        try:
+            with FileLock(holder.with_suffix(".lock"), timeout=0):
+                continue
+        except Timeout:
+            with suppress(OSError, ValueError):  # it has ended meanwhile
+                found[holder.stem] = int(holder.read_text(encoding="utf-8"))
+    return found
 
 
 def end_with_dvc(progress: Progress) -> None:

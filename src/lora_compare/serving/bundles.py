@@ -11,10 +11,10 @@ from lora_compare.comparison.formats import count, percent, percent_interval
 from lora_compare.project.checksums import SUMS, digest
 from lora_compare.project.files import is_file, read_json, sha256, sha256_of
 from lora_compare.project.paths import Paths
-from lora_compare.tracking.runs import RunRecord
+from lora_compare.tracking.runs import RunRecord, subject
 
-NAME = "lora-compare-{}"
-"""The registered model of a method."""
+NAME = "lora-compare-{}-{}-{}"
+"""The registered model of a data set, a base model and a method."""
 
 WEIGHTS = "model.safetensors"
 
@@ -63,7 +63,12 @@ class Bundle:
     @property
     def name(self) -> str:
         """The name of the registered model."""
-        return NAME.format(self.method)
+        return NAME.format(*self.subject.values(), self.method)
+
+    @property
+    def subject(self) -> dict[str, str]:
+        """The names of its data set and base model, as tags."""
+        return subject(self.record.params)
 
     @cached_property
     def size(self) -> int:

@@ -8,6 +8,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from lora_compare.serving.bundles import PACKAGE, SERVED_MODEL, Bundle
 
 REQUIREMENTS = (
@@ -56,7 +58,7 @@ def written(bundle: Bundle, model: Any, run_id: str) -> Iterator[Path]:
             artifacts={"models": str(models)},
             code_paths=[str(code)],
             signature=signature(bundle.classes, bundle.method),
-            input_example=(EXAMPLE, {"method": bundle.method}),
+            input_example=(np.array(EXAMPLE, dtype=object), {"method": bundle.method}),
             pip_requirements=requirements(bundle.quantized),
             mlflow_model=Model(
                 artifact_path=model.artifact_location,
@@ -76,13 +78,13 @@ def signature(classes: Iterable[str], method: str) -> Any:
         method: What the parameter `method` is where a request has none.
     """
     from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
-    from mlflow.types.schema import AnyType
+    from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema, TensorSpec
 
     chances = [ColSpec("double", f"probability_{name}") for name in classes]
     return ModelSignature(
-        # Not "string": MLflow's server would make text of a number, and the text None of null.
-        inputs=Schema([ColSpec(AnyType())]),  # type: ignore[no-untyped-call]
+        # Not a column: of two, MLflow would drop the second without a word. And not of strings: its
+        # server would make text of a number, and the text None of null.
+        inputs=Schema([TensorSpec(np.dtype(object), (-1,))]),
         outputs=Schema([ColSpec("string", "label"), ColSpec("double", "probability"), *chances]),
         params=ParamSchema([ParamSpec("method", "string", method)]),
     )

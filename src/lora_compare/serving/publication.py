@@ -38,12 +38,14 @@ class SyncResult:
         already_there: Names of the runs that the server had.
         stale: Stages whose outputs are not made from what lies on disk now; left out.
         models: What became of the methods' models.
+        moved: What is told of a store that was moved or copied; empty where it was not.
     """
 
     published: tuple[str, ...]
     already_there: tuple[str, ...]
     stale: tuple[str, ...]
     models: Registered = field(default_factory=Registered)
+    moved: str = ""
 
 
 def sync(paths: Paths, params: Params) -> SyncResult:
@@ -62,10 +64,12 @@ def sync(paths: Paths, params: Params) -> SyncResult:
     records, stale = current_records(Pipeline(paths, params))
     complete = any(record.stage == "compare" for record in records)
     models = bundles(paths, records) if complete else []
+    server = Server.configured(paths)
+    told = server.move if server else ""
     outcomes, registered = _publish(paths, params, records, models, UPLOAD_LIMIT)
     new = dict.fromkeys(name for name, changed in outcomes if changed)
     old = dict.fromkeys(name for name, changed in outcomes if not changed and name not in new)
-    return SyncResult(tuple(new), tuple(old), tuple(stale), registered)
+    return SyncResult(tuple(new), tuple(old), tuple(stale), registered, told)
 
 
 def register(paths: Paths, params: Params, method: str | None = None) -> Registered:
@@ -110,7 +114,7 @@ def _publish(
     try:
         # What waits is older than what lies on disk: it goes first, so that disk wins.
         waited = deliver_waiting(server)
-        with connect(server, params.tracking.experiment) as store:
+        with connect(server, params.tracking.experiment, thorough=True) as store:
             diary = Diary(store, origin(paths.root))
             outcomes = waited + diary.publish_all(records)
             is_project = server.home == paths.root

@@ -11,7 +11,7 @@ from lora_compare.tracking.diary import CONTENT, Diary
 from lora_compare.tracking.store import Store
 
 ALIAS = "champion"
-"""The alias of the version to serve: models:/lora-compare-METHOD@champion."""
+"""The alias of the version to serve: models:/NAME@champion."""
 
 METHOD = "lora_compare.method"
 MODEL_VERSIONS = "mlflow.modelVersions"
@@ -26,38 +26,54 @@ MOST_MODELS = 1000
 
 
 class Registry:
-    """The registered models of this project; they are called `lora-compare-METHOD`.
+    """The registered models of this program; they are called `lora-compare-DATA-BASE-METHOD`.
 
     Args:
         store: The experiment to which the models' runs belong.
     """
 
     def __init__(self, store: Store) -> None:
-        self._client = store.client
+        self._store, self._client = store, store.client
         self._experiment = store.experiment
-        pattern = NAME.format("%")
+        pattern = NAME.format("%", "%", "%")
         found = self._client.search_registered_models(f"name LIKE '{pattern}'", MOST_MODELS)
         # Somebody else's model may have such a name too: its aliases are none of ours.
         self._aliases = {m.name: dict(m.aliases) if METHOD in m.tags else {} for m in found}
+        self._tags = {m.name: dict(m.tags) for m in found}
 
     def version(self, bundle: Bundle) -> Any | None:
-        """Return the registered version with that content, or None."""
+        """Return the registered version with that content, or None: its files decide."""
+        whole = (v for v in self._versions(bundle) if not self._is_lost(bundle, v.source))
+        return next(whole, None)
+
+    def _versions(self, bundle: Bundle) -> list[Any]:
+        """Return the versions that are said to have that content."""
         query = f"name = '{bundle.name}' AND tags.`{CONTENT}` = '{bundle.key}'"
-        found = self._client.search_model_versions(query) if bundle.name in self._aliases else ()
-        return next(iter(found), None)
+        return self._client.search_model_versions(query) if bundle.name in self._aliases else []
+
+    def _is_lost(self, bundle: Bundle, place: str) -> bool:
+        """Return whether files of a model are not where it is said to be."""
+        sizes = {f"artifacts/models/{k}": path.stat().st_size for k, path in bundle.files.items()}
+        return bool(self._store.lost(place, {"MLmodel": None, **sizes}))
 
     def register(self, bundle: Bundle, run_id: str) -> Any:
-        """Return a new version of a method's model, which is shown with the method's run.
+        """Return a version of a method's model, which is shown with the method's run.
+
+        It is a new one, but where only the files of a known one were lost.
 
         Args:
             bundle: The method.
             run_id: The method's run.
         """
         if bundle.name not in self._aliases:
-            self._client.create_registered_model(bundle.name, tags={METHOD: bundle.method})
-            self._aliases[bundle.name] = {}
+            tags = {METHOD: bundle.method, **bundle.subject}
+            self._client.create_registered_model(bundle.name, tags=tags)
+            self._aliases[bundle.name], self._tags[bundle.name] = {}, tags
         model = self._logged(bundle, run_id)
         self._link(run_id, model.model_id)
+        for known in self._versions(bundle):
+            if known.source == model.artifact_location:
+                return known
         made = self._client.create_model_version(
             name=bundle.name,
             # Its place, not its name: a database would ask MLflow's global server for that.
@@ -73,10 +89,15 @@ class Registry:
         return made
 
     def _logged(self, bundle: Bundle, run_id: str) -> Any:
-        """Return the model with its files; one that was cut off while it came is replaced."""
+        """Return the model with its files; one that was cut off while it came is replaced.
+
+        Files that a finished one has lost are brought again.
+        """
         query = f"tags.`{CONTENT}` = '{bundle.key}'"
         for found in self._client.search_logged_models([self._experiment], query):
             if found.status == "READY" and found.source_run_id == run_id:
+                if self._is_lost(bundle, found.artifact_location):
+                    self._upload(bundle, found, run_id)
                 return found
             self._client.delete_logged_model(found.model_id)
         model = self._client.create_logged_model(
@@ -87,9 +108,12 @@ class Registry:
             params=dict(bundle.record.params),
             model_type="classifier",
         )
+        self._upload(bundle, model, run_id)
+        return self._client.finalize_logged_model(model.model_id, "READY")
+
+    def _upload(self, bundle: Bundle, model: Any, run_id: str) -> None:
         with written(bundle, model, run_id) as folder:
             self._client.log_model_artifacts(model.model_id, str(folder))
-        return self._client.finalize_logged_model(model.model_id, "READY")
 
     def _link(self, run_id: str, model_id: str) -> None:
         """Show a model on its run's page, and the run's main figures on the model's."""
@@ -111,12 +135,13 @@ class Registry:
             self._client.update_model_version(bundle.name, made.version, bundle.description)
 
     def crown(self, bundle: Bundle, made: Any) -> None:
-        """Make a version the one champion of this project."""
+        """Make a version the one champion of its data set and base model."""
         if str(self._aliases[bundle.name].get(ALIAS)) != str(made.version):
             self._client.set_registered_model_alias(bundle.name, ALIAS, made.version)
         # Only then, so that there is a champion at every moment.
         for name, aliases in self._aliases.items():
-            if name != bundle.name and ALIAS in aliases:
+            same = bundle.subject.items() <= self._tags[name].items()
+            if same and name != bundle.name and ALIAS in aliases:
                 self._client.delete_registered_model_alias(name, ALIAS)
 
 

@@ -8,13 +8,11 @@ of the package that is stored beside it is imported.
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from mlflow.exceptions import MlflowException
 from mlflow.models import set_model
 from mlflow.pyfunc.model import PythonModel
-
-COLUMN = "text"
-"""The column of the texts where a request is a table with names."""
 
 
 class ServedMethods(PythonModel):
@@ -33,14 +31,14 @@ class ServedMethods(PythonModel):
     def predict(
         self,
         context: Any,  # noqa: ARG002 (MLflow gives it)
-        model_input: pd.DataFrame,
+        model_input: np.ndarray,
         params: dict[str, Any] | None = None,
     ) -> pd.DataFrame:
         """Return label, probability, and one probability for each class, a row for each text.
 
         Args:
             context: What `load_context` got.
-            model_input: The texts in the first column.
+            model_input: The texts, one a row; MLflow has refused a table of several columns.
             params: `method`, by default the one that the model is registered as.
 
         Raises:
@@ -61,22 +59,20 @@ class ServedMethods(PythonModel):
             }
             for answer in answers
         ]
-        return pd.DataFrame(rows, index=model_input.index)
+        return pd.DataFrame(rows)
 
 
-def _texts(table: pd.DataFrame) -> list[Any]:
-    """Return the column of the texts; MLflow has cut the table down to its first column."""
+def _texts(given: "np.ndarray[Any, np.dtype[Any]]") -> list[Any]:
+    """Return the texts of a list, or of a list of rows of one text each."""
     from lora_compare.errors import RequestError
 
-    (name,) = table.columns
-    if isinstance(name, str) and name != COLUMN:
+    if given.size != len(np.atleast_1d(given)):
         raise RequestError(
-            "The first column is not that of the texts.",
-            expected=f"a column called {COLUMN}",
-            actual=name,
+            "There is not one text in each row.",
+            expected="a list of texts, or rows of one text each",
+            actual=f"rows of {given[0].size} values",
         )
-    texts: list[Any] = table[name].tolist()
-    return texts
+    return given.ravel().tolist()
 
 
 set_model(ServedMethods())

@@ -1,16 +1,18 @@
 """Publishing records so that nothing is ever there twice."""
 
+import json
 import math
 import shutil
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from lora_compare.project.files import sha256_of
 from lora_compare.tracking.figures import Point
 from lora_compare.tracking.mailbox import now
-from lora_compare.tracking.runs import PIPELINE, Artifact, RunRecord
+from lora_compare.tracking.runs import PIPELINE, STAGES, Artifact, RunRecord
 from lora_compare.tracking.store import KEY, Store
 
 COMPLETE = "lora_compare.complete"
@@ -77,7 +79,8 @@ class Diary:
         name = record.name
         if experiment:
             # MLflow's table cuts long names off: an experiment's pipeline needs no digits as well.
-            name = f"{PIPELINE if record.stage == PIPELINE else name} ({experiment})"
+            short = name.rpartition(" ")[0] if record.stage == PIPELINE else name
+            name = f"{short} ({experiment})"
         run = self._store.create(name, at, tags)
         self._ids[record.key] = str(run.info.run_id)
         self._found[record.key] = [run]
@@ -126,7 +129,7 @@ class Diary:
         for double in doubles:
             self._store.delete(double.info.run_id)
         same = run is not None and (record.provisional or run.data.tags.get(CONTENT) == content)
-        if same and _is_complete(run):
+        if same and _is_complete(run) and self._there(run, record) == _files(run):
             return self._finish(run, record)
         missing = self._missing(run, record)
         if missing is None:
@@ -177,7 +180,15 @@ class Diary:
         there = {(i.dataset.name, i.dataset.digest) for i in run.inputs.dataset_inputs}
         if new := [data for data in record.datasets if (data.name, data.digest) not in there]:
             self._store.log_datasets(run_id, new)
-        return self._upload(run_id, record.artifacts, _files(run))
+        return self._upload(run_id, record.artifacts, self._there(run, record))
+
+    def _there(self, run: Any, record: RunRecord) -> list[str]:
+        """Return those lines of a run's list of files whose files are there, not the list alone."""
+        lines, listed = _files(run), _listed(record.artifacts)
+        said = [a for a in record.artifacts if listed[a.target] in lines]
+        sizes = {a.target: a.source.stat().st_size for a in said}
+        lost = self._store.lost(run.info.artifact_uri, sizes)
+        return [line for line in lines if line.partition(" ")[2] not in lost]
 
     def _upload(self, run_id: str, artifacts: tuple[Artifact, ...], there: list[str]) -> list[str]:
         """Upload what is not `there` yet; return the list of what is there then."""
@@ -200,6 +211,11 @@ class Diary:
             for label, key in record.runs
             if (run := self.id_of(key))
         ]
+        methods = [key for label, key in record.runs if label not in STAGES]
+        if len(methods) > 1:
+            page = f"#/compare-runs?runs={quote(json.dumps([self.id_of(key) for key in methods]))}"
+            page += f"&experiments={quote(json.dumps([self._store.experiment]))}"
+            links.insert(0, f"- [Compare the methods]({page})")
         return "\n".join([record.description, "", *links]) if links else record.description
 
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lora_compare.comparison.champion import choose_champion
+from lora_compare.comparison.formats import MINUS, points
 from lora_compare.project.files import read_json
 from lora_compare.project.paths import SPLITS
 
@@ -26,6 +28,18 @@ PAIR = ("accuracy_difference", "accuracy_difference_ci95", "holm_p")
 
 COST = ("train_seconds", "examples_per_second", "tokens_per_second", "peak_memory_bytes")
 """What a training cost."""
+
+ROW = {
+    "test_accuracy": "test/accuracy",
+    "trainable_parameters": "params/trainable",
+    "train_seconds": "cost/train_seconds",
+    "peak_memory_bytes": "cost/peak_memory_bytes",
+    "artifact_bytes": "artifact/bytes",
+}
+"""What the table of runs shows of a method, by its name in a comparison."""
+
+VERDICT = "lora_compare.verdict"
+"""The tag of a pipeline's run with the difference of its main pair."""
 
 HARDWARE = ("device", "dtype", "threads")
 """What it ran on: tags, not metrics."""
@@ -156,12 +170,32 @@ def pairs(comparison: Mapping[str, Any]) -> Iterator[Point]:
 
 
 def headline(comparison: Mapping[str, Any]) -> Iterator[Point]:
-    """Yield what matters most of a comparison: per method, and LoRA against full."""
+    """Yield what matters most of a comparison: its champion's, each method's, LoRA against full.
+
+    Those of the champion have the keys of a method's own run, so that the row of a pipeline has
+    the figures of what came out of it.
+    """
+    champion = choose_champion(comparison)
     for record in comparison.get("methods", ()):
         wanted = ("test_accuracy", "trainable_parameters", "train_seconds")
         figures = {name: record.get(name) for name in wanted}
         yield from numbers(figures, segment(record["method"]))
+        if champion is not None and record["method"] == champion.method:
+            yield from (p for n, k in ROW.items() for p in numbers(record.get(n), k))
     yield from numbers(comparison.get("reference"), "lora_to_full")
+
+
+def verdict_tags(comparison: Mapping[str, Any]) -> dict[str, str]:
+    """Return the champion of a comparison, and the difference of its main pair in points."""
+    champion, reference = choose_champion(comparison), comparison.get("reference") or {}
+    tags = {"lora_compare.champion": champion.method} if champion else {}
+    for pair in comparison.get("pairs", ()):
+        is_main = (pair["a"], pair["b"]) == (reference.get("full"), reference.get("lora"))
+        if is_main and "accuracy_difference_ci95" in pair:
+            ends = (pair["accuracy_difference"], *pair["accuracy_difference_ci95"])
+            shown, low, high = map(points, ends)
+            tags[VERDICT] = f"{pair['a']} {MINUS} {pair['b']}: {shown} points ({low} to {high})"
+    return tags
 
 
 def describe_method(metrics: Mapping[str, Any], cost: Mapping[str, Any]) -> str:

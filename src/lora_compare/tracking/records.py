@@ -21,11 +21,9 @@ from lora_compare.tracking.figures import (
     headline,
     sizes,
     stage_figures,
+    verdict_tags,
 )
-from lora_compare.tracking.runs import PIPELINE, Artifact, Data, RunRecord
-
-STAGES = ("download", "split", "base_model", "baseline", "compare")
-"""The stages with a run of their own; `finetune` and `evaluate` of a method share one."""
+from lora_compare.tracking.runs import DATA, PIPELINE, STAGES, Artifact, Data, RunRecord, subject
 
 SECTIONS: dict[str, tuple[str, ...]] = {
     "download": ("data",),
@@ -87,7 +85,8 @@ def method_record(pipeline: Pipeline, method: str, evaluated: bool, plots: bool)
         description = describe_method(metrics, cost)
         stages[f"evaluate@{method}"] = pipeline.lineage("evaluate", method)
     weights = paths.model(method) / "model.safetensors"
-    tags = {"lora_compare.method": method, "lora_compare.model": f"models/{method}"}
+    tags = subject(pipeline.params.flat()) | {"lora_compare.method": method}
+    tags["lora_compare.model"] = f"models/{method}"
     tags["lora_compare.model.sha256"] = sha256(weights)
     tags |= {f"cost.{name}": str(cost[name]) for name in HARDWARE if name in cost}
     return replace(
@@ -109,7 +108,8 @@ def starting_record(pipeline: Pipeline, method: str) -> RunRecord:
         stage="method",
         parent=pipeline_key(pipeline),
         params=method_params(pipeline.params, method),
-        tags={"lora_compare.method": method, "dvc.stage": f"finetune@{method}"},
+        tags={"lora_compare.method": method, "dvc.stage": f"finetune@{method}"}
+        | subject(pipeline.params.flat()),
     )
 
 
@@ -134,7 +134,7 @@ def stage_record(pipeline: Pipeline, stage: str) -> RunRecord:
         parent=pipeline_key(pipeline),
         params=section_params(params, SECTIONS.get(stage, EVERY_SECTION)),
         points=tuple(points),
-        tags=lineage_tags({stage: pipeline.lineage(stage)}),
+        tags=lineage_tags({stage: pipeline.lineage(stage)}) | subject(params.flat()),
         artifacts=tuple(artifacts),
         datasets=datasets(pipeline, SPLITS) if stage in ("split", "baseline", "compare") else (),
     )
@@ -149,16 +149,17 @@ def pipeline_record(pipeline: Pipeline, runs: tuple[tuple[str, str], ...] = ()) 
             them the record is provisional.
     """
     params, paths = pipeline.params, pipeline.paths
-    key = pipeline_key(pipeline)
+    key, names = pipeline_key(pipeline), subject(params.flat())
     comparison = read_json(paths.metrics("comparison")) if runs else {}
     page = paths.report("html")
     return RunRecord(
         key=key,
-        name=f"{PIPELINE} {key[:8]}",
+        name=" ".join((PIPELINE, *names.values(), key[:8])),
         stage=PIPELINE,
         parent="",
         params=section_params(params, (*EVERY_SECTION, "methods")),
         points=tuple(headline(comparison)),
+        tags=names | verdict_tags(comparison),
         artifacts=(artifact(page, page.name),) if runs and page.is_file() else (),
         description=render_results(comparison) if runs else "",
         runs=runs,
@@ -225,8 +226,7 @@ def method_params(params: Params, method: str) -> dict[str, str]:
 
 def section_params(params: Params, sections: tuple[str, ...]) -> dict[str, str]:
     """Return the parameters of `sections` under dotted keys."""
-    settings = params.flat().items()
-    return _as_text({key: value for key, value in settings if key.split(".")[0] in sections})
+    return _as_text({k: v for k, v in params.flat().items() if k.split(".")[0] in sections})
 
 
 def _as_text(settings: Mapping[str, Any]) -> dict[str, str]:
@@ -241,7 +241,7 @@ def artifact(source: Path, target: str) -> Artifact:
 
 def datasets(pipeline: Pipeline, splits: tuple[str, ...]) -> tuple[Data, ...]:
     """Return the splits with their digests."""
-    source = Path(pipeline.params.data.source).stem
+    source = subject(pipeline.params.flat())[DATA]
     files = {name: pipeline.paths.split(name) for name in splits}
     return tuple(
         Data(f"{source}-{name}", sha256(file)[:16], f"data/splits/{name}.csv", name)

@@ -2,14 +2,32 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
+from lora_compare.errors import without_credentials
 from lora_compare.project.files import sha256_of
-from lora_compare.tracking.figures import Point
+from lora_compare.tracking.figures import Point, segment
 
 PIPELINE = "pipeline"
 """The stage of the parent run, which stands for one state of the whole pipeline."""
+
+STAGES = ("download", "split", "base_model", "baseline", "compare")
+"""The stages with a run of their own; `finetune` and `evaluate` of a method share one."""
+
+DATA, BASE = "lora_compare.data", "lora_compare.base"
+"""The tags that say what a run is of, where several data sets and bases share a store."""
+
+
+def subject(settings: Mapping[str, object]) -> dict[str, str]:
+    """Return the names of the data set and of the base model, as tags.
+
+    Args:
+        settings: All parameters under dotted keys, `data.source` and `model.name` among them.
+    """
+    address = without_credentials(str(settings["data.source"])).partition("?")[0]
+    source = PurePosixPath(address.removesuffix(".gz"))
+    return {DATA: segment(source.stem), BASE: str(settings["model.name"])}
 
 
 @dataclass(frozen=True)

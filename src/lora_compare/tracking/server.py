@@ -3,11 +3,12 @@
 import os
 import sqlite3
 from collections.abc import Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
+from urllib.request import url2pathname
 
 from lora_compare.errors import names_a_host, without_credentials
 from lora_compare.project.files import sha256_of
@@ -18,6 +19,9 @@ RESTART = "start the server or correct MLFLOW_TRACKING_URI"
 """What may help where an error does not say more."""
 
 SQLITE = "sqlite:///"
+ARTIFACTS = "mlartifacts"
+"""The folder beside a SQLite store that holds the files of its runs and models."""
+
 DATABASES = ("sqlite:", "postgresql", "mysql", "mssql")
 
 PROBE_SECONDS = (2.0, 3.0)
@@ -123,7 +127,34 @@ class Server:
         if not self.uri.startswith(DATABASES):
             return None
         folder = self.database.parent if self.database is not None else self.home
-        return (folder / "mlartifacts" / segment(experiment)[:100]).as_uri()
+        return (folder / ARTIFACTS / segment(experiment)[:100]).as_uri()
+
+    def moved_from(self) -> list[Path]:
+        """Return the folders in which a SQLite store believes to be that was moved or copied here.
+
+        MLflow keeps the places of files as absolute paths. An experiment may have its files
+        elsewhere on purpose: in a folder that is there, beside no other store, and not here too.
+        """
+        store, rows = self.database, []
+        question = "SELECT artifact_location FROM experiments"
+        # What is no store, the connection that is then needed tells.
+        with suppress(sqlite3.Error):
+            if store is not None and store.is_file():
+                with closing(_sqlite(store, "ro")) as connection:
+                    rows = connection.execute(question).fetchall()
+        places = (place for (location,) in rows if (place := _folder(location)))
+        return sorted({p.parent.parent for p in places if store and _is_foreign(p, store)})
+
+    @property
+    def move(self) -> str:
+        """What to tell, before it is opened, of a store that was moved or copied; or nothing."""
+        folders = " and ".join(map(str, self.moved_from()))
+        if not folders or self.database is None:
+            return ""
+        return (
+            f"MLflow's store was moved or copied from {folders}; its runs and models have their "
+            f"files in {self.database.parent / ARTIFACTS} now, and those there stay as they are"
+        )
 
     def probe(self) -> None:
         """Ask a remote server whether it is well, a database whether it may be written to.
@@ -167,8 +198,7 @@ class Server:
     def _probe_sqlite(self, database: Path) -> None:
         """Begin to write and write nothing: MLflow would go on trying for minutes."""
         if database.is_file():
-            address = f"file:{quote(str(database))}?mode=rw"
-            with closing(sqlite3.connect(address, uri=True, timeout=BUSY_SECONDS)) as connection:
+            with closing(_sqlite(database, "rw")) as connection:
                 connection.execute("BEGIN IMMEDIATE")
                 connection.rollback()
 
@@ -181,6 +211,27 @@ class Server:
 
         with create_engine(self.uri, poolclass=NullPool).connect():
             pass
+
+
+def _sqlite(database: Path, mode: str) -> sqlite3.Connection:
+    address = f"file:{quote(str(database))}?mode={mode}"
+    return sqlite3.connect(address, uri=True, timeout=BUSY_SECONDS)
+
+
+def _folder(location: str | None) -> Path | None:
+    """Return the folder of an experiment's files, where it is one in `ARTIFACTS`."""
+    parts = urlsplit(location or "")
+    folder = Path(url2pathname(parts.path))
+    return folder if parts.scheme == "file" and folder.parent.name == ARTIFACTS else None
+
+
+def _is_foreign(folder: Path, store: Path) -> bool:
+    """Return whether an experiment's folder is that of the store before it was moved or copied."""
+    here = store.parent / ARTIFACTS
+    if folder.parent == here:
+        return False
+    other_store = folder.parent.with_name(store.name)
+    return not folder.is_dir() or other_store.exists() or (here / folder.name).is_dir()
 
 
 def _with_driver(uri: str) -> str:
@@ -204,10 +255,19 @@ def _cause(error: OSError) -> OSError:
     return error
 
 
+def is_busy(error: Exception) -> bool:
+    """Return whether a store on this machine is well, and held by a process that lives."""
+    from filelock import Timeout
+
+    return isinstance(error, Timeout) or "database is locked" in str(error)
+
+
 def remedy(error: Exception) -> str:
     """Return what to do about `error` beside waiting for the server; empty where it is unknown."""
     from ssl import SSLCertVerificationError
 
+    if is_busy(error):
+        return "wait until the process that writes to the store has ended"
     if isinstance(error, SSLCertVerificationError):
         return "name its authority's certificate in MLFLOW_TRACKING_SERVER_CERT_PATH"
     if isinstance(error, ModuleNotFoundError):
@@ -227,21 +287,6 @@ def first_line(error: Exception) -> str:
     for rest in (" failed with exception ", ". Response body: "):
         line = line.partition(rest)[0]
     return without_credentials(line)[:200]
-
-
-def address_of_runs(server: str, experiment: str, view: str | None = None) -> str:
-    """Return the page of an experiment's runs.
-
-    MLflow 3 opens an experiment for agents, without any run, unless the address says otherwise.
-
-    Args:
-        server: The address of MLflow's server.
-        experiment: Id of the experiment.
-        view: Key of a shared view of the page, which the experiment must have.
-    """
-    page = f"#/experiments/{experiment}/runs?workflowType=machine_learning"
-    page += f"&viewStateShareKey={view}" if view else ""
-    return f"{without_credentials(server).rstrip('/')}/{page}"
 
 
 def set_patience(settings: Mapping[str, str] = PATIENCE) -> None:

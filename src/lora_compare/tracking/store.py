@@ -5,7 +5,7 @@ import logging
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from lora_compare.errors import StorageError
 from lora_compare.project.progress import without_warnings
 from lora_compare.tracking.figures import Point
 from lora_compare.tracking.runs import Data
-from lora_compare.tracking.server import SQLITE, Server, set_patience
+from lora_compare.tracking.server import ARTIFACTS, BUSY_SECONDS, SQLITE, Server, set_patience
 
 KEY = "lora_compare.key"
 """The tag by which a run is found."""
@@ -22,6 +22,12 @@ KEY = "lora_compare.key"
 LOCK_SECONDS = 120.0
 """How long to wait for another process that writes to the store: on a busy machine the first start
 of one takes half a minute."""
+
+LOCATIONS = (
+    *("experiments.artifact_location", "runs.artifact_uri", "logged_models.artifact_location"),
+    *("model_versions.source", "model_versions.storage_location"),
+)
+"""Where MLflow's tables hold places of files, which no interface of MLflow's can change."""
 
 POINTS_PER_BATCH, PAIRS_PER_BATCH = 800, 90
 """Below MLflow's limits of 1,000 values, 100 parameters and 100 tags in one request."""
@@ -33,10 +39,11 @@ class Store:
     Args:
         client: MLflow's client.
         experiment: Id of the experiment.
+        thorough: Whether a server too is asked for the files that it is said to have.
     """
 
-    def __init__(self, client: Any, experiment: str) -> None:
-        self._client = client
+    def __init__(self, client: Any, experiment: str, thorough: bool = False) -> None:
+        self._client, self._thorough = client, thorough
         self.experiment = experiment
 
     @property
@@ -129,13 +136,34 @@ class Store:
         """Add the files in `folder` to a run's artifacts."""
         self._client.log_artifacts(run_id, str(folder))
 
+    def lost(self, place: str, files: Mapping[str, int | None]) -> set[str]:
+        """Return those of the files that are not at a place, or are of another size.
+
+        Args:
+            place: The URI of a run's or model's files.
+            files: Bytes of each file by its path there; None: any number.
+        """
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+        if not files or not (self._thorough or place.startswith("file:")):
+            return set()
+        repository = get_artifact_repository(place, tracking_uri=self._client.tracking_uri)
+        folders = {name.rpartition("/")[0] for name in files}
+        found = (file for folder in folders for file in repository.list_artifacts(folder or None))
+        there = {file.path: file.file_size for file in found}
+        return {
+            name
+            for name, size in files.items()
+            if name not in there or size not in (None, there[name])
+        }
+
 
 def _parts(items: list[Any], size: int) -> list[list[Any]]:
     return [items[first : first + size] for first in range(0, len(items), size)]
 
 
 @contextmanager
-def connect(server: Server, experiment: str) -> Iterator[Store]:
+def connect(server: Server, experiment: str, thorough: bool = False) -> Iterator[Store]:
     """Yield an experiment, made where it is missing, with the store locked on this machine.
 
     Two first starts of a fresh SQLite store crash each other in MLflow 3.17; the lock also
@@ -144,9 +172,10 @@ def connect(server: Server, experiment: str) -> Iterator[Store]:
     Args:
         server: The tracking server.
         experiment: Name of the experiment.
+        thorough: Whether a server too is asked for the files that it is said to have.
     """
     with _opened(server) as client:
-        yield Store(client, _experiment(client, experiment, server))
+        yield Store(client, _experiment(client, experiment, server), thorough)
 
 
 @contextmanager
@@ -177,6 +206,8 @@ def _opened(server: Server) -> Iterator[Any]:
 
             if server.database is not None and not server.database.exists():
                 _make(server.database)
+            if server.database is not None:
+                _lead_here(server.database, server.moved_from())
             yield MlflowClient(server.uri)
 
 
@@ -188,6 +219,18 @@ def _make(database: Path) -> None:
     beside.unlink(missing_ok=True)
     MlflowClient(f"{SQLITE}{beside}").search_experiments(max_results=1)
     beside.replace(database)
+
+
+def _lead_here(database: Path, folders: Iterable[Path]) -> None:
+    """Let a SQLite store that was in one of `folders` name the files beside it, not those there."""
+    new = f"{(database.parent / ARTIFACTS).as_uri()}/"
+    with closing(sqlite3.connect(database, timeout=BUSY_SECONDS)) as connection, connection:
+        for old in (f"{(folder / ARTIFACTS).as_uri()}/" for folder in folders):
+            for table, column in (location.split(".") for location in LOCATIONS):
+                change = f"UPDATE {table} SET {column} = ? || substr({column}, ?)"  # noqa: S608
+                start = f"substr({column}, 1, ?) = ?"
+                values = (new, len(old) + 1, len(old), old)
+                connection.execute(f"{change} WHERE {start}", values)
 
 
 def prepare(server: Server) -> None:

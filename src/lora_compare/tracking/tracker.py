@@ -65,6 +65,8 @@ class Tracker:
             "store": self._server.mark,
             "awaited": self._stage == "compare",
         }
+        if told := self._server.move:
+            self._progress.say(told)
         with self._warning():
             mailbox = Mailbox(self._server.state).folder
             name = "@".join(filter(None, (self._stage, self._method)))

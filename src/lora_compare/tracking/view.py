@@ -7,9 +7,10 @@ tag of the experiment, though, which the address names by its key; so there is o
 import json
 from collections.abc import Iterable, Mapping
 
-from lora_compare.errors import UserError
-from lora_compare.tracking.runs import PIPELINE, RunRecord
-from lora_compare.tracking.server import RESTART, Server, address_of_runs, first_line, remedy
+from lora_compare.errors import UserError, without_credentials
+from lora_compare.tracking.figures import ROW, VERDICT
+from lora_compare.tracking.runs import BASE, DATA, PIPELINE, RunRecord
+from lora_compare.tracking.server import RESTART, Server, first_line, remedy
 from lora_compare.tracking.store import Store, connect, existing, troubles
 
 VIEW = "lora-compare"
@@ -21,20 +22,14 @@ VIEW_NAME = "Methods by what matters"
 SHARED_VIEW = f"mlflow.sharedViewState.{VIEW}"
 NOTE = "mlflow.note.content"
 
-FIGURES = (
-    "test/accuracy",
-    "params/trainable",
-    "cost/train_seconds",
-    "cost/peak_memory_bytes",
-    "artifact/bytes",
-)
-"""The metrics that the table of runs shows."""
-
 MOST_SETTINGS = 6
 """Settings beside them: more would push the figures out of sight."""
 
 WIDTH = 150
 """Pixels of a column: enough for the name of its metric."""
+
+NAME, NAME_WIDTH = "attributes.`Run Name`", 320
+"""The column of the names and its pixels: enough for a pipeline's data set and base."""
 
 INTRODUCTION = (
     "Fine-tuning methods on the same messages. Each pipeline run holds the runs of one state of "
@@ -66,7 +61,10 @@ def experiment_tags(records: Iterable[RunRecord]) -> dict[str, str]:
         return {}
     methods = [record.params for record in records if record.stage == "method"]
     # The page shows the first line, and the rest on demand.
-    return {NOTE: f"{verdicts[-1]}\n\n{INTRODUCTION}", SHARED_VIEW: _view(differing(methods))}
+    tags = next(r.tags for r in records if r.stage == PIPELINE)
+    last = f"The last one is of the data set {tags[DATA]} with the base model {tags[BASE]}."
+    note = f"{verdicts[-1]}\n\n{last}\n\n{INTRODUCTION}"
+    return {NOTE: note, SHARED_VIEW: _view(differing(methods))}
 
 
 def changes(there: Mapping[str, str], wanted: Mapping[str, str]) -> dict[str, str]:
@@ -98,7 +96,7 @@ def _view(settings: list[str]) -> str:
     With its name around it, the menu Views lists it too. The times of its making sort that menu:
     they are none, so that the tag is the same for the same methods.
     """
-    columns = [f"metrics.`{key}`" for key in FIGURES]
+    columns = [*(f"metrics.`{key}`" for key in ROW.values()), f"tags.`{VERDICT}`"]
     columns += [f"params.`{key}`" for key in settings[:MOST_SETTINGS]]
     state = {
         "searchFilter": "",
@@ -109,8 +107,8 @@ def _view(settings: list[str]) -> str:
         "datasetsFilter": [],
         "modelVersionFilter": "All Runs",
         "selectedColumns": columns,
-        "columnOrder": columns,
-        "columnWidths": dict.fromkeys(columns, WIDTH),
+        "columnOrder": [NAME, *columns],
+        "columnWidths": {NAME: NAME_WIDTH, **dict.fromkeys(columns, WIDTH)},
         "runsExpanded": {},
         "runsPinned": [],
         "runsHidden": [],
@@ -169,3 +167,18 @@ def page_of_runs(server: Server, experiment: str, port: int) -> str:
         expected=f"the experiment {experiment!r}, as tracking.experiment in params.yaml says",
         next="dvc repro; to show what is on disk: lora-compare sync",
     )
+
+
+def address_of_runs(server: str, experiment: str, view: str | None = None) -> str:
+    """Return the page of an experiment's runs.
+
+    MLflow 3 opens an experiment for agents, without any run, unless the address says otherwise.
+
+    Args:
+        server: The address of MLflow's server.
+        experiment: Id of the experiment.
+        view: Key of a shared view of the page, which the experiment must have.
+    """
+    page = f"#/experiments/{experiment}/runs?workflowType=machine_learning"
+    page += f"&viewStateShareKey={view}" if view else ""
+    return f"{without_credentials(server).rstrip('/')}/{page}"

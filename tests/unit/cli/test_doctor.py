@@ -24,10 +24,11 @@ from lora_compare.cli.doctor.findings import Project
 from lora_compare.models.network import GPT, Classifier
 from lora_compare.models.tokenizer import GPT2_FILES, cached_name
 from lora_compare.params import MethodParams, load_params
+from lora_compare.project.lock import only_writer
 from lora_compare.project.paths import Paths
 from mlflow_servers import REFUSING, Answer, serving
 from small_project import ROOT, commit
-from tracked_project import TrackedProject, write_project
+from tracked_project import TrackedProject, wait_until, write_project
 
 
 @pytest.fixture
@@ -253,6 +254,42 @@ def test_the_state_of_the_pipeline_and_of_git(known: Project) -> None:
     assert_found(state.git(known), "trouble", "index.lock", "rm ")
 
 
+def test_the_lock_of_a_run_is_no_trouble_and_never_to_be_deleted(known: Project) -> None:
+    root = known.paths.root
+    wait = "while [ ! -e go ]; do sleep 0.1; done; echo > out"
+    (root / "dvc.yaml").write_text(f"stages: {{one: {{cmd: '{wait}', outs: [out]}}}}")
+    running = subprocess.Popen([sys.executable, "-m", "dvc", "repro", "--quiet"], cwd=root)
+    lock = root / ".dvc" / "tmp" / "rwlock"
+    try:
+        wait_until(lambda: lock.is_file() and str(running.pid) in lock.read_text())
+        finding = state.pipeline(known)
+        assert_found(finding, "ok", f"DVC is at work here (process {running.pid})")
+        assert "rwlock" not in str(finding)
+    finally:
+        (root / "go").touch()
+        assert running.wait(60) == 0
+    # Another program has the number of a command that was killed: DVC takes it for the holder.
+    with subprocess.Popen(["sleep", "60"]) as other:
+        lock.write_text(lock_of(root / "out", other.pid))
+        assert_found(state.pipeline(known), "trouble", f"process {other.pid}", "rm .dvc/tmp/rwlock")
+        other.kill()
+
+
+def lock_of(path: Path, pid: int) -> str:
+    return json.dumps({"write": {str(path): {"pid": pid, "cmd": "dvc repro"}}, "read": {}})
+
+
+def test_the_lock_of_a_git_command_that_works_is_no_trouble(known: Project) -> None:
+    root = known.paths.root
+    lock = root / ".git" / "index.lock"
+    lock.touch()
+    os.utime(lock, (time.time() - 3600,) * 2)
+    command = ["git", "hash-object", "--stdin"]
+    with subprocess.Popen(command, cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE):
+        assert_found(state.git(known), "ok", "main at ")
+    assert_found(state.git(known), "trouble", "index.lock", "rm ")
+
+
 def test_a_training_that_was_cut_off_and_one_that_runs(project: Project) -> None:
     import torch
 
@@ -271,9 +308,13 @@ def test_a_training_that_was_cut_off_and_one_that_runs(project: Project) -> None
     pid = path.with_name("finetune@lora.pid")
     pid.write_text(str(2**22 + 1))  # Linux gives no process so high a number
     assert_found(state.locks(project), "ok", "none is held")
+    # The number of a process that lives proves nothing: it comes along with a copied folder.
     pid.write_text(str(os.getpid()))
-    assert_found(state.training(project), "ok", "none")
-    assert_found(state.locks(project), "ok", f"finetune@lora (process {os.getpid()})")
+    pid.with_suffix(".lock").touch()
+    assert_found(state.locks(project), "ok", "none is held")
+    with only_writer(project.paths.writer("finetune@lora"), "finetune@lora"):
+        assert_found(state.training(project), "ok", "none")
+        assert_found(state.locks(project), "ok", f"finetune@lora (process {os.getpid()})")
 
 
 def test_runs_that_wait_for_a_server(
@@ -299,7 +340,9 @@ def test_the_local_store(
     assert database.read_bytes() == before
     with sqlite3.connect(database) as writer:
         writer.execute("BEGIN EXCLUSIVE")
-        assert_found(state.server(project), "trouble", "database is locked", "mlflow.db")
+        finding = state.server(project)
+        assert_found(finding, "warning", "database is locked", "wait until the process")
+        assert "move it away" not in finding.remedy
     writer.close()
     database.write_bytes(b"no database at all, but something long enough to be read" * 100)
     assert_found(state.server(project), "trouble", "not a database", "lora-compare sync")

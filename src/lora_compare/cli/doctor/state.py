@@ -1,18 +1,24 @@
 """The state of the project: its settings, its pipeline, git, its tracking, and what was cut off."""
 
 import json
+import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import psutil
 
 from lora_compare.cli.doctor.findings import Finding, Project, ok, trouble, warning
-from lora_compare.errors import ParamsError, UserError
+from lora_compare.errors import BusyError, ParamsError, UserError
 from lora_compare.params import read_yaml
+from lora_compare.project.lock import writers
+
+BLOCKED = re.compile(r"^\s*\(PID (\d+)\):", re.MULTILINE)
+"""How DVC names the processes that hold what it wants to read; it advises to delete their lock."""
+
+LATER = "what is out of date shows when it has ended"
 
 GIT_AT_WORK = 60.0
 """Seconds after which a lock of git's is not that of a command that still works."""
@@ -41,10 +47,7 @@ def pipeline(project: Project) -> Finding:
     command = [sys.executable, "-m", "dvc", "status", "--json"]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=600)
     if done.returncode:
-        said = (done.stderr.strip().splitlines() or ["no word"])[-1]
-        if "Unable to acquire lock" in done.stderr:
-            return warning("another DVC command is at work here", "wait until it has ended")
-        return trouble(f"DVC cannot read the pipeline: {said}", "dvc status shows all it says")
+        return _unread(done.stderr)
     changed = list(json.loads(done.stdout))
     known = {"would_run": changed, "has_lock": project.paths.lock.is_file()}
     if not known["has_lock"]:
@@ -71,6 +74,33 @@ def artifacts(project: Project) -> Finding:
     return ok(f"every model that dvc.yaml's artifacts name is a method's{said}", **known)
 
 
+def _unread(said: str) -> Finding:
+    """Return the finding that DVC does not read the pipeline, for a lock or for a mistake."""
+    if "Unable to acquire lock" in said:  # the system lets go of it when its process ends
+        return ok(f"another DVC command is at work here; {LATER}", at_work=[])
+    holders = [int(pid) for pid in BLOCKED.findall(said)]
+    others = [pid for pid in holders if not _may_be_dvc(pid)]
+    if holders and not others:
+        named = ", ".join(map(str, holders))
+        return ok(f"DVC is at work here (process {named}); {LATER}", at_work=holders)
+    if others:
+        named = ", ".join(map(str, others))
+        return trouble(
+            f"a DVC command that was killed has left its lock; process {named} is another by now",
+            "rm .dvc/tmp/rwlock, when no dvc command runs",
+        )
+    last = (said.strip().splitlines() or ["no word"])[-1]
+    return trouble(f"DVC cannot read the pipeline: {last}", "dvc status shows all it says")
+
+
+def _may_be_dvc(pid: int) -> bool:
+    """Return whether a process lives that runs DVC, or Python, which may use DVC as a library."""
+    with suppress(psutil.Error):
+        names = [Path(word).name for word in psutil.Process(pid).cmdline()[:3]]
+        return "dvc" in names or any(name.startswith("python") for name in names[:1])
+    return False
+
+
 def git(project: Project) -> Finding:
     """Look at the commit that runs are recorded with, and whether git is free."""
     from lora_compare.project.lineage import git_tags
@@ -88,7 +118,8 @@ def git(project: Project) -> Finding:
     known = {"commit": commit, "branch": branch, "edited": edited}
     lock = root / ".git" / "index.lock"
     with suppress(OSError):  # it is gone meanwhile, or was never there
-        if time.time() - lock.stat().st_mtime > GIT_AT_WORK:
+        old = time.time() - lock.stat().st_mtime > GIT_AT_WORK
+        if old and not _git_works(root):
             return trouble(
                 f"{lock} was left by a git command that was killed: no commit can be made",
                 f"rm {lock}, when no git command runs",
@@ -98,26 +129,24 @@ def git(project: Project) -> Finding:
     return ok(what, **known)
 
 
+def _git_works(root: Path) -> bool:
+    """Return whether a git command runs in the project."""
+    processes = psutil.process_iter(["name", "cwd"])
+    places = [Path(p.info["cwd"]) for p in processes if p.info["name"] == "git" and p.info["cwd"]]
+    return any(place.is_relative_to(root) for place in places)
+
+
 def locks(project: Project) -> Finding:
     """Look which stages write here."""
-    writers = dict(_writers(project.paths.root / ".checkpoints"))
-    at_work = ", ".join(f"{name} (process {pid})" for name, pid in writers.items())
-    return ok(f"at work here: {at_work}" if writers else "none is held", stages=writers)
-
-
-def _writers(folder: Path) -> Iterator[tuple[str, int]]:
-    """Yield every stage that a process is running here, with the process."""
-    for file in sorted(folder.glob("*.pid")):
-        with suppress(OSError, ValueError):
-            pid = int(file.read_text(encoding="utf-8"))
-            if psutil.pid_exists(pid):
-                yield file.stem, pid
+    held = writers(project.paths.root / ".checkpoints")
+    at_work = ", ".join(f"{name} (process {pid})" for name, pid in held.items())
+    return ok(f"at work here: {at_work}" if held else "none is held", stages=held)
 
 
 def training(project: Project) -> Finding:
     """Look for trainings that were cut off, which the next run goes on with."""
     folder = project.paths.checkpoint("any").parent
-    running = {name.partition("@")[2] for name in dict(_writers(folder))}
+    running = {name.partition("@")[2] for name in writers(folder)}
     files = [f for f in sorted(folder.glob("*.safetensors")) if f.stem not in running]
     if not files:
         return ok("none is cut off", interrupted={})
@@ -173,11 +202,20 @@ def server(project: Project) -> Finding:
     shown = configured.shown
     try:
         health = examine(configured, project.params.tracking.experiment)
+    except BusyError as error:
+        return warning(f"{shown}: {error.what} {error.actual}", error.next, server=shown)
     except UserError as error:
         return trouble(f"{shown}: {error.what} {error.actual}", error.next, server=shown)
     known = {"server": shown, "version": health.version, "experiment": health.experiment}
     if not health.exists:
         return ok(f"{shown}, which the first run makes", **known)
+    if folders := configured.moved_from():
+        return warning(
+            f"{shown} was moved or copied from {' and '.join(map(str, folders))}, and still names "
+            "the files there",
+            "lora-compare sync",
+            **known,
+        )
     own = own_version()
     what = f"{shown} answers and takes runs"
     if health.version is None:

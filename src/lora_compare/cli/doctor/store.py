@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from importlib.metadata import version
 
-from lora_compare.errors import UserError, without_credentials
-from lora_compare.tracking.server import PROBE_SECONDS, Server, set_patience
+from lora_compare.errors import BusyError, UserError, without_credentials
+from lora_compare.tracking.server import PROBE_SECONDS, Server, is_busy, remedy, set_patience
 from lora_compare.tracking.store import quietly, troubles
 
 TAG = "lora_compare.writable"
@@ -41,6 +41,7 @@ def examine(server: Server, experiment: str) -> Health:
         experiment: Name of the experiment.
 
     Raises:
+        BusyError: Another process writes to the store.
         UserError: The store does not answer, cannot be read, or may not be written to.
     """
     set_patience()
@@ -54,11 +55,12 @@ def examine(server: Server, experiment: str) -> Health:
     except troubles() as error:
         said = next(iter(str(error).splitlines()), type(error).__name__)
         actual = without_credentials(said.partition(" failed with exception ")[0])[:200]
-        raise UserError(
+        kind = BusyError if is_busy(error) else UserError
+        raise kind(
             "The tracking store does not take runs.",
             where=server.shown,
             actual=actual,
-            next=_remedy(server, actual),
+            next=remedy(error) if is_busy(error) else _remedy(server, actual),
         ) from error
 
 
