@@ -18,7 +18,10 @@ def check(output: Output) -> None:
     lora-compare check
     lora-compare check --json && dvc repro
     """  # noqa: D301 (click reads the \b as a character)
-    _, params = project()
+    from lora_compare.data.sources import require_watched
+
+    paths, params = project()
+    require_watched(params.data, paths)
     output.record(
         {
             "valid": True,

@@ -92,6 +92,7 @@ def fetch(
         where="\n".join(remote.urls),
         expected=f"sha256 {remote.sha256}" if remote.sha256 else "",
         actual="\n".join(reasons),
+        kept="earlier messages: dvc checkout data/raw brings back what DVC removed",
         next=f"try again when the network is back, or {remote.by_hand}",
     )
 

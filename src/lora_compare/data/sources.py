@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shlex
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -13,14 +14,25 @@ from lora_compare.data.archives import file_suffix, read_member
 from lora_compare.data.downloads import Patience, Remote, fetch
 from lora_compare.data.messages import make_messages
 from lora_compare.data.tables import MAX_BYTES, PARSERS, Columns, read_table, require_size
-from lora_compare.errors import DataError, names_a_host, without_credentials
+from lora_compare.errors import (
+    DataError,
+    DownloadError,
+    IntegrityError,
+    MissingArtifactError,
+    names_a_host,
+    without_credentials,
+)
 from lora_compare.params import DataParams
 from lora_compare.project import files
+from lora_compare.project.checksums import seal, verified
 from lora_compare.project.corpus import Messages
 from lora_compare.project.paths import Paths
 from lora_compare.project.progress import SILENT, Progress
 
 SUFFIXES = (".zip", *PARSERS)
+
+WATCHED = ("inputs", "text")
+"""The folder that the stage download depends on."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +81,7 @@ class Source:
 
 
 def load_corpus(
-    data: DataParams, paths: Paths, progress: Progress = SILENT
+    data: DataParams, paths: Paths, progress: Progress = SILENT, anew: bool = True
 ) -> tuple[Messages, dict[str, Any]]:
     """Return the messages of a source, and where it came from for provenance.json.
 
@@ -79,12 +91,14 @@ def load_corpus(
         data: The source, its columns and perhaps its checksum.
         paths: The project; a relative source starts at its root.
         progress: Where a download reports.
+        anew: Whether an address is asked that has been downloaded before; where it does not
+            serve the file, and where it is not asked, the copy of then is taken.
 
     Raises:
         DataError: The file is missing, is not the expected one, or cannot be used as it is.
         DownloadError: It could not be fetched.
     """
-    source = open_source(data, paths, progress)
+    source = open_source(data, paths, progress, UCI, None, anew)
     facts = {**source.facts, "sha256": _sha256(source.content), "bytes": len(source.content)}
     name, suffix, content = source.name, source.suffix, source.content
     if suffix == ".zip":
@@ -104,12 +118,48 @@ def load_corpus(
     }
 
 
+def require_watched(data: DataParams, paths: Paths) -> None:
+    """Refuse a file whose changes DVC would not see, unless data.sha256 says which one it is.
+
+    DVC looks at all in inputs/text, also where a link there leads to a file; it does not go into
+    a folder that is a link.
+
+    Args:
+        data: The source and perhaps its checksum.
+        paths: The project; a relative source starts at its root.
+
+    Raises:
+        DataError: The source is such a file.
+
+    Checked by tests/pipeline/test_inputs.py::test_dvc_sees_the_file_behind_a_link.
+    """
+    path = PurePosixPath(data.source)
+    if data.sha256 or data.source in ("bundled", "uci") or "://" in data.source:
+        return
+    folders = [paths.root / parent for parent in path.parents if len(parent.parts) > len(WATCHED)]
+    linked = [str(folder) for folder in folders if folder.is_symlink()]
+    inside = path.parts[: len(WATCHED)] == WATCHED and ".." not in path.parts
+    if inside and not linked:
+        return
+    raise DataError(
+        f"DVC would not see a change of {data.source}: results of its old content would stay.",
+        where="params.yaml: data.source",
+        expected="a file in inputs/text/ or a link to one there, or data.sha256 to pin it",
+        actual=f"{linked[0]} is a link to a folder" if inside else data.source,
+        kept="every result: what DVC removed before a stage comes back with dvc repro",
+        next="put it, or a link to it (ln -s with its whole path), into inputs/text/ and write\n"
+        f"data.source: inputs/text/{path.name} in params.yaml; or pin it as it is now:\n"
+        f"data.sha256: what sha256sum {shlex.quote(data.source)} prints",
+    )
+
+
 def open_source(
     data: DataParams,
     paths: Paths,
     progress: Progress = SILENT,
     uci: Archive = UCI,
     patience: Patience | None = None,
+    anew: bool = True,
 ) -> Source:
     """Return the source file, its SHA-256 checked against data.sha256 if that is set.
 
@@ -122,7 +172,7 @@ def open_source(
     elif data.source == "uci":
         source = _open_uci(data, paths, progress, uci, patience)
     elif "://" in data.source:
-        source = _open_url(data, paths, progress, patience)
+        source = _open_url(data, paths, progress, patience, anew)
     else:
         source = _open_path(data, paths)
     actual = _sha256(source.content)
@@ -149,7 +199,7 @@ def _open_uci(
 
 
 def _open_url(
-    data: DataParams, paths: Paths, progress: Progress, patience: Patience | None
+    data: DataParams, paths: Paths, progress: Progress, patience: Patience | None, anew: bool
 ) -> Source:
     url, shown = data.source, without_credentials(data.source)
     if not url.startswith(("http://", "https://")):
@@ -164,19 +214,47 @@ def _open_url(
     )
     remote = Remote([url], data.sha256, MAX_BYTES, by_hand)
     folder = paths.downloads / hashlib.sha256(url.encode()).hexdigest()[:16]
-    content = _download(remote, folder / f"file{suffix}", progress, patience)
+    content = _download(remote, folder / f"file{suffix}", progress, patience, anew)
     return Source(name, suffix, content, {"source": shown, "url": shown})
 
 
 def _download(
-    remote: Remote, destination: Path, progress: Progress, patience: Patience | None
+    remote: Remote,
+    destination: Path,
+    progress: Progress,
+    patience: Patience | None,
+    anew: bool = False,
 ) -> bytes:
-    """Return the file, the one on disk if that is known to be the right one."""
-    known = remote.sha256 is not None and destination.is_file()
-    if not known or files.sha256(destination) != remote.sha256:
-        url = fetch(remote, destination, progress, patience)
-        progress.say(f"downloaded {url}")
+    """Return the file; the copy on disk if that is the right one and need not be fetched anew."""
+    kept = _kept(remote, destination)
+    if kept is None or (anew and remote.sha256 is None):
+        try:
+            url = fetch(remote, destination, progress, patience)
+        except DownloadError:
+            if kept is None:
+                raise
+            progress.say(f"warning: so the copy is used that was downloaded before, sha256 {kept}")
+        else:
+            progress.say(f"downloaded {url}")
+            if remote.sha256 is None:
+                seal(destination.parent)
+    elif remote.sha256 is None:
+        progress.say(
+            f"{remote.urls[0]}: the copy is used that was downloaded before, sha256 {kept}; "
+            "to download it anew: dvc repro --force download"
+        )
     return destination.read_bytes()
+
+
+def _kept(remote: Remote, destination: Path) -> str | None:
+    """Return the SHA-256 of the copy on disk; None where there is none, or not the right one."""
+    if remote.sha256 is not None:
+        right = destination.is_file() and files.sha256(destination) == remote.sha256
+        return remote.sha256 if right else None
+    try:
+        return files.sha256(verified(destination, "download"))
+    except (MissingArtifactError, IntegrityError):  # never fetched, or damaged since
+        return None
 
 
 def _open_path(data: DataParams, paths: Paths) -> Source:
