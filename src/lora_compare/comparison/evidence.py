@@ -16,9 +16,8 @@ from lora_compare.errors import DataError
 from lora_compare.params import Params
 from lora_compare.project.checksums import read_verified
 from lora_compare.project.corpus import read_split
-from lora_compare.project.files import read_json
 from lora_compare.project.lineage import forget_methods
-from lora_compare.project.paths import Paths, require
+from lora_compare.project.paths import Paths
 
 BASELINES = ("tfidf", "untuned")
 """What every method is shown beside: a linear model on TF-IDF, and no fine-tuning at all."""
@@ -140,7 +139,11 @@ def load_evidence(paths: Paths, params: Params) -> Evidence:
     methods = tuple(
         _load_method(paths, name, settings.trainable) for name, settings in params.methods.items()
     )
-    metrics = read_json(require(paths.metrics("baseline"), "baseline"))
+    sums = {"baseline": paths.evaluated(BASELINES[0]), "split": paths.splits}
+    metrics, split = (
+        json.loads(read_verified(paths.metrics(stage), stage, folder))
+        for stage, folder in sums.items()
+    )
     baselines = tuple(
         Outcome(
             name,
@@ -153,7 +156,7 @@ def load_evidence(paths: Paths, params: Params) -> Evidence:
     evidence = Evidence(
         methods,
         baselines,
-        read_json(require(paths.metrics("split"), "split")),
+        split,
         read_split(paths.split("train")),
         json.loads(read_verified(paths.provenance, "download")),
     )
