@@ -12,12 +12,13 @@ import pytest
 from click.testing import CliRunner
 from safetensors.torch import load_file
 
+from dvc_runs import dvc, ran
 from lora_compare import cli
 from lora_compare.params import load_params
 from lora_compare.project.lineage import Pipeline
 from lora_compare.project.paths import Paths
 from lora_compare.tracking.records import method_record
-from small_project import ROOT, run, run_stages, small_params
+from small_project import ROOT, copy_project, environment, run, run_stages, small_params
 
 
 def metrics(project: Path, name: str) -> dict:
@@ -148,6 +149,25 @@ def test_check_accepts_good_settings(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_make_repro_checks_the_parameters_before_dvc_removes_anything() -> None:
     recipe = (ROOT / "Makefile").read_text().split("\nrepro:")[1]
     assert recipe.index("lora-compare check") < recipe.index("dvc repro")
+
+
+def test_make_repro_in_a_copy_without_git_says_git_init_and_works_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = copy_project(tmp_path / "copy")
+    shutil.rmtree(copy / ".git")
+
+    def make(target: str) -> "subprocess.CompletedProcess[str]":
+        command = ["make", "-s", target]
+        return subprocess.run(command, cwd=copy, env=environment(), capture_output=True, text=True)
+
+    refused = make("repro")
+    assert refused.returncode == 2
+    assert "next: git init" in refused.stderr
+    assert not (copy / ".venv").exists()
+    subprocess.run(["git", "init", "-q"], cwd=copy, check=True)
+    assert make("in-git").returncode == 0
+    assert ran(dvc(copy, "repro", "download", LORA_COMPARE_TRACKING="off")) == ["download"]
 
 
 def test_the_command_that_classify_suggests_for_another_encoding_works(
