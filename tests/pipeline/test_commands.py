@@ -146,6 +146,17 @@ def test_check_accepts_good_settings(tmp_path: Path, monkeypatch: pytest.MonkeyP
     )
 
 
+def test_check_says_how_many_steps_each_training_will_take(inside: Path) -> None:
+    result = CliRunner().invoke(cli.main, ["check", "--json"])
+    n = json.loads((inside / "metrics" / "split.json").read_text())["splits"]["train"]["n"]
+    steps = -(-n // 8)  # one epoch in batches of 8
+    assert json.loads(result.stdout)["steps"] == {"full": steps, "lora": steps}
+    trained = pd.read_csv(inside / "reports" / "training" / "lora" / "history.csv")
+    assert trained["step"].iloc[-1] == steps
+    shown = CliRunner().invoke(cli.main, ["check"]).output
+    assert f"full {steps:,}, lora {steps:,}" in shown
+
+
 def test_make_repro_checks_the_parameters_before_dvc_removes_anything() -> None:
     recipe = (ROOT / "Makefile").read_text().split("\nrepro:")[1]
     assert recipe.index("lora-compare check") < recipe.index("dvc repro")

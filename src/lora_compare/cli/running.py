@@ -2,10 +2,15 @@
 
 import csv
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from lora_compare.cli.terminal import Output, command, project
+
+if TYPE_CHECKING:
+    from lora_compare.params import Params
+    from lora_compare.project.paths import Paths
 
 
 @command("check")
@@ -22,15 +27,31 @@ def check(output: Output) -> None:
 
     paths, params = project()
     require_watched(params.data, paths)
+    steps = _steps(paths, params)
     output.record(
         {
             "valid": True,
             "source": params.data.source,
             "model": params.model.name,
             "methods": {name: method.trainable for name, method in params.methods.items()},
+            "steps": steps,
         }
     )
     output.say(f"params.yaml is in order; methods: {', '.join(params.methods)}")
+    if steps:
+        counts = ", ".join(f"{name} {count:,}" for name, count in steps.items())
+        output.say(f"steps of each training, with the splits that are there: {counts}")
+
+
+def _steps(paths: "Paths", params: "Params") -> dict[str, int]:
+    """Return the optimizer steps of every method that is trained; none before there are splits."""
+    from lora_compare.project.files import read_json
+
+    if not paths.metrics("split").is_file():
+        return {}
+    n = read_json(paths.metrics("split"))["splits"]["train"]["n"]
+    steps = params.training.epochs * params.training.steps_per_epoch(n)
+    return {m: steps for m, method in params.methods.items() if method.trainable != "imported"}
 
 
 @command("import")
