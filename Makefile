@@ -19,7 +19,7 @@ INSTALL = $(BIN)/uv pip install --system-certs --python $(BIN)/python $(OF_PIP) 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev repro summary report results ui experiments test test-slow test-browser \
+.PHONY: help setup setup-dev in-git repro summary report results ui experiments test test-slow test-browser \
   parity benchmark benchmark-pipeline faults fuzz lint types params-page check reproducible audit lock clean
 
 help: ## list these targets
@@ -49,7 +49,11 @@ $(BIN)/uv: requirements-dev.lock | $(BIN)/python
 	$(INSTALL) --requirement requirements-dev.lock
 	@touch $@
 
-repro: setup ## set up, run the pipeline, print the comparison
+in-git: # DVC works in a git repository alone, and says so only after setup's minute
+	@git rev-parse --git-dir >/dev/null || { echo "DVC needs git and a repository, which" \
+	  "a downloaded zip is not; next: git init, then the same again" >&2; exit 2; }
+
+repro: in-git setup ## set up, run the pipeline, print the comparison
 	@lora-compare check
 	dvc repro
 	@lora-compare summary

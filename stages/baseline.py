@@ -66,7 +66,7 @@ def main(paths: Paths, params: Params, progress: Progress) -> None:
     write_json(paths.metrics("baseline"), metrics)
     for kind, results in {"untuned": untuned_results, "tfidf": tfidf_results}.items():
         write_csv(paths.predictions(kind), results.predictions)
-        seal(paths.evaluated(kind))
+        seal(paths.evaluated(kind), beside=paths.metrics("baseline"))
         progress.say(f"{kind}: test accuracy {results.figures['test']['accuracy']:.2%}")
 
 

@@ -10,13 +10,18 @@ from lora_compare.project.progress import Progress
 def main(paths: Paths, params: Params, progress: Progress) -> None:
     """Write data/raw: the messages, and where they came from with checksums."""
     from lora_compare.data.classes import likely_cause, show_counts
-    from lora_compare.data.sources import load_corpus
+    from lora_compare.data.sources import load_corpus, require_watched
     from lora_compare.project.checksums import seal
     from lora_compare.project.corpus import write_messages
     from lora_compare.project.files import sha256, write_json
+    from lora_compare.project.lineage import Pipeline
 
+    require_watched(params.data, paths)
     with progress.work("fetch and parse"):
-        messages, provenance = load_corpus(params.data, paths, progress)
+        # Where something else has changed, such as a file in inputs/, what an address has given
+        # stays; where nothing has, this run was asked for: dvc repro --force download.
+        anew = Pipeline(paths, params).is_current("download", without_files=True)
+        messages, provenance = load_corpus(params.data, paths, progress, anew)
         # An adapter's rank may have no room in the head of so few classes.
         require_fit(params, len(provenance["classes"]))
         write_messages(paths.messages, messages)

@@ -21,8 +21,8 @@ def main(paths: Paths, params: Params, progress: Progress) -> None:
         for name, frame in frames.items():
             write_split(paths.split(name), frame)
     write_json(paths.classes, list(metrics["classes"]))
-    seal(paths.splits)
     write_json(paths.metrics("split"), metrics)
+    seal(paths.splits, beside=paths.metrics("split"))
     sizes = ", ".join(f"{len(frame):,} {name}" for name, frame in frames.items())
     twins = metrics["test_rows_with_twin_in_train"]
     progress.say(f"{sizes}; {metrics['duplicates_removed']:,} exact duplicates removed")

@@ -109,8 +109,15 @@ def write_inputs(
     write_split(paths.split("train"), _training(texts, labels))
     source = {"source": "bundled", "sha256": "5e" * 32, "bytes": 1234, "rows": 5574}
     write_json(paths.provenance, source)
-    seal(paths.raw, paths.splits)
+    seal(paths.raw)
+    seal_metrics(paths)
     return paths, params
+
+
+def seal_metrics(paths: Paths) -> None:
+    """Write the checksums of metrics/ as the stages split and baseline do."""
+    seal(paths.splits, beside=paths.metrics("split"))
+    seal(*map(paths.evaluated, ("tfidf", "untuned")), beside=paths.metrics("baseline"))
 
 
 def make_wrong(paths: Paths, methods: Sequence[str], n: int) -> None:

@@ -23,10 +23,15 @@ def write_project(folder: Path, source: str, content: bytes, **edits: str) -> Pa
         edits: Other values of settings whose keys stand once in params.yaml.
     """
     text = small_params(
-        **{"source": f"inputs/{source}", "text_column": "text", "label_column": "label", **edits}
+        **{
+            "source": f"inputs/text/{source}",
+            "text_column": "text",
+            "label_column": "label",
+            **edits,
+        }
     )
-    (folder / "inputs").mkdir(exist_ok=True)
-    (folder / "inputs" / source).write_bytes(content)
+    (folder / "inputs" / "text").mkdir(parents=True, exist_ok=True)
+    (folder / "inputs" / "text" / source).write_bytes(content)
     (folder / "params.yaml").write_text(text, encoding="utf-8")
     return folder
 

@@ -113,6 +113,11 @@ ROWS = {
     28: Row(
         "an adapter of another base model, or of another rank than it says", "refused, both named"
     ),
+    29: Row(
+        "the project is moved or copied",
+        "MLflow's runs and models have their files in the new place, which is said once; the old "
+        "place is not touched",
+    ),
     32: Row(
         "the postman that shows runs in MLflow is killed, its project deleted, its store locked",
         "nothing is lost or there twice, no stage waits, no process is left 15 s later",
@@ -124,10 +129,5 @@ ROWS = {
     39: Row(
         "a file under a wrong name, a header that is not one, another separator, stray cells",
         "known by its bytes; read with a warning, or refused with what to do",
-    ),
-    29: Row(
-        "the project is moved or copied",
-        "MLflow's runs and models have their files in the new place, which is said once; the old "
-        "place is not touched",
     ),
 }

@@ -79,7 +79,7 @@ def test_row_24_a_path_out_of_an_archive_is_refused(tmp_path: Path, name: str, a
     members = [(name, ROWS)] if alone else [("good.tsv", ROWS), (name, ROWS)]
     message = refused(tmp_path, zipped(*members))
     assert "a member leads out of the folder" in message
-    assert f"inputs/m.zip!{name}" in message
+    assert f"inputs/text/m.zip!{name}" in message
     assert "nothing was unpacked" in message
 
 

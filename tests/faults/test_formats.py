@@ -68,14 +68,14 @@ def test_row_39_gzip_in_a_zip_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize("cut", [9, 60])
 def test_row_39_damaged_gzip_is_refused(tmp_path: Path, cut: int) -> None:
     message = download(tmp_path, "m.csv.gz", gzip.compress(as_csv())[:cut])
-    assert "inputs/m.csv.gz is no readable gzip file." in message
+    assert "inputs/text/m.csv.gz is no readable gzip file." in message
 
 
 def test_row_24_a_gzip_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (archives, tables):
         monkeypatch.setattr(module, "MAX_BYTES", 2**20)
     message = download(tmp_path, "m.csv.gz", gzip.compress(b"x" * 2**23))
-    assert "inputs/m.csv.gz is too large." in message
+    assert "inputs/text/m.csv.gz is too large." in message
 
 
 @pytest.mark.parametrize("suffix", ["csv", "tsv", "jsonl", "parquet", "zip"])
@@ -96,7 +96,7 @@ def test_row_39_another_kind_of_file_is_named(
 ) -> None:
     if f".{suffix}" not in then:
         message = download(tmp_path, f"m.{suffix}", content)
-        assert f"inputs/m.{suffix} is {what}" in message
+        assert f"inputs/text/m.{suffix} is {what}" in message
         assert then in message
         assert "iconv" not in message
 
@@ -114,7 +114,7 @@ def test_row_39_a_label_that_begins_as_a_parquet_file_is_a_label(tmp_path: Path)
 def test_row_39_semicolons_are_recognized_and_said(tmp_path: Path) -> None:
     said, rows = taken(tmp_path, "m.csv", as_csv(";"))
     assert rows == ROWS
-    assert "inputs/m.csv: read with ; between its cells" in said
+    assert "inputs/text/m.csv: read with ; between its cells" in said
     # A comma in another column's name is no separator.
     content = as_csv(";").replace(b"label;text", b"label;text;a,b").replace(b"\r\n", b";1\r\n")
     content = content.replace(b"a,b;1", b"a,b")
@@ -128,8 +128,8 @@ def test_row_39_a_first_line_that_looks_like_a_header_is_named(tmp_path: Path, h
     more = "7\t" * (header.count("\t") - 1)
     lines = "".join(f"{more}{line}\n" for line in TSV.splitlines())
     message = download(tmp_path, "m.tsv", f"{header}\n{lines}")
-    assert "The first line of inputs/m.tsv looks like a header." in message
-    assert "where:    inputs/m.tsv:1" in message
+    assert "The first line of inputs/text/m.tsv looks like a header." in message
+    assert "where:    inputs/text/m.tsv:1" in message
     assert ", ".join(map(repr, header.split("\t"))) in message
     assert "data.text_column" in message
 
@@ -150,8 +150,8 @@ def test_row_39_rows_with_more_cells_are_counted_and_said(
     lines[5] += mark * 2
     said, rows = taken(tmp_path, name, "\n".join(lines).encode())
     assert rows == [(f"class {i % 2}", f"text {i}") for i in range(9)]
-    assert f"warning: 2 of 9 rows of inputs/{name} have more cells than the header" in said
-    assert f"inputs/{name}:3" in said
+    assert f"warning: 2 of 9 rows of inputs/text/{name} have more cells than the header" in said
+    assert f"inputs/text/{name}:3" in said
     provenance = json.loads((tmp_path / "data/raw/provenance.json").read_text())
     assert provenance["normalized"]["rows_with_more_cells"] == 2
 
@@ -164,10 +164,10 @@ def test_row_39_a_row_whose_label_a_separator_has_moved_is_refused(
     lines = [mark.join(row) for row in rows]
     lines[3] = mark.join(("hello", " you", "ham"))
     message = download(tmp_path, name, "\n".join(lines))
-    assert f"1 line of inputs/{name} cannot be used." in message
-    assert f"inputs/{name}:4: " in message
+    assert f"1 line of inputs/text/{name} cannot be used." in message
+    assert f"inputs/text/{name}:4: " in message
 
 
 def test_row_39_a_header_with_fewer_cells_than_every_row_is_refused(tmp_path: Path) -> None:
     write_project(tmp_path, "m.csv", b"label,text\n1,ham,hello\n2,spam,win\n")
-    assert "2 lines of inputs/m.csv cannot be used." in refusal(tmp_path, "download")
+    assert "2 lines of inputs/text/m.csv cannot be used." in refusal(tmp_path, "download")

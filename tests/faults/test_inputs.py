@@ -27,11 +27,11 @@ GOOD = "ham\thello\nspam\twin\n"
 def test_row_15_the_first_five_broken_lines_are_named_and_all_counted(tmp_path: Path) -> None:
     bad = ["no tab", "ham\ta\tb", "ham\ta\rb", "x", "y", "z"]
     message = download(tmp_path, "m.tsv", "\n".join(["ham\thello", *bad, "spam\twin"]))
-    assert "6 lines of inputs/m.tsv cannot be used." in message
+    assert "6 lines of inputs/text/m.tsv cannot be used." in message
     for line, what in {2: "no tab", 3: "2 tabs", 4: "a carriage return", 5: "no tab"}.items():
-        assert f"inputs/m.tsv:{line}: {what}" in message
-    assert "inputs/m.tsv:6: no tab" in message
-    assert "inputs/m.tsv:7" not in message
+        assert f"inputs/text/m.tsv:{line}: {what}" in message
+    assert "inputs/text/m.tsv:6: no tab" in message
+    assert "inputs/text/m.tsv:7" not in message
     assert "... and 1 more" in message
 
 
@@ -99,7 +99,7 @@ def test_row_16_another_encoding_is_named_and_the_suggestion_works(
     if suffix == "csv":
         text = "label,text\n" + text.replace(", ", " ").replace("\t", ",")
     message = download(tmp_path, f"m.{suffix}", text.encode(encoding))
-    assert f"inputs/m.{suffix} is not UTF-8" in message
+    assert f"inputs/text/m.{suffix} is not UTF-8" in message
     if encoding == "cp1252":
         line = 3 if suffix == "csv" else 2
         assert f"byte 0xa3 at offset {text.index('£')}, line {line}" in message
@@ -108,7 +108,7 @@ def test_row_16_another_encoding_is_named_and_the_suggestion_works(
         assert "looks like UTF-16" in message
     suggested = re.search(r"iconv -f \S+ -t UTF-8", message)
     assert suggested is not None
-    source = f"inputs/m.{suffix}"
+    source = f"inputs/text/m.{suffix}"
     command = [*shlex.split(suggested.group()), source]
     converted = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True).stdout
     (tmp_path / source).write_bytes(converted)
@@ -119,10 +119,10 @@ def test_row_16_another_encoding_is_named_and_the_suggestion_works(
 def test_row_17_missing_labels_and_empty_texts_are_listed_and_counted(tmp_path: Path) -> None:
     rows = ["label,text", "ham,hello", ",no label", "spam,", 'spam,"  "', "  ,x", "ham,", ",y"]
     message = download(tmp_path, "m.csv", "\n".join(rows))
-    assert "6 lines of inputs/m.csv cannot be used." in message
+    assert "6 lines of inputs/text/m.csv cannot be used." in message
     for line, what in {3: "no label", 4: "an empty text", 5: "a text of white space only"}.items():
-        assert f"inputs/m.csv:{line}: {what}" in message
-    assert "inputs/m.csv:6: a label of spaces only" in message
+        assert f"inputs/text/m.csv:{line}: {what}" in message
+    assert "inputs/text/m.csv:6: a label of spaces only" in message
     assert "... and 1 more" in message
 
 
@@ -270,8 +270,8 @@ def test_row_20_repeats_and_contradictions_are_counted_and_removed(
 
 def test_row_15_a_pipe_as_a_source_is_refused_and_not_waited_for(tmp_path: Path) -> None:
     write_project(tmp_path, "m.tsv", b"")
-    (tmp_path / "inputs/m.tsv").unlink()
-    os.mkfifo(tmp_path / "inputs/m.tsv")
+    (tmp_path / "inputs/text/m.tsv").unlink()
+    os.mkfifo(tmp_path / "inputs/text/m.tsv")
     result = run(tmp_path, "download")
     assert result.exit_code == 2
     assert "cannot be read" in result.output

@@ -172,11 +172,14 @@ UNREAD = {
 """What a stage does not read of the folders that it depends on."""
 
 
+RESULTS = ("data/", "models/", "reports/", "metrics/")
+
+
 def inputs(stage: str, folder: Path) -> list[Path]:
     """Return the files that a stage uses of other stages' sealed outputs, by dvc.yaml."""
     declared = read_yaml(ROOT / "dvc.yaml")["stages"][stage]
     names = [dep.replace("${key}", "lora") for dep in declared.get("do", declared)["deps"]]
-    paths = [folder / name for name in names if name.startswith(("data/", "models/", "reports/"))]
+    paths = [folder / name for name in names if name.startswith(RESULTS)]
     files = [f for p in paths for f in (sorted(p.rglob("*")) if p.is_dir() else [p])]
     used = [f for f in files if f.is_file() and not f.match(UNREAD.get(stage, "-"))]
     return [file for file in used if file.name != "SHA256SUMS"]
@@ -200,7 +203,7 @@ def changed(path: Path, chance: random.Random) -> Iterator[None]:
         (("baseline",), 10),
         (("finetune", "lora"), 6),
         (("evaluate", "lora"), 9),
-        (("compare",), 12),
+        (("compare",), 14),
     ],
     ids=lambda value: str(value),
 )

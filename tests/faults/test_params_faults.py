@@ -175,13 +175,14 @@ def test_row_26_every_mistake_is_named_at_once(project: Path) -> None:
         "methods.a b.learning_rate: trainable: imported trains nothing",
         "methods.a b.adapter: missing",
         "methods.a b.sha256: missing",
+        "methods.a b.config_sha256: missing",
         "the key 'model' stands twice",
     ]
     assert not [part for part in expected if part not in message], message
     (project / "params.yaml").write_text(edited(edit))
     message = refusal(project, "check")
     expected = ["model.seed: ", "methods.lora.lora.target_modules: no module is called query"]
-    assert not [part for part in [*expected, "13 mistakes"] if part not in message], message
+    assert not [part for part in [*expected, "14 mistakes"] if part not in message], message
 
 
 def test_row_26_a_rank_beyond_the_number_of_classes_stops_the_first_stage_that_knows_it(

@@ -13,12 +13,21 @@ import pytest
 from click.testing import CliRunner
 from safetensors.torch import load_file
 
+from dvc_runs import dvc, ran
 from lora_compare import cli
 from lora_compare.params import load_params
 from lora_compare.project.lineage import Pipeline
 from lora_compare.project.paths import Paths
 from lora_compare.tracking.records import method_record
-from small_project import ROOT, run, run_stages, small_params, write_settings
+from small_project import (
+    ROOT,
+    copy_project,
+    environment,
+    run,
+    run_stages,
+    small_params,
+    write_settings,
+)
 
 
 def metrics(project: Path, name: str) -> dict:
@@ -142,7 +151,10 @@ def test_check_finds_what_params_name_and_is_not_here(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     text = small_params(source="inputs/text/gone.csv", device="cuda")
-    theirs = f"{{trainable: imported, adapter: inputs/adapters/x, sha256: {'a' * 64}}}"
+    theirs = (
+        "{trainable: imported, adapter: inputs/adapters/x, "
+        f"sha256: {'a' * 64}, config_sha256: {'a' * 64}}}"
+    )
     text = text.replace("\n  full:\n", f"\n  theirs: {theirs}\n  full:\n", 1)
     (tmp_path / "params.yaml").write_text(text)
     result = CliRunner().invoke(cli.main, ["check"])
@@ -156,9 +168,39 @@ def test_check_finds_what_params_name_and_is_not_here(
         assert part in result.output
 
 
+def test_check_says_how_many_steps_each_training_will_take(inside: Path) -> None:
+    result = CliRunner().invoke(cli.main, ["check", "--json"])
+    n = json.loads((inside / "metrics" / "split.json").read_text())["splits"]["train"]["n"]
+    steps = -(-n // 8)  # one epoch in batches of 8
+    assert json.loads(result.stdout)["steps"] == {"full": steps, "lora": steps}
+    trained = pd.read_csv(inside / "reports" / "training" / "lora" / "history.csv")
+    assert trained["step"].iloc[-1] == steps
+    shown = CliRunner().invoke(cli.main, ["check"]).output
+    assert f"full {steps:,}, lora {steps:,}" in shown
+
+
 def test_make_repro_checks_the_parameters_before_dvc_removes_anything() -> None:
     recipe = (ROOT / "Makefile").read_text().split("\nrepro:")[1]
     assert recipe.index("lora-compare check") < recipe.index("dvc repro")
+
+
+def test_make_repro_in_a_copy_without_git_says_git_init_and_works_after_it(
+    tmp_path: Path,
+) -> None:
+    copy = copy_project(tmp_path / "copy")
+    shutil.rmtree(copy / ".git")
+
+    def make(target: str) -> "subprocess.CompletedProcess[str]":
+        command = ["make", "-s", target]
+        return subprocess.run(command, cwd=copy, env=environment(), capture_output=True, text=True)
+
+    refused = make("repro")
+    assert refused.returncode == 2
+    assert "next: git init" in refused.stderr
+    assert not (copy / ".venv").exists()
+    subprocess.run(["git", "init", "-q"], cwd=copy, check=True)
+    assert make("in-git").returncode == 0
+    assert ran(dvc(copy, "repro", "download", LORA_COMPARE_TRACKING="off")) == ["download"]
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from dvc_runs import dvc, ran, run
+from lora_compare.params import read_yaml
 from small_project import commit
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -148,3 +149,34 @@ def test_a_version_of_a_model_is_a_tag_to_get_it_by(project: Path, tmp_path: Pat
         assert {p.name: p.read_bytes() for p in target.iterdir()} == {
             p.name: p.read_bytes() for p in models.iterdir()
         }
+
+
+def test_a_removed_and_a_renamed_method_leave_nothing(results: Path, tmp_path: Path) -> None:
+    project = tmp_path / "project"
+    shutil.copytree(results, project, symlinks=True)
+    params = project / "params.yaml"
+    text = params.read_text()
+    before, full = text.split("  full:\n")[0], text.split("\n  lora:\n")[1]
+    params.write_text(f"{before}  renamed:\n{full}")
+    output = dvc(project, "repro", LORA_COMPARE_TRACKING="off")
+    assert ran(output) == ["finetune@renamed", "evaluate@renamed", "compare"]
+    for place in ("models/full", "metrics/lora_cost.json", "reports/evaluation/lora"):
+        assert f"removed {place}: no method of params.yaml" in output
+    stages = read_yaml(project / "dvc.lock")["stages"]
+    assert [name for name in stages if "@" in name] == ["finetune@renamed", "evaluate@renamed"]
+    parts = {part for name in files(project) for part in Path(name).parts}
+    assert "renamed_cost.json" in parts
+    assert not {"full", "lora", "full.json", "lora.json", "full_cost.json"} & parts
+    assert ">full<" not in (project / "reports/comparison/comparison.html").read_text()
+
+    dvc(project, "remote", "add", "--default", "storage", str(tmp_path / "storage"))
+    commit(project, "a renamed method")
+    dvc(project, "push")
+    colleague = clone(project, tmp_path / "colleague")
+    dvc(colleague, "pull")
+    assert "up to date" in dvc(colleague, "status")
+    assert files(colleague) == files(project)
+
+    # The methods that were taken out come back without a training.
+    params.write_text(text)
+    assert ran(dvc(project, "repro", LORA_COMPARE_TRACKING="off")) in ([], ["compare"])

@@ -152,6 +152,24 @@ def test_other_settings_make_another_run(again: TrackedProject) -> None:
     assert sorted(ranks) == ["16", "4"]
 
 
+def test_a_comparison_of_new_runs_stands_beside_them_though_no_prediction_changed(
+    again: TrackedProject,
+) -> None:
+    (again.paths.root / "stages" / "finetune.py").write_text("changed")
+    again.log("finetune@full", "evaluate@full", "finetune@lora", "evaluate@lora", "compare")
+    groups = {r.info.run_id for r in again.runs() if r.info.run_name.startswith("pipeline")}
+    beside: dict[str, list[str]] = {group: [] for group in groups}
+    for run in again.runs():
+        if run.info.run_id not in groups:
+            beside[run.data.tags["mlflow.parentRunId"]].append(run.info.run_name)
+    old, new = sorted(map(sorted, beside.values()), key=len, reverse=True)
+    assert old == ["base_model", "baseline", "compare", "download", "full", "lora", "split"]
+    assert new == ["compare", "full", "lora"]
+    count = len(again.runs())
+    again.sync()
+    assert len(again.runs()) == count
+
+
 def test_a_killed_training_leaves_one_run_after_the_next(project: TrackedProject) -> None:
     project.kill_training("lora", history()[:2])
     assert project.run("lora").info.status == "RUNNING"

@@ -34,6 +34,7 @@ def check(output: Output) -> None:
     paths, params = project()
     _require_here(paths, params)
     data = _read_data(output, paths, params) if is_file(params.data) else None
+    steps = _steps(paths, params)
     output.record(
         {
             "valid": True,
@@ -41,11 +42,26 @@ def check(output: Output) -> None:
             "model": params.model.name,
             "methods": {name: method.trainable for name, method in params.methods.items()},
             "data": data,
+            "steps": steps,
         }
     )
     output.say(f"params.yaml is in order; methods: {', '.join(params.methods)}")
     if data:
         _say_data(output, data)
+    if steps:
+        counts = ", ".join(f"{name} {count:,}" for name, count in steps.items())
+        output.say(f"steps of each training, with the splits that are there: {counts}")
+
+
+def _steps(paths: "Paths", params: "Params") -> dict[str, int]:
+    """Return the optimizer steps of every method that is trained; none before there are splits."""
+    from lora_compare.project.files import read_json
+
+    if not paths.metrics("split").is_file():
+        return {}
+    n = read_json(paths.metrics("split"))["splits"]["train"]["n"]
+    steps = params.training.epochs * params.training.steps_per_epoch(n)
+    return {m: steps for m, method in params.methods.items() if method.trainable != "imported"}
 
 
 def _read_data(output: Output, paths: "Paths", params: "Params") -> dict[str, Any]:

@@ -16,8 +16,8 @@ from lora_compare.errors import DataError
 from lora_compare.params import Params
 from lora_compare.project.checksums import read_verified
 from lora_compare.project.corpus import read_split
-from lora_compare.project.files import read_json
-from lora_compare.project.paths import Paths, require
+from lora_compare.project.lineage import forget_methods
+from lora_compare.project.paths import Paths
 
 BASELINES = ("tfidf", "untuned")
 """What every method is shown beside: a linear model on TF-IDF, and no fine-tuning at all."""
@@ -94,21 +94,38 @@ class Evidence:
 
 
 def remove_leftovers(paths: Paths, params: Params) -> list[Path]:
-    """Delete what methods left that are no longer in params.yaml; return the deleted folders.
+    """Delete what methods left that are no longer in params.yaml; return what was deleted.
 
     DVC cannot list the methods as dependencies of `compare`, so that it depends on the folders of
-    all: what is left over in them would be part of its inputs for ever.
+    all: what is left over in them would be part of its inputs for ever. What dvc.lock records of
+    such methods goes as well; a method that comes back, DVC restores from its cache.
 
     Args:
         paths: The project.
         params: Its parameters.
+
+    Checked by tests/pipeline/test_remotes.py::test_a_removed_and_a_renamed_method_leave_nothing.
     """
-    known = {*params.methods, *BASELINES}
-    folders = [*paths.training().glob("*"), *paths.evaluated().glob("*")]
-    left = sorted(folder for folder in folders if folder.is_dir() and folder.name not in known)
-    for folder in left:
-        shutil.rmtree(folder)
+    recorded = [paths.root / out for out in forget_methods(paths, params.methods)]
+    folders = [path for path in _beside(paths, params) if path.is_dir()]
+    left = sorted({*folders, *(path for path in recorded if path.exists())})
+    for path in left:
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
     return left
+
+
+def foreign_files(paths: Paths, params: Params) -> list[Path]:
+    """Return the files that no stage has written where `compare` depends on a whole folder."""
+    return sorted(path for path in _beside(paths, params) if not path.is_dir())
+
+
+def _beside(paths: Paths, params: Params) -> list[Path]:
+    known = {*params.methods, *BASELINES}
+    inside = [*paths.training().glob("*"), *paths.evaluated().glob("*")]
+    return [path for path in inside if path.name not in known]
 
 
 def load_evidence(paths: Paths, params: Params) -> Evidence:
@@ -122,7 +139,11 @@ def load_evidence(paths: Paths, params: Params) -> Evidence:
     methods = tuple(
         _load_method(paths, name, settings.trainable) for name, settings in params.methods.items()
     )
-    metrics = read_json(require(paths.metrics("baseline"), "baseline"))
+    sums = {"baseline": paths.evaluated(BASELINES[0]), "split": paths.splits}
+    metrics, split = (
+        json.loads(read_verified(paths.metrics(stage), stage, folder))
+        for stage, folder in sums.items()
+    )
     baselines = tuple(
         Outcome(
             name,
@@ -135,7 +156,7 @@ def load_evidence(paths: Paths, params: Params) -> Evidence:
     evidence = Evidence(
         methods,
         baselines,
-        read_json(require(paths.metrics("split"), "split")),
+        split,
         read_split(paths.split("train")),
         json.loads(read_verified(paths.provenance, "download")),
     )

@@ -109,8 +109,8 @@ def read_comparison(path: Path) -> dict[str, Any]:
     """
     try:
         comparison = read_json(require(path, "compare"))
-    except ValueError as error:
-        raise _damaged(path, str(error)) from None
+    except DataError as error:
+        raise _damaged(path, error.actual) from None
     if not isinstance(comparison, dict):
         raise _damaged(path, f"a {type(comparison).__name__}")
     if missing := [key for key in READ_KEYS if key not in comparison]:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lora_compare.errors import DownloadError
+from lora_compare.errors import DownloadError, IntegrityError, MissingArtifactError
 from lora_compare.project import files
+from lora_compare.project.checksums import seal, verified
 from lora_compare.project.progress import SILENT, Progress
 
 if TYPE_CHECKING:  # most sources need no network, and requests takes a tenth of a second
@@ -18,6 +19,32 @@ BUSY = (429, 500, 502, 503, 504)
 """HTTP statuses that are worth another attempt."""
 
 _CHUNK = 2**16
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A published zip whose bytes are known.
+
+    Attributes:
+        urls: The primary address, then mirrors.
+        sha256: Of the zip.
+        member_sha256: Of its data file.
+    """
+
+    urls: tuple[str, ...]
+    sha256: str
+    member_sha256: str
+
+
+UCI = Archive(
+    urls=(
+        "https://archive.ics.uci.edu/static/public/228/sms+spam+collection.zip",
+        "https://f001.backblazeb2.com/file/LLMs-from-scratch/sms%2Bspam%2Bcollection.zip",
+    ),
+    sha256="1587ea43e58e82b14ff1f5425c88e17f8496bfcdb67a583dbff9eefaf9963ce3",
+    member_sha256="7d039a24a6083ed9ef0f806ebad56bbb976e3aeb8de05669173bfdc4996c239d",
+)
+"""The SMS Spam Collection (Almeida and Hidalgo 2011, doi 10.24432/C5CC84, CC BY 4.0)."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +119,7 @@ def fetch(
         where="\n".join(remote.urls),
         expected=f"sha256 {remote.sha256}" if remote.sha256 else "",
         actual="\n".join(reasons),
+        kept="earlier messages: dvc checkout data/raw brings back what DVC removed",
         next=f"try again when the network is back, or {remote.by_hand}",
     )
 
@@ -193,3 +221,54 @@ def _reason(error: BaseException) -> str:
     cause = getattr(inner, "reason", None) or inner
     message = str(cause).partition("): ")[2] or str(cause)
     return (message.splitlines() or [type(error).__name__])[0][:300]
+
+
+def obtain(
+    remote: Remote,
+    destination: Path,
+    progress: Progress,
+    patience: Patience | None,
+    anew: bool = False,
+) -> bytes:
+    """Return the file; the copy on disk if that is the right one and need not be fetched anew.
+
+    Args:
+        remote: The file.
+        destination: Where its copy is kept.
+        progress: Where it is said which one is taken.
+        patience: How long a download goes on.
+        anew: Whether an address is asked that has been downloaded before and has no checksum; its
+            copy is taken where the address does not serve it.
+
+    Raises:
+        DownloadError: It could not be fetched, and there is no copy.
+    """
+    kept = _kept(remote, destination)
+    if kept is None or (anew and remote.sha256 is None):
+        try:
+            url = fetch(remote, destination, progress, patience)
+        except DownloadError:
+            if kept is None:
+                raise
+            progress.say(f"warning: so the copy is used that was downloaded before, sha256 {kept}")
+        else:
+            progress.say(f"downloaded {url}")
+            if remote.sha256 is None:
+                seal(destination.parent)
+    elif remote.sha256 is None:
+        progress.say(
+            f"{remote.urls[0]}: the copy is used that was downloaded before, sha256 {kept}; "
+            "to download it anew: dvc repro --force download"
+        )
+    return destination.read_bytes()
+
+
+def _kept(remote: Remote, destination: Path) -> str | None:
+    """Return the SHA-256 of the copy on disk; None where there is none, or not the right one."""
+    if remote.sha256 is not None:
+        right = destination.is_file() and files.sha256(destination) == remote.sha256
+        return remote.sha256 if right else None
+    try:
+        return files.sha256(verified(destination, "download"))
+    except (MissingArtifactError, IntegrityError):  # never fetched, or damaged since
+        return None

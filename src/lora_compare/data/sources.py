@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shlex
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -10,12 +11,16 @@ from urllib.parse import unquote, urlsplit
 
 from lora_compare.data import bundled
 from lora_compare.data.archives import SUFFIXES, file_suffix, take_out
-from lora_compare.data.downloads import Patience, Remote, fetch
+from lora_compare.data.downloads import UCI, Archive, Patience, Remote, obtain
 from lora_compare.data.encodings import AS_CSV
 from lora_compare.data.headers import Columns
 from lora_compare.data.messages import make_messages
 from lora_compare.data.tables import MAX_BYTES, Table, read_table, require_size
-from lora_compare.errors import DataError, names_a_host, without_credentials
+from lora_compare.errors import (
+    DataError,
+    names_a_host,
+    without_credentials,
+)
 from lora_compare.params import DataParams
 from lora_compare.project import files
 from lora_compare.project.corpus import Messages, class_order
@@ -24,31 +29,8 @@ from lora_compare.project.progress import SILENT, Progress
 
 SPREADSHEETS = (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods")
 
-
-@dataclass(frozen=True)
-class Archive:
-    """A published zip whose bytes are known.
-
-    Attributes:
-        urls: The primary address, then mirrors.
-        sha256: Of the zip.
-        member_sha256: Of its data file.
-    """
-
-    urls: tuple[str, ...]
-    sha256: str
-    member_sha256: str
-
-
-UCI = Archive(
-    urls=(
-        "https://archive.ics.uci.edu/static/public/228/sms+spam+collection.zip",
-        "https://f001.backblazeb2.com/file/LLMs-from-scratch/sms%2Bspam%2Bcollection.zip",
-    ),
-    sha256="1587ea43e58e82b14ff1f5425c88e17f8496bfcdb67a583dbff9eefaf9963ce3",
-    member_sha256="7d039a24a6083ed9ef0f806ebad56bbb976e3aeb8de05669173bfdc4996c239d",
-)
-"""The SMS Spam Collection (Almeida and Hidalgo 2011, doi 10.24432/C5CC84, CC BY 4.0)."""
+WATCHED = ("inputs", "text")
+"""The folder that the stage download depends on."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +53,7 @@ class Source:
 
 
 def load_corpus(
-    data: DataParams, paths: Paths, progress: Progress = SILENT
+    data: DataParams, paths: Paths, progress: Progress = SILENT, anew: bool = True
 ) -> tuple[Messages, dict[str, Any]]:
     """Return the messages of a source, and where it came from for provenance.json.
 
@@ -81,12 +63,14 @@ def load_corpus(
         data: The source, its columns and perhaps its checksum.
         paths: The project; a relative source starts at its root.
         progress: Where a download reports.
+        anew: Whether an address is asked that has been downloaded before; where it does not
+            serve the file, and where it is not asked, the copy of then is taken.
 
     Raises:
         DataError: The file is missing, is not the expected one, or cannot be used as it is.
         DownloadError: It could not be fetched.
     """
-    table, facts = read_source(data, paths, progress)
+    table, facts = read_source(data, paths, progress, anew)
     messages = make_messages(table)
     counts = Counter(messages["label"])
     return messages, {
@@ -98,7 +82,7 @@ def load_corpus(
 
 
 def read_source(
-    data: DataParams, paths: Paths, progress: Progress = SILENT
+    data: DataParams, paths: Paths, progress: Progress = SILENT, anew: bool = True
 ) -> tuple[Table, dict[str, Any]]:
     """Return the rows of a source as they stand there, and where it came from.
 
@@ -106,12 +90,13 @@ def read_source(
         data: As `load_corpus`.
         paths: As `load_corpus`.
         progress: Where a download, and what is odd about the file, are reported.
+        anew: As `load_corpus`.
 
     Raises:
         DataError: As `load_corpus`.
         DownloadError: As `load_corpus`.
     """
-    source = open_source(data, paths, progress)
+    source = open_source(data, paths, progress, UCI, None, anew)
     facts = {**source.facts, "sha256": _sha256(source.content), "bytes": len(source.content)}
     file = take_out(source.content, source.suffix, source.name)
     if source.member_sha256 not in (None, file.facts.get("member_sha256")):
@@ -128,12 +113,48 @@ def is_file(data: DataParams) -> bool:
     return data.source not in ("bundled", "uci") and "://" not in data.source
 
 
+def require_watched(data: DataParams, paths: Paths) -> None:
+    """Refuse a file whose changes DVC would not see, unless data.sha256 says which one it is.
+
+    DVC looks at all in inputs/text, also where a link there leads to a file; it does not go into
+    a folder that is a link.
+
+    Args:
+        data: The source and perhaps its checksum.
+        paths: The project; a relative source starts at its root.
+
+    Raises:
+        DataError: The source is such a file.
+
+    Checked by tests/pipeline/test_inputs.py::test_dvc_sees_the_file_behind_a_link.
+    """
+    path = PurePosixPath(data.source)
+    if data.sha256 or not is_file(data):
+        return
+    folders = [paths.root / parent for parent in path.parents if len(parent.parts) > len(WATCHED)]
+    linked = [str(folder) for folder in folders if folder.is_symlink()]
+    inside = path.parts[: len(WATCHED)] == WATCHED and ".." not in path.parts
+    if inside and not linked:
+        return
+    raise DataError(
+        f"DVC would not see a change of {data.source}: results of its old content would stay.",
+        where="params.yaml: data.source",
+        expected="a file in inputs/text/ or a link to one there, or data.sha256 to pin it",
+        actual=f"{linked[0]} is a link to a folder" if inside else data.source,
+        kept="every result: what DVC removed before a stage comes back with dvc repro",
+        next="put it, or a link to it (ln -s with its whole path), into inputs/text/ and write\n"
+        f"data.source: inputs/text/{path.name} in params.yaml; or pin it as it is now:\n"
+        f"data.sha256: what sha256sum {shlex.quote(data.source)} prints",
+    )
+
+
 def open_source(
     data: DataParams,
     paths: Paths,
     progress: Progress = SILENT,
     uci: Archive = UCI,
     patience: Patience | None = None,
+    anew: bool = True,
 ) -> Source:
     """Return the source file, its SHA-256 checked against data.sha256 if that is set.
 
@@ -146,7 +167,7 @@ def open_source(
     elif data.source == "uci":
         source = _open_uci(data, paths, progress, uci, patience)
     elif "://" in data.source:
-        source = _open_url(data, paths, progress, patience)
+        source = _open_url(data, paths, progress, patience, anew)
     else:
         source = _open_path(data, paths)
     actual = _sha256(source.content)
@@ -166,14 +187,14 @@ def _open_uci(
         f"and set data.source: inputs/text/{name} in params.yaml"
     )
     remote = Remote(uci.urls, uci.sha256, MAX_BYTES, by_hand)
-    content = _download(remote, paths.downloads / name, progress, patience)
+    content = obtain(remote, paths.downloads / name, progress, patience)
     # Which address answered must not show: the same file is the same corpus everywhere.
     facts = {"source": "uci", "url": uci.urls[0]}
     return Source(name, ".zip", content, facts, uci.member_sha256)
 
 
 def _open_url(
-    data: DataParams, paths: Paths, progress: Progress, patience: Patience | None
+    data: DataParams, paths: Paths, progress: Progress, patience: Patience | None, anew: bool
 ) -> Source:
     url, shown = data.source, without_credentials(data.source)
     if not url.startswith(("http://", "https://")):
@@ -188,28 +209,18 @@ def _open_url(
     )
     remote = Remote([url], data.sha256, MAX_BYTES, by_hand)
     folder = paths.downloads / hashlib.sha256(url.encode()).hexdigest()[:16]
-    content = _download(remote, folder / f"file{suffix}", progress, patience)
+    content = obtain(remote, folder / f"file{suffix}", progress, patience, anew)
     return Source(name, suffix, content, {"source": shown, "url": shown})
 
 
-def _download(
-    remote: Remote, destination: Path, progress: Progress, patience: Patience | None
-) -> bytes:
-    """Return the file, the one on disk if that is known to be the right one."""
-    known = remote.sha256 is not None and destination.is_file()
-    if not known or files.sha256(destination) != remote.sha256:
-        url = fetch(remote, destination, progress, patience)
-        progress.say(f"downloaded {url}")
-    return destination.read_bytes()
-
-
 def require_source(data: DataParams, paths: Paths) -> None:
-    """Refuse a source that is a file and is not here; an address is not asked.
+    """Refuse a source that is a file and is not here, or whose changes no stage would see.
 
     Raises:
-        DataError: There is no such file, or it has a name of no known format.
+        DataError: As `require_watched`; or there is no such file, or its format is not known.
     """
-    if data.source not in ("bundled", "uci") and "://" not in data.source:
+    if is_file(data):
+        require_watched(data, paths)
         _require_suffix(_find_path(data, paths).name, data.source)
 
 

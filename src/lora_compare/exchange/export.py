@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from lora_compare.errors import ExportError
+from lora_compare.errors import DataError, ExportError
 from lora_compare.exchange import usage
 from lora_compare.exchange.onnx import write_onnx
 from lora_compare.exchange.peft.names import CONFIG_FILE, TENSORS_FILE
@@ -127,7 +127,7 @@ def _exported(folder: Path) -> set[str]:
     """Return the files that an export wrote into `folder`, by its record."""
     try:
         names = read_json(folder / RECORD)["files"]
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, DataError, TypeError, KeyError):
         return set()
     return {RECORD, *map(str, names)}
 

@@ -12,7 +12,7 @@ import tiktoken
 from numpy.typing import NDArray
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
-from lora_compare.errors import CheckpointError, DownloadError
+from lora_compare.errors import CheckpointError, DataError, DownloadError
 from lora_compare.project import files
 
 GPT2 = "gpt2"
@@ -206,8 +206,8 @@ def load_encoding(path: Path) -> tiktoken.Encoding:
         content = files.read_json(path)
     except FileNotFoundError:
         raise _refusal(path, "the file", "nothing") from None
-    except (ValueError, RecursionError) as error:
-        raise _refusal(path, "JSON", str(error)) from error
+    except DataError as error:
+        raise _refusal(path, "JSON", error.actual) from error
     if content == {"name": GPT2}:
         return gpt2_encoding()
     _check_fields(path, content)

@@ -154,11 +154,11 @@ Trainable = Literal["all", "lora", "head", "last_block", "last_two_blocks", "imp
 OF_TRAINING = ("learning_rate", "weight_decay")
 """What every method needs that is trained here."""
 
-OF_IMPORTED = ("adapter", "sha256")
-"""What an imported method needs."""
+OF_IMPORTED = ("adapter", "sha256", "config_sha256")
+"""What an imported method needs: no stage depends on its folder, its checksums say what it is."""
 
 ONLY_TRAINED = (*OF_TRAINING, "lora")
-ONLY_IMPORTED = (*OF_IMPORTED, "config_sha256", "classes")
+ONLY_IMPORTED = (*OF_IMPORTED, "classes")
 
 
 def _contradiction(message: str) -> PydanticCustomError:
@@ -189,8 +189,8 @@ class MethodParams(Section):
     sha256: Sha256 | None = Field(default=None, validate_default=True)
     """SHA-256 of the imported adapter's weights, 64 hex digits."""
 
-    config_sha256: Sha256 | None = None
-    """SHA-256 of the imported adapter's settings, 64 hex digits; null accepts any."""
+    config_sha256: Sha256 | None = Field(default=None, validate_default=True)
+    """SHA-256 of the imported adapter's settings, 64 hex digits."""
 
     classes: Names | None = None
     """The classes in the order of the imported head's rows; null: the data's order."""

@@ -232,6 +232,12 @@ class TrainingParams(Section):
     """CPU threads: 1 or more; null: 1 for `gpt2-nano`, else torch's default (all cores). Results
     repeat for equal numbers."""
 
+    def steps_per_epoch(self, n: int) -> int:
+        """Return the optimizer steps of a pass over `n` texts."""
+        drops = self.drop_last and n >= self.batch_size  # the only batch of an epoch stays
+        passes = n // self.batch_size if drops else -(-n // self.batch_size)
+        return -(-passes // self.gradient_accumulation_steps)
+
 
 class TrackingParams(Section):
     """Where runs are shown."""

@@ -6,6 +6,7 @@ time and size are what they were that it has not changed.
 """
 
 import hashlib
+import os
 import re
 from pathlib import Path
 
@@ -17,14 +18,26 @@ SUMS = "SHA256SUMS"
 """The file with the checksums of all others in its folder, and in those within."""
 
 
-def seal(*folders: Path) -> None:
-    """Write the checksums of all that is in folders which a stage has just finished."""
+def seal(*folders: Path, beside: Path | None = None) -> None:
+    """Write the checksums of all that is in folders which a stage has just finished.
+
+    Args:
+        folders: Where the stage wrote.
+        beside: A file of the stage in metrics/, which git keeps; its checksum goes to the others.
+    """
     for folder in folders:
         files = {p.relative_to(folder).as_posix(): p for p in folder.rglob("*") if p.is_file()}
         # A hidden file is what an earlier, killed write left behind.
         kept = [name for name in sorted(files) if not files[name].name.startswith(".")]
         lines = [f"{sha256(files[name])}  {name}\n" for name in kept if name != SUMS]
+        if beside is not None:
+            lines.append(f"{sha256(beside)}  {_name(beside, folder)}\n")
         write_text(folder / SUMS, "".join(lines))
+
+
+def _name(path: Path, folder: Path) -> str:
+    """Return a file's path from a folder, as sha256sum takes it there."""
+    return Path(os.path.relpath(path, folder)).as_posix()
 
 
 def verified(path: Path, stage: str) -> Path:
@@ -38,14 +51,20 @@ def verified(path: Path, stage: str) -> Path:
         MissingArtifactError: It is not there.
         IntegrityError: It has no checksum, or another one.
     """
-    _compare(require(path, stage), stage, sha256(path))
+    _compare(require(path, stage), stage, sha256(path), path.parent)
     return path
 
 
-def read_verified(path: Path, stage: str) -> bytes:
-    """Return the bytes of a file, the very ones that were checked; else as `verified`."""
+def read_verified(path: Path, stage: str, folder: Path | None = None) -> bytes:
+    """Return the bytes of a file, the very ones that were checked; else as `verified`.
+
+    Args:
+        path: The file.
+        stage: The DVC stage that wrote it, for the message.
+        folder: The folder sealed with the file `beside` it; None: the file's own.
+    """
     content = require(path, stage).read_bytes()
-    _compare(path, stage, hashlib.sha256(content).hexdigest())
+    _compare(path, stage, hashlib.sha256(content).hexdigest(), folder or path.parent)
     return content
 
 
@@ -58,11 +77,11 @@ def digest(output: Path, stage: str) -> str:
     """
     if output.is_dir():
         return sha256(require(output / SUMS, stage))
-    return _recorded(require(output, stage), stage)
+    return _recorded(require(output, stage), stage, output.parent)
 
 
-def _compare(path: Path, stage: str, actual: str) -> None:
-    if (expected := _recorded(path, stage)) != actual:
+def _compare(path: Path, stage: str, actual: str, folder: Path) -> None:
+    if (expected := _recorded(path, stage, folder)) != actual:
         raise IntegrityError(
             f"{path.name} is not what the stage {stage} wrote.",
             where=str(path),
@@ -72,14 +91,14 @@ def _compare(path: Path, stage: str, actual: str) -> None:
         )
 
 
-def _recorded(path: Path, stage: str) -> str:
-    """Return the checksum that the stage left of a file."""
-    sums = path.with_name(SUMS)
+def _recorded(path: Path, stage: str, folder: Path) -> str:
+    """Return the checksum that the stage left of a file in `folder`."""
+    sums = folder / SUMS
     text = sums.read_text(encoding="utf-8", errors="replace") if sums.exists() else ""
     for line in text.splitlines():
         if match := re.fullmatch(r"([0-9a-f]{64})  (.*)", line):
             found, name = match.groups()
-            if name == path.name:
+            if name == _name(path, folder):
                 return str(found)
     raise IntegrityError(
         f"There is no checksum of {path.name}.",

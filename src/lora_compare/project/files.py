@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lora_compare.errors import StorageError
+from lora_compare.errors import DataError, StorageError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -189,8 +189,21 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Return the JSON value that `path` holds."""
-    return json.loads(path.read_text(encoding="utf-8"))
+    """Return the JSON value that `path` holds.
+
+    Raises:
+        DataError: It is damaged.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise DataError(
+            f"{path.name} is damaged.",
+            where=str(path),
+            expected="JSON, as it was written",
+            actual=str(error),
+            next="lora-compare repair\ndvc repro",
+        ) from None
 
 
 def write_csv(path: Path, columns: Mapping[str, Iterable[Any]]) -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import subprocess
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lora_compare.params import Params, read_yaml
+from lora_compare.project.files import write_text
 from lora_compare.project.paths import Paths
 
 CODE = ("src/", "stages/")
@@ -148,6 +150,26 @@ def dvc_md5(path: Path) -> str | None:
         return None
     with path.open("rb") as file:
         return hashlib.file_digest(file, "md5").hexdigest()
+
+
+def forget_methods(paths: Paths, methods: Iterable[str]) -> list[str]:
+    """Take what ran for methods that are gone out of dvc.lock; return the outputs of these runs.
+
+    DVC itself never does: their record would stay for ever, beside outputs that no stage makes.
+    It reads the file anew for the entry of the stage that runs.
+
+    Args:
+        paths: The project.
+        methods: The methods that there are.
+    """
+    known = {*methods}
+    stages = read_yaml(paths.lock).get("stages", {})
+    gone = [name for name in stages if "@" in name and name.partition("@")[2] not in known]
+    if gone:
+        names = "|".join(map(re.escape, gone))
+        text = paths.lock.read_text(encoding="utf-8")
+        write_text(paths.lock, re.sub(rf"(?m)^  (?:{names}):\n(?:(?:   .*)?\n)*", "", text))
+    return [out["path"] for name in gone for out in stages[name].get("outs", ())]
 
 
 def origin(root: Path) -> dict[str, str]:

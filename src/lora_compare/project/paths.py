@@ -41,8 +41,8 @@ class Paths:
 
     @property
     def downloads(self) -> Path:
-        """The folder of fetched source files, whole or to be resumed; no output of a stage."""
-        return self.root / ".downloads"
+        """The folder of fetched source files, also for experiments; no output of a stage."""
+        return self.project / ".downloads"
 
     @property
     def raw(self) -> Path:

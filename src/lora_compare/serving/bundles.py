@@ -8,6 +8,7 @@ from typing import Any
 
 from lora_compare.comparison.champion import Champion, choose_champion
 from lora_compare.comparison.formats import count, percent, percent_interval
+from lora_compare.comparison.verdict import read_comparison
 from lora_compare.project.checksums import SUMS, digest
 from lora_compare.project.files import is_file, read_json, sha256, sha256_of
 from lora_compare.project.paths import Paths
@@ -92,7 +93,7 @@ def bundles(paths: Paths, records: Iterable[RunRecord]) -> list[Bundle]:
     configs = {name: config for name in runs if (config := _config(paths, name))}
     comparison = {}
     if configs and any(record.stage == "compare" for record in records):
-        comparison = read_json(paths.metrics("comparison"))
+        comparison = read_comparison(paths.metrics("comparison"))
     champion = choose_champion(comparison)
     sharing = [name for name, config in configs.items() if config["trainable"] != "all"]
     result = []

@@ -55,7 +55,9 @@ def stage_key(pipeline: Pipeline, stage: str) -> str:
     """Return the key of a stage's run; measured times, which never repeat, have no part in it."""
     lineage = pipeline.lineage(stage)
     deps = {k: v for k, v in lineage.deps.items() if not _holds_times(k)}
-    source = sha256(pipeline.paths.provenance) if stage == "download" else ""
+    source: Any = sha256(pipeline.paths.provenance) if stage == "download" else ""
+    if stage == "compare":  # where its methods have new runs, it has one beside them
+        source = [method_key(pipeline, method) for method in pipeline.params.methods]
     return sha256_of({"stage": stage, "settings": lineage.settings, "deps": deps, "source": source})
 
 
@@ -84,10 +86,9 @@ def method_record(pipeline: Pipeline, method: str, evaluated: bool, plots: bool)
         points.extend(evaluation(metrics))
         description = describe_method(metrics, cost)
         stages[f"evaluate@{method}"] = pipeline.lineage("evaluate", method)
-    weights = paths.model(method) / "model.safetensors"
     tags = subject(pipeline.params.flat()) | {"lora_compare.method": method}
     tags["lora_compare.model"] = f"models/{method}"
-    tags["lora_compare.model.sha256"] = sha256(weights)
+    tags["lora_compare.model.sha256"] = sha256(paths.model(method) / "model.safetensors")
     tags |= {f"cost.{name}": str(cost[name]) for name in HARDWARE if name in cost}
     return replace(
         starting_record(pipeline, method),
@@ -126,14 +127,13 @@ def stage_record(pipeline: Pipeline, stage: str) -> RunRecord:
     artifacts = [artifact(file, file.name) for file in files if file.is_file()]
     if stage == "compare":
         artifacts += [artifact(p, f"plots/{p.name}") for p in _plots(paths)]
-    points = stage_figures(stage, files[0])
     return RunRecord(
         key=stage_key(pipeline, stage),
         name=stage,
         stage=stage,
         parent=pipeline_key(pipeline),
         params=section_params(params, SECTIONS.get(stage, EVERY_SECTION)),
-        points=tuple(points),
+        points=tuple(stage_figures(stage, files[0])),
         tags=lineage_tags({stage: pipeline.lineage(stage)}) | subject(params.flat()),
         artifacts=tuple(artifacts),
         datasets=datasets(pipeline, SPLITS) if stage in ("split", "baseline", "compare") else (),

@@ -1,5 +1,6 @@
 """What a training looks at on its way: losses and accuracies of some texts, row by row."""
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -81,6 +82,7 @@ class Evaluations:
 
     Attributes:
         history: The rows so far.
+        seconds: What the last evaluation took; 0: there was none yet.
     """
 
     def __init__(
@@ -92,6 +94,7 @@ class Evaluations:
         on_evaluation: Callable[[Evaluation], None],
     ) -> None:
         self.history: list[Evaluation] = []
+        self.seconds = 0.0
         self._model, self._watched, self._dtype = model, watched, dtype
         self._steps_per_epoch, self._on_evaluation = steps_per_epoch, on_evaluation
 
@@ -102,9 +105,11 @@ class Evaluations:
             TrainingError: A loss is not finite.
         """
         figures: list[float] = []
+        start = time.perf_counter()
         for examples in self._watched:
             logits = predict_logits(self._model, examples, dtype=self._dtype)
             figures += loss_and_accuracy(logits, examples.labels)
+        self.seconds = time.perf_counter() - start
         # A last step that ruins the weights has a finite loss before it; look after it too.
         require_finite(figures[0] + figures[2], step, rate, "the evaluation after it")
         self.history.append(Evaluation(step, step / self._steps_per_epoch, rate, *figures))

@@ -112,7 +112,7 @@ def _verified(folder: Path, method: MethodParams, base: Base) -> dict[str, Any]:
         if not (folder / name).is_file():
             raise _missing(folder / name)
         actual = sha256(folder / name)
-        if expected not in (None, actual):
+        if expected != actual:
             raise _refusal(folder / name, f"sha256 {expected}", f"sha256 {actual}")
     config: dict[str, Any] = read_json(folder / CONFIG_FILE)
     if config["base"] != (current := identity(base)):

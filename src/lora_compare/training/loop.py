@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import astuple, dataclass
+from datetime import datetime, timedelta
 from itertools import islice
 from typing import Any
 
@@ -22,6 +23,9 @@ from lora_compare.training.history import NOBODY, Evaluation, Evaluations, Repor
 from lora_compare.training.meters import Clock, Losses, naming_memory
 from lora_compare.training.resume import Checkpoints
 from lora_compare.training.schedule import Schedule
+
+FORECAST_AFTER = 10
+"""Steps after which a training says how long the rest will take."""
 
 
 @dataclass(frozen=True)
@@ -86,22 +90,49 @@ def train(
         advance(run.step)
         if not run.step:
             evaluations.add(0, run.next_rate)
+        reporting.progress.say(f"{reporting.description}: {schedule.steps - run.step:,} steps")
+        first, before = run.step, run.clock.seconds
         run.clock.start()
         for groups in islice(schedule.batches(), run.step, None):
             rate = run.next_rate
             batches = [collate(train_examples.take(g)) for g in groups]
             losses.add(run.take_step(batches, dtype), run.step, rate, groups)
-            due = run.step % training.eval_every == 0 or run.step % schedule.steps_per_epoch == 0
+            due = schedule.is_evaluated(run.step)
             if due or checkpoints.due():
                 with run.clock.paused():
                     losses.check()
                     if due:
                         evaluations.add(run.step, rate)
                     checkpoints.after_step(run)
+            if run.step == first + FORECAST_AFTER < schedule.steps:
+                with run.clock.paused():
+                    _say_forecast(reporting, run, first, before, evaluations.seconds)
             accuracy = evaluations.history[-1].validation_accuracy
             advance(1, f"loss {losses.last:.4f}, validation {accuracy:.1%}")
         run.clock.stop()
     return TrainingResult(evaluations.history, run.clock.seconds, run.examples, run.tokens)
+
+
+def _say_forecast(
+    reporting: Reporting, run: "Run", first: int, before: float, evaluation: float
+) -> None:
+    """Say how long the rest of a training will take, after its first steps here.
+
+    Args:
+        reporting: Where to say it.
+        run: The training, its clock stopped.
+        first: The steps that it began with, more than 0 where it was cut off before.
+        before: The seconds that it began with.
+        evaluation: Seconds of an evaluation; 0: not known yet.
+    """
+    step = (run.clock.seconds - before) / (run.step - first)
+    left = range(run.step + 1, run.schedule.steps + 1)
+    rest = step * len(left) + evaluation * sum(map(run.schedule.is_evaluated, left))
+    end = datetime.now().astimezone() + timedelta(seconds=rest)
+    reporting.progress.say(
+        f"{reporting.description}: {step:.2g} s a step, about {timedelta(seconds=round(rest))} "
+        f"for the {len(left):,} steps that are left, until {end:%Y-%m-%d %H:%M}"
+    )
 
 
 class Run:
@@ -120,6 +151,7 @@ class Run:
         examples: Texts seen.
         tokens: Tokens seen.
         clock: The time of the steps.
+        schedule: The learning rate over time.
     """
 
     def __init__(
@@ -133,24 +165,24 @@ class Run:
     ) -> None:
         self.step = self.examples = self.tokens = 0
         self.clock = Clock(next(model.parameters()).device)
-        self._model, self._schedule, self._rates = model, schedule, rates
+        self._model, self.schedule, self._rates = model, schedule, rates
         self._embedding, self._evaluations = embedding, evaluations
         self._optimizer = MasterAdamW(parameter_groups(model, *astuple(rates)), masters)
-        self._scheduler = LambdaLR(self._optimizer, schedule.factor)
+        self.scheduler = LambdaLR(self._optimizer, schedule.factor)
         trained = ((n, p) for n, p in model.named_parameters() if p.requires_grad)
         self._trained = {name: masters.get(p, p) for name, p in trained}
 
     @property
     def next_rate(self) -> float:
         """The learning rate of the next step."""
-        return self._rates.learning_rate * self._schedule.factor(self.step)
+        return self._rates.learning_rate * self.schedule.factor(self.step)
 
     def take_step(self, batches: list[Batch], dtype: torch.dtype) -> Tensor:
         """Do one optimizer step, as `optimizer_step` does, and return its loss, shape ()."""
-        limit = self._schedule.training.max_grad_norm
+        limit = self.schedule.training.max_grad_norm
         with naming_memory(self.step + 1, batches):
             loss = optimizer_step(self._model, batches, self._optimizer, limit, dtype)
-        self._scheduler.step()
+        self.scheduler.step()
         self._embedding.decay(1 - self.next_rate * self._rates.weight_decay)
         self.step += 1
         self.examples += sum(len(batch.labels) for batch in batches)
@@ -191,7 +223,7 @@ class Run:
                     if f"{kind}.{name}" in tensors
                 }
         self._optimizer.lower()
-        self._scheduler.last_epoch = self.step
+        self.scheduler.last_epoch = self.step
         for group, rate in zip(self._optimizer.param_groups, figures["rates"], strict=True):
             group["lr"] = rate
         restore_random_states(

@@ -1,6 +1,5 @@
 """Which texts each step of a training sees, and at what learning rate."""
 
-import math
 from collections.abc import Iterator
 
 from lora_compare.compute.optimizers import rate_factor
@@ -19,8 +18,7 @@ class Schedule:
     def __init__(self, training: TrainingParams, n: int) -> None:
         self.training = training
         self.n = n
-        passes = len(self._passes(0))
-        self.steps_per_epoch = math.ceil(passes / training.gradient_accumulation_steps)
+        self.steps_per_epoch = training.steps_per_epoch(n)
         self.steps = training.epochs * self.steps_per_epoch
 
     def _passes(self, epoch: int) -> list[IntArray]:
@@ -34,6 +32,10 @@ class Schedule:
             passes = self._passes(epoch)
             for i in range(0, len(passes), group):
                 yield passes[i : i + group]
+
+    def is_evaluated(self, step: int) -> bool:
+        """Return whether the model is looked at after so many steps."""
+        return step % self.training.eval_every == 0 or step % self.steps_per_epoch == 0
 
     def factor(self, step: int) -> float:
         """Return the learning rate of 0-based `step` as a fraction of its peak."""

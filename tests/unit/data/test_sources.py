@@ -13,7 +13,7 @@ from werkzeug import Request, Response
 
 from lora_compare.data import bundled, sources
 from lora_compare.data.downloads import Patience
-from lora_compare.data.sources import Archive, load_corpus, open_source
+from lora_compare.data.sources import Archive, load_corpus, open_source, require_watched
 from lora_compare.errors import DataError, DownloadError
 from lora_compare.params import DataParams
 from lora_compare.project.paths import Paths
@@ -125,6 +125,40 @@ def test_a_file_that_stayed_in_the_project_is_named_with_the_way_to_take_it_alon
     assert "dvc add inputs/mine.tsv" in error.value.next
     with pytest.raises(DataError, match="cannot be read"):
         load_corpus(data("inputs/other.tsv"), Paths(copy))
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        *("mine/x.csv", "inputs/x.csv", "inputs/adapters/x.csv", "x.csv", "/data/x.csv", "~/x.csv"),
+        *("inputs/text/../x.csv", "inputs/text/folder/x.csv", "inputs/text/folder/deep/x.csv"),
+    ],
+)
+def test_a_file_whose_changes_no_stage_would_see_is_refused_unless_it_is_pinned(
+    source: str, project: Paths
+) -> None:
+    (project.root / "inputs" / "text").mkdir(parents=True)
+    (project.root / "mine").mkdir()
+    (project.root / "inputs" / "text" / "folder").symlink_to(project.root / "mine")
+    with pytest.raises(DataError, match="DVC would not see a change") as error:
+        require_watched(data(source), project)
+    assert error.value.where == "params.yaml: data.source"
+    assert "data.source: inputs/text/x.csv" in error.value.next
+    assert f"sha256sum {source}" in error.value.next.replace("'", "")
+    require_watched(data(source, sha256="0" * 64), project)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        *("bundled", "uci", "https://host/x.csv", "inputs/text/x.csv", "./inputs/text/x.csv"),
+        *("inputs/text/deep/x.csv", "inputs/text/link.csv"),
+    ],
+)
+def test_what_the_stage_depends_on_needs_no_checksum(source: str, project: Paths) -> None:
+    (project.root / "inputs" / "text" / "deep").mkdir(parents=True)
+    (project.root / "inputs" / "text" / "link.csv").symlink_to("/data/x.csv")
+    require_watched(data(source), project)
 
 
 class Web(dict[str, bytes]):

@@ -10,7 +10,12 @@ from lora_compare.params import parse_params, with_method
 
 ROOT = Path(__file__).resolve().parents[3]
 TEXT = (ROOT / "recipes" / "default.yaml").read_text()
-SETTINGS = {"trainable": "imported", "adapter": "inputs/adapters/theirs", "sha256": "a" * 64}
+SETTINGS = {
+    "trainable": "imported",
+    "adapter": "inputs/adapters/theirs",
+    "sha256": "a" * 64,
+    "config_sha256": "b" * 64,
+}
 
 
 @pytest.mark.parametrize(
@@ -20,6 +25,7 @@ SETTINGS = {"trainable": "imported", "adapter": "inputs/adapters/theirs", "sha25
         (f"adapter: x\n    sha256: {'a' * 64}\n    learning_rate: 0.1", "remove learning_rate"),
         (f"adapter: x\n    sha256: {'a' * 64}\n    weight_decay: 0.1", "remove weight_decay"),
         ("", "methods.theirs.adapter: missing"),
+        (f"adapter: x\n    sha256: {'a' * 64}", "methods.theirs.config_sha256: missing"),
     ],
 )
 def test_an_imported_method_has_its_own_settings(line: str, expected: str) -> None:
@@ -93,7 +99,7 @@ def test_a_method_is_added_without_touching_another_line(variant: str) -> None:
     assert params.method("theirs").classes == ["a, b", "no", "1"]
     lines = after.splitlines(keepends=True)
     added = next(i for i, line in enumerate(lines) if "theirs" in line)
-    del lines[added : added + 5]
+    del lines[added : added + 6]
     kept = "".join(lines)
     assert kept == text or kept == text + "\n"
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from comparison_inputs import make_texts, write_inputs
+from comparison_inputs import make_texts, seal_metrics, write_inputs
 from lora_compare.comparison import formats
 from lora_compare.comparison.evidence import load_evidence
 from lora_compare.comparison.sentences import caution, headline
@@ -145,6 +145,7 @@ def test_hostile_messages_stay_text(tmp_path: Path):
         file = paths.predictions(name)
         file.write_text(re.sub(r",(ham|spam),(ham|spam),", r",ham,spam,", file.read_text()))
         seal(file.parent)
+    seal_metrics(paths)
     evidence = load_evidence(paths, params)
     comparison = compare(evidence, np.arange(40), seed=1)
     write_report(paths, params, evidence, comparison)

@@ -86,6 +86,15 @@ def test_the_comparisons_key_does_not_change_with_measured_times(
     assert stage_key(Pipeline(*project), "compare") == before
 
 
+def test_the_comparison_has_a_new_key_where_its_methods_have_new_runs(
+    project: tuple[Paths, Params],
+) -> None:
+    """Other code of a training leaves all that compare reads as it was, but for times."""
+    before = stage_key(Pipeline(*project), "compare")
+    (project[0].root / "stages" / "finetune.py").write_text("changed")
+    assert stage_key(Pipeline(*project), "compare") != before
+
+
 def test_the_curves_are_the_history_files(project: tuple[Paths, Params]) -> None:
     record = method_record(Pipeline(*project), "lora", evaluated=False, plots=False)
     for column, key in (

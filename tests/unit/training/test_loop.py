@@ -1,10 +1,14 @@
 """The training loop: the same for every method, exact, and repeatable."""
 
+import io
 import math
+import re
+from datetime import datetime, timedelta
 
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 from torch import nn
 
 from lora_compare.compute.optimizers import MasterAdamW, Rates
@@ -15,6 +19,7 @@ from lora_compare.models.batches import Batch, Examples, collate
 from lora_compare.models.classifier import loss_and_accuracy, predict_logits
 from lora_compare.models.network import GPT, Classifier, GPTConfig, initialise
 from lora_compare.params import TrainingParams
+from lora_compare.project.progress import Progress
 from lora_compare.training.history import Evaluation, Reporting, sample
 from lora_compare.training.loop import optimizer_step, train
 from lora_compare.training.schedule import Schedule
@@ -206,3 +211,31 @@ def test_prediction_does_not_depend_on_the_batches_and_keeps_the_mode() -> None:
     alone = np.concatenate([predict_logits(classifier, data.take([i])) for i in range(30)])
     np.testing.assert_allclose(together, alone, rtol=0, atol=1e-10)
     assert classifier.training
+
+
+@pytest.mark.parametrize("drop_last", [True, False])
+@pytest.mark.parametrize(("n", "batch", "group"), [(41, 8, 1), (41, 4, 3), (40, 8, 2), (3, 8, 1)])
+def test_the_steps_are_known_before_there_is_a_schedule(
+    n: int, batch: int, group: int, drop_last: bool
+) -> None:
+    training = settings(
+        epochs=2, batch_size=batch, gradient_accumulation_steps=group, drop_last=drop_last
+    )
+    assert Schedule(training, n).steps == len(list(Schedule(training, n).batches()))
+
+
+def test_a_training_says_its_steps_and_after_ten_of_them_when_it_will_have_ended() -> None:
+    training, said = settings(epochs=3, batch_size=4, eval_every=5), io.StringIO()
+    reporting = Reporting(Progress(console=Console(file=said, width=200)), "finetune lora")
+    train(model("lora"), texts(40), texts(8), training, Rates(0.01, 0.0), reporting=reporting)
+    first, forecast = said.getvalue().splitlines()[:2]
+    assert first == "finetune lora: 30 steps"
+    found = re.fullmatch(
+        r"finetune lora: ([\d.e-]+) s a step, about (\d:\d\d:\d\d) for the 20 steps that are left, "
+        r"until (.+)",
+        forecast,
+    )
+    assert found, forecast
+    assert 0 < float(found[1]) < 10
+    end = datetime.fromisoformat(found[3])
+    assert abs(end - datetime.now()) < timedelta(minutes=5)

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from lora_compare.errors import CheckpointError
+from lora_compare.errors import CheckpointError, DataError
 from lora_compare.exchange.peft.names import CONFIG_FILE, TENSORS_FILE, PeftAdapter, scale_of
 from lora_compare.models.weights import load_any_state
 from lora_compare.params import LoraParams
@@ -119,9 +119,9 @@ def read_adapter(folder: Path) -> PeftAdapter:
     path = folder / CONFIG_FILE
     try:
         config = read_json(path)
-    except (ValueError, RecursionError) as error:
+    except DataError as error:
         raise CheckpointError(
-            "The adapter's settings are no JSON.", where=str(path), actual=str(error), next=FETCH
+            "The adapter's settings are no JSON.", where=str(path), actual=error.actual, next=FETCH
         ) from None
     if not isinstance(config, dict):
         raise CheckpointError(
