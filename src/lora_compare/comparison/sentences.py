@@ -87,7 +87,14 @@ def caution(comparison: Mapping[str, Any]) -> str:
 
 
 def best(chosen: str, losers: Sequence[str]) -> str:
-    """Return why the one method that no other beats is chosen."""
+    """Return why the one method that nothing beats is chosen.
+
+    Args:
+        chosen: The method.
+        losers: Those that it beats; none where the baseline beats the others.
+    """
+    if not losers:
+        return f"{chosen} is the one method that no other and not the baseline beats."
     return f"{chosen} is better than {_listing(losers)}; no method is better than {chosen}."
 
 

@@ -61,8 +61,14 @@ def comparison(*methods: str, **better: str) -> dict[str, Any]:
         (comparison("lora"), "lora", "lora is the only method."),
         (
             comparison("full", "lora", tfidf="lora full"),
-            "lora",
-            "fewest parameters: 100. The baseline tfidf is better than it.",
+            "tfidf",
+            "tfidf is better than full and lora; no method is better than tfidf.",
+        ),
+        (comparison("lora", tfidf="lora"), "tfidf", "tfidf is better than lora; no method"),
+        (
+            comparison("full", "lora", tfidf="lora"),
+            "full",
+            "full is the one method that no other and not the baseline beats.",
         ),
         (comparison("full", "lora", lora="tfidf"), "lora", "no evidence"),
     ],
