@@ -18,7 +18,7 @@ from rich.console import Console
 
 from lora_compare.comparison.formats import size
 from lora_compare.models.base import Base, load_base, make_base, save_base
-from lora_compare.models.classifier import untuned
+from lora_compare.models.classifier import TextClassifier, untuned
 from lora_compare.models.methods import Trained, choose_trainable, save_method
 from lora_compare.models.network import Classifier
 from lora_compare.params import ClassifierParams, LoraParams, ModelParams
@@ -80,7 +80,8 @@ def measure(folder: Path, names: Sequence[str]) -> Figures:
     folders = {name: folder / name for name in names}
     classifiers = load_classifiers(folder / "base", folders, torch.device("cpu"))
     seconds = time.perf_counter() - start
-    models = [classifiers.choose(name).model for name in names]
+    chosen = map(classifiers.choose, names)
+    models = [c.model for c in chosen if isinstance(c, TextClassifier)]
     same, other = _requests(classifiers, names)
     return Figures(
         base_bytes=sum(p.nbytes for p in load_base(folder / "base").gpt.parameters()),

@@ -6,13 +6,13 @@ from threading import Thread
 
 from lora_compare.cli.stage import stage
 from lora_compare.params import Params
-from lora_compare.project.paths import SPLITS, Paths, require
+from lora_compare.project.paths import SPLITS, TFIDF, Paths, require
 from lora_compare.project.progress import Progress
 
 
 @stage("baseline")
 def main(paths: Paths, params: Params, progress: Progress) -> None:
-    """Write metrics/baseline.json and both baselines' test predictions."""
+    """Write metrics/baseline.json, both baselines' test predictions, and TF-IDF as a model."""
     from lora_compare.compute.device import choose_machine
     from lora_compare.compute.seeding import make_deterministic
     from lora_compare.evaluation.results import measure, size_figures
@@ -43,7 +43,7 @@ def main(paths: Paths, params: Params, progress: Progress) -> None:
         chances = {name: untuned.chances(tokens[name], progress, machine.dtype) for name in SPLITS}
         untuned_results = measure(chances, labels, texts["test"], classes)
 
-    from lora_compare.evaluation.baselines import count_parameters, fit_tfidf
+    from lora_compare.evaluation.baselines import count_parameters, fit_tfidf, save_tfidf
 
     progress.say("fit TF-IDF and logistic regression")
     with progress.work("fit and evaluate TF-IDF"):
@@ -63,6 +63,7 @@ def main(paths: Paths, params: Params, progress: Progress) -> None:
             **size_figures(coefficients, coefficients, len(pickle.dumps(tfidf))),
         },
     }
+    save_tfidf(paths.model(TFIDF), tfidf, classes)
     write_json(paths.metrics("baseline"), metrics)
     for kind, results in {"untuned": untuned_results, "tfidf": tfidf_results}.items():
         write_csv(paths.predictions(kind), results.predictions)

@@ -6,6 +6,7 @@ import shlex
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
@@ -149,3 +150,16 @@ def test_the_command_that_classify_suggests_for_another_encoding_works(
         text = subprocess.run(shlex.split(conversion), capture_output=True, check=True).stdout
         result = CliRunner().invoke(cli.main, shlex.split(command), input=text)
         assert result.output.endswith("\tclaim £9 café\n")
+
+
+def test_classify_by_tfidf_gives_the_probabilities_of_the_baseline(inside: Path) -> None:
+    rows = pd.read_csv(inside / "reports/evaluation/tfidf/predictions.csv", keep_default_na=False)
+    result = CliRunner().invoke(
+        cli.main, ["classify", "--json", "--method", "tfidf", *rows["text"]]
+    )
+    assert result.exit_code == 0, result.output
+    answers = [json.loads(line) for line in result.output.splitlines()]
+    assert [answer["label"] for answer in answers] == rows["predicted"].tolist()
+    for name in ("ham", "spam"):
+        chances = [answer["probabilities"][name] for answer in answers]
+        np.testing.assert_allclose(chances, rows[f"p_{name}"], rtol=0, atol=1e-12)

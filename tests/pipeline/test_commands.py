@@ -7,7 +7,9 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
@@ -39,6 +41,40 @@ def test_an_unknown_method_is_an_error_with_the_methods_there_are(inside: Path) 
     assert result.exit_code == 2
     assert "full, lora" in result.output
     assert "Traceback" not in result.output
+
+
+def test_exported_tfidf_is_that_of_scikit_learn_by_the_lines_that_are_printed(
+    inside: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "für sklearn"
+    arguments = ["export", "--format", "sklearn", "--output", str(folder), "--json"]
+    for method in ([], ["--method", "tfidf"]):
+        result = CliRunner().invoke(cli.main, [*arguments, *method])
+        assert result.exit_code == 0, result.output
+    lines = json.loads(result.output)["python"]
+    assert lines in (folder / "README.md").read_text()
+    names: dict[str, Any] = {}
+    exec(lines, names)
+    rows = pd.read_csv(inside / "reports/evaluation/tfidf/predictions.csv", keep_default_na=False)
+    chances = names["model"].predict_proba(rows["text"])
+    np.testing.assert_allclose(chances, rows[["p_ham", "p_spam"]], rtol=0, atol=1e-12)
+    assert names["model"].predict(rows["text"]).tolist() == rows["predicted"].tolist()
+
+
+@pytest.mark.parametrize(
+    ("method", "kind", "remedy"),
+    [
+        ("tfidf", "onnx", "lora-compare export --method tfidf --format sklearn"),
+        ("lora", "sklearn", "lora-compare export --method lora --format onnx"),
+    ],
+)
+def test_a_format_that_is_none_for_the_method_is_refused(
+    inside: Path, method: str, kind: str, remedy: str
+) -> None:
+    result = CliRunner().invoke(cli.main, ["export", "--method", method, "--format", kind])
+    assert result.exit_code == 2
+    assert remedy in result.output
+    assert not (inside / "exports" / f"{method}-{kind}").exists()
 
 
 def test_summary_shows_accuracy_price_verdict_and_what_to_type_next(inside: Path) -> None:

@@ -80,7 +80,7 @@ def test_dvcs_tables_show_two_small_files() -> None:
 def test_every_model_has_a_name_to_register_it_under() -> None:
     params = read_yaml(ROOT / "recipes" / "default.yaml")
     paths = {name: artifact["path"] for name, artifact in PIPELINE["artifacts"].items()}
-    assert paths == {name: f"models/{name}" for name in ("base", *params["methods"])}
+    assert paths == {name: f"models/{name}" for name in ("base", "tfidf", *params["methods"])}
     assert {artifact["type"] for artifact in PIPELINE["artifacts"].values()} == {"model"}
 
 

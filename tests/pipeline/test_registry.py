@@ -20,6 +20,8 @@ from mlflow.tracking._tracking_service import utils as mlflow_utils
 
 from lora_compare.cli import main
 from lora_compare.comparison.formats import percent_interval
+from lora_compare.evaluation.baselines import save_tfidf, word_model
+from lora_compare.evaluation.tfidf import load_tfidf
 from lora_compare.models.base import load_base
 from lora_compare.models.methods import Trained, load_method
 from lora_compare.params import MethodParams, load_params
@@ -32,7 +34,7 @@ from lora_compare.tracking.server import Server
 from lora_compare.tracking.store import connect, quietly
 from mlflow_servers import real_server
 from pipeline.imports import PACKAGE, SOURCE, closure
-from served_project import METHODS, write_method, write_models
+from served_project import CLASSES, METHODS, write_method, write_models
 from small_project import environment
 from tracked_project import EXPERIMENT, Lines, TrackedProject
 
@@ -448,6 +450,65 @@ REQUESTS = (
     "create_model_version",
     "set_registered_model_alias",
 )
+
+
+TFIDF = "lora-compare-tfidf"
+
+
+def write_tfidf(project: ServedProject) -> None:
+    texts = [f"win prize {i}" for i in range(9)] + ["see you at seven"] * 9
+    model = word_model().fit(texts, [1] * 9 + [0] * 9)
+    save_tfidf(project.paths.model("tfidf"), model, CLASSES)
+
+
+def test_the_baseline_is_registered_and_champion_where_it_beats_every_method(
+    project: ServedProject,
+) -> None:
+    write_tfidf(project)
+    file = project.paths.metrics("comparison")
+    found = read_json(file)
+    record = found["methods"][0] | {"method": "tfidf", "trainable_parameters": 7}
+    beaten = [{"a": m, "b": "tfidf", "verdict": "B better"} for m in ("full", "lora")]
+    write_json(file, found | {"baselines": [record], "pairs": found["pairs"] + beaten})
+
+    assert project.sync().models.champion == f"{TFIDF} 1"
+
+    assert project.champions() == [(TFIDF, 1)]
+    description = project.version(TFIDF).description
+    assert "Test accuracy 97.0 %" in description
+    assert "tfidf is better than full and lora; no method is better than tfidf." in description
+    folder = project.artifacts(TFIDF)
+    models = sorted(p.relative_to(folder).as_posix() for p in folder.glob("artifacts/models/*/*"))
+    names = ("SHA256SUMS", "config.json", "model.safetensors", "vocabulary.json")
+    assert models == [f"artifacts/models/tfidf/{name}" for name in names]
+    assert not [p for p in folder.rglob("*") if p.suffix in (".pkl", ".pickle")]
+    (run,) = [r for r in project.runs() if r.info.run_name == "baseline"]
+    assert len(run.outputs.model_outputs) == 1
+    before = project.everything()
+    assert project.sync().models.new == ()
+    assert project.everything() == before
+    with quietly():
+        import mlflow
+
+        mlflow.set_tracking_uri(project.uri)
+        served = mlflow.pyfunc.load_model(f"models:/{TFIDF}@champion")
+        answers = served.predict(TEXTS)
+    expected = load_tfidf(project.paths.model("tfidf")).probabilities(TEXTS)
+    np.testing.assert_allclose(answers["probability_spam"], expected[:, 1], rtol=0, atol=1e-12)
+    assert answers["label"].tolist() == ["spam", "ham"]
+
+
+def test_the_baseline_is_registered_by_its_name(
+    project: ServedProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(project.paths.root)
+    missing = CliRunner().invoke(main, ["register", "--method", "tfidf"])
+    assert missing.exit_code == 2
+    assert "There is no model of tfidf" in missing.output
+    write_tfidf(project)
+    made = CliRunner().invoke(main, ["register", "--method", "tfidf"])
+    assert f"registered in MLflow: {TFIDF} 1" in made.output
+    assert project.versions() == [(TFIDF, 1)]
 
 
 @pytest.mark.slow

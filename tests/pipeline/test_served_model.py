@@ -49,7 +49,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for name in ("LORA_COMPARE_TRACKING", "MLFLOW_TRACKING_URI", "DVC_ROOT"):
             patch.delenv(name, raising=False)
         paths = Paths(folder)
-        assert len(sync(paths, load_params(paths.params)).models.new) == 3
+        assert len(sync(paths, load_params(paths.params)).models.new) == 4
     return folder
 
 

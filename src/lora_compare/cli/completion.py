@@ -53,18 +53,19 @@ def completion(output: Output, shell: str) -> None:
 def complete_methods(
     ctx: click.Context, param: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
-    """Return the methods of params.yaml that start so; none where it cannot be read."""
+    """Return tfidf and the methods of params.yaml that start so; none where it cannot be read."""
     from lora_compare.errors import UserError
     from lora_compare.params import read_yaml
-    from lora_compare.project.paths import Paths
+    from lora_compare.project.paths import TFIDF, Paths
 
     try:
         methods = read_yaml(Paths.here().params)["methods"]
-        kinds = {str(name): str(method["trainable"]) for name, method in methods.items()}
+        kinds = {str(name): f"trainable: {m['trainable']}" for name, m in methods.items()}
+        kinds[TFIDF] = "TF-IDF, logistic regression"
     except (UserError, OSError, LookupError, TypeError, AttributeError):
         return []  # a message would stand in the middle of the line that is being typed
     return [
-        CompletionItem(name, help=f"trainable: {kind}")
+        CompletionItem(name, help=kind)
         for name, kind in kinds.items()
         if name.startswith(incomplete)
     ]

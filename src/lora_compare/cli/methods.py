@@ -1,4 +1,4 @@
-"""A fine-tuned method at work: `classify`, `register` and `export`."""
+"""A method, or the baseline TF-IDF, at work: `classify`, `register` and `export`."""
 
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
@@ -13,8 +13,12 @@ from lora_compare.cli.completion import complete_methods
 from lora_compare.cli.terminal import Output, command, project
 
 if TYPE_CHECKING:
+    from lora_compare.evaluation.tfidf import TfidfClassifier
     from lora_compare.models.classifier import TextClassifier
     from lora_compare.params import Params
+    from lora_compare.project.paths import Paths
+
+    Classifier = TextClassifier | TfidfClassifier
 
 CHUNK = 256
 """Texts that are classified at a time, so that a long file streams through."""
@@ -48,7 +52,7 @@ class Answer:
 @click.option(
     "--method",
     shell_complete=complete_methods,
-    help="The method to use; `lora` if there is one.",
+    help="The method to use, or tfidf; `lora` if there is one.",
 )
 @click.option(
     "--file",
@@ -92,12 +96,7 @@ def classify(
     if source is not None and is_table(source):
         found = read_column(source, column or params.data.text_column, output.progress)
     with output.working(f"load {name}"):
-        from lora_compare.compute.device import choose_device
-        from lora_compare.models.base import load_base
-        from lora_compare.models.methods import load_method
-
-        classifier = load_method(paths.model(name), load_base(paths.base), f"finetune@{name}")
-        classifier.model.to(choose_device(params.training.device))
+        classifier = _load(paths, params, name)
     with _counting(output, source, found) as advance:
         for chunk in _chunks(found):
             _show(output, _answers(classifier, chunk))
@@ -105,9 +104,28 @@ def classify(
 
 
 def _method_or_default(params: "Params", method: str | None) -> str:
+    from lora_compare.project.paths import TFIDF
+
     name = method or ("lora" if "lora" in params.methods else next(iter(params.methods)))
-    params.method(name)
+    if name != TFIDF:
+        params.method(name)
     return name
+
+
+def _load(paths: "Paths", params: "Params", name: str) -> "Classifier":
+    from lora_compare.project.paths import TFIDF
+
+    if name == TFIDF:
+        from lora_compare.evaluation.tfidf import load_tfidf
+
+        return load_tfidf(paths.model(name))
+    from lora_compare.compute.device import choose_device
+    from lora_compare.models.base import load_base
+    from lora_compare.models.methods import load_method
+
+    classifier = load_method(paths.model(name), load_base(paths.base), f"finetune@{name}")
+    classifier.model.to(choose_device(params.training.device))
+    return classifier
 
 
 def _counting(
@@ -139,7 +157,7 @@ def _chunks(texts: Iterable[str]) -> Iterator[list[str]]:
         yield chunk
 
 
-def _answers(classifier: "TextClassifier", texts: Sequence[str]) -> list[Answer]:
+def _answers(classifier: "Classifier", texts: Sequence[str]) -> list[Answer]:
     rows = classifier.probabilities(texts)
     return [
         Answer(text, dict(zip(classifier.classes, map(float, row), strict=True)))
@@ -190,7 +208,7 @@ def _commands(character: str) -> bool:
 @click.option(
     "--method",
     shell_complete=complete_methods,
-    help="The method to register; all of them if it is not given.",
+    help="The method to register, or tfidf; all of them if it is not given.",
 )
 def register(output: Output, method: str | None) -> None:
     """Register methods in MLflow as models to serve, whatever their size.
@@ -219,14 +237,15 @@ def register(output: Output, method: str | None) -> None:
 @click.option(
     "--method",
     shell_complete=complete_methods,
-    help="The method to export; `lora` if there is one.",
+    help="The method to export, or tfidf; `lora` if there is one.",
 )
 @click.option(
     "--format",
     "kind",
     required=True,
-    type=click.Choice(["peft", "merged", "onnx"]),
-    help="peft: the adapter alone; merged: a model for transformers; onnx: for ONNX runtimes.",
+    type=click.Choice(["peft", "merged", "onnx", "sklearn"]),
+    help="peft: the adapter alone; merged: a model for transformers; onnx: for ONNX runtimes; "
+    "sklearn: tfidf for scikit-learn.",
 )
 @click.option(
     "--output",
@@ -235,24 +254,27 @@ def register(output: Output, method: str | None) -> None:
     help="The folder to write; exports/METHOD-FORMAT. An earlier export there is replaced.",
 )
 def export(
-    output: Output, method: str | None, kind: Literal["peft", "merged", "onnx"], target: Path | None
+    output: Output,
+    method: str | None,
+    kind: Literal["peft", "merged", "onnx", "sklearn"],
+    target: Path | None,
 ) -> None:
-    """Write a fine-tuned method for PEFT, transformers or an ONNX runtime.
+    """Write a method for PEFT, transformers or an ONNX runtime, or tfidf for scikit-learn.
 
     The Python lines that use it are printed, and stand in its README.md.
 
     \b
     lora-compare export --format peft
     lora-compare export --method full --format merged --output ~/spam-filter
+    lora-compare export --method tfidf --format sklearn
     """  # noqa: D301 (click reads the \b as a character)
     paths, params = project()
-    name = _method_or_default(params, method)
+    name = "tfidf" if kind == "sklearn" and method is None else _method_or_default(params, method)
     folder = (target or Path("exports") / f"{name}-{kind}").expanduser()
     with output.working(f"export {name}"):
-        from lora_compare.exchange.export import export as write_export
-        from lora_compare.exchange.export import load_source
+        from lora_compare.exchange.export import write
 
-        lines = write_export(load_source(paths, name), kind, folder)
+        lines = write(paths, name, kind, folder)
     output.record({"method": name, "format": kind, "folder": str(folder), "python": lines})
     output.say(f"{name} is in {folder}. To use it in Python:\n")
     if not (output.as_json or output.quiet):

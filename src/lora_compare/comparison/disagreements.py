@@ -1,5 +1,6 @@
 """The test messages on which methods differ, and those that all of them get wrong."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -100,6 +101,35 @@ def find_cases(evidence: Evidence, leaked: Sequence[bool]) -> Cases:
     disputed = sum(case.disputed for case in cases)
     wrong = tuple(sum(not answer.right for answer in given) for given in answers)
     return Cases(tuple(cases[:MOST_MESSAGES]), disputed, len(cases) - disputed, wrong)
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """A class that methods took for another one.
+
+    Attributes:
+        label: The class of the messages.
+        taken: What they were taken for.
+        counts: How many, of each method.
+    """
+
+    label: str
+    taken: str
+    counts: tuple[int, ...]
+
+
+def find_confusions(evidence: Evidence) -> list[Confusion]:
+    """Return every confusion of two classes in the test messages, the most frequent first."""
+    frames = [method.predictions for method in evidence.methods]
+    counts = [Counter(zip(f["label"], f["predicted"], strict=True)) for f in frames]
+    places = {name: place for place, name in enumerate(evidence.classes)}
+    found = {pair for count in counts for pair in count if pair[0] != pair[1]}
+    confusions = [
+        Confusion(label, taken, tuple(count[label, taken] for count in counts))
+        for label, taken in sorted(found, key=lambda pair: [places[name] for name in pair])
+    ]
+    # Sorting keeps the order of the classes among equals.
+    return sorted(confusions, key=lambda one: -sum(one.counts))
 
 
 def _answers(outcome: Outcome) -> list[Answer]:

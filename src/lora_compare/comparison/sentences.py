@@ -79,15 +79,34 @@ def caution(comparison: Mapping[str, Any]) -> str:
         return (
             "The same answers on these messages are no proof of the same accuracy on all messages."
         )
+    a, b = pair["a"], pair["b"]
+    ends = {"worse": _unsigned(low), "better": _unsigned(high)}
+    if low > 0 and ends["worse"] != "0.0":
+        return _unconfirmed(a, b, low, high, pair["holm_p"])
+    if high < 0 and ends["better"] != "0.0":
+        return _unconfirmed(b, a, high, low, pair["holm_p"])
+    possible = [f"{end} points {word}" for word, end in ends.items() if end != "0.0"]
+    left = f"up to {' or '.join(possible)} than" if possible else "a little better or worse than"
+    return f"{NO_PROOF} with {pair['n']} test messages, {a} may still be {left} {b}."
+
+
+def _unconfirmed(better: str, worse: str, least: float, most: float, p: float) -> str:
+    """Return what an interval without 0 leaves open, where the test is no second witness."""
     return (
-        f"{NO_PROOF} with {pair['n']} test messages, {pair['a']} may still be "
-        f"up to {_unsigned(max(-low, 0.0))} points worse or "
-        f"{_unsigned(max(high, 0.0))} points better than {pair['b']}."
+        f"{NO_PROOF} by the interval alone {better} is {_unsigned(least)} to {_unsigned(most)} "
+        f"points better than {worse}, but the test does not confirm it (p = {p_value(p)})."
     )
 
 
 def best(chosen: str, losers: Sequence[str]) -> str:
-    """Return why the one method that no other beats is chosen."""
+    """Return why the one method that nothing beats is chosen.
+
+    Args:
+        chosen: The method.
+        losers: Those that it beats; none where the baseline beats the others.
+    """
+    if not losers:
+        return f"{chosen} is the one method that no other and not the baseline beats."
     return f"{chosen} is better than {_listing(losers)}; no method is better than {chosen}."
 
 
@@ -107,11 +126,13 @@ def cheapest(chosen: str, others: Sequence[str], parameters: int) -> str:
 
 def doubt(other: str, lead: float) -> str:
     """Return by how much, as a fraction, another method may be better than the chosen one."""
+    if _unsigned(lead) == "0.0":
+        return ""
     return f" {NO_PROOF} {other} may be up to {_unsigned(lead)} points better."
 
 
 def _unsigned(difference: float) -> str:
-    return points(difference).lstrip("+")
+    return points(abs(difference)).lstrip("+")
 
 
 def _listing(names: Sequence[str], word: str = "and") -> str:

@@ -21,9 +21,9 @@ from lora_compare.errors import DataError
 from lora_compare.evaluation.statistics import CONFIDENCE, difference_interval, holm, mcnemar_p
 from lora_compare.params import Params
 from lora_compare.project.files import read_json
-from lora_compare.project.paths import SPLITS, require
+from lora_compare.project.paths import SPLITS, TFIDF, require
 
-TESTED_BASELINE = "tfidf"
+TESTED_BASELINE = TFIDF
 """The baseline that is worth a test; beating the untuned model is no finding."""
 
 LEVEL = 0.05

@@ -1,11 +1,17 @@
 """TF-IDF and logistic regression: what a fine-tuned model has to beat."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
+from safetensors.numpy import save
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
+
+from lora_compare.evaluation.tfidf import CONFIG_FILE, TENSORS_FILE, VOCABULARY_FILE
+from lora_compare.project.checksums import seal
+from lora_compare.project.files import write_bytes, write_json
 
 
 def word_model() -> Pipeline:
@@ -68,3 +74,29 @@ def count_parameters(model: Pipeline) -> int:
     """Return the number of coefficients and intercepts of a fitted model."""
     regression: LogisticRegression = model[-1]
     return int(regression.coef_.size + regression.intercept_.size)
+
+
+def save_tfidf(folder: Path, model: Pipeline, classes: Sequence[str]) -> None:
+    """Write a fitted baseline to `folder` and seal it.
+
+    Args:
+        folder: Where to write.
+        model: One of `CANDIDATES`, fitted to class indices.
+        classes: Names of the classes.
+    """
+    vectorizer, regression = model[0], model[1]
+    arrays = {
+        "idf": vectorizer.idf_,
+        "coefficients": regression.coef_,
+        "intercepts": regression.intercept_,
+    }
+    contiguous = {name: np.ascontiguousarray(a, np.float64) for name, a in arrays.items()}
+    write_bytes(folder / TENSORS_FILE, save(contiguous))
+    write_json(folder / VOCABULARY_FILE, vectorizer.get_feature_names_out().tolist())
+    config = {
+        "classes": list(classes),
+        "analyzer": vectorizer.analyzer,
+        "ngram_range": list(vectorizer.ngram_range),
+    }
+    write_json(folder / CONFIG_FILE, config)
+    seal(folder)

@@ -1,6 +1,7 @@
-"""A fine-tuned method as a folder for other programs: PEFT, transformers, ONNX."""
+"""A method as a folder for other programs: PEFT, transformers, ONNX; TF-IDF for scikit-learn."""
 
-from collections.abc import Mapping
+import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lora_compare.errors import DataError, ExportError
+from lora_compare.evaluation.tfidf import FILES, load_tfidf
 from lora_compare.exchange import usage
 from lora_compare.exchange.onnx import write_onnx
 from lora_compare.exchange.peft.names import CONFIG_FILE, TENSORS_FILE
@@ -28,7 +30,7 @@ from lora_compare.models.network import GPT, Classifier
 from lora_compare.models.weights import gpt2_state_dict
 from lora_compare.params import LoraParams
 from lora_compare.project.files import read_json, replacing_folder, sha256, write_json, write_text
-from lora_compare.project.paths import Paths
+from lora_compare.project.paths import TFIDF, Paths
 
 Format = Literal["peft", "merged", "onnx"]
 
@@ -58,6 +60,32 @@ class Source:
     base: Mapping[str, Tensor]
     description: Mapping[str, Any]
     sha256: str
+
+
+def write(paths: Paths, name: str, kind: Format | Literal["sklearn"], folder: Path) -> str:
+    """Write a method or TF-IDF to `folder`, and return the Python lines that use it.
+
+    Args:
+        paths: The project.
+        name: The method, or `TFIDF`.
+        kind: A format of `export`, or `sklearn` for TF-IDF.
+        folder: As for `export`.
+
+    Raises:
+        ExportError: The format is not one for this method; or as `export`.
+    """
+    if name == TFIDF and kind == "sklearn":
+        return export_tfidf(paths, folder)
+    if name == TFIDF or kind == "sklearn":
+        right = "sklearn" if name == TFIDF else "peft, merged or onnx"
+        raise ExportError(
+            f"{name} cannot be written as {kind}.",
+            where="--format",
+            expected=right,
+            actual=kind,
+            next=f"lora-compare export --method {name} --format {right.rpartition(' ')[2]}",
+        )
+    return export(load_source(paths, name), kind, folder)
 
 
 def load_source(paths: Paths, method: str) -> Source:
@@ -101,8 +129,35 @@ def export(source: Source, kind: Format, folder: Path) -> str:
     write = {"peft": _write_peft, "merged": _write_merged, "onnx": _write_onnx}[kind]
     with replacing_folder(folder.resolve()) as new:
         lines = write(source, new, folder)
-        write_text(new / "README.md", _readme(source, kind, lines))
+        classes = source.classifier.classes
+        origin = f", fine-tuned from {source.description['name']}"
+        write_text(new / "README.md", _readme(source.method, kind, classes, origin, lines))
         write_json(new / RECORD, _record(source, kind, new))
+    return lines
+
+
+def export_tfidf(paths: Paths, folder: Path) -> str:
+    """Write TF-IDF to `folder` for scikit-learn, and return the Python lines that use it.
+
+    Args:
+        paths: The project.
+        folder: As for `export`.
+
+    Raises:
+        MissingArtifactError: The stage baseline has not run.
+        IntegrityError: A file has changed since it did.
+        ExportError: `folder` holds something else.
+    """
+    classifier = load_tfidf(paths.model(TFIDF))
+    _require_replaceable(folder)
+    lines = usage.of_sklearn(folder, classifier)
+    with replacing_folder(folder.resolve()) as new:
+        for name in FILES:
+            shutil.copyfile(paths.model(TFIDF) / name, new / name)
+        origin = " by TF-IDF and logistic regression"
+        write_text(new / "README.md", _readme(TFIDF, "sklearn", classifier.classes, origin, lines))
+        record = {"format": "sklearn", "method": TFIDF, "classes": classifier.classes}
+        write_json(new / RECORD, {**record, "files": _files(new)})
     return lines
 
 
@@ -212,10 +267,8 @@ def _write_tokenizer(source: Source, folder: Path) -> None:
     write_tokenizer(folder, classifier.encoding, classifier.max_length)
 
 
-def _readme(source: Source, kind: Format, lines: str) -> str:
-    classes = ", ".join(source.classifier.classes)
+def _readme(method: str, kind: str, classes: Sequence[str], origin: str, lines: str) -> str:
     return (
-        f"# {source.method}, as {kind}\n\n"
-        f"A classifier of texts into {classes}, fine-tuned from {source.description['name']} "
+        f"# {method}, as {kind}\n\nA classifier of texts into {', '.join(classes)}{origin} "
         f"and written by lora-compare.\n\n```python\n{lines}\n```\n"
     )

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+from lora_compare.evaluation.tfidf import TfidfClassifier
 from lora_compare.models.classifier import TextClassifier
 
 EXAMPLE = "You won a tablet! To collect your prize call 09098790503 today"
@@ -69,6 +70,34 @@ def of_onnx(folder: Path, classifier: TextClassifier) -> str:
         f"ids = tokenizer.encode({_text(EXAMPLE)}).ids[:{classifier.max_length}]",
         f'inputs = {{"tokens": numpy.array([ids{padded}]), "lengths": numpy.array([len(ids)])}}',
         f"print({classifier.classes!r}, session.run(None, inputs)[0])",
+    )
+
+
+def of_sklearn(folder: Path, classifier: TfidfClassifier) -> str:
+    """Return the lines that make TF-IDF a pipeline of scikit-learn again."""
+    runs = classifier.ngram_range
+    return _lines(
+        "import json",
+        "from pathlib import Path",
+        "",
+        "import numpy",
+        "from safetensors.numpy import load_file",
+        "from sklearn.feature_extraction.text import TfidfVectorizer",
+        "from sklearn.linear_model import LogisticRegression",
+        "from sklearn.pipeline import make_pipeline",
+        "",
+        f"folder = Path({_text(folder.as_posix())})",
+        'terms = json.loads((folder / "vocabulary.json").read_text("utf-8"))',
+        'classes = json.loads((folder / "config.json").read_text("utf-8"))["classes"]',
+        'arrays = load_file(folder / "model.safetensors")',
+        f"vectorizer = TfidfVectorizer(analyzer={_text(classifier.analyzer)}, "
+        f"ngram_range={runs}, vocabulary=terms)",
+        'vectorizer.idf_ = arrays["idf"]',
+        "regression = LogisticRegression()",
+        "regression.classes_ = numpy.array(classes)",
+        'regression.coef_, regression.intercept_ = arrays["coefficients"], arrays["intercepts"]',
+        "model = make_pipeline(vectorizer, regression)",
+        f"print(classes, model.predict_proba([{_text(EXAMPLE)}]))",
     )
 
 

@@ -8,6 +8,9 @@ from lora_compare.errors import MissingArtifactError
 
 SPLITS = ("train", "validation", "test")
 
+TFIDF = "tfidf"
+"""The baseline that is a model to use, like a method; no method may have its name."""
+
 
 @dataclass(frozen=True)
 class Paths:
@@ -88,7 +91,7 @@ class Paths:
         return self.root / "reports" / "base"
 
     def model(self, method: str) -> Path:
-        """Return the folder of what one method's fine-tuning changed."""
+        """Return the folder of what one method's fine-tuning changed, or of the fitted `TFIDF`."""
         return self.root / "models" / method
 
     def adapter(self, method: str) -> Path:
@@ -172,7 +175,10 @@ class Paths:
             "download": [self.raw],
             "split": [self.splits, self.root / "metrics"],
             "base_model": [self.base, self.tokens("train").parent, self.base_report],
-            "baseline": [*map(self.evaluated, ("untuned", "tfidf")), self.root / "metrics"],
+            "baseline": [
+                *(self.evaluated("untuned"), self.evaluated(TFIDF)),
+                *(self.model(TFIDF), self.root / "metrics"),
+            ],
             "finetune": [self.model(method), self.training(method), self.root / "metrics"],
             "evaluate": [self.evaluated(method), self.root / "metrics"],
             "compare": [self.comparison, self.root / "metrics"],

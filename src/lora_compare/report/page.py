@@ -5,8 +5,8 @@ to run or fetch anything.
 """
 
 import re
+from collections import Counter
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from lora_compare.comparison import formats, leaks
+from lora_compare.comparison.disagreements import find_confusions
 from lora_compare.comparison.evidence import (
     Evidence,
     Outcome,
@@ -39,6 +40,15 @@ from lora_compare.report.markdown import render_markdown
 
 LONGEST_MESSAGE = 600
 """Characters of a message that the page shows."""
+
+FOLDED_MESSAGE, FOLDED_LINES = 180, 4
+"""Characters and lines of a longer message that stand before its fold."""
+
+MOST_TOLD = 20
+"""Confusions that the description of a chart tells."""
+
+MOST_CONFUSIONS = 200
+"""Confusions of two classes that the page shows."""
 
 MOST_PAIRS = 50
 """Twins in training and test that the page shows."""
@@ -119,10 +129,11 @@ def draw(evidence: Evidence, comparison: Mapping[str, Any]) -> dict[str, str]:
         "accuracy": charts.curves(histories, "accuracy", "Accuracy"),
         "parameters": charts.accuracy_by_parameters(comparison["methods"], tfidf),
     }
-    for index, method in enumerate(evidence.methods):
-        matrix = method.metrics["test"]["confusion_matrix"]
+    matrices = [method.metrics["test"]["confusion_matrix"] for method in evidence.methods]
+    kept = charts.most_confused(matrices)
+    for index, (method, matrix) in enumerate(zip(evidence.methods, matrices, strict=True)):
         drawings[f"confusion_{method.name}"] = charts.confusion(
-            method.name, matrix, method.classes, index
+            method.name, matrix, method.classes, index, kept
         )
         drawings[f"calibration_{method.name}"] = charts.calibration(
             method.name, _calibration(method), index
@@ -139,6 +150,7 @@ def render_html(contents: Contents, drawings: Mapping[str, str]) -> str:
     """
     params, evidence, comparison = contents.params, contents.evidence, contents.comparison
     found, _, numbers = headline(comparison).partition(": ")
+    confusions = find_confusions(evidence)
     return (
         _environment()
         .get_template("comparison.html.j2")
@@ -160,6 +172,11 @@ def render_html(contents: Contents, drawings: Mapping[str, str]) -> str:
             learned=[_learned(method) for method in evidence.methods],
             matrices={m.name: _matrix_in_words(m) for m in evidence.methods},
             cases=contents.cases,
+            confusions=confusions[:MOST_CONFUSIONS],
+            n_confusions=len(confusions),
+            many_classes=len(evidence.classes) > charts.MOST_CLASSES,
+            class_places={name: place for place, name in enumerate(evidence.classes)},
+            case_classes=Counter(case.label for case in contents.cases.shown),
             split=evidence.split,
             ranked=ranked,
             leaks=contents.leaks,
@@ -187,9 +204,26 @@ def _environment() -> Environment:
     environment.filters |= {name: getattr(formats, name) for name in NUMBERS}
     environment.filters |= {
         "inline": _inline,
-        "cut": partial(formats.shorten, length=LONGEST_MESSAGE),
+        "fold": _fold,
+        "breakable": _breakable,
     }
     return environment
+
+
+def _fold(text: str) -> tuple[str, str]:
+    """Return the beginning of a message and the rest of what is shown; nothing of a short one."""
+    shown = formats.shorten(text, LONGEST_MESSAGE)
+    head = "".join(shown[:FOLDED_MESSAGE].splitlines(keepends=True)[:FOLDED_LINES])
+    if len(shown) - len(head) < FOLDED_MESSAGE // 3 and head.count("\n") < FOLDED_LINES:
+        return shown, ""
+    words = head.rpartition(" ")
+    head = words[0] + words[1] if len(words[0]) > FOLDED_MESSAGE // 2 else head
+    return head, shown[len(head) :]
+
+
+def _breakable(name: str) -> Markup:
+    """Return a class's name that may be broken after the signs which join its words."""
+    return Markup("<wbr>").join(re.split(r"(?<=[_./:-])(?=\w)", name))
 
 
 def _inline(svg: str, description: str) -> Markup:
@@ -231,13 +265,17 @@ def _learned(outcome: Outcome) -> dict[str, Any]:
 def _matrix_in_words(outcome: Outcome) -> str:
     matrix, classes = outcome.metrics["test"]["confusion_matrix"], outcome.classes
     confusions = [
-        f"{count} of class {true} as {taken}"
+        (count, true, taken)
         for true, row in zip(classes, matrix, strict=True)
         for taken, count in zip(classes, row, strict=True)
         if count and true != taken
     ]
-    shown = ", ".join(confusions[:20]) or "none"
-    return f"Confusion matrix of {outcome.name}. Wrongly classified: {shown}."
+    most = sorted(confusions, key=lambda confusion: -confusion[0])[:MOST_TOLD]
+    shown = (
+        ", ".join(f"{count} of class {true} as {taken}" for count, true, taken in most) or "none"
+    )
+    more = f" and {len(confusions) - MOST_TOLD} more" if len(confusions) > MOST_TOLD else ""
+    return f"Confusion matrix of {outcome.name}. Wrongly classified: {shown or 'none'}{more}."
 
 
 def _all_settings(params: Params) -> dict[str, dict[str, str]]:

@@ -1,4 +1,4 @@
-"""What a registered model holds: a method, and every other that shares its base with it."""
+"""What a registered model holds: a method and every other that shares its base; or TF-IDF."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from lora_compare.comparison.formats import count, percent, percent_interval
 from lora_compare.comparison.verdict import read_comparison
 from lora_compare.project.checksums import SUMS, digest
 from lora_compare.project.files import is_file, read_json, sha256, sha256_of
-from lora_compare.project.paths import Paths
+from lora_compare.project.paths import TFIDF, Paths
 from lora_compare.tracking.runs import RunRecord, subject
 
 NAME = "lora-compare-{}-{}-{}"
@@ -21,6 +21,9 @@ WEIGHTS = "model.safetensors"
 
 DESCRIBES = ("base", "trainable", "classes", "lora")
 """What a method's config.json must tell; that of an earlier version may not."""
+
+ALONE = ("all", TFIDF)
+"""What is trained by methods that use none of the base's weights."""
 
 SHOWN_CLASSES = 10
 """Classes that a description names."""
@@ -78,7 +81,7 @@ class Bundle:
 
 
 def bundles(paths: Paths, records: Iterable[RunRecord]) -> list[Bundle]:
-    """Return the models of the methods that `records` show, from files alone.
+    """Return the models of the methods that `records` show, and of TF-IDF, from files alone.
 
     A method that trained every weight is in its own bundle only; the others share the base,
     and each one's bundle holds them all.
@@ -90,12 +93,13 @@ def bundles(paths: Paths, records: Iterable[RunRecord]) -> list[Bundle]:
     """
     records = list(records)
     runs = {r.tags["lora_compare.method"]: r for r in records if r.stage == "method"}
+    runs |= [(TFIDF, r) for r in records if r.stage == "baseline"]
     configs = {name: config for name in runs if (config := _config(paths, name))}
     comparison = {}
     if configs and any(record.stage == "compare" for record in records):
         comparison = read_comparison(paths.metrics("comparison"))
     champion = choose_champion(comparison)
-    sharing = [name for name, config in configs.items() if config["trainable"] != "all"]
+    sharing = [name for name, config in configs.items() if config["trainable"] not in ALONE]
     result = []
     for name in configs:
         others = [n for n in sharing if n != name] if name in sharing else []
@@ -106,6 +110,10 @@ def bundles(paths: Paths, records: Iterable[RunRecord]) -> list[Bundle]:
 
 def _config(paths: Paths, method: str) -> dict[str, Any] | None:
     """Return what a method's folder says of it; None if it cannot be served with this base."""
+    if method == TFIDF:
+        own = paths.model(TFIDF)
+        description = {"trainable": TFIDF, "lora": None}
+        return read_json(own / "config.json") | description if is_file(own / SUMS) else None
     folders = (paths.base, paths.model(method))
     if not all(is_file(folder / SUMS) for folder in folders):
         return None
@@ -126,19 +134,20 @@ def _bundle(
     """Return the bundle of the methods of `configs`, of which the first is the bundle's own."""
     method, config = next(iter(configs.items()))
     why = champion.why if champion and champion.method == method else ""
-    sums = {name: digest(paths.model(name), f"finetune@{name}") for name in configs}
+    stages = {name: "baseline" if name == TFIDF else f"finetune@{name}" for name in configs}
+    sums = {name: digest(paths.model(name), stage) for name, stage in stages.items()}
     key = {
         "run": record.key,
         "method": method,
         "sums": sums,
-        "base": digest(paths.base, "base_model"),
+        "base": None if method == TFIDF else digest(paths.base, "base_model"),
         "code": [sha256(file) for file in SERVING_CODE],
     }
     return Bundle(
         method=method,
         methods=tuple(configs),
         classes=tuple(config["classes"]),
-        files=_files(paths, list(configs), config["trainable"] == "all"),
+        files=_files(paths, configs),
         record=record,
         quantized=any((c["lora"] or {}).get("quantization") for c in configs.values()),
         key=sha256_of(key),
@@ -148,8 +157,10 @@ def _bundle(
     )
 
 
-def _files(paths: Paths, methods: list[str], is_whole: bool) -> dict[str, Path]:
-    folders = {"base": paths.base, **{name: paths.model(name) for name in methods}}
+def _files(paths: Paths, configs: Mapping[str, Mapping[str, Any]]) -> dict[str, Path]:
+    is_whole = all(config["trainable"] == "all" for config in configs.values())
+    names = [*configs] if TFIDF in configs else ["base", *configs]
+    folders = {name: paths.model(name) for name in names}
     return {
         f"{name}/{path.name}": path
         for name, folder in folders.items()
@@ -170,7 +181,8 @@ def _describe(
     shown = ", ".join(config["classes"][:SHOWN_CLASSES])
     more = len(config["classes"]) - SHOWN_CLASSES
     lines = [f"`{method}` tells {shown}{f' and {more} more' if more > 0 else ''} apart."]
-    records = {record["method"]: record for record in comparison.get("methods", ())}
+    compared = (*comparison.get("methods", ()), *comparison.get("baselines", ()))
+    records = {record["method"]: record for record in compared}
     if record := records.get(method):
         interval = percent_interval([record["test_accuracy_low"], record["test_accuracy_high"]])
         lines.append(

@@ -10,10 +10,12 @@ import torch
 
 from lora_compare import lora
 from lora_compare.errors import RequestError
+from lora_compare.evaluation.tfidf import TfidfClassifier, load_tfidf
 from lora_compare.models.base import load_base
 from lora_compare.models.classifier import TextClassifier
 from lora_compare.models.methods import load_method, read_method
 from lora_compare.models.network import GPT
+from lora_compare.project.paths import TFIDF
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class Classifiers:
             and off would do so under the others.
     """
 
-    def __init__(self, classifiers: Mapping[str, TextClassifier]) -> None:
+    def __init__(self, classifiers: Mapping[str, TextClassifier | TfidfClassifier]) -> None:
         self._classifiers = dict(classifiers)
 
     @property
@@ -50,7 +52,7 @@ class Classifiers:
         """The names of the methods."""
         return list(self._classifiers)
 
-    def choose(self, method: str) -> TextClassifier:
+    def choose(self, method: str) -> TextClassifier | TfidfClassifier:
         """Return the classifier of that name.
 
         Raises:
@@ -114,8 +116,8 @@ def load_classifiers(
 
     Args:
         base_folder: What `save_base` wrote. Its model.safetensors may be missing where every
-            method has all weights itself.
-        folders: What `save_method` wrote, by the method's name.
+            method has all weights itself, and all of it where the baseline is alone.
+        folders: What `save_method` wrote, by the method's name; `TFIDF`: what `save_tfidf` did.
         device: Where they answer.
 
     Raises:
@@ -125,6 +127,15 @@ def load_classifiers(
 
     Checked by tests/unit/serving/test_classifiers.py, which compares the tensors' places in memory.
     """
+    loaded = {name: load_tfidf(path) for name, path in folders.items() if name == TFIDF}
+    tuned = {name: path for name, path in folders.items() if name not in loaded}
+    fine_tuned = _load_methods(base_folder, tuned, device) if tuned else {}
+    return Classifiers({**loaded, **fine_tuned})
+
+
+def _load_methods(
+    base_folder: Path, folders: Mapping[str, Path], device: torch.device
+) -> dict[str, TextClassifier]:
     methods = {name: read_method(path, f"finetune@{name}") for name, path in folders.items()}
     shared = any(method.trainable != "all" for method in methods.values())
     base = load_base(base_folder, with_weights=shared)
@@ -142,7 +153,7 @@ def load_classifiers(
         classifier = load_method(folder, own, f"finetune@{name}")
         classifier.model.to(device).eval()
         classifiers[name] = classifier
-    return Classifiers(classifiers)
+    return classifiers
 
 
 def _twin(gpt: GPT) -> GPT:

@@ -9,7 +9,7 @@ from lora_compare.errors import MissingArtifactError, UserError
 from lora_compare.params import Params
 from lora_compare.project.files import is_file, sha256
 from lora_compare.project.lineage import Pipeline, origin
-from lora_compare.project.paths import Paths
+from lora_compare.project.paths import TFIDF, Paths
 from lora_compare.serving.bundles import WEIGHTS, Bundle, bundles
 from lora_compare.serving.packaging import requirements
 from lora_compare.serving.registry import Registered, register_all
@@ -78,19 +78,20 @@ def register(paths: Paths, params: Params, method: str | None = None) -> Registe
     Args:
         paths: The project.
         params: Its parameters.
-        method: The method; None: all.
+        method: The method, or `TFIDF`; None: all.
 
     Raises:
         ParamsError: There is no such method.
         MissingArtifactError: The method is not trained, or was trained from something else.
         UserError: As `sync`.
     """
-    chosen = [method] if method else list(params.methods)
-    for name in chosen:
-        params.method(name)
+    wanted = [method] if method else list(params.methods)
+    for name in wanted:
+        if name != TFIDF:
+            params.method(name)
     records, _ = current_records(Pipeline(paths, params))
-    models = [model for model in bundles(paths, records) if model.method in chosen]
-    if missing := [name for name in chosen if name not in [model.method for model in models]]:
+    models = [model for model in bundles(paths, records) if method in (None, model.method)]
+    if missing := [name for name in wanted if name not in [model.method for model in models]]:
         raise MissingArtifactError(
             f"There is no model of {' and '.join(missing)} that belongs to what is on disk.",
             where=", ".join(str(paths.model(name)) for name in missing),
@@ -172,8 +173,8 @@ def _is_on_disk(paths: Paths, records: Sequence[RunRecord]) -> bool:
             comparison = paths.metrics("comparison")
             if not is_file(comparison) or known.get(comparison.name) != sha256(comparison):
                 return False
-        if method := record.tags.get("lora_compare.method"):
-            weights = paths.model(method) / WEIGHTS
+        if folder := record.tags.get("lora_compare.model"):
+            weights = paths.root / folder / WEIGHTS
             wanted = record.tags.get("lora_compare.model.sha256")
             if not is_file(weights) or wanted != sha256(weights):
                 return False

@@ -70,7 +70,7 @@ class Registry:
             self._client.create_registered_model(bundle.name, tags=tags)
             self._aliases[bundle.name], self._tags[bundle.name] = {}, tags
         model = self._logged(bundle, run_id)
-        self._link(run_id, model.model_id)
+        self._link(bundle, run_id, model.model_id)
         for known in self._versions(bundle):
             if known.source == model.artifact_location:
                 return known
@@ -115,14 +115,16 @@ class Registry:
         with written(bundle, model, run_id) as folder:
             self._client.log_model_artifacts(model.model_id, str(folder))
 
-    def _link(self, run_id: str, model_id: str) -> None:
+    def _link(self, bundle: Bundle, run_id: str, model_id: str) -> None:
         """Show a model on its run's page, and the run's main figures on the model's."""
         from mlflow.entities import LoggedModelOutput, Metric
 
         run = self._client.get_run(run_id)
         if model_id in {output.model_id for output in run.outputs.model_outputs}:
             return
-        there = [key for key in FIGURES if key in run.data.metrics]
+        # The baselines share a run, in which a figure has its baseline's name before it.
+        keys = (*FIGURES, *(f"{bundle.method}/{key}" for key in FIGURES))
+        there = [key for key in keys if key in run.data.metrics]
         known = [m for key in there for m in self._client.get_metric_history(run_id, key)]
         # With the times that they have: to the run itself, this adds nothing.
         figures = [Metric(m.key, m.value, m.timestamp, m.step, model_id) for m in known]

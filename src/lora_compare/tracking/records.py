@@ -10,7 +10,7 @@ from lora_compare.errors import without_credentials
 from lora_compare.params import Params
 from lora_compare.project.files import read_json, sha256, sha256_of
 from lora_compare.project.lineage import Lineage, Pipeline
-from lora_compare.project.paths import SPLITS, Paths
+from lora_compare.project.paths import SPLITS, TFIDF, Paths
 from lora_compare.report.markdown import render_results
 from lora_compare.tracking.figures import (
     HARDWARE,
@@ -87,8 +87,7 @@ def method_record(pipeline: Pipeline, method: str, evaluated: bool, plots: bool)
         description = describe_method(metrics, cost)
         stages[f"evaluate@{method}"] = pipeline.lineage("evaluate", method)
     tags = subject(pipeline.params.flat()) | {"lora_compare.method": method}
-    tags["lora_compare.model"] = f"models/{method}"
-    tags["lora_compare.model.sha256"] = sha256(paths.model(method) / "model.safetensors")
+    tags |= _model_tags(paths, method)
     tags |= {f"cost.{name}": str(cost[name]) for name in HARDWARE if name in cost}
     return replace(
         starting_record(pipeline, method),
@@ -125,6 +124,10 @@ def stage_record(pipeline: Pipeline, stage: str) -> RunRecord:
         "compare": [paths.metrics("comparison"), *map(paths.report, ("md", "html"))],
     }[stage]
     artifacts = [artifact(file, file.name) for file in files if file.is_file()]
+    tags = lineage_tags({stage: pipeline.lineage(stage)}) | subject(params.flat())
+    if stage == "baseline" and paths.model(TFIDF).is_dir():
+        tags |= _model_tags(paths, TFIDF)
+        artifacts += _model_files(paths, TFIDF)
     if stage == "compare":
         artifacts += [artifact(p, f"plots/{p.name}") for p in _plots(paths)]
     return RunRecord(
@@ -134,7 +137,7 @@ def stage_record(pipeline: Pipeline, stage: str) -> RunRecord:
         parent=pipeline_key(pipeline),
         params=section_params(params, SECTIONS.get(stage, EVERY_SECTION)),
         points=tuple(stage_figures(stage, files[0])),
-        tags=lineage_tags({stage: pipeline.lineage(stage)}) | subject(params.flat()),
+        tags=tags,
         artifacts=tuple(artifacts),
         datasets=datasets(pipeline, SPLITS) if stage in ("split", "baseline", "compare") else (),
     )
@@ -272,9 +275,7 @@ def _method_files(
 ) -> Iterator[Artifact]:
     yield artifact(paths.history(method), "history.csv")
     yield artifact(paths.cost(method), "cost.json")
-    for file in sorted(paths.model(method).iterdir()):
-        if file.is_file() and file.stat().st_size <= UPLOAD_LIMIT:
-            yield artifact(file, f"model/{file.name}")
+    yield from _model_files(paths, method)
     if evaluated:
         yield artifact(paths.metrics(method), "metrics.json")
         if paths.predictions(method).is_file():
@@ -282,6 +283,17 @@ def _method_files(
     for plot in _plots(paths) if plots else ():
         if _owner(plot.stem, params) == method:
             yield artifact(plot, f"plots/{plot.name}")
+
+
+def _model_tags(paths: Paths, name: str) -> dict[str, str]:
+    weights = paths.model(name) / "model.safetensors"
+    return {"lora_compare.model": f"models/{name}", "lora_compare.model.sha256": sha256(weights)}
+
+
+def _model_files(paths: Paths, name: str) -> Iterator[Artifact]:
+    for file in sorted(paths.model(name).iterdir()):
+        if file.is_file() and file.stat().st_size <= UPLOAD_LIMIT:
+            yield artifact(file, f"model/{file.name}")
 
 
 def _plots(paths: Paths) -> list[Path]:

@@ -61,8 +61,14 @@ def comparison(*methods: str, **better: str) -> dict[str, Any]:
         (comparison("lora"), "lora", "lora is the only method."),
         (
             comparison("full", "lora", tfidf="lora full"),
-            "lora",
-            "fewest parameters: 100. The baseline tfidf is better than it.",
+            "tfidf",
+            "tfidf is better than full and lora; no method is better than tfidf.",
+        ),
+        (comparison("lora", tfidf="lora"), "tfidf", "tfidf is better than lora; no method"),
+        (
+            comparison("full", "lora", tfidf="lora"),
+            "full",
+            "full is the one method that no other and not the baseline beats.",
         ),
         (comparison("full", "lora", lora="tfidf"), "lora", "no evidence"),
     ],
@@ -81,6 +87,7 @@ def test_the_champion_is_the_cheapest_that_no_other_method_beats(
     [
         ((-0.012, 0.027), "no proof of equality: full may be up to 2.7 points better."),
         ((-0.03, -0.01), ""),
+        ((-0.03, 0.0004), ""),
     ],
 )
 @pytest.mark.parametrize("methods", [("full", "lora"), ("lora", "full")])

@@ -5,7 +5,7 @@ import pytest
 
 from comparison_inputs import make_wrong, write_inputs
 from lora_compare.comparison import disagreements, leaks
-from lora_compare.comparison.disagreements import find_cases
+from lora_compare.comparison.disagreements import find_cases, find_confusions
 from lora_compare.comparison.evidence import Evidence, load_evidence
 
 N = 296
@@ -41,6 +41,18 @@ def test_disputed_messages_come_first_and_the_surest_mistake_among_them(evidence
     assert order == sorted(order)
     assert sum(case.disputed for case in cases.shown) == cases.disputed
     assert 0 < cases.shared < cases.total
+
+
+def test_confusions_are_those_of_the_predictions_the_most_frequent_first(evidence: Evidence):
+    found = find_confusions(evidence)
+    assert {(one.label, one.taken) for one in found} == {("ham", "spam"), ("spam", "ham")}
+    for one in found:
+        tables = [method.predictions[["label", "predicted"]] for method in evidence.methods]
+        answers = [table.eq([one.label, one.taken]) for table in tables]
+        assert one.counts == tuple(int(answer.all(axis=1).sum()) for answer in answers)
+    totals = [sum(one.counts) for one in found]
+    assert totals == sorted(totals, reverse=True)
+    assert totals[-1] > 0
 
 
 def test_a_page_shows_so_many_cases_and_no_more(

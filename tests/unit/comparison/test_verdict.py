@@ -11,7 +11,14 @@ from statsmodels.stats.multitest import multipletests
 from comparison_inputs import make_params, write_inputs
 from lora_compare.comparison.champion import choose_champion
 from lora_compare.comparison.evidence import answers, figures, load_evidence
-from lora_compare.comparison.sentences import A_BETTER, B_BETTER, NO_EVIDENCE, headline
+from lora_compare.comparison.sentences import (
+    A_BETTER,
+    B_BETTER,
+    NO_EVIDENCE,
+    caution,
+    headline,
+    pair_sentence,
+)
 from lora_compare.comparison.verdict import compare, differing_settings, verdict
 from lora_compare.errors import DataError, MissingArtifactError
 from lora_compare.project.checksums import seal
@@ -278,3 +285,39 @@ def test_every_differing_setting_is_listed_and_no_other():
         "lora.r": {"lora": 16, "lora_r4": 4},
     }
     assert differing_settings(params, ["full"]) == {}
+
+
+@pytest.mark.parametrize(
+    ("interval", "told"),
+    [
+        ((-0.027, 0.012), "a may still be up to 2.7 points worse or 1.2 points better than b."),
+        ((0.0, 0.031), "a may still be up to 3.1 points better than b."),
+        ((-0.0004, 0.031), "a may still be up to 3.1 points better than b."),
+        ((0.0004, 0.031), "a may still be up to 3.1 points better than b."),
+        ((-0.031, 0.0), "a may still be up to 3.1 points worse than b."),
+        ((0.004, 0.031), "a is 0.4 to 3.1 points better than b, but the test does not confirm it"),
+        ((-0.031, -0.004), "b is 0.4 to 3.1 points better than a, but the test does not confirm"),
+        ((-0.0004, 0.0004), "a may still be a little better or worse than b."),
+    ],
+)
+def test_the_caution_says_what_the_interval_leaves_open_and_never_0_points(
+    interval: tuple[float, float], told: str
+) -> None:
+    pair = {
+        "a": "a",
+        "b": "b",
+        "n": 255,
+        "only_a_right": 5,
+        "only_b_right": 1,
+        "holm_p": 0.22,
+        "accuracy_a": 0.9,
+        "accuracy_b": 0.88,
+        "accuracy_difference": 0.02,
+        "accuracy_difference_ci95": list(interval),
+    }
+    pair["verdict"] = verdict(interval, pair["holm_p"])
+    pair["sentence"] = pair_sentence(pair)
+    words = caution({"headline": [pair["sentence"]], "pairs": [pair]})
+    assert pair["verdict"] == "no evidence of a difference"
+    assert told in words
+    assert "0.0 points" not in words

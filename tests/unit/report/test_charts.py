@@ -75,6 +75,31 @@ def test_a_pointer_is_told_the_value_of_every_point():
     assert found["calibration"] == ["7 answers of confidence 95.0 % on average: 85.7 % right"]
 
 
+def test_the_classes_of_confusion_matrices_are_those_that_all_methods_confuse_most():
+    first, second = np.diag([5] * 30), np.diag([5] * 30)
+    first[28, 29] = second[0, 1] = 4
+    first[2, 3] = second[2, 3] = 3
+    kept = charts.most_confused([first.tolist(), second.tolist()])
+    assert len(kept) == charts.MOST_CLASSES
+    assert {0, 1, 2, 3, 28, 29} <= set(kept)
+    assert kept == sorted(kept)
+
+
+def texts_of(svg: str) -> list[str]:
+    return ["".join(text.itertext()) for text in ElementTree.fromstring(svg).iter(f"{SVG}text")]
+
+
+def test_a_matrix_names_its_classes_whole_however_long_they_are():
+    names = [f"the_wrong_exchange_rate_for_a_cash_withdrawal_{i}" for i in range(20)]
+    kept = range(3, 15)
+    svg = charts.confusion("full", np.diag([7] * 20).tolist(), names, 0, kept)
+    words = "".join(texts_of(svg))
+    for number, place in enumerate(kept, start=1):
+        assert f"{number} {names[place]}" in words
+    assert "\N{HORIZONTAL ELLIPSIS}" not in words
+    assert "classified as, by number" in words
+
+
 def test_a_point_lies_where_its_tip_lies():
     # Both are of the same epoch and loss, one drawn by matplotlib, one placed beside it.
     frame = pd.DataFrame({"epoch": [0.0, 5.0], "train_loss": [1.0, 0.1], "validation_loss": 0.5})
