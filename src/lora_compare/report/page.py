@@ -175,6 +175,7 @@ def render_html(contents: Contents, drawings: Mapping[str, str]) -> str:
             confusions=confusions[:MOST_CONFUSIONS],
             n_confusions=len(confusions),
             many_classes=len(evidence.classes) > charts.MOST_CLASSES,
+            long_names=max(map(len, evidence.classes)) > charts.SHORT,
             class_places={name: place for place, name in enumerate(evidence.classes)},
             case_classes=Counter(case.label for case in contents.cases.shown),
             split=evidence.split,

@@ -1,7 +1,7 @@
 """The report's charts as SVG text: vector only, readable in light and dark, byte-repeatable."""
 
 from lora_compare.report.charts.calibration import calibration
-from lora_compare.report.charts.confusion import MOST_CLASSES, confusion, most_confused
+from lora_compare.report.charts.confusion import MOST_CLASSES, SHORT, confusion, most_confused
 from lora_compare.report.charts.drawing import ALONE, COLOURS, INK, STYLE, colour
 from lora_compare.report.charts.learning import curves
 from lora_compare.report.charts.size import accuracy_by_parameters
@@ -11,6 +11,7 @@ __all__ = [
     "COLOURS",
     "INK",
     "MOST_CLASSES",
+    "SHORT",
     "STYLE",
     "accuracy_by_parameters",
     "calibration",
