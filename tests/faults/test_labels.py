@@ -27,7 +27,7 @@ def test_row_17_what_is_invisible_in_a_label_is_refused_by_its_name(
     tmp_path: Path, label: str, expected: str
 ) -> None:
     message = download(tmp_path, "m.tsv", f"spam\twin\n{label}\thello\nspam\tprize\n")
-    assert "inputs/m.tsv:2: a label" in message
+    assert "inputs/text/m.tsv:2: a label" in message
     assert expected in message
 
 

@@ -83,7 +83,7 @@ def copied_without_files(original: Path, target: Path) -> None:
 
 WAYS = (
     moved,
-    copied_without_files,
+    pytest.param(copied_without_files, marks=pytest.mark.slow),
     pytest.param(copied, marks=pytest.mark.slow),
     pytest.param(copied_and_deleted, marks=pytest.mark.slow),
 )
@@ -173,6 +173,7 @@ def test_row_29_an_experiment_that_keeps_its_files_elsewhere_on_purpose_keeps_th
     assert not (project.paths.root / "mlartifacts").exists()
 
 
+@pytest.mark.slow
 def test_row_29_files_that_are_gone_are_brought_again_whatever_the_store_says(
     original: Path,
 ) -> None:

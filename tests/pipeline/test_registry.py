@@ -452,7 +452,7 @@ REQUESTS = (
 )
 
 
-TFIDF = "lora-compare-tfidf"
+TFIDF = "lora-compare-bundled-gpt2-nano-tfidf"
 
 
 def write_tfidf(project: ServedProject) -> None:

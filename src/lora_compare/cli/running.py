@@ -57,9 +57,11 @@ def _steps(paths: "Paths", params: "Params") -> dict[str, int]:
     """Return the optimizer steps of every method that is trained; none before there are splits."""
     from lora_compare.project.files import read_json
 
-    if not paths.metrics("split").is_file():
+    metrics = paths.metrics("split")
+    splits = read_json(metrics).get("splits", {}) if metrics.is_file() else {}
+    if "train" not in splits:
         return {}
-    n = read_json(paths.metrics("split"))["splits"]["train"]["n"]
+    n = splits["train"]["n"]
     steps = params.training.epochs * params.training.steps_per_epoch(n)
     return {m: steps for m, method in params.methods.items() if method.trainable != "imported"}
 
