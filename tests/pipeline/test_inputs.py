@@ -68,6 +68,7 @@ def test_dvc_sees_the_file_behind_a_link(project: Path, tmp_path: Path) -> None:
     assert f"actual:   {folder} is a link to a folder" in message
 
 
+@pytest.mark.slow
 def test_what_an_address_gave_outlives_the_network_and_every_new_file(project: Path) -> None:
     content = (project / "inputs" / "text" / "messages.csv").read_bytes()
     new, raw = project / "inputs" / "text" / "new.csv", project / "data" / "raw"

@@ -492,7 +492,7 @@ def test_the_baseline_is_registered_and_champion_where_it_beats_every_method(
 
         mlflow.set_tracking_uri(project.uri)
         served = mlflow.pyfunc.load_model(f"models:/{TFIDF}@champion")
-        answers = served.predict(TEXTS)
+        answers = served.predict(np.array(TEXTS))
     expected = load_tfidf(project.paths.model("tfidf")).probabilities(TEXTS)
     np.testing.assert_allclose(answers["probability_spam"], expected[:, 1], rtol=0, atol=1e-12)
     assert answers["label"].tolist() == ["spam", "ham"]
