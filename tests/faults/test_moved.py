@@ -124,7 +124,7 @@ def run_id(project: Shown, name: str) -> str:
     return str(project.run(name).info.run_id)
 
 
-@pytest.mark.parametrize("way", [moved, copied])
+@pytest.mark.parametrize("way", [moved, pytest.param(copied, marks=pytest.mark.slow)])
 def test_row_29_a_run_in_the_new_place_says_so_and_writes_there_alone(
     original: Path, tmp_path: Path, way: Callable[[Path, Path], None]
 ) -> None:

@@ -76,6 +76,10 @@ def check_all_is_there_once(project: TrackedProject) -> None:
     assert project.sync().published == ()
 
 
+KILLED = 8
+"""Projects whose postman is killed again and again."""
+
+
 def kill_now_and_then(
     project: TrackedProject, dice: random.Random, done: Event, killed: list[int]
 ) -> None:
@@ -85,16 +89,15 @@ def kill_now_and_then(
             killed.append(process.pid)
 
 
-@pytest.mark.parametrize("trials", [1, pytest.param(8, marks=pytest.mark.slow)])
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_row_32_a_postman_killed_at_any_moment_loses_and_doubles_nothing(
     tmp_path: Path,
     empty_store: Path,
     record_property: Callable[[str, int], None],
-    trials: int,
 ) -> None:
-    record_property("trials", trials)
-    for trial in range(trials):
+    record_property("trials", KILLED)
+    for trial in range(KILLED):
         project = TrackedProject.with_store(tmp_path / str(trial), empty_store)
         done, killed = Event(), list[int]()
         dice = random.Random(trial)
@@ -160,6 +163,7 @@ def test_row_32_a_locked_store_holds_up_no_stage_and_gets_all_of_it_later(
     assert len(project.curve("lora", "train/loss")) == len(history())
 
 
+@pytest.mark.slow
 def test_two_projects_have_a_postman_each(tmp_path: Path, empty_store: Path) -> None:
     projects = [TrackedProject.with_store(tmp_path / name, empty_store) for name in "ab"]
     for each in projects:

@@ -60,7 +60,7 @@ def project(tmp_path: Path, empty_store: Path) -> TrackedProject:
 @pytest.mark.parametrize(
     "fault",
     [
-        pytest.param(fault, marks=pytest.mark.slow if fault == "deaf" else ())
+        pytest.param(fault, marks=pytest.mark.slow if fault in ("deaf", "hanging") else ())
         for fault in TAKING_NOTHING
     ],
 )

@@ -33,10 +33,13 @@ from lora_settings import lora_settings
 
 from .conftest import Parity
 
-pytestmark = pytest.mark.filterwarnings(
-    # PEFT reads a property of transformers by its old name.
-    "ignore:.is_gradient_checkpointing. is deprecated:FutureWarning"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings(
+        # PEFT reads a property of transformers by its old name.
+        "ignore:.is_gradient_checkpointing. is deprecated:FutureWarning"
+    ),
+]
 
 
 TOLERANCE = 1e-5

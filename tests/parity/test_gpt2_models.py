@@ -19,6 +19,8 @@ from lora_compare.models.weights import gpt2_state_dict, load_gpt2_state
 
 from .conftest import Parity
 
+pytestmark = pytest.mark.slow
+
 LANGUAGE_MODEL = "transformers GPT2LMHeadModel"
 CLASSIFIER = "transformers GPT2ForSequenceClassification"
 TOLERANCES = {torch.float64: 1e-10, torch.float32: 1e-4}

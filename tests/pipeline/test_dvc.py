@@ -116,9 +116,7 @@ def test_an_experiment_reruns_only_what_its_parameter_touches(project: Path) -> 
         (("tracking", "cli", "serving", "exchange"), []),
         (("report",), ["compare"]),
         # What a training costs is never the same twice, and compare reads it.
-        pytest.param(
-            ("training",), ["finetune@full", "finetune@lora", "compare"], marks=pytest.mark.slow
-        ),
+        (("training",), ["finetune@full", "finetune@lora", "compare"]),
     ],
 )
 def test_an_edited_comment_reruns_what_its_wing_can_change(

@@ -83,6 +83,7 @@ def ui(project: TrackedProject, monkeypatch: pytest.MonkeyPatch) -> Result:
     return CliRunner().invoke(main, ["ui"])
 
 
+@pytest.mark.slow
 def test_a_server_behind_a_password_and_a_path_shows_everything_once(
     locked: Gate, project: TrackedProject
 ) -> None:
