@@ -179,10 +179,11 @@ def require_same(project: Path, world: World, reference: dict[str, bytes]) -> No
     assert modes(project) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(
     "worlds",
-    [ALL_AT_ONCE, pytest.param([*WORLDS.values()], marks=pytest.mark.slow)],
+    [ALL_AT_ONCE, [*WORLDS.values()]],
     ids=["all at once", "each by itself"],
 )
 def test_row_27_bytes_do_not_depend_on_anything_around_a_run(

@@ -28,6 +28,8 @@ from small_project import (
 )
 from web import CONTENT, remote, serve, whole
 
+pytestmark = pytest.mark.slow
+
 LEFT_FREE = 4096
 """Bytes, one block: enough for a small file, too few for any stage."""
 

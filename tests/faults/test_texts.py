@@ -41,6 +41,7 @@ CORPORA = {
 } | {"equal in a class": [("a", "ok")] * 40 + [("b", f"message {i}") for i in range(40)]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", CORPORA)
 def test_row_38_any_text_is_compared_to_the_end(kind: str, tmp_path: Path) -> None:
     # To drop repeats would leave one text of a class whose texts are equal.

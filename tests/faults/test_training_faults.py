@@ -226,6 +226,7 @@ def test_row_04_a_signal_ends_it_with_a_checkpoint(trained: Path, project: Path)
     assert outputs(project, "lora") == outputs(trained, "lora")
 
 
+@pytest.mark.slow
 def test_row_21_what_is_no_number_keeps_the_last_good_checkpoint(project: Path) -> None:
     gradient = "arguments[0].score.weight.register_hook(lambda gradient: gradient * float('nan'))"
     ended = finetune(project, "full", BEFORE_A_STEP.format(steps=2, deed=gradient))
@@ -243,6 +244,7 @@ def test_row_21_what_is_no_number_keeps_the_last_good_checkpoint(project: Path) 
     assert "go on after step 4" in go_on(project, "full")
 
 
+@pytest.mark.slow
 def test_row_22_memory_that_runs_out_names_batch_and_length(project: Path) -> None:
     prelude = """
 held = []

@@ -38,7 +38,11 @@ from tracked_project import (
     wait_until,
 )
 
-pytestmark = [pytest.mark.timeout(120), pytest.mark.usefixtures("no_tracking_settings")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(120),
+    pytest.mark.usefixtures("no_tracking_settings"),
+]
 
 COMMAND = [sys.executable, "-c", "from lora_compare.cli import main; main()"]
 SECRETS = (PASSWORD, quote(PASSWORD, safe=""))

@@ -79,6 +79,7 @@ def test_every_implementation_predicts(name: str) -> None:
     assert len(result["seconds"]) == 1
 
 
+@pytest.mark.slow
 def test_a_job_comes_back_from_a_process_of_its_own() -> None:
     job = make_job(texts=random_texts(6, 5, 60))
     there, here = processes.run_in_process(job), measure(job)
@@ -86,6 +87,7 @@ def test_a_job_comes_back_from_a_process_of_its_own() -> None:
     assert there.keys() == here.keys()
 
 
+@pytest.mark.slow
 def test_a_process_that_fails_says_why() -> None:
     with pytest.raises(UserError, match="context_length"):
         processes.run_in_process(make_job(shape={"vocab_size": 60}))
@@ -194,6 +196,7 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("benchmarks.machine.MATMUL_SECONDS", 0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("in_this_process")
 def test_the_commands_measure_and_write_the_page(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -49,14 +49,14 @@ def losses(model: Classifier) -> list[float]:
     return [optimizer_step(model, [batch], optimizer).item() for batch in batches]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "checkpointing"),
     [
         ("lora", True),
-        *(
-            pytest.param(method, checkpointing, marks=pytest.mark.slow)
-            for method, checkpointing in (("full", True), ("full", False), ("dora", False))
-        ),
+        ("full", True),
+        ("full", False),
+        ("dora", False),
     ],
 )
 def test_compiled_training_goes_the_same_way(method: str, checkpointing: bool) -> None:
