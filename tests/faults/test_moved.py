@@ -94,12 +94,18 @@ def at(folder: Path) -> Shown:
     return Shown(f"sqlite:///{folder / 'mlflow.db'}", EXPERIMENT)
 
 
+@pytest.fixture
+def here(original: Path, tmp_path: Path, way: Callable[[Path, Path], None]) -> Path:
+    """The new place, to which the project went in one of the ways."""
+    target = tmp_path / "anders wo"
+    way(original, target)
+    return target
+
+
 @pytest.mark.parametrize("way", WAYS)
 def test_row_29_sync_shows_runs_and_models_in_the_new_place_and_says_so(
-    original: Path, tmp_path: Path, way: Callable[[Path, Path], None]
+    original: Path, here: Path, way: Callable[[Path, Path], None]
 ) -> None:
-    here = tmp_path / "anders wo"
-    way(original, here)
     before = content(original)
 
     first, second = (command(here, "-c", CODE, "sync") for _ in range(2))
@@ -126,10 +132,8 @@ def run_id(project: Shown, name: str) -> str:
 
 @pytest.mark.parametrize("way", [moved, pytest.param(copied, marks=pytest.mark.slow)])
 def test_row_29_a_run_in_the_new_place_says_so_and_writes_there_alone(
-    original: Path, tmp_path: Path, way: Callable[[Path, Path], None]
+    original: Path, here: Path, way: Callable[[Path, Path], None]
 ) -> None:
-    here = tmp_path / "anders wo"
-    way(original, here)
     before = content(original)
     project = TrackedProject(here)  # the same results, as another run of the pipeline leaves them
     write_models(project.paths)

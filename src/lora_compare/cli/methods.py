@@ -11,6 +11,7 @@ import click
 
 from lora_compare.cli.completion import complete_methods
 from lora_compare.cli.terminal import Output, command, project
+from lora_compare.project.paths import TFIDF
 
 if TYPE_CHECKING:
     from lora_compare.evaluation.tfidf import TfidfClassifier
@@ -104,8 +105,6 @@ def classify(
 
 
 def _method_or_default(params: "Params", method: str | None) -> str:
-    from lora_compare.project.paths import TFIDF
-
     name = method or ("lora" if "lora" in params.methods else next(iter(params.methods)))
     if name != TFIDF:
         params.method(name)
@@ -113,8 +112,6 @@ def _method_or_default(params: "Params", method: str | None) -> str:
 
 
 def _load(paths: "Paths", params: "Params", name: str) -> "Classifier":
-    from lora_compare.project.paths import TFIDF
-
     if name == TFIDF:
         from lora_compare.evaluation.tfidf import load_tfidf
 
@@ -269,7 +266,7 @@ def export(
     lora-compare export --method tfidf --format sklearn
     """  # noqa: D301 (click reads the \b as a character)
     paths, params = project()
-    name = "tfidf" if kind == "sklearn" and method is None else _method_or_default(params, method)
+    name = TFIDF if kind == "sklearn" and method is None else _method_or_default(params, method)
     folder = (target or Path("exports") / f"{name}-{kind}").expanduser()
     with output.working(f"export {name}"):
         from lora_compare.exchange.export import write

@@ -17,9 +17,9 @@ from lora_compare.params import Params
 from lora_compare.project.checksums import read_verified
 from lora_compare.project.corpus import read_split
 from lora_compare.project.lineage import forget_methods
-from lora_compare.project.paths import Paths
+from lora_compare.project.paths import TFIDF, Paths
 
-BASELINES = ("tfidf", "untuned")
+BASELINES = (TFIDF, "untuned")
 """What every method is shown beside: a linear model on TF-IDF, and no fine-tuning at all."""
 
 
@@ -208,7 +208,7 @@ def figures(evidence: Evidence) -> dict[str, dict[str, Any]]:
     the tables show as changed has changed.
     """
     methods = evidence.methods
-    tfidf = evidence.baselines[BASELINES.index("tfidf")]
+    tfidf = evidence.baselines[BASELINES.index(TFIDF)]
     return {
         "accuracy": {o.name: o.metrics["test"]["accuracy"] for o in (*methods, tfidf)},
         "validation": {o.name: o.metrics["validation"]["accuracy"] for o in methods},

@@ -126,9 +126,9 @@ def export(source: Source, kind: Format, folder: Path) -> str:
         ExportError: The format cannot hold the method, or `folder` holds something else.
     """
     _require_replaceable(folder)
-    write = {"peft": _write_peft, "merged": _write_merged, "onnx": _write_onnx}[kind]
+    writer = {"peft": _write_peft, "merged": _write_merged, "onnx": _write_onnx}[kind]
     with replacing_folder(folder.resolve()) as new:
-        lines = write(source, new, folder)
+        lines = writer(source, new, folder)
         classes = source.classifier.classes
         origin = f", fine-tuned from {source.description['name']}"
         write_text(new / "README.md", _readme(source.method, kind, classes, origin, lines))

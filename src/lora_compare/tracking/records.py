@@ -9,7 +9,7 @@ from typing import Any
 from lora_compare.errors import without_credentials
 from lora_compare.params import Params
 from lora_compare.project.files import read_json, sha256, sha256_of
-from lora_compare.project.lineage import Lineage, Pipeline
+from lora_compare.project.lineage import Pipeline
 from lora_compare.project.paths import SPLITS, TFIDF, Paths
 from lora_compare.report.markdown import render_results
 from lora_compare.tracking.figures import (
@@ -23,7 +23,17 @@ from lora_compare.tracking.figures import (
     stage_figures,
     verdict_tags,
 )
-from lora_compare.tracking.runs import DATA, PIPELINE, STAGES, Artifact, Data, RunRecord, subject
+from lora_compare.tracking.runs import (
+    DATA,
+    PIPELINE,
+    STAGES,
+    Artifact,
+    Data,
+    RunRecord,
+    artifact,
+    lineage_tags,
+    subject,
+)
 
 SECTIONS: dict[str, tuple[str, ...]] = {
     "download": ("data",),
@@ -86,11 +96,11 @@ def method_record(pipeline: Pipeline, method: str, evaluated: bool, plots: bool)
         points.extend(evaluation(metrics))
         description = describe_method(metrics, cost)
         stages[f"evaluate@{method}"] = pipeline.lineage("evaluate", method)
-    tags = subject(pipeline.params.flat()) | {"lora_compare.method": method}
-    tags |= _model_tags(paths, method)
+    start = starting_record(pipeline, method)
+    tags = {**start.tags, **_model_tags(paths, method)}
     tags |= {f"cost.{name}": str(cost[name]) for name in HARDWARE if name in cost}
     return replace(
-        starting_record(pipeline, method),
+        start,
         points=tuple(points),
         tags=tags | lineage_tags(stages),
         artifacts=tuple(_method_files(paths, pipeline.params, method, evaluated, plots)),
@@ -120,7 +130,7 @@ def stage_record(pipeline: Pipeline, stage: str) -> RunRecord:
         "download": [paths.provenance],
         "split": [paths.metrics("split"), paths.classes],
         "base_model": [paths.base / "config.json", paths.base / "tokenizer.json"],
-        "baseline": [paths.metrics("baseline"), *map(paths.predictions, ("untuned", "tfidf"))],
+        "baseline": [paths.metrics("baseline"), *map(paths.predictions, ("untuned", TFIDF))],
         "compare": [paths.metrics("comparison"), *map(paths.report, ("md", "html"))],
     }[stage]
     artifacts = [artifact(file, file.name) for file in files if file.is_file()]
@@ -237,11 +247,6 @@ def _as_text(settings: Mapping[str, Any]) -> dict[str, str]:
     return {key: without_credentials(text) for key, text in texts.items()}
 
 
-def artifact(source: Path, target: str) -> Artifact:
-    """Return a file as an artifact."""
-    return Artifact(source, target, sha256(source))
-
-
 def datasets(pipeline: Pipeline, splits: tuple[str, ...]) -> tuple[Data, ...]:
     """Return the splits with their digests."""
     source = subject(pipeline.params.flat())[DATA]
@@ -251,23 +256,6 @@ def datasets(pipeline: Pipeline, splits: tuple[str, ...]) -> tuple[Data, ...]:
         for name, file in files.items()
         if file.is_file()
     )
-
-
-def lineage_tags(stages: Mapping[str, Lineage]) -> dict[str, str]:
-    """Return DVC's stages, inputs and outputs with their MD5s, and a hash of the parameters."""
-    outs = {k: v for lineage in stages.values() for k, v in lineage.outs.items()}
-    deps = {k: v for lineage in stages.values() for k, v in lineage.deps.items() if k not in outs}
-    settings = {k: v for lineage in stages.values() for k, v in lineage.settings.items()}
-    return {
-        "dvc.stage": " ".join(stages),
-        "dvc.deps": _listing(deps),
-        "dvc.outs": _listing(outs),
-        "lora_compare.params": sha256_of(settings),
-    }
-
-
-def _listing(checksums: Mapping[str, str | None]) -> str:
-    return "\n".join(f"{checksum} {path}" for path, checksum in checksums.items() if checksum)
 
 
 def _method_files(

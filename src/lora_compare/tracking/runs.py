@@ -6,7 +6,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from lora_compare.errors import without_credentials
-from lora_compare.project.files import sha256_of
+from lora_compare.project.files import sha256, sha256_of
+from lora_compare.project.lineage import Lineage
 from lora_compare.tracking.figures import Point, segment
 
 PIPELINE = "pipeline"
@@ -131,3 +132,25 @@ class RunRecord:
                 "runs": tuple((label, key) for label, key in value["runs"]),
             }
         )
+
+
+def artifact(source: Path, target: str) -> Artifact:
+    """Return a file as an artifact."""
+    return Artifact(source, target, sha256(source))
+
+
+def lineage_tags(stages: Mapping[str, Lineage]) -> dict[str, str]:
+    """Return DVC's stages, inputs and outputs with their MD5s, and a hash of the parameters."""
+    outs = {k: v for lineage in stages.values() for k, v in lineage.outs.items()}
+    deps = {k: v for lineage in stages.values() for k, v in lineage.deps.items() if k not in outs}
+    settings = {k: v for lineage in stages.values() for k, v in lineage.settings.items()}
+    return {
+        "dvc.stage": " ".join(stages),
+        "dvc.deps": _listing(deps),
+        "dvc.outs": _listing(outs),
+        "lora_compare.params": sha256_of(settings),
+    }
+
+
+def _listing(checksums: Mapping[str, str | None]) -> str:
+    return "\n".join(f"{checksum} {path}" for path, checksum in checksums.items() if checksum)

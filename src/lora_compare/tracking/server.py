@@ -7,8 +7,7 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from urllib.parse import quote, urlsplit
-from urllib.request import url2pathname
+from urllib.parse import quote, unquote, urlsplit
 
 from lora_compare.errors import names_a_host, without_credentials
 from lora_compare.project.files import sha256_of
@@ -221,7 +220,7 @@ def _sqlite(database: Path, mode: str) -> sqlite3.Connection:
 def _folder(location: str | None) -> Path | None:
     """Return the folder of an experiment's files, where it is one in `ARTIFACTS`."""
     parts = urlsplit(location or "")
-    folder = Path(url2pathname(parts.path))
+    folder = Path(unquote(parts.path))
     return folder if parts.scheme == "file" and folder.parent.name == ARTIFACTS else None
 
 

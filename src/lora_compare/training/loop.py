@@ -90,8 +90,7 @@ def train(
         advance(run.step)
         if not run.step:
             evaluations.add(0, run.next_rate)
-        reporting.progress.say(f"{reporting.description}: {schedule.steps - run.step:,} steps")
-        first, before = run.step, run.clock.seconds
+        forecast = Forecast(run, reporting)
         run.clock.start()
         for groups in islice(schedule.batches(), run.step, None):
             rate = run.next_rate
@@ -104,35 +103,48 @@ def train(
                     if due:
                         evaluations.add(run.step, rate)
                     checkpoints.after_step(run)
-            if run.step == first + FORECAST_AFTER < schedule.steps:
-                with run.clock.paused():
-                    _say_forecast(reporting, run, first, before, evaluations.seconds)
+            forecast.after_step(evaluations.seconds)
             accuracy = evaluations.history[-1].validation_accuracy
             advance(1, f"loss {losses.last:.4f}, validation {accuracy:.1%}")
         run.clock.stop()
     return TrainingResult(evaluations.history, run.clock.seconds, run.examples, run.tokens)
 
 
-def _say_forecast(
-    reporting: Reporting, run: "Run", first: int, before: float, evaluation: float
-) -> None:
-    """Say how long the rest of a training will take, after its first steps here.
+class Forecast:
+    """How long a training will take: its steps at once, the time of the rest after some of them.
 
     Args:
+        run: The training, before its first step here.
         reporting: Where to say it.
-        run: The training, its clock stopped.
-        first: The steps that it began with, more than 0 where it was cut off before.
-        before: The seconds that it began with.
-        evaluation: Seconds of an evaluation; 0: not known yet.
     """
-    step = (run.clock.seconds - before) / (run.step - first)
-    left = range(run.step + 1, run.schedule.steps + 1)
-    rest = step * len(left) + evaluation * sum(map(run.schedule.is_evaluated, left))
-    end = datetime.now().astimezone() + timedelta(seconds=rest)
-    reporting.progress.say(
-        f"{reporting.description}: {step:.2g} s a step, about {timedelta(seconds=round(rest))} "
-        f"for the {len(left):,} steps that are left, until {end:%Y-%m-%d %H:%M}"
-    )
+
+    def __init__(self, run: "Run", reporting: Reporting) -> None:
+        self._run, self._reporting = run, reporting
+        # Not 0 where the training was cut off before.
+        self._first, self._before = run.step, run.clock.seconds
+        self._say(f"{run.schedule.steps - run.step:,} steps")
+
+    def _say(self, what: str) -> None:
+        self._reporting.progress.say(f"{self._reporting.description}: {what}")
+
+    def after_step(self, evaluation: float) -> None:
+        """Say it when it is time.
+
+        Args:
+            evaluation: Seconds of an evaluation; 0: not known yet.
+        """
+        run = self._run
+        if not run.step == self._first + FORECAST_AFTER < run.schedule.steps:
+            return
+        with run.clock.paused():
+            step = (run.clock.seconds - self._before) / FORECAST_AFTER
+            left = range(run.step + 1, run.schedule.steps + 1)
+            rest = step * len(left) + evaluation * sum(map(run.schedule.is_evaluated, left))
+            end = datetime.now().astimezone() + timedelta(seconds=rest)
+            self._say(
+                f"{step:.2g} s a step, about {timedelta(seconds=round(rest))} for the "
+                f"{len(left):,} steps that are left, until {end:%Y-%m-%d %H:%M}"
+            )
 
 
 class Run:
@@ -168,7 +180,7 @@ class Run:
         self._model, self.schedule, self._rates = model, schedule, rates
         self._embedding, self._evaluations = embedding, evaluations
         self._optimizer = MasterAdamW(parameter_groups(model, *astuple(rates)), masters)
-        self.scheduler = LambdaLR(self._optimizer, schedule.factor)
+        self._scheduler = LambdaLR(self._optimizer, schedule.factor)
         trained = ((n, p) for n, p in model.named_parameters() if p.requires_grad)
         self._trained = {name: masters.get(p, p) for name, p in trained}
 
@@ -182,7 +194,7 @@ class Run:
         limit = self.schedule.training.max_grad_norm
         with naming_memory(self.step + 1, batches):
             loss = optimizer_step(self._model, batches, self._optimizer, limit, dtype)
-        self.scheduler.step()
+        self._scheduler.step()
         self._embedding.decay(1 - self.next_rate * self._rates.weight_decay)
         self.step += 1
         self.examples += sum(len(batch.labels) for batch in batches)
@@ -223,7 +235,7 @@ class Run:
                     if f"{kind}.{name}" in tensors
                 }
         self._optimizer.lower()
-        self.scheduler.last_epoch = self.step
+        self._scheduler.last_epoch = self.step
         for group, rate in zip(self._optimizer.param_groups, figures["rates"], strict=True):
             group["lr"] = rate
         restore_random_states(

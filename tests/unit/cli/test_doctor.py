@@ -225,6 +225,8 @@ def test_an_artifact_whose_method_is_gone_is_named(project: Project) -> None:
     finding = state.artifacts(project)
     assert_found(finding, "ok", "without a name")
     assert "models/lora" in finding.facts["without_name"]
+    shutil.copyfile(ROOT / "dvc.yaml", file)
+    assert_found(state.artifacts(project), "ok", "every model")
 
 
 @pytest.fixture

@@ -16,19 +16,8 @@ from lora_compare.data.classes import (
 )
 from lora_compare.data.splits import split
 from lora_compare.errors import DataError
-from lora_compare.params import SplitParams
 from lora_compare.project.corpus import make_corpus
-
-
-def params(**settings: Any) -> SplitParams:
-    defaults = {
-        "deduplicate": "exact",
-        "balance": "undersample",
-        "train": 0.7,
-        "validation": 0.1,
-        "seed": 123,
-    }
-    return SplitParams(**{**defaults, **settings})
+from split_settings import split_settings
 
 
 def test_apportion_rounds_by_largest_remainder() -> None:
@@ -42,14 +31,14 @@ def test_apportion_rounds_by_largest_remainder() -> None:
 def test_what_is_available_is_what_the_split_shares_out(deduplicate: str) -> None:
     labels = ["a", "b"] * 40 + ["b"] * 20
     texts = [f"text {i % 45}" for i in range(len(labels))]
-    settings_ = params(deduplicate=deduplicate, balance="none")
+    settings_ = split_settings(deduplicate=deduplicate, balance="none")
     _, metrics = split(make_corpus(labels, texts), settings_)
     shared = {c: sum(p["classes"][c] for p in metrics["splits"].values()) for c in "ab"}
     assert count_available({"label": labels, "text": texts}, settings_) == shared
 
 
 def refusal(counts: dict[str, int], **settings: Any) -> DataError:
-    settings_ = params(**settings)
+    settings_ = split_settings(**settings)
     with pytest.raises(DataError) as error:
         require_in_every_split(stratified_sizes(counts, settings_), counts, settings_)
     return error.value
@@ -83,7 +72,9 @@ def test_the_setting_that_is_advised_helps(
     advice = refusal(counts, **settings_).next
     changes = dict(part.split(": ") for part in advice.split(" in params")[0][4:].split(", "))
     typed = {key.removeprefix("split."): value for key, value in changes.items()}
-    helped = params(**settings_ | {k: v if k == "balance" else float(v) for k, v in typed.items()})
+    helped = split_settings(
+        **settings_ | {k: v if k == "balance" else float(v) for k, v in typed.items()}
+    )
     require_in_every_split(stratified_sizes(counts, helped), counts, helped)
 
 
@@ -117,13 +108,15 @@ def test_a_column_that_holds_no_classes_is_recognized(labels: list[str], cause: 
 
 
 def test_undersampling_that_leaves_most_out_names_the_rarest_class() -> None:
-    said = describe_balance({"common": 500, "rare": 12}, params())
+    said = describe_balance({"common": 500, "rare": 12}, split_settings())
     assert said.startswith("warning: split.balance: undersample leaves out 488 of 512 messages")
     assert "'rare', the rarest class, has 12" in said
-    assert describe_balance({"common": 500, "rare": 12}, params(balance="none")) == ""
-    assert describe_balance({"common": 30, "rare": 12}, params()) == ""
+    assert describe_balance({"common": 500, "rare": 12}, split_settings(balance="none")) == ""
+    assert describe_balance({"common": 30, "rare": 12}, split_settings()) == ""
     # Enough is left to train on: a fact, no warning.
-    assert describe_balance({"ham": 4600, "spam": 637}, params()).startswith("split.balance")
+    assert describe_balance({"ham": 4600, "spam": 637}, split_settings()).startswith(
+        "split.balance"
+    )
 
 
 def test_counts_of_many_classes_are_a_few_words() -> None:

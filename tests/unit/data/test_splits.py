@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from lora_compare.data.splits import deduplicate, split
 from lora_compare.errors import DataError
-from lora_compare.params import SplitParams
 from lora_compare.project.corpus import make_corpus
+from split_settings import split_settings
 
 
 def make(**counts: int) -> pd.DataFrame:
@@ -22,22 +22,11 @@ def make(**counts: int) -> pd.DataFrame:
     return make_corpus(list(labels), [f"message {i}" for i in range(len(labels))])
 
 
-def params(**settings: Any) -> SplitParams:
-    defaults = {
-        "deduplicate": "exact",
-        "balance": "undersample",
-        "train": 0.7,
-        "validation": 0.1,
-        "seed": 123,
-    }
-    return SplitParams(**{**defaults, **settings})
-
-
 BOOK: dict[str, Any] = {"mode": "appendix_e", "deduplicate": "none"}
 
 
 def test_balanced_split_has_exact_sizes_and_equal_classes() -> None:
-    frames, metrics = split(make(ham=900, spam=100), params())
+    frames, metrics = split(make(ham=900, spam=100), split_settings())
     assert metrics["splits"] == {
         "train": {"n": 140, "classes": {"ham": 70, "spam": 70}},
         "validation": {"n": 20, "classes": {"ham": 10, "spam": 10}},
@@ -52,7 +41,7 @@ def test_balanced_split_has_exact_sizes_and_equal_classes() -> None:
 
 
 def test_prior_is_kept_without_balancing() -> None:
-    _, metrics = split(make(ham=900, spam=100), params(balance="none"))
+    _, metrics = split(make(ham=900, spam=100), split_settings(balance="none"))
     assert metrics["splits"] == {
         "train": {"n": 700, "classes": {"ham": 630, "spam": 70}},
         "validation": {"n": 100, "classes": {"ham": 90, "spam": 10}},
@@ -72,7 +61,7 @@ def test_every_message_is_in_one_split_in_its_share(
     counts: list[int], balance: str, shares: tuple[float, float], seed: int
 ) -> None:
     corpus = make(**{f"class{i}": count for i, count in enumerate(counts)})
-    settings_ = params(balance=balance, train=shares[0], validation=shares[1], seed=seed)
+    settings_ = split_settings(balance=balance, train=shares[0], validation=shares[1], seed=seed)
     frames, metrics = split(corpus, settings_)
     texts = [text for frame in frames.values() for text in frame["Text"]]
     assert sorted(texts) == sorted(corpus["text"])
@@ -91,20 +80,20 @@ def test_every_message_is_in_one_split_in_its_share(
 
 def test_seed_alone_decides() -> None:
     corpus = make(a=50, b=40, c=30)
-    first, again, other = (split(corpus, params(seed=seed))[0] for seed in (1, 1, 2))
+    first, again, other = (split(corpus, split_settings(seed=seed))[0] for seed in (1, 1, 2))
     for name in first:
         pd.testing.assert_frame_equal(first[name], again[name])
     assert not first["test"].equals(other["test"])
 
 
 def test_split_is_the_same_on_every_machine() -> None:
-    frames, _ = split(make(ham=20, spam=12), params())
+    frames, _ = split(make(ham=20, spam=12), split_settings())
     assert [int(text.split()[1]) for text in frames["test"]["Text"]] == [20, 9, 10, 6, 29]
     assert [int(text.split()[1]) for text in frames["validation"]["Text"]] == [24, 22]
 
 
 def test_splits_are_shuffled() -> None:
-    frames, _ = split(make(ham=500, spam=500), params())
+    frames, _ = split(make(ham=500, spam=500), split_settings())
     labels = frames["train"]["Label"].to_numpy()
     # 700 fair coins change 350 times, give or take 13.
     assert 280 < np.count_nonzero(np.diff(labels)) < 420
@@ -113,7 +102,7 @@ def test_splits_are_shuffled() -> None:
 
 def test_repeated_texts_are_removed_before_splitting() -> None:
     corpus = pd.concat([make(ham=30, spam=20)] * 2, ignore_index=True)
-    frames, metrics = split(corpus, params())
+    frames, metrics = split(corpus, split_settings())
     assert metrics["rows"] == 100
     assert metrics["duplicates_removed"] == 50
     assert metrics["test_rows_with_twin_in_train"]["exact"] == 0
@@ -122,7 +111,7 @@ def test_repeated_texts_are_removed_before_splitting() -> None:
 
 def test_repeated_texts_stay_and_are_counted_when_asked_for() -> None:
     corpus = pd.concat([make(ham=30, spam=20)] * 2, ignore_index=True)
-    frames, metrics = split(corpus, params(deduplicate="none"))
+    frames, metrics = split(corpus, split_settings(deduplicate="none"))
     assert metrics["duplicates_removed"] == 0
     train = set(frames["train"]["Text"])
     expected = sum(text in train for text in frames["test"]["Text"])
@@ -132,7 +121,7 @@ def test_repeated_texts_stay_and_are_counted_when_asked_for() -> None:
 @pytest.mark.parametrize("settings_", [{"deduplicate": "none"}, BOOK])
 def test_unused_holds_no_text_that_is_evaluated(settings_: dict[str, Any]) -> None:
     corpus = pd.concat([make(ham=60, spam=20), make(ham=60, spam=0)], ignore_index=True)
-    frames, metrics = split(corpus, params(**settings_))
+    frames, metrics = split(corpus, split_settings(**settings_))
     evaluated = {*frames["validation"]["Text"], *frames["test"]["Text"]}
     assert not evaluated & set(frames["unused"]["Text"])
     assert metrics["unused_rows_dropped_as_twins"] > 0
@@ -145,7 +134,7 @@ def test_text_with_two_labels_keeps_the_first_and_is_counted() -> None:
     again = make_corpus(["spam", "ham"], [corpus["text"][0], "new"])
     corpus = pd.concat([corpus, again, again], ignore_index=True)
     corpus.loc[0, "label"] = "ham"
-    _, metrics = split(corpus, params())
+    _, metrics = split(corpus, split_settings())
     assert metrics["conflicting_texts"] == 1
     assert metrics["duplicates_removed"] == 3
     kept = deduplicate(corpus)
@@ -155,13 +144,13 @@ def test_text_with_two_labels_keeps_the_first_and_is_counted() -> None:
 @pytest.mark.parametrize("settings_", [{}, {"balance": "none"}, BOOK])
 def test_class_too_small_for_every_split_is_refused(settings_: dict[str, Any]) -> None:
     with pytest.raises(DataError, match=r"spam: 2 messages, none in"):
-        split(make(ham=40, spam=2), params(**settings_))
+        split(make(ham=40, spam=2), split_settings(**settings_))
 
 
 def test_class_that_duplicates_were_most_of_is_refused_with_its_count() -> None:
     corpus = pd.concat([make(ham=40, spam=0), make_corpus(["spam"] * 30, ["win"] * 30)])
     with pytest.raises(DataError, match="spam: 1 messages"):
-        split(corpus.reset_index(drop=True), params())
+        split(corpus.reset_index(drop=True), split_settings())
 
 
 def book_split(lines: str, seed: int) -> list[pd.DataFrame]:
@@ -182,7 +171,7 @@ def test_book_mode_is_the_notebook(seed: int) -> None:
     corpus.loc[5, "text"] = '"a quote that swallows'
     corpus.loc[7, "text"] = 'the lines up to here"'
     lines = (corpus["label"] + "\t" + corpus["text"] + "\n").str.cat()
-    frames, metrics = split(corpus, params(**BOOK, seed=seed))
+    frames, metrics = split(corpus, split_settings(**BOOK, seed=seed))
     for name, expected in zip(frames, book_split(lines, seed), strict=False):
         assert frames[name].to_csv(index=None) == expected.to_csv(index=None)
     assert sum(map(len, frames.values())) == 124 - 2
@@ -190,7 +179,7 @@ def test_book_mode_is_the_notebook(seed: int) -> None:
 
 
 def test_book_mode_balances_any_number_of_classes() -> None:
-    _, metrics = split(make(c=90, a=50, b=60), params(**BOOK))
+    _, metrics = split(make(c=90, a=50, b=60), split_settings(**BOOK))
     assert metrics["splits"]["train"]["n"] == 105
     assert metrics["splits"]["unused"]["classes"] == {"a": 0, "b": 10, "c": 40}
 
@@ -198,7 +187,7 @@ def test_book_mode_balances_any_number_of_classes() -> None:
 def test_book_mode_keeps_texts_that_pandas_takes_for_missing() -> None:
     corpus = make(ham=20, spam=20)
     corpus.loc[3, "text"] = "null"
-    frames, _ = split(corpus, params(**BOOK))
+    frames, _ = split(corpus, split_settings(**BOOK))
     assert sum((frame["Text"] == "null").sum() for frame in frames.values()) == 1
 
 
@@ -207,11 +196,11 @@ def test_book_mode_refuses_texts_that_are_no_lines(text: str) -> None:
     corpus = make(ham=20, spam=20)
     corpus.loc[3, "text"] = text
     with pytest.raises(DataError, match=r"messages\.tsv:5"):
-        split(corpus, params(**BOOK))
+        split(corpus, split_settings(**BOOK))
 
 
 def test_book_mode_refuses_a_quote_that_never_closes() -> None:
     corpus = make(ham=20, spam=20)
     corpus.loc[3, "text"] = '"never closed'
     with pytest.raises(DataError, match=r"split\.mode: stratified"):
-        split(corpus, params(**BOOK))
+        split(corpus, split_settings(**BOOK))

@@ -292,6 +292,16 @@ def test_settings_that_are_no_json_object_are_refused(
     assert expected in refused(project, base_folder, source)
 
 
+def test_a_models_settings_beside_the_adapter_that_are_no_json_are_refused(
+    project: Paths, base_folder: Path, good: Path, tmp_path: Path
+) -> None:
+    source = changed(good, tmp_path / "adapter", lambda c, t: None)
+    (source / "config.json").write_text("{")
+    message = refused(project, base_folder, source)
+    assert "The model's settings are no JSON." in message
+    assert "save the model again" in message
+
+
 def test_a_name_of_the_hub_is_explained(project: Paths, base_folder: Path) -> None:
     assert "hf download" in refused(project, base_folder, Path("someone/gpt2-spam-lora"))
 

@@ -14,6 +14,7 @@ from lora_compare.cli.doctor.findings import Finding, Project, ok, trouble, warn
 from lora_compare.errors import BusyError, ParamsError, UserError
 from lora_compare.params import read_yaml
 from lora_compare.project.lock import writers
+from lora_compare.project.paths import TFIDF
 
 BLOCKED = re.compile(r"^\s*\(PID (\d+)\):", re.MULTILINE)
 """How DVC names the processes that hold what it wants to read; it advises to delete their lock."""
@@ -58,10 +59,10 @@ def pipeline(project: Project) -> Finding:
 
 
 def artifacts(project: Project) -> Finding:
-    """Compare the names that dvc.yaml gives models with the methods; DVC repeats stages only."""
+    """Compare the names that dvc.yaml gives models with what is made; DVC repeats stages only."""
     named = read_yaml(project.paths.root / "dvc.yaml").get("artifacts") or {}
     models = {str(Path(entry["path"])) for entry in named.values()}
-    made = {f"models/{name}" for name in ("base", *project.params.methods)}
+    made = {f"models/{name}" for name in ("base", TFIDF, *project.params.methods)}
     foreign, unnamed = sorted(models - made), sorted(made - models)
     known = {"without_method": foreign, "without_name": unnamed}
     if foreign:
@@ -71,7 +72,7 @@ def artifacts(project: Project) -> Finding:
             **known,
         )
     said = f"; without a name for dvc artifacts get: {', '.join(unnamed)}" if unnamed else ""
-    return ok(f"every model that dvc.yaml's artifacts name is a method's{said}", **known)
+    return ok(f"every model that dvc.yaml's artifacts name is made here{said}", **known)
 
 
 def _unread(said: str) -> Finding:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lora_compare.errors import CheckpointError
+from lora_compare.errors import CheckpointError, DataError
 from lora_compare.exchange.peft.names import CONFIG_FILE
 from lora_compare.project.files import is_file, read_json
 
@@ -58,11 +58,20 @@ def head_rows(
             continue  # transformers' words for "nobody has named them"
         if sorted(names) != sorted(classes):
             if is_own and given is None:
-                raise _other_names(file, names, classes)
+                raise _refusal(
+                    "The adapter names its classes otherwise than the data.",
+                    *(file, classes, names),
+                    advice="say with --classes which class of the data each row means, in the "
+                    "order of actual",
+                )
         elif given is None or list(given) == names:
             return HeadRows(names, f"id2label in {file}")
         elif is_own:
-            raise _contradicted(file, names, given)
+            raise _refusal(
+                "--classes contradicts the adapter's own order of the classes.",
+                *(file, names, given),
+                advice="leave --classes out; where id2label is wrong, correct it there",
+            )
     if given is not None:
         return HeadRows(list(given), "--classes")
     return HeadRows(classes, "the order of the data's classes, for the adapter says none")
@@ -79,11 +88,11 @@ def _settings(config: Mapping[str, Any], source: Path) -> Iterator[tuple[Path, A
             continue
         try:
             values = read_json(file)
-        except (ValueError, RecursionError) as error:
+        except DataError as error:
             raise CheckpointError(
                 "The model's settings are no JSON.",
                 where=str(file),
-                actual=str(error),
+                actual=error.actual,
                 next="save the model again, or take the file away",
             ) from None
         if isinstance(values, dict) and values.get("id2label"):
@@ -104,23 +113,14 @@ def _names(labels: Any, file: Path) -> list[str]:
     return [name if isinstance(name := labels[row], str) else json.dumps(name) for row in rows]
 
 
-def _other_names(file: Path, names: list[str], classes: list[str]) -> CheckpointError:
+def _refusal(
+    what: str, file: Path, expected: Sequence[str], actual: Sequence[str], advice: str
+) -> CheckpointError:
     return CheckpointError(
-        "The adapter names its classes otherwise than the data.",
+        what,
         where=f"{file}: id2label",
-        expected=", ".join(classes),
-        actual=", ".join(names),
+        expected=", ".join(expected),
+        actual=", ".join(actual),
         kept="nothing was written",
-        next="say with --classes which class of the data each row means, in the order of actual",
-    )
-
-
-def _contradicted(file: Path, names: list[str], given: Sequence[str]) -> CheckpointError:
-    return CheckpointError(
-        "--classes contradicts the adapter's own order of the classes.",
-        where=f"{file}: id2label",
-        expected=", ".join(names),
-        actual=", ".join(given),
-        kept="nothing was written",
-        next="leave --classes out; where id2label is wrong, correct it there",
+        next=advice,
     )
