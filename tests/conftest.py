@@ -79,7 +79,7 @@ def no_tracking_settings(monkeypatch: pytest.MonkeyPatch) -> None:
 
     ours = ("LORA_COMPARE_TRACKING", "DVC_ROOT", "DVC_EXP_NAME")
     for name in ("MLFLOW_TRACKING_URI", "MLFLOW_BACKEND_STORE_URI", *ours):
-        # First set, so that what a test leaves there, as mlflow.set_tracking_uri does, goes with it.
+        # Set first: what a test leaves there, as mlflow.set_tracking_uri does, goes with it.
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
     for name, value in PATIENCE.items():
