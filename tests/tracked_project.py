@@ -298,6 +298,14 @@ class TrackedProject(Shown):
         """Wait until a postman has delivered everything."""
         wait_until(lambda: not self.letters())
 
+    def wait_or_deliver(self) -> None:
+        """Wait likewise, and deliver what a postman left that would have stayed too long.
+
+        On a slow machine, making a fresh store may take longer than one stays.
+        """
+        wait_until(lambda: not self.letters() or not postmen(self.paths.root))
+        self.deliver()
+
     def waiting(self) -> list[str]:
         return [letter.label for letter in self.letters()]
 

@@ -307,7 +307,7 @@ def test_row_14_stages_that_meet_a_fresh_store_at_once_make_one_experiment(
         root = tmp_path / str(trial)
         project = TrackedProject(root)
         log_at_once(project, *stages)
-        project.wait()
+        project.wait_or_deliver()
         client = store_client(f"sqlite:///{root / 'mlflow.db'}")
         experiments = {e.name: e.experiment_id for e in client.search_experiments()}
         assert sorted(experiments) == ["Default", "a comparison"]

@@ -26,8 +26,17 @@ REQUIREMENTS = (
 )
 """What the code of a served model imports; tests/pipeline/test_registry.py compares."""
 
-NOT_SHIPPED = ("__pycache__", "bundled_data", "templates")
-"""What lies in the package and no served model reads."""
+NOT_SHIPPED = (
+    "__pycache__",
+    "cli",
+    "comparison",
+    "data",
+    "exchange",
+    "report",
+    "tracking",
+    "training",
+)
+"""What lies in the package and no served model imports."""
 
 EXAMPLE = ["See you at seven then.", "You won a tablet! To collect your prize call 09098790503"]
 

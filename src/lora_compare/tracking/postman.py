@@ -24,7 +24,7 @@ LOOK_EVERY = 0.1
 LINGER = 5.0
 """Seconds that a postman waits for the next stage, which DVC starts a moment later."""
 
-LEAVE_AFTER = 12.0
+LEAVE_AFTER = 10.0
 """Seconds after the last stage at which it ends, whatever the store is doing."""
 
 SLOW = 10.0
