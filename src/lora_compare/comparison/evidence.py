@@ -49,6 +49,27 @@ class Outcome:
         return np.asarray(self.predictions["label"] == self.predictions["predicted"], dtype=bool)
 
     @property
+    def seeds(self) -> tuple[int, ...]:
+        """The seeds of its trainings."""
+        return (0,)
+
+    @property
+    def labels(self) -> npt.NDArray[np.int64]:
+        """The index of each test message's class, shape (n,)."""
+        return pd.Categorical(self.predictions["label"], self.classes).codes.astype(np.int64)
+
+    @property
+    def predicted(self) -> npt.NDArray[np.int64]:
+        """The index of the class that each seed's model gave each test message, shape (S, n)."""
+        codes = pd.Categorical(self.predictions["predicted"], self.classes).codes
+        return codes.astype(np.int64)[None, :]
+
+    @property
+    def tuning(self) -> Any:
+        """How its settings were found."""
+        return None
+
+    @property
     def classes(self) -> list[str]:
         """The names of the classes, in order."""
         return [name[2:] for name in self.predictions.columns if name.startswith("p_")]

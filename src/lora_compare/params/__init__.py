@@ -14,6 +14,7 @@ from lora_compare.params.network import CONFIGS, GPTConfig, classifier_modules, 
 from lora_compare.params.reading import load_params, parse_params, read_yaml, require_fit
 from lora_compare.params.sections import (
     ClassifierParams,
+    ComparisonParams,
     DataParams,
     ModelParams,
     PretrainingParams,
@@ -31,6 +32,7 @@ __all__ = [
     "RESERVED_METHOD_NAMES",
     "Aliases",
     "ClassifierParams",
+    "ComparisonParams",
     "DataParams",
     "GPTConfig",
     "Layer",

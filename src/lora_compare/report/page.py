@@ -28,7 +28,7 @@ from lora_compare.comparison.sentences import caution, headline, price_sentence,
 from lora_compare.comparison.verdict import TESTED_BASELINE, compare
 from lora_compare.data.twins import near_duplicate_groups
 from lora_compare.errors import without_credentials
-from lora_compare.evaluation.metrics import calibration_bins
+from lora_compare.evaluation.calibration import calibration_bins
 from lora_compare.params import Params
 from lora_compare.project.checksums import seal
 from lora_compare.project.files import write_csv, write_json, write_text
@@ -85,7 +85,7 @@ def write_comparison(paths: Paths, params: Params, progress: Progress = SILENT) 
     with progress.work("compare"):
         evidence = load_evidence(paths, params)
         groups = near_duplicate_groups(evidence.texts)
-        comparison = compare(evidence, groups, params.split.seed)
+        comparison = compare(evidence, groups, params)
         write_json(paths.metrics("comparison"), comparison)
         write_json(paths.metrics("summary"), figures(evidence))
         write_csv(paths.curves, curves(evidence))
