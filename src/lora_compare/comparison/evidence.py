@@ -24,6 +24,19 @@ BASELINES = (TFIDF, "untuned")
 
 
 @dataclass(frozen=True)
+class Tuning:
+    """What the stage tune tried of one method, and what it chose.
+
+    Attributes:
+        choice: Its reports/tuning/M/choice.json.
+        trials: Its reports/tuning/M/trials.csv; None of a method without a search.
+    """
+
+    choice: Mapping[str, Any]
+    trials: pd.DataFrame | None = None
+
+
+@dataclass(frozen=True)
 class Outcome:
     """What the pipeline measured about one method or baseline.
 
@@ -34,6 +47,8 @@ class Outcome:
         cost: Its M_cost.json; None for a baseline.
         predictions: One row per test message: text, label, predicted, p_<class>...
         history: Losses and accuracies by step; None for a baseline.
+        seeds: The seeds of its trainings; one for a baseline.
+        tuning: What was tried before; None for a baseline.
     """
 
     name: str
@@ -42,6 +57,8 @@ class Outcome:
     predictions: pd.DataFrame
     cost: Mapping[str, Any] | None = None
     history: pd.DataFrame | None = None
+    seeds: tuple[int, ...] = (0,)
+    tuning: Tuning | None = None
 
     @property
     def correct(self) -> npt.NDArray[np.bool_]:
