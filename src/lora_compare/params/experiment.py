@@ -7,6 +7,7 @@ from pydantic import AfterValidator, field_validator
 
 from lora_compare.errors import ParamsError
 from lora_compare.params.methods import MethodParams
+from lora_compare.params.search import TuningParams
 from lora_compare.params.sections import (
     ClassifierParams,
     DataParams,
@@ -54,6 +55,7 @@ class Params(Section):
     model: ModelParams
     classifier: ClassifierParams
     training: TrainingParams
+    tuning: TuningParams = TuningParams()
     methods: dict[MethodName, MethodParams]
     tracking: TrackingParams
 
