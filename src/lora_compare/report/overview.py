@@ -76,6 +76,16 @@ def make_axis(comparison: Mapping[str, Any]) -> Axis:
     return Axis(first / 1000, last / 1000, tuple(tick / 1000 for tick in ticks))
 
 
+def ticked(difference: float) -> str:
+    """Return a tick's number in points with its sign, such as `+0.5` or `-2`."""
+    return f"{100 * difference:+g}".replace("-", formats.MINUS) if difference else "0"
+
+
+def reference(comparison: Mapping[str, Any]) -> str:
+    """Return the name of the method that the others are compared with."""
+    return str(comparison["pairs"][0]["b"]) if comparison["pairs"] else ""
+
+
 def describe(params: Params) -> dict[str, str]:
     """Return what each method and baseline is, in a few words."""
     methods = {

@@ -15,14 +15,14 @@ from rich.console import Console
 from comparison_inputs import answers_of, make_texts, seal_metrics, write_inputs
 from lora_compare.comparison import formats
 from lora_compare.comparison.evidence import load_evidence
-from lora_compare.comparison.sentences import caution, headline
-from lora_compare.comparison.verdict import compare
+from lora_compare.comparison.sentences import headline
 from lora_compare.errors import MissingArtifactError
 from lora_compare.project.checksums import seal
 from lora_compare.project.files import write_json, write_text
 from lora_compare.project.paths import Paths
 from lora_compare.report.page import write_report
 from lora_compare.report.terminal import print_summary
+from verdict_inputs import compare_made_up
 
 VOID = {"meta", "link", "br", "img", "input", "hr", "wbr"}
 
@@ -79,7 +79,7 @@ class Page(HTMLParser):
 def make_report(root: Path, methods=("full", "lora"), **options):
     paths, params = write_inputs(root, methods, **options)
     evidence = load_evidence(paths, params)
-    comparison = compare(evidence, np.arange(len(evidence.texts)), seed=1)
+    comparison = compare_made_up(evidence)
     write_json(paths.metrics("comparison"), comparison)
     write_report(paths, params, evidence, comparison)
     return paths, comparison
@@ -147,7 +147,7 @@ def test_hostile_messages_stay_text(tmp_path: Path):
         seal(file.parent)
     seal_metrics(paths)
     evidence = load_evidence(paths, params)
-    comparison = compare(evidence, np.arange(40), seed=1)
+    comparison = compare_made_up(evidence)
     write_report(paths, params, evidence, comparison)
     page = Page(read_html(paths))
     assert not page.tags & {"script", "img"}
@@ -245,7 +245,7 @@ def test_passwords_of_addresses_are_not_shown(tmp_path: Path):
     address = "https://user:secret@example.com/messages.csv"
     data = params.data.model_copy(update={"source": address})
     evidence = load_evidence(paths, params)
-    comparison = compare(evidence, np.arange(40), seed=1)
+    comparison = compare_made_up(evidence)
     write_report(paths, params.model_copy(update={"data": data}), evidence, comparison)
     text = read_html(paths) + paths.report("md").read_text(encoding="utf-8")
     assert "secret" not in text
