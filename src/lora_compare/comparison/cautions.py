@@ -5,7 +5,7 @@ from typing import Any
 
 from lora_compare.comparison.evidence import Evidence, Outcome
 from lora_compare.comparison.formats import percent
-from lora_compare.comparison.sentences import listing
+from lora_compare.comparison.sentences import UNEVEN_CLASSES, listing
 from lora_compare.params import Params
 
 STAND_IN = "gpt2-nano"
@@ -35,9 +35,6 @@ UNEVEN = 1.5
 
 MACHINE = ("device", "dtype", "threads", "side_by_side")
 """What has to be the same of two methods for their times to be comparable."""
-
-UNEVEN_CLASSES = "uneven_classes"
-"""The key of the caution with which tables show macro-F1 too."""
 
 Check = Callable[[Evidence, Params, Mapping[str, Any]], Iterator[str]]
 

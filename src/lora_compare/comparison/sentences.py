@@ -22,6 +22,12 @@ METRICS = {
 UNDECIDED, BETTER, WORSE = "undecided", "better", "worse"
 """Claims on a pair that the words single out; the others are `equivalent` and `not worse`."""
 
+TRAINED = "trainable_parameters"
+"""The price that sentences call the trained parameters."""
+
+UNEVEN_CLASSES = "uneven_classes"
+"""The key of the caution with which tables show macro-F1 beside accuracy."""
+
 NO_FINE_TUNING = "no fine-tuning is needed here"
 
 
@@ -62,18 +68,39 @@ def why(comparison: Mapping[str, Any]) -> str:
     """Return why the recommended method or baseline is recommended, as sentences.
 
     Args:
-        comparison: `recommendation` (without its `why`), `methods`, `pairs` and `margin` of
-            metrics/comparison.json.
+        comparison: `recommendation` (without its `why`), `methods`, `pairs`, `margin` and `cost`
+            of metrics/comparison.json.
     """
     recommendation = comparison["recommendation"]
-    use = recommendation["use"]
-    if use is None:
+    if recommendation["use"] is None:
         return "no method was compared."
-    pair = next((p for p in comparison["pairs"] if p["a"] == use), None)
-    if recommendation["kind"] == "baseline":
-        return f"{_standing(pair)}, and {NO_FINE_TUNING}." if pair else f"{NO_FINE_TUNING}."
-    reason = _standing(pair) + _saving(comparison, use) if pair else _only(comparison, use)
-    return f"{reason}. {_needed(comparison)}".strip()
+    method = recommendation["method"]
+    if recommendation["kind"] == "method":
+        return f"{_reason(comparison, method)}. {_needed(comparison)}".strip()
+    pair = next(p for p in comparison["pairs"] if p["a"] == recommendation["use"])
+    return (
+        f"{_standing(pair)}, and {NO_FINE_TUNING}. To fine-tune all the same, take {method}: "
+        f"{_reason(comparison, method)}."
+    )
+
+
+def _reason(comparison: Mapping[str, Any], method: str) -> str:
+    """Return why a method is preferred to the other methods."""
+    pair = next((p for p in comparison["pairs"] if p["a"] == method), None)
+    if pair is not None:
+        return _standing(pair) + _saving(comparison, method)
+    pairs, margin = method_pairs(comparison), margin_words(comparison["margin"])
+    if not pairs:
+        return "it is the only method; another under methods in params.yaml makes a comparison"
+    claims = {called(pair["a"]): pair["claim"] for pair in pairs}
+    if better := [name for name, claim in claims.items() if claim == BETTER]:
+        return f"cheaper than {listing(better)}, and not worse by more than {margin}"
+    if set(claims.values()) == {WORSE}:
+        return f"better than {listing(list(claims))}"
+    prices = _prices(comparison)
+    if prices.get(method) == min(prices.values()):
+        return "it is the cheapest, and no other method is shown to be better"
+    return f"no cheaper method is shown to be within {margin} of it"
 
 
 def _standing(pair: Mapping[str, Any]) -> str:
@@ -81,32 +108,27 @@ def _standing(pair: Mapping[str, Any]) -> str:
     other, margin = called(pair["b"]), margin_words(pair["margin"])
     if pair["claim"] == BETTER:
         return f"better than {other}, by {_unsigned(pair['difference'])} points"
+    if pair["claim"] == WORSE:
+        return f"worse than {other}, but by less than {margin}"
     if pair["claim"] == "equivalent":
         return f"within {margin} of {other}"
     return f"not worse than {other} by more than {margin}"
 
 
-def _saving(comparison: Mapping[str, Any], use: str) -> str:
-    """Return which share of the reference's parameters a method trains, where it is less."""
-    trained = {r["method"]: r["trainable_parameters"] for r in comparison["methods"]}
-    whole = trained.get(_reference(comparison), 0)
-    if not whole or trained[use] >= whole:
+def _saving(comparison: Mapping[str, Any], method: str) -> str:
+    """Return which share of the reference's price a method costs, where it is less."""
+    prices = _prices(comparison)
+    part, whole = prices.get(method), prices.get(str(comparison["pairs"][0]["b"]))
+    if part is None or not whole or part >= whole:
         return ""
-    return f", with {share(trained[use] / whole)} of the trained parameters"
+    titles = {price.key: price.title for price in PRICES} | {TRAINED: "trained parameters"}
+    return f", with {share(part / whole)} of the {titles[comparison['cost']]}"
 
 
-def _only(comparison: Mapping[str, Any], use: str) -> str:
-    """Return why the reference itself is recommended."""
-    pairs = method_pairs(comparison)
-    if not pairs:
-        return "it is the only method; another under methods in params.yaml makes a comparison"
-    losers = [called(pair["a"]) for pair in pairs if pair["claim"] == WORSE]
-    if len(losers) == len(pairs):
-        return f"better than {listing(losers)}"
-    trained = {r["method"]: r["trainable_parameters"] for r in comparison["methods"]}
-    if trained[use] == min(trained.values()):
-        return "it trains the fewest parameters, and no other method is shown to be better"
-    return f"no cheaper method is shown to be within {margin_words(pairs[0]['margin'])} of it"
+def _prices(comparison: Mapping[str, Any]) -> dict[str, float]:
+    cost = comparison["cost"]
+    known = {r["method"]: r.get(cost) for r in comparison["methods"]}
+    return {name: value for name, value in known.items() if value is not None}
 
 
 def _needed(comparison: Mapping[str, Any]) -> str:
@@ -127,10 +149,12 @@ def found(comparison: Mapping[str, Any]) -> str:
 
     A claim that the recommendation has made already is not said again; its numbers are.
     """
-    use, main = comparison["recommendation"]["use"], main_pair(comparison)
-    pairs = sorted(comparison["pairs"], key=lambda p: (p["a"] != use, p is not main))
-    shown = [p for p in pairs if p["a"] == use or p is main or _better_method(p)]
-    said = [p for p in shown or pairs if p["a"] == use or main is None]
+    recommendation, main = comparison["recommendation"], main_pair(comparison)
+    named = (recommendation["use"], recommendation["method"])
+    order = (*named, main and main["a"])
+    pairs = sorted(comparison["pairs"], key=lambda p: tuple(p["a"] != name for name in order))
+    shown = [p for p in pairs if p["a"] in named or p is main or _better_method(p)]
+    said = [p for p in shown or pairs if p["a"] in named or main is None]
     return " ".join(
         f"{called(p['a'])} {MINUS} {called(p['b'])}: {numbers(p)}."
         if p in said
@@ -156,10 +180,6 @@ def method_pairs(comparison: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return [pair for pair in comparison["pairs"] if not pair["baseline"]]
 
 
-def _reference(comparison: Mapping[str, Any]) -> str:
-    return str(comparison["pairs"][0]["b"]) if comparison["pairs"] else ""
-
-
 def pair_sentence(pair: Mapping[str, Any]) -> str:
     """Return what is claimed of a pair, with every number that it rests on.
 
@@ -169,7 +189,7 @@ def pair_sentence(pair: Mapping[str, Any]) -> str:
     a, b, margin = called(pair["a"]), called(pair["b"]), margin_words(pair["margin"])
     claims = {
         BETTER: f"{a} is better than {b}",
-        WORSE: f"{a} is worse than {b}",
+        WORSE: f"{a} is worse than {b}{_by_less(pair, margin)}",
         "equivalent": f"{a} and {b} are within {margin} of each other",
         "not worse": f"{a} is not worse than {b} by more than {margin}",
         UNDECIDED: f"it is undecided how {a} compares with {b}",
@@ -180,6 +200,10 @@ def pair_sentence(pair: Mapping[str, Any]) -> str:
     elif pair["claim"] == UNDECIDED:
         claim = claim[0].upper() + claim[1:]
     return f"{claim}: {numbers(pair)}{_missing(pair)}."
+
+
+def _by_less(pair: Mapping[str, Any], margin: str) -> str:
+    return f", but by less than {margin}" if pair["low"] > -pair["margin"] else ""
 
 
 def numbers(pair: Mapping[str, Any]) -> str:
@@ -199,15 +223,23 @@ def level(pair: Mapping[str, Any]) -> str:
 
 
 def _missing(pair: Mapping[str, Any]) -> str:
-    """Return what would settle an undecided pair."""
     if pair["claim"] != UNDECIDED:
         return ""
-    messages, seeds = pair["messages_needed"], pair["seeds_needed"]
-    ways = [f"{messages:,} test messages"] if messages else []
-    ways += [f"{seeds:,} seeds"] if seeds else []
-    if not ways:
-        return "; neither more messages nor more seeds alone would settle it"
-    return f"; about {' or '.join(ways)} would settle it"
+    if needed := what_settles(pair, "test messages"):
+        return f"; about {needed} would settle it"
+    return "; neither more messages nor more seeds alone would settle it"
+
+
+def settled(pair: Mapping[str, Any]) -> str:
+    """Return the claim on a pair in a few words, with what would settle it."""
+    needed = what_settles(pair)
+    return f"{pair['claim']}, {needed} would settle it" if needed else str(pair["claim"])
+
+
+def what_settles(pair: Mapping[str, Any], messages: str = "messages") -> str:
+    """Return the messages or seeds with which a pair would be decided; nothing of a decided one."""
+    needed = {messages: pair["messages_needed"], "seeds": pair["seeds_needed"]}
+    return " or ".join(f"{number:,} {what}" for what, number in needed.items() if number)
 
 
 def margin_words(margin: float) -> str:
@@ -226,6 +258,21 @@ def price_sentence(reference: Mapping[str, Any] | None) -> str:
         if (ratio := reference.get(price.ratio))
     ]
     return f"{reference['lora']} needs, of {reference['full']}: {', '.join(shares)}."
+
+
+def measured(comparison: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, str]:
+    """Return what a method or baseline reached on test, by the metric's name, with its spread.
+
+    Macro-F1 stands beside accuracy where classes differ in size.
+    """
+    metrics = [comparison["metric"]]
+    metrics += ["macro_f1"] if is_uneven(comparison) else []
+    return {METRICS[metric]: with_spread(record, f"test_{metric}") for metric in metrics}
+
+
+def is_uneven(comparison: Mapping[str, Any]) -> bool:
+    """Return whether accuracy is what is compared, and the classes differ in size."""
+    return any(caution["key"] == UNEVEN_CLASSES for caution in comparison["cautions"])
 
 
 def with_spread(record: Mapping[str, Any], key: str) -> str:

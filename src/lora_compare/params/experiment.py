@@ -7,6 +7,7 @@ from pydantic import AfterValidator, ValidationInfo, field_validator
 
 from lora_compare.errors import ParamsError
 from lora_compare.params.methods import MethodParams
+from lora_compare.params.search import TuningParams
 from lora_compare.params.sections import (
     ClassifierParams,
     ComparisonParams,
@@ -55,6 +56,7 @@ class Params(Section):
     model: ModelParams
     classifier: ClassifierParams
     training: TrainingParams
+    tuning: TuningParams = TuningParams()
     methods: dict[MethodName, MethodParams]
     comparison: ComparisonParams
     tracking: TrackingParams

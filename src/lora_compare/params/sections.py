@@ -2,7 +2,15 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationInfo, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    ValidationInfo,
+    field_validator,
+)
 
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
@@ -10,6 +18,15 @@ Fraction = Annotated[FiniteFloat, Field(gt=0.0, lt=1.0)]
 Probability = Annotated[FiniteFloat, Field(ge=0.0, lt=1.0)]
 Positive = Annotated[FiniteFloat, Field(gt=0.0)]
 NotNegative = Annotated[FiniteFloat, Field(ge=0.0)]
+
+
+def _require_different(seeds: list[int]) -> list[int]:
+    if twice := [seed for seed in seeds if seeds.count(seed) > 1]:
+        raise ValueError(f"the seed {twice[0]} stands twice")
+    return seeds
+
+
+Seeds = Annotated[list[Seed], Field(min_length=1), AfterValidator(_require_different)]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 ROUNDING = 0.001
@@ -233,6 +250,18 @@ class TrainingParams(Section):
     gradient_checkpointing: bool = False
     """Keep only each block's input for the gradient and compute the rest anew: less memory, a
     third more work, the same gradient."""
+
+    keep: Literal["last", "best"] = "last"
+    """Which weights a training ends with: the `last`, or those of the evaluation with the lowest
+    validation loss, `best` (of equal ones the earliest; the one before any step counts too)."""
+
+    patience: Count | None = None
+    """Evaluations without a lower validation loss after which a training ends early: 1 or more;
+    null: never."""
+
+    class_weights: Literal["none", "balanced"] = "none"
+    """`balanced` weights a message's loss by n / (k n_c), of n training messages, k classes and
+    n_c messages of its class, so that rare classes count as much; evaluations stay unweighted."""
 
     checkpoint_every: Annotated[float, Field(ge=0)] | None = 30.0
     """Seconds between two checkpoints, from which a training that was cut off goes on: 0 or more;

@@ -60,6 +60,7 @@ def test_a_method_dumps_what_applies_to_it() -> None:
         "learning_rate",
         "weight_decay",
         "lora",
+        "search",
     }
     assert set(params.method("theirs").model_dump()) == {
         "trainable",
