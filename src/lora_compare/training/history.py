@@ -1,9 +1,8 @@
 """What a training looks at on its way: losses and accuracies of some texts, row by row."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -43,9 +42,8 @@ class Evaluation:
         return asdict(self)
 
 
-def columns(history: Sequence[Evaluation]) -> dict[str, list[float]]:
-    """Return the history as columns by name, for a CSV file."""
-    rows = [row.to_dict() for row in history]
+def columns(rows: Sequence[Mapping[str, float]]) -> dict[str, list[float]]:
+    """Return the rows of a history as columns by name, for a CSV file."""
     return {name: [row[name] for row in rows] for name in rows[0]}
 
 
@@ -57,13 +55,13 @@ class Reporting:
         progress: Where to report.
         description: What the progress says is being done.
         on_evaluation: Called with every row of the history as soon as it is known.
-        checkpoint: File of the training's last state, from which it goes on; None: none.
+        forecast: Whether to say how many steps there are and how long they will take.
     """
 
     progress: Progress = SILENT
     description: str = "train"
     on_evaluation: Callable[[Evaluation], None] = lambda row: None
-    checkpoint: Path | None = None
+    forecast: bool = True
 
 
 NOBODY = Reporting()
@@ -102,7 +100,7 @@ class Evaluations:
         """Evaluate the model as it is after `step` steps, the last at the rate `rate`.
 
         Raises:
-            TrainingError: A loss is not finite.
+            DivergenceError: A loss is not finite.
         """
         figures: list[float] = []
         start = time.perf_counter()
@@ -122,13 +120,14 @@ class Evaluations:
             self._on_evaluation(row)
 
 
-def sample(examples: Examples, training: TrainingParams) -> Examples:
+def sample(examples: Examples, training: TrainingParams, seed: int) -> Examples:
     """Return the texts of a split that evaluations during training look at.
 
-    They are the same texts every time: `training.eval_examples` of them, drawn once.
+    They are the same texts every time: `training.eval_examples` of them, drawn once by the
+    training's seed.
     """
     limit = training.eval_examples
     if limit is None or limit >= len(examples):
         return examples
-    chosen = np.random.default_rng(training.seed).permutation(len(examples))[:limit]
+    chosen = np.random.default_rng(seed).permutation(len(examples))[:limit]
     return examples.take(np.sort(chosen))

@@ -51,6 +51,7 @@ def train(
     validation_examples: Examples,
     training: TrainingParams,
     rates: Rates,
+    seed: int,
     dtype: torch.dtype = torch.float32,
     reporting: Reporting = NOBODY,
     checkpoints: Checkpoints | None = None,
@@ -65,6 +66,7 @@ def train(
         validation_examples: The texts to watch; they change nothing.
         training: What all methods share.
         rates: The method's optimizer settings.
+        seed: Seed of the texts' order and of the choice of those that are watched.
         dtype: Type of the arithmetic, as in `predict_logits`; what is trained stays as it is.
         reporting: What to tell meanwhile.
         checkpoints: Where its state is kept; it goes on from one of the same facts. None:
@@ -72,10 +74,11 @@ def train(
 
     Raises:
         Interrupted: A signal asked for the end; a checkpoint is kept.
-        TrainingError: The loss of a batch is not finite; the message names step and rate.
+        DivergenceError: The loss of a batch is not finite; the message names step and rate.
+        TrainingError: Memory ran out.
     """
-    schedule = Schedule(training, len(train_examples))
-    watched = [sample(e, training) for e in (train_examples, validation_examples)]
+    schedule = Schedule(training, len(train_examples), seed)
+    watched = [sample(e, training, seed) for e in (train_examples, validation_examples)]
     told = reporting.on_evaluation
     evaluations = Evaluations(model, watched, dtype, schedule.steps_per_epoch, told)
     losses = Losses(next(model.parameters()).device)
@@ -125,7 +128,8 @@ class Forecast:
         self._say(f"{run.schedule.steps - run.step:,} steps")
 
     def _say(self, what: str) -> None:
-        self._reporting.progress.say(f"{self._reporting.description}: {what}")
+        if self._reporting.forecast:
+            self._reporting.progress.say(f"{self._reporting.description}: {what}")
 
     def after_step(self, evaluation: float) -> None:
         """Say it when it is time.

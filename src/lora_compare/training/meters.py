@@ -4,7 +4,7 @@ import math
 import resource
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from lora_compare.compute.device import Machine
-from lora_compare.errors import TrainingError
+from lora_compare.errors import DivergenceError, TrainingError
 from lora_compare.models.batches import Batch, IntArray
 
 UNSEEN = 20
@@ -83,7 +83,7 @@ class Losses:
             groups: The indices of its texts in the training split.
 
         Raises:
-            TrainingError: This loss or an earlier one is not finite.
+            DivergenceError: This loss or an earlier one is not finite.
         """
         self._unseen.append((loss, step, rate, groups))
         if len(self._unseen) > self._most:
@@ -93,7 +93,7 @@ class Losses:
         """Look at all losses so far.
 
         Raises:
-            TrainingError: One of them is not finite; the message names the first.
+            DivergenceError: One of them is not finite; the message names the first.
         """
         if not self._unseen:
             return
@@ -115,10 +115,10 @@ def require_finite(loss: float, step: int, rate: float, texts: str) -> None:
         texts: What the loss is of, in words.
 
     Raises:
-        TrainingError: The loss is infinite or no number.
+        DivergenceError: The loss is infinite or no number.
     """
     if not math.isfinite(loss):
-        raise TrainingError(
+        raise DivergenceError(
             f"The loss is {loss}.",
             where=f"step {step}, learning rate {rate:g}, {texts}",
             expected="a finite number",
@@ -193,6 +193,27 @@ def cost_figures(seconds: float, examples: int, tokens: int, machine: Machine) -
         "device": machine.device.type,
         "dtype": str(machine.dtype).removeprefix("torch."),
         "threads": machine.threads,
+    }
+
+
+def mean_cost(costs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the cost figures of a training of a method, from all its trainings.
+
+    What differs between them is averaged, but for the most memory and the most trainings at a
+    time, of which the largest counts.
+
+    Args:
+        costs: The content of a cost file for each training.
+    """
+    largest = ("peak_memory_bytes", "side_by_side")
+    figures = {key: [cost[key] for cost in costs] for key in costs[0]}
+    return {
+        key: values[0]
+        if all(value == values[0] for value in values)
+        else max(values)
+        if key in largest
+        else round(math.fsum(values) / len(values), 3)
+        for key, values in figures.items()
     }
 
 
