@@ -41,8 +41,9 @@ def main(paths: Paths, params: Params, progress: Progress, method: str) -> None:
             name: classifier.chances(tokens[name], progress, machine.dtype) for name in SPLITS
         }
     labels = {name: examples.labels for name, examples in tokens.items()}
+    weighing = params.classifier.positive, params.data.prior
     with progress.work("compute the figures"):
-        results = measure(chances, labels, test["Text"], classifier.classes)
+        results = measure(chances, labels, test["Text"], classifier.classes, *weighing)
 
     config = read_json(folder / "config.json")
     sizes = size_figures(

@@ -46,6 +46,7 @@ methods:
     learning_rate: 8.0e-4
     weight_decay: 0.1
     lora: {r: 16, lora_alpha: 16, lora_dropout: 0.0, target_modules: all-linear, bias: none}
+comparison: {metric: accuracy}
 tracking: {experiment: a comparison}
 """
 

@@ -15,6 +15,7 @@ from lora_compare.params.reading import load_params, parse_params, read_yaml, re
 from lora_compare.params.search import Space, TuningParams, is_whole
 from lora_compare.params.sections import (
     ClassifierParams,
+    ComparisonParams,
     DataParams,
     ModelParams,
     PretrainingParams,
@@ -32,6 +33,7 @@ __all__ = [
     "RESERVED_METHOD_NAMES",
     "Aliases",
     "ClassifierParams",
+    "ComparisonParams",
     "DataParams",
     "GPTConfig",
     "Layer",

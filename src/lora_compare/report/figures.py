@@ -7,7 +7,7 @@ import numpy as np
 
 from lora_compare.comparison.evidence import Evidence, Outcome
 from lora_compare.comparison.verdict import TESTED_BASELINE
-from lora_compare.evaluation.metrics import calibration_bins
+from lora_compare.evaluation.calibration import calibration_bins
 from lora_compare.params import Params
 from lora_compare.report import charts
 

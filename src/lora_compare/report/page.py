@@ -82,7 +82,7 @@ def write_comparison(paths: Paths, params: Params, progress: Progress = SILENT) 
     with progress.work("compare"):
         evidence = load_evidence(paths, params)
         groups = near_duplicate_groups(evidence.texts)
-        comparison = compare(evidence, groups, params.split.seed)
+        comparison = compare(evidence, groups, params)
         write_json(paths.metrics("comparison"), comparison)
         write_json(paths.metrics("summary"), figures(evidence))
         write_csv(paths.curves, curves(evidence))

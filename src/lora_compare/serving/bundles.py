@@ -6,8 +6,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from lora_compare.comparison.champion import Champion, choose_champion
 from lora_compare.comparison.formats import count, percent, percent_interval
+from lora_compare.comparison.recommendation import Recommendation, read_recommendation
 from lora_compare.comparison.verdict import read_comparison
 from lora_compare.project.checksums import SUMS, digest
 from lora_compare.project.files import is_file, read_json, sha256, sha256_of
@@ -98,7 +98,7 @@ def bundles(paths: Paths, records: Iterable[RunRecord]) -> list[Bundle]:
     comparison = {}
     if configs and any(record.stage == "compare" for record in records):
         comparison = read_comparison(paths.metrics("comparison"))
-    champion = choose_champion(comparison)
+    champion = read_recommendation(comparison)
     sharing = [name for name, config in configs.items() if config["trainable"] not in ALONE]
     result = []
     for name in configs:
@@ -129,11 +129,11 @@ def _bundle(
     configs: Mapping[str, Mapping[str, Any]],
     record: RunRecord,
     comparison: Mapping[str, Any],
-    champion: Champion | None,
+    champion: Recommendation | None,
 ) -> Bundle:
     """Return the bundle of the methods of `configs`, of which the first is the bundle's own."""
     method, config = next(iter(configs.items()))
-    why = champion.why if champion and champion.method == method else ""
+    why = champion.why if champion and champion.use == method else ""
     stages = {name: "baseline" if name == TFIDF else f"finetune@{name}" for name in configs}
     sums = {name: digest(paths.model(name), stage) for name, stage in stages.items()}
     key = {

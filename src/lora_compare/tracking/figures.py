@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lora_compare.comparison.champion import choose_champion
 from lora_compare.comparison.formats import MINUS, points
+from lora_compare.comparison.recommendation import read_recommendation
 from lora_compare.project.files import read_json
 from lora_compare.project.paths import SPLITS
 
@@ -23,7 +23,7 @@ CURVES = {
 FINAL = ("accuracy", "accuracy_low", "accuracy_high", "f1", "log_loss")
 """What is shown of the final evaluation on train and validation; of test, everything."""
 
-PAIR = ("accuracy_difference", "accuracy_difference_ci95", "holm_p")
+PAIR = ("difference", "low", "high", "margin", "p", "messages_needed", "seeds_needed")
 """What is shown of two methods beside one another; the rest is in comparison.json."""
 
 COST = ("train_seconds", "examples_per_second", "tokens_per_second", "peak_memory_bytes")
@@ -37,6 +37,9 @@ ROW = {
     "artifact_bytes": "artifact/bytes",
 }
 """What the table of runs shows of a method, by its name in a comparison."""
+
+CHAMPION = "lora_compare.champion"
+"""The tag of a pipeline's run with what its comparison recommends."""
 
 VERDICT = "lora_compare.verdict"
 """The tag of a pipeline's run with the difference of its main pair."""
@@ -175,25 +178,23 @@ def headline(comparison: Mapping[str, Any]) -> Iterator[Point]:
     Those of the champion have the keys of a method's own run, so that the row of a pipeline has
     the figures of what came out of it.
     """
-    champion = choose_champion(comparison)
+    recommended = read_recommendation(comparison)
     for record in comparison.get("methods", ()):
         wanted = ("test_accuracy", "trainable_parameters", "train_seconds")
         figures = {name: record.get(name) for name in wanted}
         yield from numbers(figures, segment(record["method"]))
-        if champion is not None and record["method"] == champion.method:
+        if recommended is not None and record["method"] == recommended.use:
             yield from (p for n, k in ROW.items() for p in numbers(record.get(n), k))
     yield from numbers(comparison.get("reference"), "lora_to_full")
 
 
 def verdict_tags(comparison: Mapping[str, Any]) -> dict[str, str]:
     """Return the champion of a comparison, and the difference of its main pair in points."""
-    champion, reference = choose_champion(comparison), comparison.get("reference") or {}
-    tags = {"lora_compare.champion": champion.method} if champion else {}
+    recommended, reference = read_recommendation(comparison), comparison.get("reference") or {}
+    tags = {CHAMPION: recommended.use} if recommended and recommended.use else {}
     for pair in comparison.get("pairs", ()):
-        is_main = (pair["a"], pair["b"]) == (reference.get("full"), reference.get("lora"))
-        if is_main and "accuracy_difference_ci95" in pair:
-            ends = (pair["accuracy_difference"], *pair["accuracy_difference_ci95"])
-            shown, low, high = map(points, ends)
+        if {pair["a"], pair["b"]} == {reference.get("full"), reference.get("lora")}:
+            shown, low, high = (points(pair[key]) for key in ("difference", "low", "high"))
             tags[VERDICT] = f"{pair['a']} {MINUS} {pair['b']}: {shown} points ({low} to {high})"
     return tags
 
