@@ -189,7 +189,7 @@ def pair_sentence(pair: Mapping[str, Any]) -> str:
     a, b, margin = called(pair["a"]), called(pair["b"]), margin_words(pair["margin"])
     claims = {
         BETTER: f"{a} is better than {b}",
-        WORSE: f"{a} is worse than {b}{_by_less(pair, margin)}",
+        WORSE: f"{a} is worse than {b}{f', but by less than {margin}' * _is_within(pair)}",
         "equivalent": f"{a} and {b} are within {margin} of each other",
         "not worse": f"{a} is not worse than {b} by more than {margin}",
         UNDECIDED: f"it is undecided how {a} compares with {b}",
@@ -202,8 +202,8 @@ def pair_sentence(pair: Mapping[str, Any]) -> str:
     return f"{claim}: {numbers(pair)}{_missing(pair)}."
 
 
-def _by_less(pair: Mapping[str, Any], margin: str) -> str:
-    return f", but by less than {margin}" if pair["low"] > -pair["margin"] else ""
+def _is_within(pair: Mapping[str, Any]) -> bool:
+    return bool(pair["low"] > -pair["margin"])
 
 
 def numbers(pair: Mapping[str, Any]) -> str:
@@ -233,7 +233,14 @@ def _missing(pair: Mapping[str, Any]) -> str:
 def settled(pair: Mapping[str, Any]) -> str:
     """Return the claim on a pair in a few words, with what would settle it."""
     needed = what_settles(pair)
-    return f"{pair['claim']}, {needed} would settle it" if needed else str(pair["claim"])
+    return f"{claimed(pair)}, {needed} would settle it" if needed else claimed(pair)
+
+
+def claimed(pair: Mapping[str, Any]) -> str:
+    """Return the claim on a pair in a few words: one may be worse, and yet good enough."""
+    if pair["claim"] == WORSE and _is_within(pair):
+        return f"worse by less than {margin_words(pair['margin'])}"
+    return str(pair["claim"])
 
 
 def what_settles(pair: Mapping[str, Any], messages: str = "messages") -> str:

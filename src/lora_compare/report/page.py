@@ -17,6 +17,7 @@ from lora_compare.comparison.disagreements import find_confusions
 from lora_compare.comparison.evidence import Evidence, load_evidence
 from lora_compare.comparison.sentences import (
     METRICS,
+    claimed,
     headline,
     is_uneven,
     level,
@@ -186,6 +187,7 @@ def _environment() -> Environment:
     )
     environment.filters |= {name: getattr(formats, name) for name in NUMBERS}
     environment.filters |= {
+        "claimed": claimed,
         "level": level,
         "what_settles": what_settles,
         "margin": margin_words,

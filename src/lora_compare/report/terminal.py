@@ -68,7 +68,7 @@ def print_summary(paths: Paths, console: Console, with_next_steps: bool = True) 
     if price := price_sentence(comparison["reference"]):
         console.print(Padding(Text(price), (0, 0, 0, 1)))
     console.print()
-    for pairs in _pairs(comparison["pairs"], console.width):
+    for pairs in _pairs(comparison, console.width):
         console.print(pairs)
     if with_next_steps:
         console.print()
@@ -144,11 +144,14 @@ def _stays_whole(longest: int, width: int) -> bool:
     return longest <= width // 5
 
 
-def _pairs(pairs: Sequence[Mapping[str, Any]], width: int) -> list[RenderableType]:
-    """Return a table of the pairs, or a sentence for each where a table has no room."""
+def _pairs(comparison: Mapping[str, Any], width: int) -> list[RenderableType]:
+    """Return a table of the pairs; where it has no room, the sentences that are not yet said."""
+    pairs = comparison["pairs"]
     if width >= WIDE:
         return [_pairs_table(pairs, width)]
-    return [Padding(Text(pair["sentence"]), (0, 0, 0, 1)) for pair in pairs]
+    said = headline(comparison)
+    others = [pair["sentence"] for pair in pairs if pair["sentence"] not in said]
+    return [Padding(Text(sentence), (0, 0, 0, 1)) for sentence in others]
 
 
 def _pairs_table(pairs: Sequence[Mapping[str, Any]], width: int) -> Table:

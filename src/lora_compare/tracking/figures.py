@@ -10,6 +10,7 @@ from typing import Any
 
 from lora_compare.comparison.formats import MINUS, points, spread
 from lora_compare.comparison.recommendation import read_recommendation
+from lora_compare.comparison.sentences import claimed, main_pair
 from lora_compare.project.files import read_json
 from lora_compare.project.paths import SPLITS
 
@@ -45,6 +46,9 @@ CHAMPION = "lora_compare.champion"
 
 VERDICT = "lora_compare.verdict"
 """The tag of a pipeline's run with the difference of its main pair."""
+
+CLAIM = "claim"
+"""The tag of a comparison with what is claimed of its main pair."""
 
 HARDWARE = ("device", "dtype", "threads")
 """What it ran on: tags, not metrics."""
@@ -183,11 +187,19 @@ def baselines(metrics: Mapping[str, Any]) -> Iterator[Point]:
 
 
 def pairs(comparison: Mapping[str, Any]) -> Iterator[Point]:
-    """Yield every pair's difference with its interval and p, and LoRA against full."""
+    """Yield what was found of every pair, of the main one under short keys too, and the ratios."""
+    main = main_pair(comparison) if comparison.get("pairs") else None
     for pair in comparison.get("pairs", ()):
-        figures = {name: pair[name] for name in PAIR if name in pair}
+        figures = _found(pair)
         yield from numbers(figures, f"pairs/{segment(pair['a'])}-{segment(pair['b'])}")
+        if pair is main:
+            yield from numbers(figures)
     yield from numbers(comparison.get("reference"), "lora_to_full")
+
+
+def _found(pair: Mapping[str, Any]) -> dict[str, Any]:
+    shares = {"seed_variance_share": pair["variance"]["seed"]} if pair["seeds"] > 1 else {}
+    return {name: pair[name] for name in PAIR} | shares
 
 
 def headline(comparison: Mapping[str, Any]) -> Iterator[Point]:
@@ -207,13 +219,14 @@ def headline(comparison: Mapping[str, Any]) -> Iterator[Point]:
 
 
 def verdict_tags(comparison: Mapping[str, Any]) -> dict[str, str]:
-    """Return the champion of a comparison, and the difference of its main pair in points."""
-    recommended, reference = read_recommendation(comparison), comparison.get("reference") or {}
+    """Return what a comparison recommends, and the claim on its main pair with the numbers."""
+    recommended = read_recommendation(comparison)
     tags = {CHAMPION: recommended.use} if recommended and recommended.use else {}
-    for pair in comparison.get("pairs", ()):
-        if {pair["a"], pair["b"]} == {reference.get("full"), reference.get("lora")}:
-            shown, low, high = (points(pair[key]) for key in ("difference", "low", "high"))
-            tags[VERDICT] = f"{pair['a']} {MINUS} {pair['b']}: {shown} points ({low} to {high})"
+    pair = main_pair(comparison) if comparison.get("pairs") else None
+    if pair is not None:
+        shown, low, high = (points(pair[key]) for key in ("difference", "low", "high"))
+        tags[VERDICT] = f"{pair['a']} {MINUS} {pair['b']}: {shown} points ({low} to {high})"
+        tags[CLAIM] = claimed(pair)
     return tags
 
 
