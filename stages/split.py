@@ -1,5 +1,6 @@
 """Split the messages into train, validation, test and unused."""
 
+from lora_compare.cli.running import power_of
 from lora_compare.cli.stage import stage
 from lora_compare.params import Params
 from lora_compare.project.paths import Paths
@@ -32,6 +33,7 @@ def main(paths: Paths, params: Params, progress: Progress) -> None:
         f"test messages with a twin in train: {twins['exact']} word for word, "
         f"{twins['normalized']} but for digits and punctuation, {twins['near']} nearly"
     )
+    progress.say(power_of(params, len(frames["test"])))
     if metrics["conflicting_texts"]:
         progress.say(f"texts that stand under two labels: {metrics['conflicting_texts']}")
 

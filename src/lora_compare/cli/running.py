@@ -3,7 +3,7 @@
 import csv
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +34,10 @@ def check(output: Output) -> None:
     paths, params = project()
     _require_here(paths, params)
     data = _read_data(output, paths, params) if is_file(params.data) else None
-    steps = _steps(paths, params)
+    sizes = _sizes(paths)
+    steps = _steps(sizes, params)
+    test_messages = (data or {}).get("test_messages") or sizes.get("test")
+    power = power_of(params, test_messages) if test_messages else ""
     output.record(
         {
             "valid": True,
@@ -43,6 +46,7 @@ def check(output: Output) -> None:
             "methods": {name: method.trainable for name, method in params.methods.items()},
             "data": data,
             "steps": steps,
+            "power": power,
         }
     )
     output.say(f"params.yaml is in order; methods: {', '.join(params.methods)}")
@@ -51,17 +55,32 @@ def check(output: Output) -> None:
     if steps:
         counts = ", ".join(f"{name} {count:,}" for name, count in steps.items())
         output.say(f"steps of each training, with the splits that are there: {counts}")
+    if power:
+        output.say(power)
 
 
-def _steps(paths: "Paths", params: "Params") -> dict[str, int]:
-    """Return the optimizer steps of every method that is trained; none before there are splits."""
+def power_of(params: "Params", messages: int) -> str:
+    """Return what the planned test messages and seeds can show, as a line to print."""
+    # Here and not in a stage, for what a stage imports can change what it writes.
+    from lora_compare.evaluation.planning import describe_power
+
+    return describe_power(messages, params)
+
+
+def _sizes(paths: "Paths") -> dict[str, int]:
+    """Return the messages of each split that is there."""
     from lora_compare.project.files import read_json
 
     metrics = paths.metrics("split")
     splits = read_json(metrics).get("splits", {}) if metrics.is_file() else {}
-    if "train" not in splits:
+    return {name: part["n"] for name, part in splits.items()}
+
+
+def _steps(sizes: Mapping[str, int], params: "Params") -> dict[str, int]:
+    """Return the optimizer steps of every method that is trained; none before there are splits."""
+    if "train" not in sizes:
         return {}
-    n = splits["train"]["n"]
+    n = sizes["train"]
     steps = params.training.epochs * params.training.steps_per_epoch(n)
     return {m: steps for m, method in params.methods.items() if method.trainable != "imported"}
 
@@ -81,6 +100,7 @@ def _read_data(output: Output, paths: "Paths", params: "Params") -> dict[str, An
     counts = Counter(messages["label"])
     available = classes.count_available(messages, params.split)
     require_fit(params, len(available))
+    sizes: dict[str, dict[str, int]] = {}
     if params.split.mode == "stratified":
         sizes = classes.stratified_sizes(available, params.split)
         classes.require_in_every_split(sizes, available, params.split)
@@ -94,6 +114,7 @@ def _read_data(output: Output, paths: "Paths", params: "Params") -> dict[str, An
         "distinct": sum(available.values()),
         "columns": table.columns,
         "classes": {name: counts[name] for name in class_order(counts)},
+        "test_messages": sum(sizes.get("test", {}).values()),
         "warnings": list(filter(None, warnings)),
         "seconds": time.perf_counter() - started,
     }
