@@ -81,19 +81,24 @@ def _read_data(output: Output, paths: "Paths", params: "Params") -> dict[str, An
     counts = Counter(messages["label"])
     available = classes.count_available(messages, params.split)
     require_fit(params, len(available))
+    classes.require_prior(params.data.prior, available)
+    sizes = classes.stratified_sizes(available, params.split)
     if params.split.mode == "stratified":
-        sizes = classes.stratified_sizes(available, params.split)
         classes.require_in_every_split(sizes, available, params.split)
+    pool = classes.balanced_pool(
+        classes.proportional_sizes(available, params.split), available, params.split
+    )
     warnings = [
         *table.warnings,
         classes.likely_cause(available),
-        classes.describe_balance(available, params.split).removeprefix("warning: "),
+        classes.describe_balance(pool, params.split).removeprefix("warning: "),
     ]
     return {
         "rows": len(messages["label"]),
         "distinct": sum(available.values()),
         "columns": table.columns,
         "classes": {name: counts[name] for name in class_order(counts)},
+        "splits": {name: sum(parts.values()) for name, parts in sizes.items()},
         "warnings": list(filter(None, warnings)),
         "seconds": time.perf_counter() - started,
     }
@@ -107,6 +112,8 @@ def _say_data(output: Output, data: dict[str, Any]) -> None:
     repeats = data["rows"] - data["distinct"]
     counts = show_counts(data["classes"]) + (f"; {repeats:,} repeats" if repeats else "")
     output.say(f"{len(data['classes']):,} classes: {counts}")
+    sizes = ", ".join(f"{n:,} {name}" for name, n in data["splits"].items())
+    output.say(f"to be split into about {sizes}")
     for warning in data["warnings"]:
         output.say(f"warning: {warning}")
 

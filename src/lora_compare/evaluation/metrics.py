@@ -7,7 +7,7 @@ The definitions are scikit-learn's; importing it would take longer than all that
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -69,6 +69,27 @@ def evaluate_predictions(
         "confusion_matrix": matrix.tolist(),
         **({} if binary else {"per_class": per_class}),
     }
+
+
+def prior_weights(
+    labels: Labels, classes: Sequence[str], prior: Mapping[str, float] | None
+) -> npt.NDArray[np.float64]:
+    """Return what each message counts where classes are as frequent as `prior` says, shape (n,).
+
+    A message of class c counts prior[c] over the share of c in `labels`; the mean is 1.
+
+    Args:
+        labels: Index of each message's class, shape (n,); every class occurs.
+        classes: Names of the classes.
+        prior: Share of each class, from data.prior; None gives every message 1.
+    """
+    if prior is None:
+        return np.ones(len(labels))
+    assert set(prior) == set(classes)
+    targets = np.array([prior[name] for name in classes])
+    found = np.bincount(labels, minlength=len(classes)) / len(labels)
+    assert found.all()
+    return np.asarray((targets / targets.sum() / found)[labels], dtype=np.float64)
 
 
 def predicted_classes(probabilities: Probabilities) -> npt.NDArray[np.int64]:

@@ -12,6 +12,9 @@ Positive = Annotated[FiniteFloat, Field(gt=0.0)]
 NotNegative = Annotated[FiniteFloat, Field(ge=0.0)]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
+ROUNDING = 0.001
+"""How far shares may be from 1 together: three times 0.333 are a third each."""
+
 
 class Section(BaseModel):
     """A part of params.yaml: no unknown key, no conversion, no change after reading.
@@ -69,6 +72,17 @@ class DataParams(Section):
     sha256: Sha256 | None = None
     """Expected SHA-256 of the source file, 64 hex digits; null accepts any and records it."""
 
+    prior: dict[str, Positive] | None = None
+    """Share of each class where the classifier is to work, above 0, 1 together: test messages are
+    weighted to it, the splits stay as they are. null: each message counts alike."""
+
+    @field_validator("prior")
+    @classmethod
+    def _share_out_the_whole(cls, prior: dict[str, float] | None) -> dict[str, float] | None:
+        if prior is not None and abs((total := sum(prior.values())) - 1) > ROUNDING:
+            raise ValueError(f"the shares of the classes should sum to 1, and sum to {total:g}")
+        return prior
+
 
 class SplitParams(Section):
     """How messages become train, validation and test."""
@@ -79,23 +93,30 @@ class SplitParams(Section):
     deduplicate: Literal["exact", "none"]
     """`exact` drops repeated messages before splitting, `none` keeps them."""
 
-    balance: Literal["undersample", "none"]
-    """`undersample` cuts every class to the smallest, `none` keeps the prior."""
+    twins: Literal["together", "apart"] = "apart"
+    """`together` deals groups of near-duplicates whole, so that no test message has a twin in train
+    or validation; `apart` deals message by message."""
+
+    balance: Literal["train", "undersample", "none"]
+    """`train` cuts every class of the training split to the smallest and leaves validation and test
+    the data's proportions, `undersample` cuts all three splits so, `none` cuts nothing."""
 
     train: Fraction
-    """Fraction of the balanced messages to train on: above 0, below 1."""
+    """Fraction of the messages for the training split, before `balance: train` cuts it: above 0,
+    below 1. Of `undersample` it is one of what is left."""
 
     validation: Fraction
-    """Fraction of the balanced messages to choose by: above 0, below 1. The test split gets the
-    rest, at least 0.001."""
+    """Fraction of the messages to choose by: above 0, below 1. The test split gets the rest, at
+    least 0.001."""
 
     seed: Seed
     """Seed of every random choice of the split: 0 to 4294967295."""
 
-    @field_validator("deduplicate", "balance")
+    @field_validator("deduplicate", "twins", "balance")
     @classmethod
     def _follow_the_book(cls, value: str, info: ValidationInfo) -> str:
-        needed = {"deduplicate": "none", "balance": "undersample"}[info.field_name or ""]
+        book = {"deduplicate": "none", "twins": "apart", "balance": "undersample"}
+        needed = book[info.field_name or ""]
         if info.data.get("mode") == "appendix_e" and value != needed:
             raise ValueError(f"mode appendix_e needs {info.field_name}: {needed}")
         return value

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from lora_compare.comparison import formats
 from lora_compare.comparison.prices import accuracy, cells
 from lora_compare.comparison.sentences import caution, headline, price_sentence
+from lora_compare.data.classes import describe_split
 from lora_compare.errors import DataError
 from lora_compare.project.files import write_text
 
@@ -126,7 +127,9 @@ def _leaks(contents: "Contents") -> list[str]:
         [str(record["method"]), *(_accuracy(record[part]) for part in ("all", "clean", "leaked"))]
         for record in contents.leaks
     ]
+    rules = describe_split(contents.evidence.split, contents.params.split)
     return [
+        f"Splits: {rules}.",
         table(tuple(counts), [[formats.count(value) for value in counts.values()]]),
         *([table(LEAK_HEADER, rows)] if contents.twins else []),
     ]

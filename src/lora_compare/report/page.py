@@ -26,6 +26,7 @@ from lora_compare.comparison.evidence import (
 )
 from lora_compare.comparison.sentences import caution, headline, price_sentence, ranked
 from lora_compare.comparison.verdict import TESTED_BASELINE, compare
+from lora_compare.data.classes import describe_split
 from lora_compare.data.twins import near_duplicate_groups
 from lora_compare.errors import without_credentials
 from lora_compare.evaluation.metrics import calibration_bins
@@ -179,6 +180,7 @@ def render_html(contents: Contents, drawings: Mapping[str, str]) -> str:
             class_places={name: place for place, name in enumerate(evidence.classes)},
             case_classes=Counter(case.label for case in contents.cases.shown),
             split=evidence.split,
+            split_rules=describe_split(evidence.split, params.split),
             ranked=ranked,
             leaks=contents.leaks,
             likeness=leaks.LIKENESS,
