@@ -10,7 +10,12 @@ from lora_compare.project.progress import Progress
 @stage("split")
 def main(paths: Paths, params: Params, progress: Progress) -> None:
     """Write data/splits and metrics/split.json."""
-    from lora_compare.data.classes import count_available, describe_balance
+    from lora_compare.data.classes import (
+        balanced_pool,
+        count_available,
+        describe_balance,
+        describe_split,
+    )
     from lora_compare.data.splits import split
     from lora_compare.project.checksums import seal
     from lora_compare.project.corpus import read_messages, write_split
@@ -27,7 +32,10 @@ def main(paths: Paths, params: Params, progress: Progress) -> None:
     sizes = ", ".join(f"{len(frame):,} {name}" for name, frame in frames.items())
     twins = metrics["test_rows_with_twin_in_train"]
     progress.say(f"{sizes}; {metrics['duplicates_removed']:,} exact duplicates removed")
-    if left_out := describe_balance(count_available(messages, params.split), params.split):
+    progress.say(describe_split(metrics, params.split))
+    counts = {name: part["classes"] for name, part in metrics["splits"].items()}
+    pool = balanced_pool(counts, count_available(messages, params.split), params.split)
+    if left_out := describe_balance(pool, params.split):
         progress.say(left_out)
     progress.say(
         f"test messages with a twin in train: {twins['exact']} word for word, "

@@ -36,7 +36,7 @@ def check(output: Output) -> None:
     data = _read_data(output, paths, params) if is_file(params.data) else None
     sizes = _sizes(paths)
     steps = _steps(sizes, params)
-    test_messages = (data or {}).get("test_messages") or sizes.get("test")
+    test_messages = data["splits"]["test"] if data else sizes.get("test")
     power = power_of(params, test_messages) if test_messages else ""
     output.record(
         {
@@ -90,7 +90,7 @@ def _read_data(output: Output, paths: "Paths", params: "Params") -> dict[str, An
     from lora_compare.data import classes
     from lora_compare.data.messages import make_messages
     from lora_compare.data.sources import read_source
-    from lora_compare.params import require_fit
+    from lora_compare.params import require_fit, require_positive
     from lora_compare.project.corpus import class_order
 
     started = time.perf_counter()
@@ -100,21 +100,25 @@ def _read_data(output: Output, paths: "Paths", params: "Params") -> dict[str, An
     counts = Counter(messages["label"])
     available = classes.count_available(messages, params.split)
     require_fit(params, len(available))
-    sizes: dict[str, dict[str, int]] = {}
+    classes.require_prior(params.data.prior, available)
+    require_positive(params.classifier.positive, list(available))
+    sizes = classes.stratified_sizes(available, params.split)
     if params.split.mode == "stratified":
-        sizes = classes.stratified_sizes(available, params.split)
         classes.require_in_every_split(sizes, available, params.split)
+    pool = classes.balanced_pool(
+        classes.proportional_sizes(available, params.split), available, params.split
+    )
     warnings = [
         *table.warnings,
         classes.likely_cause(available),
-        classes.describe_balance(available, params.split).removeprefix("warning: "),
+        classes.describe_balance(pool, params.split).removeprefix("warning: "),
     ]
     return {
         "rows": len(messages["label"]),
         "distinct": sum(available.values()),
         "columns": table.columns,
         "classes": {name: counts[name] for name in class_order(counts)},
-        "test_messages": sum(sizes.get("test", {}).values()),
+        "splits": {name: sum(parts.values()) for name, parts in sizes.items()},
         "warnings": list(filter(None, warnings)),
         "seconds": time.perf_counter() - started,
     }
@@ -128,6 +132,8 @@ def _say_data(output: Output, data: dict[str, Any]) -> None:
     repeats = data["rows"] - data["distinct"]
     counts = show_counts(data["classes"]) + (f"; {repeats:,} repeats" if repeats else "")
     output.say(f"{len(data['classes']):,} classes: {counts}")
+    sizes = ", ".join(f"{n:,} {name}" for name, n in data["splits"].items())
+    output.say(f"to be split into about {sizes}")
     for warning in data["warnings"]:
         output.say(f"warning: {warning}")
 

@@ -110,23 +110,30 @@ class SplitParams(Section):
     deduplicate: Literal["exact", "none"]
     """`exact` drops repeated messages before splitting, `none` keeps them."""
 
-    balance: Literal["undersample", "none"]
-    """`undersample` cuts every class to the smallest, `none` keeps the prior."""
+    twins: Literal["together", "apart"] = "apart"
+    """`together` deals groups of near-duplicates whole, so that no test message has a twin in train
+    or validation; `apart` deals message by message."""
+
+    balance: Literal["train", "undersample", "none"]
+    """`train` cuts every class of the training split to the smallest and leaves validation and test
+    the data's proportions, `undersample` cuts all three splits so, `none` cuts nothing."""
 
     train: Fraction
-    """Fraction of the balanced messages to train on: above 0, below 1."""
+    """Fraction of the messages for the training split, before `balance: train` cuts it: above 0,
+    below 1. Of `undersample` it is one of what is left."""
 
     validation: Fraction
-    """Fraction of the balanced messages to choose by: above 0, below 1. The test split gets the
-    rest, at least 0.001."""
+    """Fraction of the messages to choose by: above 0, below 1. The test split gets the rest, at
+    least 0.001."""
 
     seed: Seed
     """Seed of every random choice of the split: 0 to 4294967295."""
 
-    @field_validator("deduplicate", "balance")
+    @field_validator("deduplicate", "twins", "balance")
     @classmethod
     def _follow_the_book(cls, value: str, info: ValidationInfo) -> str:
-        needed = {"deduplicate": "none", "balance": "undersample"}[info.field_name or ""]
+        book = {"deduplicate": "none", "twins": "apart", "balance": "undersample"}
+        needed = book[info.field_name or ""]
         if info.data.get("mode") == "appendix_e" and value != needed:
             raise ValueError(f"mode appendix_e needs {info.field_name}: {needed}")
         return value
