@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from lora_compare.cli.stage import stage
 from lora_compare.errors import ParamsError
-from lora_compare.params import Params, require_fit
+from lora_compare.params import Params, require_fit, require_positive
 from lora_compare.project.paths import Paths, require
 from lora_compare.project.progress import Progress
 
