@@ -233,12 +233,13 @@ def _reference(
 ) -> dict[str, Any] | None:
     if full is None or lora is None:
         return None
-    ratios = {price.ratio: _ratio(lora, full, price.key) for price in PRICES}
+    keys = {price.ratio: price.key for price in PRICES}
+    keys |= {"state_ratio": "training_state_bytes", "step_ratio": "step_cpu_seconds"}
     return {
         "full": full["method"],
         "lora": lora["method"],
         "accuracy_difference": lora["test_accuracy"] - full["test_accuracy"],
-        **ratios,
+        **{ratio: _ratio(lora, full, key) for ratio, key in keys.items()},
     }
 
 

@@ -1,5 +1,6 @@
 """Typed, frozen and strict models of params.yaml; the only reader of YAML."""
 
+from lora_compare.params.comparison import ComparisonParams
 from lora_compare.params.editing import with_method
 from lora_compare.params.experiment import (
     METHOD_NAME,
@@ -21,7 +22,6 @@ from lora_compare.params.reading import (
 from lora_compare.params.search import Space, TuningParams, is_whole
 from lora_compare.params.sections import (
     ClassifierParams,
-    ComparisonParams,
     DataParams,
     ModelParams,
     PretrainingParams,
