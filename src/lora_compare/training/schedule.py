@@ -1,9 +1,14 @@
-"""Which texts each step of a training sees, and at what learning rate."""
+"""Which texts each step of a training sees, what they weigh, and at what learning rate."""
 
 from collections.abc import Iterator
 
+import numpy as np
+import torch
+from torch import Tensor
+
 from lora_compare.compute.optimizers import rate_factor
-from lora_compare.models.batches import IntArray, consecutive, epoch_order
+from lora_compare.models.batches import Examples, IntArray, consecutive, epoch_order
+from lora_compare.models.network import Classifier
 from lora_compare.params import TrainingParams
 
 
@@ -41,3 +46,23 @@ class Schedule:
         """Return the learning rate of 0-based `step` as a fraction of its peak."""
         training = self.training
         return rate_factor(step, self.steps, training.lr_scheduler, training.warmup_ratio)
+
+
+def balanced_weights(
+    model: Classifier, examples: Examples, training: TrainingParams
+) -> Tensor | None:
+    """Return what each class weighs in the loss, shape (k,); None where all weigh the same.
+
+    A class with n_c of n texts weighs n / (k n_c), as scikit-learn's `balanced` has it.
+
+    Args:
+        model: The classifier, of k classes.
+        examples: The training split.
+        training: Whether to weigh at all.
+    """
+    if training.class_weights == "none":
+        return None
+    counts = np.bincount(examples.labels, minlength=model.n_classes)
+    # A class without texts has no loss either.
+    weights = len(examples) / (model.n_classes * np.maximum(counts, 1))
+    return torch.from_numpy(weights).to(next(model.score.parameters()))
