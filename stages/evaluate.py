@@ -12,9 +12,10 @@ def main(paths: Paths, params: Params, progress: Progress, method: str) -> None:
     from lora_compare import lora
     from lora_compare.compute.device import choose_machine
     from lora_compare.compute.seeding import make_deterministic
+    from lora_compare.evaluation.merging import merge_error
     from lora_compare.evaluation.results import measure, size_figures
     from lora_compare.models.base import load_base
-    from lora_compare.models.methods import load_method, merge_error
+    from lora_compare.models.methods import load_method
     from lora_compare.models.tokens import check_fit, read_examples
     from lora_compare.project.checksums import seal
     from lora_compare.project.corpus import read_split

@@ -1,4 +1,7 @@
-"""What a method trains, and the files that hold it: the trained tensors and nothing else."""
+"""What a method trains, and the files that hold it: the trained tensors and nothing else.
+
+A method has a folder; in it lies a folder for each seed that it was trained with.
+"""
 
 import json
 from collections.abc import Mapping
@@ -6,26 +9,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from lora_compare import lora
 from lora_compare.compute.seeding import seeded
-from lora_compare.errors import CheckpointError
+from lora_compare.errors import CheckpointError, MissingArtifactError
 from lora_compare.models import weights
 from lora_compare.models.base import Base
-from lora_compare.models.batches import Examples
-from lora_compare.models.classifier import FloatArray, TextClassifier, predict_logits, untuned
+from lora_compare.models.classifier import TextClassifier, untuned
 from lora_compare.models.network import GPT, Classifier
 from lora_compare.params import ClassifierParams, LoraParams, MethodParams, Trainable, gpt2_paths
 from lora_compare.project.checksums import read_verified, seal, verified
 from lora_compare.project.files import write_json
+from lora_compare.project.paths import seed_folder
 
 TENSORS_FILE, CONFIG_FILE = "model.safetensors", "config.json"
-"""The files of a method."""
+"""The files of a method's training with one seed."""
 
-MERGE_CHECKED = 64
-"""Texts on which the error of merging is measured."""
+SEEDS_FILE = "seeds.json"
+"""Beside the folders of a method's seeds: which there are, and which one is used."""
 
 
 @dataclass(frozen=True)
@@ -137,11 +139,85 @@ def save_method(
     seal(folder)
 
 
+@dataclass(frozen=True)
+class Seeds:
+    """The trainings of a method, by the seeds of their heads, adapters, orders and dropout.
+
+    Attributes:
+        seeds: All of them, in the order of params.yaml.
+        chosen: The one whose model is used where none is asked for.
+        validation_loss: Mean cross-entropy in nats over the validation split, by seed.
+    """
+
+    seeds: tuple[int, ...]
+    chosen: int
+    validation_loss: dict[int, float]
+
+
+def save_seeds(folder: Path, losses: Mapping[int, float]) -> Seeds:
+    """Write which seeds a method was trained with, choose one, and seal its whole folder.
+
+    Args:
+        folder: The method's folder; the folders of its seeds are complete.
+        losses: Mean cross-entropy in nats over the validation split, by seed; of the lowest comes
+            the model that is used, of equal ones the first.
+    """
+    seeds = Seeds(tuple(losses), min(losses, key=losses.__getitem__), dict(losses))
+    by_name = {str(seed): loss for seed, loss in losses.items()}
+    content = {"seeds": seeds.seeds, "chosen": seeds.chosen, "validation_loss": by_name}
+    write_json(folder / SEEDS_FILE, content)
+    seal(folder)
+    return seeds
+
+
+def read_seeds(folder: Path, stage: str = "") -> Seeds:
+    """Return which seeds a method was trained with.
+
+    Args:
+        folder: The method's folder.
+        stage: The stage that writes it, for error messages; by default `finetune` of its name.
+
+    Raises:
+        MissingArtifactError: It is missing, or of an earlier version, without seeds.
+        IntegrityError: Its seeds.json has changed since it was written.
+    """
+    content = read_verified(folder / SEEDS_FILE, stage or f"finetune@{folder.name}")
+    found: dict[str, Any] = json.loads(content)
+    losses = {int(seed): loss for seed, loss in found["validation_loss"].items()}
+    return Seeds(tuple(found["seeds"]), found["chosen"], losses)
+
+
+def chosen(folder: Path, seed: int | None = None, stage: str = "") -> Path:
+    """Return the folder of one training of a method, for `load_method`.
+
+    Args:
+        folder: The method's folder.
+        seed: The training's seed; None takes the chosen one.
+        stage: As in `read_seeds`.
+
+    Raises:
+        MissingArtifactError: There is no training with this seed, or none at all.
+        IntegrityError: The method's seeds.json has changed since it was written.
+    """
+    there = read_seeds(folder, stage)
+    if seed is not None and seed not in there.seeds:
+        known = ", ".join(map(str, there.seeds))
+        raise MissingArtifactError(
+            f"{folder.name} was not trained with the seed {seed}.",
+            where=str(folder),
+            expected=f"one of its seeds: {known}",
+            actual=str(seed),
+            next=f"--seed {there.chosen}, the one of the lowest validation loss\n"
+            "or add it to training.seeds in params.yaml, then dvc repro",
+        )
+    return folder / seed_folder(there.chosen if seed is None else seed)
+
+
 def load_method(folder: Path, base: Base, stage: str = "finetune") -> TextClassifier:
     """Return the classifier that `save_method` wrote to `folder`, on the CPU.
 
     Args:
-        folder: The method's folder.
+        folder: The folder of one of the method's seeds.
         base: The model that it was trained from; it becomes part of the result.
         stage: The stage that writes the folder, for error messages.
 
@@ -217,28 +293,3 @@ def _tensors(model: Classifier, trained: Trained) -> dict[str, Tensor]:
 
 def _words(base: dict[str, str]) -> str:
     return f"{base['name']} with sha256 {base['sha256']}"
-
-
-def merge_error(classifier: TextClassifier, texts: Examples) -> dict[str, float]:
-    """Merge the adapter, and return how much that changes the logits, by arithmetic.
-
-    Each figure is the largest absolute difference between the logits of the adapted model and
-    of the merged one, whose weights are float32.
-
-    Args:
-        classifier: A classifier with an active adapter; afterwards it is merged for good.
-        texts: Whole texts to compare on; the first `MERGE_CHECKED` are taken.
-    """
-    examples, _ = classifier.fit(texts.take(range(min(MERGE_CHECKED, len(texts)))))
-    dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-
-    def logits() -> dict[str, FloatArray]:
-        return {
-            name: predict_logits(classifier.model, examples, dtype=dtype)
-            for name, dtype in dtypes.items()
-        }
-
-    adapted = logits()
-    lora.merge_and_unload(classifier.model)
-    merged = logits()
-    return {name: float(abs(adapted[name] - merged[name]).max()) for name in dtypes}

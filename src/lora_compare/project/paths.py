@@ -12,6 +12,11 @@ TFIDF = "tfidf"
 """The baseline that is a model to use, like a method; no method may have its name."""
 
 
+def seed_folder(seed: int) -> str:
+    """Return the name of the folder of one training, in the folder of its method."""
+    return f"seed-{seed}"
+
+
 @dataclass(frozen=True)
 class Paths:
     """The artefacts of one project folder; all paths are absolute.
@@ -91,8 +96,12 @@ class Paths:
         return self.root / "reports" / "base"
 
     def model(self, method: str) -> Path:
-        """Return the folder of what one method's fine-tuning changed, or of the fitted `TFIDF`."""
+        """Return the folder of one method's trained models, or of the fitted `TFIDF`."""
         return self.root / "models" / method
+
+    def trained(self, method: str, seed: int) -> Path:
+        """Return the folder of what one method's fine-tuning with one seed changed."""
+        return self.model(method) / seed_folder(seed)
 
     def adapter(self, method: str) -> Path:
         """Return the folder of an imported method's adapter."""
@@ -134,9 +143,10 @@ class Paths:
         """Return the full evaluation of one method: its metrics and calibration."""
         return self.evaluated(method) / "evaluation.json"
 
-    def predictions(self, name: str) -> Path:
-        """Return the CSV of test predictions of a method, `untuned` or `tfidf`."""
-        return self.evaluated(name) / "predictions.csv"
+    def predictions(self, name: str, seed: int | None = None) -> Path:
+        """Return the CSV of test predictions of a method's seed, or of `untuned` or `tfidf`."""
+        suffix = "" if seed is None else f"-{seed}"
+        return self.evaluated(name) / f"predictions{suffix}.csv"
 
     @property
     def comparison(self) -> Path:
