@@ -1,6 +1,6 @@
 """The one training loop: full fine-tuning, LoRA and everything between."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass
 from datetime import datetime, timedelta
 from itertools import islice
@@ -20,7 +20,7 @@ from lora_compare.models.network import Classifier
 from lora_compare.params import TrainingParams
 from lora_compare.training.embeddings import Rest, seen_rows
 from lora_compare.training.history import NOBODY, Evaluation, Evaluations, Reporting, sample
-from lora_compare.training.meters import Clock, Losses, naming_memory
+from lora_compare.training.meters import Clock, Losses, Meter, naming_memory
 from lora_compare.training.resume import Checkpoints
 from lora_compare.training.schedule import Schedule
 
@@ -37,12 +37,16 @@ class TrainingResult:
         seconds: Time of the optimizer steps alone, without the evaluations between them.
         examples: Texts seen, repetitions counted.
         tokens: Tokens seen; the only padding among them is that of position `last_position`.
+        steps: Seconds of single steps, as a `Meter` takes them.
+        state: Bytes of the tensors in the step that holds most, as a `Meter` counts them.
     """
 
     history: list[Evaluation]
     seconds: float
     examples: int
     tokens: int
+    steps: Sequence[float] = ()
+    state: Mapping[str, int] | None = None
 
 
 def train(
@@ -85,7 +89,8 @@ def train(
         trained_in_float32(model, dtype, keep=(model.score,)) as masters,
         reporting.progress.task(reporting.description, schedule.steps) as advance,
     ):
-        run = Run(model, schedule, rates, embedding, masters, evaluations)
+        longest = schedule.longest_step(train_examples.lengths)
+        run = Run(model, schedule, rates, embedding, masters, evaluations, longest)
         checkpoints.restore(run)
         advance(run.step)
         if not run.step:
@@ -107,7 +112,9 @@ def train(
             accuracy = evaluations.history[-1].validation_accuracy
             advance(1, f"loss {losses.last:.4f}, validation {accuracy:.1%}")
         run.clock.stop()
-    return TrainingResult(evaluations.history, run.clock.seconds, run.examples, run.tokens)
+    meter = run.meter
+    effort = run.clock.seconds, run.examples, run.tokens, meter.seconds, meter.state
+    return TrainingResult(evaluations.history, *effort)
 
 
 class Forecast:
@@ -157,12 +164,14 @@ class Run:
         embedding: What happens to the rows that no text looks up.
         masters: What is trained in the place of parameters that the model holds in bfloat16.
         evaluations: The history.
+        longest: The 0-based step in which tensors are counted.
 
     Attributes:
         step: Optimizer steps done.
         examples: Texts seen.
         tokens: Tokens seen.
         clock: The time of the steps.
+        meter: The time and the tensors of single steps.
         schedule: The learning rate over time.
     """
 
@@ -174,12 +183,14 @@ class Run:
         embedding: Rest,
         masters: Mapping[nn.Parameter, nn.Parameter],
         evaluations: Evaluations,
+        longest: int,
     ) -> None:
         self.step = self.examples = self.tokens = 0
         self.clock = Clock(next(model.parameters()).device)
         self._model, self.schedule, self._rates = model, schedule, rates
         self._embedding, self._evaluations = embedding, evaluations
         self._optimizer = MasterAdamW(parameter_groups(model, *astuple(rates)), masters)
+        self.meter = Meter(model, self._optimizer, embedding.parked, longest)
         self._scheduler = LambdaLR(self._optimizer, schedule.factor)
         trained = ((n, p) for n, p in model.named_parameters() if p.requires_grad)
         self._trained = {name: masters.get(p, p) for name, p in trained}
@@ -192,7 +203,7 @@ class Run:
     def take_step(self, batches: list[Batch], dtype: torch.dtype) -> Tensor:
         """Do one optimizer step, as `optimizer_step` does, and return its loss, shape ()."""
         limit = self.schedule.training.max_grad_norm
-        with naming_memory(self.step + 1, batches):
+        with naming_memory(self.step + 1, batches), self.meter.step(self.step):
             loss = optimizer_step(self._model, batches, self._optimizer, limit, dtype)
         self._scheduler.step()
         self._embedding.decay(1 - self.next_rate * self._rates.weight_decay)
@@ -214,6 +225,8 @@ class Run:
         return {
             "counts": [self.step, self.examples, self.tokens],
             "seconds": self.clock.seconds,
+            "steps": self.meter.seconds,
+            "state": self.meter.state,
             "rates": [group["lr"] for group in self._optimizer.param_groups],
             "decay": self._embedding.factor,
             "history": [row.to_dict() for row in self._evaluations.history],
@@ -223,6 +236,7 @@ class Run:
         """Take over what `tensors` and `figures` returned."""
         self.step, self.examples, self.tokens = figures["counts"]
         self.clock.seconds = figures["seconds"]
+        self.meter.seconds, self.meter.state = figures["steps"], figures["state"]
         self._embedding.factor = figures["decay"]
         self._evaluations.restore([Evaluation(**row) for row in figures["history"]])
         kinds = {key.partition(".")[0] for key in tensors} - {"parameter", "random"}

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 
+import numpy as np
+
 from lora_compare.compute.optimizers import rate_factor
 from lora_compare.models.batches import IntArray, consecutive, epoch_order
 from lora_compare.params import TrainingParams
@@ -32,6 +34,15 @@ class Schedule:
             passes = self._passes(epoch)
             for i in range(0, len(passes), group):
                 yield passes[i : i + group]
+
+    def longest_step(self, lengths: IntArray) -> int:
+        """Return the 0-based step with the forward pass of most tokens in the first epoch.
+
+        Args:
+            lengths: Tokens of each text of the training split, shape (n,).
+        """
+        tokens = [lengths[chosen].sum() for chosen in self._passes(0)]
+        return int(np.argmax(tokens)) // self.training.gradient_accumulation_steps
 
     def is_evaluated(self, step: int) -> bool:
         """Return whether the model is looked at after so many steps."""
