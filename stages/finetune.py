@@ -62,7 +62,8 @@ def main(paths: Paths, params: Params, progress: Progress, method: str, show: Sh
             )
             trained, count = Trained.of(settings), lora.count(classifier.model)
 
-    cost = cost_figures(result.seconds, result.examples, result.tokens, machine)
+    effort = result.seconds, result.examples, result.tokens
+    cost = cost_figures(*effort, machine, result.steps, result.state)
     save_method(paths.model(method), classifier, trained, training.seed, base, count)
     write_csv(paths.history(method), columns(result.history))
     write_json(paths.cost(method), cost)

@@ -1,7 +1,7 @@
 """The one training loop: full fine-tuning, LoRA and everything between."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass
 from itertools import islice
 from typing import Any
@@ -27,7 +27,7 @@ from lora_compare.training.history import (
     Reporting,
     sample,
 )
-from lora_compare.training.meters import Clock, Losses, naming_memory
+from lora_compare.training.meters import Clock, Losses, Meter, naming_memory
 from lora_compare.training.resume import Checkpoints
 from lora_compare.training.schedule import Schedule, balanced_weights
 
@@ -41,12 +41,16 @@ class TrainingResult:
         seconds: Time of the optimizer steps alone, without the evaluations between them.
         examples: Texts seen, repetitions counted.
         tokens: Tokens seen; the only padding among them is that of position `last_position`.
+        steps: Seconds of single steps, as a `Meter` takes them.
+        state: Bytes of the tensors in the step that holds most, as a `Meter` counts them.
     """
 
     history: list[Evaluation]
     seconds: float
     examples: int
     tokens: int
+    steps: Sequence[float] = ()
+    state: Mapping[str, int] | None = None
 
 
 def train(
@@ -83,6 +87,7 @@ def train(
     watched = [sample(e, training) for e in (train_examples, validation_examples)]
     told = reporting.on_evaluation
     evaluations = Evaluations(model, watched, dtype, schedule.steps_per_epoch, told)
+    patience = training.patience or math.inf
     losses = Losses(next(model.parameters()).device)
     checkpoints = checkpoints or Checkpoints()
     with (
@@ -90,8 +95,7 @@ def train(
         trained_in_float32(model, dtype, keep=(model.score,)) as masters,
         reporting.progress.task(reporting.description, schedule.steps) as advance,
     ):
-        weights = balanced_weights(model, train_examples, training)
-        run = Run(model, schedule, rates, embedding, masters, evaluations, weights)
+        run = Run(model, schedule, rates, embedding, masters, evaluations, train_examples)
         checkpoints.restore(run)
         advance(run.step)
         if not run.step:
@@ -99,7 +103,7 @@ def train(
         forecast = Forecast(run, reporting)
         run.clock.start()
         for groups in islice(schedule.batches(), run.step, None):
-            if evaluations.since_best >= (training.patience or math.inf):
+            if schedule.may_end(run.step) and evaluations.since_best >= patience:
                 break
             rate = run.next_rate
             batches = [collate(train_examples.take(g)) for g in groups]
@@ -117,7 +121,9 @@ def train(
         run.clock.stop()
         forecast.end()
         run.end()
-    return TrainingResult(evaluations.history, run.clock.seconds, run.examples, run.tokens)
+    meter = run.meter
+    effort = run.clock.seconds, run.examples, run.tokens, meter.seconds, meter.state
+    return TrainingResult(evaluations.history, *effort)
 
 
 class Run:
@@ -130,13 +136,14 @@ class Run:
         embedding: What happens to the rows that no text looks up.
         masters: What is trained in the place of parameters that the model holds in bfloat16.
         evaluations: The history.
-        class_weights: Of each class in the loss, shape (k,); None: all are 1.
+        examples: The training split.
 
     Attributes:
         step: Optimizer steps done.
         examples: Texts seen.
         tokens: Tokens seen.
         clock: The time of the steps.
+        meter: The time and the tensors of single steps.
         schedule: The learning rate over time.
     """
 
@@ -148,16 +155,18 @@ class Run:
         embedding: Rest,
         masters: Mapping[nn.Parameter, nn.Parameter],
         evaluations: Evaluations,
-        class_weights: Tensor | None,
+        examples: Examples,
     ) -> None:
         self.step = self.examples = self.tokens = 0
         self.clock = Clock(next(model.parameters()).device)
         self._model, self.schedule, self._rates = model, schedule, rates
         self._embedding, self._evaluations = embedding, evaluations
-        self._class_weights = class_weights
+        self._class_weights = balanced_weights(model, examples, schedule.training)
         self._best: dict[str, Tensor] = {}
         self._best_decay = 1.0
         self._optimizer = MasterAdamW(parameter_groups(model, *astuple(rates)), masters)
+        longest = schedule.longest_step(examples.lengths)
+        self.meter = Meter(model, self._optimizer, embedding.parked, longest)
         self._scheduler = LambdaLR(self._optimizer, schedule.factor)
         trained = ((n, p) for n, p in model.named_parameters() if p.requires_grad)
         self._trained = {name: masters.get(p, p) for name, p in trained}
@@ -170,7 +179,7 @@ class Run:
     def take_step(self, batches: list[Batch], dtype: torch.dtype) -> Tensor:
         """Do one optimizer step, as `optimizer_step` does, and return its loss, shape ()."""
         limit = self.schedule.training.max_grad_norm
-        with naming_memory(self.step + 1, batches):
+        with naming_memory(self.step + 1, batches), self.meter.step(self.step):
             loss = optimizer_step(
                 self._model, batches, self._optimizer, limit, dtype, self._class_weights
             )
@@ -212,6 +221,8 @@ class Run:
         return {
             "counts": [self.step, self.examples, self.tokens],
             "seconds": self.clock.seconds,
+            "steps": self.meter.seconds,
+            "state": self.meter.state,
             "rates": [group["lr"] for group in self._optimizer.param_groups],
             "decay": self._embedding.factor,
             "best_decay": self._best_decay,
@@ -222,6 +233,7 @@ class Run:
         """Take over what `tensors` and `figures` returned."""
         self.step, self.examples, self.tokens = figures["counts"]
         self.clock.seconds = figures["seconds"]
+        self.meter.seconds, self.meter.state = figures["steps"], figures["state"]
         self._embedding.factor, self._best_decay = figures["decay"], figures["best_decay"]
         self._evaluations.restore([Evaluation(**row) for row in figures["history"]])
         self._best = _below("best.", tensors)

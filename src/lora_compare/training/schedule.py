@@ -38,9 +38,22 @@ class Schedule:
             for i in range(0, len(passes), group):
                 yield passes[i : i + group]
 
+    def longest_step(self, lengths: IntArray) -> int:
+        """Return the 0-based step with the forward pass of most tokens in the first epoch.
+
+        Args:
+            lengths: Tokens of each text of the training split, shape (n,).
+        """
+        tokens = [lengths[chosen].sum() for chosen in self._passes(0)]
+        return int(np.argmax(tokens)) // self.training.gradient_accumulation_steps
+
     def is_evaluated(self, step: int) -> bool:
         """Return whether the model is looked at after so many steps."""
         return step % self.training.eval_every == 0 or step % self.steps_per_epoch == 0
+
+    def may_end(self, step: int) -> bool:
+        """Return whether a training may end early after so many steps: not in its first epoch."""
+        return step >= self.steps_per_epoch
 
     def factor(self, step: int) -> float:
         """Return the learning rate of 0-based `step` as a fraction of its peak."""

@@ -498,7 +498,8 @@ def test_an_adopted_method_has_one_evaluation_and_costs_nothing(
     assert count.trainable == imported.trainable
     assert count.total == sum(p.numel() for p in base.parameters()) + 3 * 24 + imported.factors
     machine = Machine(CPU, torch.float32, 1)
-    cost = cost_figures(result.seconds, result.examples, result.tokens, machine)
+    effort = result.seconds, result.examples, result.tokens
+    cost = cost_figures(*effort, machine, result.steps, result.state)
     assert cost["train_seconds"] == 0.0
     assert {cost[k] for k in cost if k.endswith(("_second", "_bytes"))} == {None}
 

@@ -4,6 +4,7 @@ import io
 import math
 import re
 from datetime import datetime, timedelta
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -339,3 +340,10 @@ def test_patience_ends_a_training_that_does_not_get_better() -> None:
         f"finetune full: ended early, after step {steps} of 42: no lower validation loss in 2 "
         "evaluations"
     )
+
+
+def test_a_training_does_not_end_in_its_first_epoch() -> None:
+    history = run(model(), 1e-9, epochs=2, eval_every=1, patience=1)
+    losses = [row.validation_loss for row in history]
+    assert any(later >= earlier for earlier, later in pairwise(losses[:6]))
+    assert history[-1].step >= 7
