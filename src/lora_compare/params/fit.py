@@ -137,7 +137,10 @@ def _impossible(
 ) -> Iterator[str]:
     """Yield the values that cannot be, each alone, with the setting's key."""
     for key, space in spaces.items():
-        for value in space.extremes(is_whole(MethodParams, key)):
+        whole = is_whole(MethodParams, key)
+        if whole and space.step and space.step % 1:
+            yield f".{key}.step: should be a whole number, not {space.step:g}"
+        for value in space.extremes(whole):
             for mistake in _mistakes(method, {key: value}, modules):
                 same = mistake.startswith(f"{key}: ")
                 said = mistake.removeprefix(f"{key}: ") if same else f"{value!r} gives {mistake}"
