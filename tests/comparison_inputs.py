@@ -1,6 +1,6 @@
 """Made-up but plausible outputs of every stage that `compare` reads."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +86,7 @@ def write_inputs(
     n: int = 296,
     texts: Sequence[str] | None = None,
     classes: Sequence[str] = CLASSES,
+    seeds: Sequence[int] = (1,),
 ) -> tuple[Paths, Params]:
     """Write the outputs of download, split, baseline, finetune and evaluate under `root`.
 
@@ -95,12 +96,12 @@ def write_inputs(
     paths, params = Paths(root), make_params(methods)
     texts = list(texts or make_texts(n))
     labels = np.arange(n) % len(classes)
-    for seed, name in enumerate(methods):
-        _write_method(paths, name, texts, labels, seed, classes)
+    for place, name in enumerate(methods):
+        _write_method(paths, name, texts, labels, place, classes, seeds)
     figures = {}
     for name, accuracy, trained in (("tfidf", 0.955, 4_312), ("untuned", 0.49, 0)):
         chances = make_predictions(labels, accuracy, 50, classes)
-        _write_predictions(paths, name, texts, labels, chances, classes)
+        _write_predictions(paths.predictions(name), texts, labels, chances, classes)
         figures[name] = _figures(
             labels, chances, trained, 4_312 if trained else 1_074_690, 0, classes
         )
@@ -122,12 +123,16 @@ def seal_metrics(paths: Paths) -> None:
 
 def make_wrong(paths: Paths, methods: Sequence[str], n: int) -> None:
     """Swap the answers of the first messages of both classes that methods got right."""
-    for name in methods:
-        file = paths.predictions(name)
+    for file in (file for name in methods for file in answers_of(paths, name)):
         text = file.read_text(encoding="utf-8")
         text = text.replace(",ham,ham,", ",ham,spam,", n).replace(",spam,spam,", ",spam,ham,", n)
         file.write_text(text, encoding="utf-8")
         seal(file.parent)
+
+
+def answers_of(paths: Paths, name: str) -> list[Path]:
+    """Return the files of a method's or a baseline's predictions, one for each of its seeds."""
+    return sorted(paths.evaluated(name).glob("predictions*.csv"))
 
 
 def _training(texts: Sequence[str], labels: np.ndarray[Any, Any]) -> pd.DataFrame:
@@ -143,16 +148,19 @@ def _write_method(
     name: str,
     texts: Sequence[str],
     labels: np.ndarray[Any, Any],
-    seed: int,
+    place: int,
     classes: Sequence[str],
+    seeds: Sequence[int],
 ) -> None:
-    chances = make_predictions(labels, ACCURACY[name], seed, classes)
     trained = TRAINED[name]
-    _write_predictions(paths, name, texts, labels, chances, classes)
+    every = {}
+    for number, seed in enumerate(seeds):
+        chances = make_predictions(labels, ACCURACY[name], place + 100 * number, classes)
+        _write_predictions(paths.predictions(name, seed), texts, labels, chances, classes)
+        every[seed] = _figures(labels, chances, trained, 1_074_690, 4 * trained + 900, classes)
     write_json(
         paths.evaluation(name),
-        _figures(labels, chances, trained, 1_074_690, 4 * trained + 900, classes)
-        | {"versions": {"python": "3.11.9", "numpy": "2.3.0"}},
+        mean_figures(every) | {"versions": {"python": "3.11.9", "numpy": "2.3.0"}},
     )
     cost = {
         "train_seconds": 14.2 + trained / 6e4,
@@ -170,8 +178,38 @@ def _write_method(
     }
     write_json(paths.cost_copy(name), cost)
     paths.history(name).parent.mkdir(parents=True, exist_ok=True)
-    _history(seed).to_csv(paths.history(name), index=False)
+    histories = [
+        _history(place + 100 * number).assign(seed=seed) for number, seed in enumerate(seeds)
+    ]
+    first = pd.concat(histories)
+    first.insert(0, "seed", first.pop("seed"))
+    first.to_csv(paths.history(name), index=False)
     seal(paths.evaluated(name), paths.training(name))
+
+
+def mean_figures(every: Mapping[int, dict[str, Any]]) -> dict[str, Any]:
+    """Return the metrics of a method from those of each of its seeds, as `evaluate` does."""
+    first = next(iter(every.values()))
+    result: dict[str, Any] = dict(first)
+    scalars: dict[int, dict[str, dict[str, float]]] = {seed: {} for seed in every}
+    for split in ("train", "validation", "test"):
+        parts = {seed: figures[split] for seed, figures in every.items()}
+        mean = dict(first[split])
+        for key, value in first[split].items():
+            column = [part[key] for part in parts.values()]
+            if key == "confusion_matrix":
+                mean[key] = np.sum(column, axis=0).tolist()
+            elif key == "accuracy_ci95":
+                mean[key] = np.mean(column, axis=0).tolist()
+            elif isinstance(value, int | float) and key != "n":
+                mean[key] = float(np.mean(column))
+                if len(every) > 1:
+                    mean[f"{key}_sd"] = float(np.std(column, ddof=1))
+        for seed, part in parts.items():
+            scalars[seed][split] = {k: v for k, v in part.items() if isinstance(v, int | float)}
+        result[split] = mean
+    per_seed = {str(seed): splits for seed, splits in scalars.items()}
+    return result | {"seeds": list(every), "per_seed": per_seed}
 
 
 def _figures(
@@ -214,8 +252,7 @@ def _history(seed: int) -> pd.DataFrame:
 
 
 def _write_predictions(
-    paths: Paths,
-    name: str,
+    file: Path,
     texts: Sequence[str],
     labels: np.ndarray[Any, Any],
     chances: np.ndarray[Any, Any],
@@ -230,9 +267,9 @@ def _write_predictions(
             **{f"p_{c}": chances[:, i] for i, c in enumerate(classes)},
         }
     )
-    paths.predictions(name).parent.mkdir(parents=True, exist_ok=True)
-    frame.to_csv(paths.predictions(name), index=False)
-    seal(paths.evaluated(name))
+    file.parent.mkdir(parents=True, exist_ok=True)
+    frame.to_csv(file, index=False)
+    seal(file.parent)
 
 
 def _split(n: int, labels: np.ndarray[Any, Any], classes: Sequence[str]) -> dict[str, Any]:

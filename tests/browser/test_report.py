@@ -223,11 +223,11 @@ def test_messages_can_be_filtered_by_who_was_right(page: Page, reports: dict[str
     assert 0 < len(disputed) < every
     assert all("disputed" in row for row in disputed)
     assert counted(page) == len(disputed)
-    choose(page, "both")
+    choose(page, "every")
     assert len(shown(page)) == counted(page) == every
     choose(page, "shared")
     assert len(shown(page)) == every - len(disputed)
-    choose(page, "both")
+    choose(page, "every")
     choose(page, "right-0")
     choose(page, "wrong-4")
     chosen = shown(page)
@@ -265,7 +265,7 @@ def test_messages_of_one_of_many_classes_can_be_picked(
     page: Page, reports: dict[str, Path]
 ) -> None:
     show(page, reports["many classes"])
-    choose(page, "both")
+    choose(page, "every")
     every = len(shown(page))
     option = page.locator("#messages option").nth(3)
     name, count = (option.text_content() or "").rstrip(")").rsplit(" (", 1)
@@ -340,7 +340,7 @@ def test_a_pointer_is_told_the_value_of_a_point(page: Page, reports: dict[str, P
 
 def test_hostile_messages_are_text_in_their_cells(page: Page, reports: dict[str, Path]) -> None:
     show(page, reports["hostile"])
-    choose(page, "both")
+    choose(page, "every")
     open_all(page)
     cells_texts = page.locator("#messages td.message").all_inner_texts()
     texts = [text.removesuffix("twin in train").strip() for text in cells_texts]

@@ -1,8 +1,12 @@
-"""The test messages on which methods differ, and those that all of them get wrong."""
+"""The test messages on which methods or their seeds differ, and those that all get wrong."""
 
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
 
 from lora_compare.comparison.evidence import Evidence, Outcome
 from lora_compare.comparison.verdict import TESTED_BASELINE
@@ -10,25 +14,42 @@ from lora_compare.comparison.verdict import TESTED_BASELINE
 MOST_MESSAGES = 200
 """Messages in one table of the page; the files of predictions hold all."""
 
+Kind = Literal["disputed", "shared", "unsteady"]
+
+KINDS: tuple[Kind, ...] = ("disputed", "shared", "unsteady")
+"""What a case can be, in the order in which they are shown."""
+
 
 @dataclass(frozen=True)
 class Answer:
-    """What a method said of one message.
+    """What the trainings of a method, one per seed, said of one message.
 
     Attributes:
-        predicted: The class.
-        confidence: Its probability, in 0..1.
+        predicted: The class that most of them gave; of equally many, the likelier.
+        confidence: Its mean probability, in 0..1.
         right: Whether it is the message's class.
+        wrong: How many of them gave a wrong class.
+        seeds: How many there are.
+        mistake: The mean probability of the wrong classes that they gave, in 0..1; a right answer
+            counts 0.
     """
 
     predicted: str
     confidence: float
     right: bool
+    wrong: int
+    seeds: int
+    mistake: float
+
+    @property
+    def unsteady(self) -> bool:
+        """Whether some, but not all, were wrong."""
+        return 0 < self.wrong < self.seeds
 
 
 @dataclass(frozen=True)
 class Case:
-    """A test message that some method got wrong, or to which two gave different answers.
+    """A test message that some seed of a method got wrong, or on which methods differ.
 
     Attributes:
         text: The message.
@@ -47,14 +68,16 @@ class Case:
     leaked: bool
 
     @property
-    def disputed(self) -> bool:
-        """Whether two methods gave different answers."""
-        return len({answer.predicted for answer in self.answers}) > 1
+    def kind(self) -> Kind:
+        """What it is: methods differ, all are wrong alike, or some seeds alone are wrong."""
+        if len({answer.predicted for answer in self.answers}) > 1:
+            return "disputed"
+        return "unsteady" if self.answers[0].right else "shared"
 
     @property
     def surest(self) -> float:
-        """The confidence of the surest wrong answer, in 0..1."""
-        return max(answer.confidence for answer in self.answers if not answer.right)
+        """How sure the method was that was wrong most surely, in 0..1."""
+        return max(answer.mistake for answer in self.answers)
 
 
 @dataclass(frozen=True)
@@ -62,25 +85,25 @@ class Cases:
     """The cases that are shown, and how many there are.
 
     Attributes:
-        shown: At most MOST_MESSAGES: disputed ones first, the surest mistake first.
+        shown: At most MOST_MESSAGES, in the order of `KINDS`, the surest mistake first.
         disputed: Test messages to which two methods gave different answers.
         shared: Test messages that every method took for the same wrong class.
-        wrong: For each method, the number of its wrong answers.
+        unsteady: Test messages that methods got right, but for some of their seeds.
     """
 
     shown: tuple[Case, ...]
     disputed: int
     shared: int
-    wrong: tuple[int, ...]
+    unsteady: int
 
     @property
     def total(self) -> int:
         """All cases, shown or not."""
-        return self.disputed + self.shared
+        return self.disputed + self.shared + self.unsteady
 
 
 def find_cases(evidence: Evidence, leaked: Sequence[bool]) -> Cases:
-    """Return the test messages that at least one method got wrong.
+    """Return the test messages that at least one method got wrong with at least one seed.
 
     Args:
         evidence: What the methods and baselines did.
@@ -88,19 +111,17 @@ def find_cases(evidence: Evidence, leaked: Sequence[bool]) -> Cases:
     """
     answers = [_answers(method) for method in evidence.methods]
     tfidf = _answers(next(b for b in evidence.baselines if b.name == TESTED_BASELINE))
-    labels = evidence.methods[0].predictions["label"].tolist()
     places = {name: place for place, name in enumerate(evidence.classes)}
-    messages = zip(evidence.texts, labels, zip(*answers, strict=True), tfidf, leaked, strict=True)
+    columns = (evidence.texts, evidence.labels, zip(*answers, strict=True), tfidf, leaked)
     cases = [
         Case(text, label, places[label], given, baseline, bool(twin))
-        for text, label, given, baseline, twin in messages
-        if not all(answer.right for answer in given)
+        for text, label, given, baseline, twin in zip(*columns, strict=True)
+        if any(answer.wrong for answer in given)
     ]
     # Sorting keeps the order of the split among equals.
-    cases.sort(key=lambda case: (not case.disputed, -case.surest))
-    disputed = sum(case.disputed for case in cases)
-    wrong = tuple(sum(not answer.right for answer in given) for given in answers)
-    return Cases(tuple(cases[:MOST_MESSAGES]), disputed, len(cases) - disputed, wrong)
+    cases.sort(key=lambda case: (KINDS.index(case.kind), -case.surest))
+    counts = Counter(case.kind for case in cases)
+    return Cases(tuple(cases[:MOST_MESSAGES]), *(counts[kind] for kind in KINDS))
 
 
 @dataclass(frozen=True)
@@ -110,7 +131,7 @@ class Confusion:
     Attributes:
         label: The class of the messages.
         taken: What they were taken for.
-        counts: How many, of each method.
+        counts: How often, of each method; its seeds are summed.
     """
 
     label: str
@@ -120,24 +141,35 @@ class Confusion:
 
 def find_confusions(evidence: Evidence) -> list[Confusion]:
     """Return every confusion of two classes in the test messages, the most frequent first."""
-    frames = [method.predictions for method in evidence.methods]
-    counts = [Counter(zip(f["label"], f["predicted"], strict=True)) for f in frames]
-    places = {name: place for place, name in enumerate(evidence.classes)}
-    found = {pair for count in counts for pair in count if pair[0] != pair[1]}
+    counts = [_confusion(method) for method in evidence.methods]
+    names = evidence.classes
+    pairs = np.argwhere(np.sum(counts, axis=0)).tolist()
     confusions = [
-        Confusion(label, taken, tuple(count[label, taken] for count in counts))
-        for label, taken in sorted(found, key=lambda pair: [places[name] for name in pair])
+        Confusion(names[i], names[j], tuple(int(count[i, j]) for count in counts)) for i, j in pairs
     ]
     # Sorting keeps the order of the classes among equals.
     return sorted(confusions, key=lambda one: -sum(one.counts))
 
 
+def _confusion(outcome: Outcome) -> npt.NDArray[np.int64]:
+    """Return how often each class was taken for each other one, of all seeds, shape (C, C)."""
+    counts = np.zeros((len(outcome.classes),) * 2, dtype=np.int64)
+    for predicted in outcome.predicted:
+        np.add.at(counts, (outcome.labels, predicted), 1)
+    np.fill_diagonal(counts, 0)
+    return counts
+
+
 def _answers(outcome: Outcome) -> list[Answer]:
-    frame = outcome.predictions
-    chances = frame[[f"p_{name}" for name in outcome.classes]].max(axis=1)
+    chances, right, names = outcome.chances, outcome.right, outcome.classes
+    mean, seeds = chances.mean(axis=0), len(outcome.seeds)
+    votes = np.stack([(outcome.predicted == i).sum(axis=0) for i in range(len(names))], axis=1)
+    # Votes are whole numbers, and a mean probability decides between equally many.
+    given = (votes + mean / 2).argmax(axis=1)
+    mistakes = np.where(right, 0.0, chances.max(axis=2)).mean(axis=0)
     return [
-        Answer(str(predicted), float(chance), bool(right))
-        for predicted, chance, right in zip(
-            frame["predicted"], chances, outcome.correct, strict=True
+        Answer(names[i], float(mean[n, i]), i == label, seeds - int(hits), seeds, float(mistake))
+        for n, (i, label, hits, mistake) in enumerate(
+            zip(given.tolist(), outcome.labels.tolist(), right.sum(axis=0), mistakes, strict=True)
         )
     ]

@@ -5,6 +5,7 @@ import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -24,34 +25,97 @@ BASELINES = (TFIDF, "untuned")
 
 
 @dataclass(frozen=True)
+class Tuning:
+    """How a method's settings were found before it was trained.
+
+    Attributes:
+        choice: What was chosen: reports/tuning/M/choice.json.
+        trials: One row a training that was tried; None where nothing was searched.
+    """
+
+    choice: Mapping[str, Any]
+    trials: pd.DataFrame | None
+
+
+@dataclass(frozen=True)
 class Outcome:
     """What the pipeline measured about one method or baseline.
+
+    A method was trained once per seed, and each of these models answered every test message. In
+    the shapes below S is the number of seeds, n that of test messages, C that of classes.
 
     Attributes:
         name: The method's name in params.yaml, or the baseline's.
         trainable: What it trains, as in params.yaml; `baseline` for a baseline.
         metrics: Its metrics/M.json.
+        predictions: By seed one row per test message: text, label, predicted, p_<class>...; a
+            baseline has the one key 0.
         cost: Its M_cost.json; None for a baseline.
-        predictions: One row per test message: text, label, predicted, p_<class>...
-        history: Losses and accuracies by step; None for a baseline.
+        history: Losses and accuracies by seed and step; None for a baseline.
+        tuning: How its settings were found; None for a baseline.
     """
 
     name: str
     trainable: str
     metrics: Mapping[str, Any]
-    predictions: pd.DataFrame
+    predictions: Mapping[int, pd.DataFrame]
     cost: Mapping[str, Any] | None = None
     history: pd.DataFrame | None = None
+    tuning: Tuning | None = None
 
     @property
-    def correct(self) -> npt.NDArray[np.bool_]:
-        """Whether each test message was classified rightly, shape (n,)."""
-        return np.asarray(self.predictions["label"] == self.predictions["predicted"], dtype=bool)
+    def seeds(self) -> tuple[int, ...]:
+        """The seeds of its trainings, in the order of params.yaml."""
+        return tuple(self.predictions)
+
+    @property
+    def messages(self) -> pd.DataFrame:
+        """The test messages, one row each: text and label."""
+        return self.predictions[self.seeds[0]][["text", "label"]]
 
     @property
     def classes(self) -> list[str]:
         """The names of the classes, in order."""
-        return [name[2:] for name in self.predictions.columns if name.startswith("p_")]
+        columns = map(str, self.predictions[self.seeds[0]].columns)
+        return [name[2:] for name in columns if name.startswith("p_")]
+
+    @cached_property
+    def labels(self) -> npt.NDArray[np.int64]:
+        """The index of each test message's class, shape (n,)."""
+        return self._indices(self.messages["label"])
+
+    @cached_property
+    def predicted(self) -> npt.NDArray[np.int64]:
+        """The index of the class that each seed's model gave each test message, shape (S, n)."""
+        return np.stack([self._indices(f["predicted"]) for f in self.predictions.values()])
+
+    @property
+    def right(self) -> npt.NDArray[np.bool_]:
+        """Whether each seed's model classified each test message rightly, shape (S, n)."""
+        return np.asarray(self.predicted == self.labels, dtype=bool)
+
+    @property
+    def chances(self) -> npt.NDArray[np.float64]:
+        """The classes' probabilities by each seed's model for each message, shape (S, n, C)."""
+        columns = [f"p_{name}" for name in self.classes]
+        frames = [frame[columns].to_numpy(np.float64) for frame in self.predictions.values()]
+        return np.stack(frames)
+
+    @cached_property
+    def mean_history(self) -> pd.DataFrame:
+        """The history as means over the seeds, by step, with `<column>_low` and `<column>_high`.
+
+        The rows are the steps that every seed has: one that ended early would bend the mean.
+        """
+        assert self.history is not None, "a baseline is not trained"
+        by_step = self.history.drop(columns="seed").groupby("step")
+        table = by_step.mean()
+        for end, values in {"low": by_step.min(), "high": by_step.max()}.items():
+            table = table.join(values.add_suffix(f"_{end}"))
+        return table[by_step.size() == len(self.seeds)].reset_index()
+
+    def _indices(self, names: "pd.Series[str]") -> npt.NDArray[np.int64]:
+        return pd.Categorical(names, self.classes).codes.astype(np.int64)
 
 
 @dataclass(frozen=True)
@@ -90,7 +154,12 @@ class Evidence:
     @property
     def texts(self) -> list[str]:
         """The test messages, in the order of every prediction."""
-        return [str(text) for text in self.methods[0].predictions["text"]]
+        return [str(text) for text in self.methods[0].messages["text"]]
+
+    @property
+    def labels(self) -> list[str]:
+        """The name of each test message's class."""
+        return [str(label) for label in self.methods[0].messages["label"]]
 
 
 def remove_leftovers(paths: Paths, params: Params) -> list[Path]:
@@ -145,12 +214,7 @@ def load_evidence(paths: Paths, params: Params) -> Evidence:
         for stage, folder in sums.items()
     )
     baselines = tuple(
-        Outcome(
-            name,
-            "baseline",
-            metrics[name],
-            _read_predictions(paths, name, "baseline"),
-        )
+        Outcome(name, "baseline", metrics[name], {0: _read_predictions(paths, name, None)})
         for name in BASELINES
     )
     evidence = Evidence(
@@ -165,20 +229,22 @@ def load_evidence(paths: Paths, params: Params) -> Evidence:
 
 
 def _load_method(paths: Paths, name: str, trainable: str) -> Outcome:
-    finetune, evaluate = f"finetune@{name}", f"evaluate@{name}"
+    finetune = f"finetune@{name}"
+    metrics = json.loads(read_verified(paths.evaluation(name), f"evaluate@{name}"))
     return Outcome(
         name,
         trainable,
-        json.loads(read_verified(paths.evaluation(name), evaluate)),
-        _read_predictions(paths, name, evaluate),
+        metrics,
+        {seed: _read_predictions(paths, name, seed) for seed in metrics["seeds"]},
         json.loads(read_verified(paths.cost_copy(name), finetune)),
         pd.read_csv(io.BytesIO(read_verified(paths.history(name), finetune))),
     )
 
 
-def _read_predictions(paths: Paths, name: str, stage: str) -> pd.DataFrame:
+def _read_predictions(paths: Paths, name: str, seed: int | None) -> pd.DataFrame:
+    stage = "baseline" if seed is None else f"evaluate@{name}"
     return pd.read_csv(
-        io.BytesIO(read_verified(paths.predictions(name), stage)),
+        io.BytesIO(read_verified(paths.predictions(name, seed), stage)),
         dtype={"text": str, "label": str, "predicted": str},
         # A message that reads "NA" or "null", or is empty, is a message.
         keep_default_na=False,
@@ -188,61 +254,17 @@ def _read_predictions(paths: Paths, name: str, stage: str) -> pd.DataFrame:
 
 
 def _check_same_messages(paths: Paths, evidence: Evidence) -> None:
-    first, *others = evidence.outcomes
-    for other in others:
-        if not first.predictions[["text", "label"]].equals(other.predictions[["text", "label"]]):
+    first = evidence.methods[0]
+    for other in evidence.outcomes:
+        for seed, frame in other.predictions.items():
+            if first.messages.equals(frame[["text", "label"]]):
+                continue
+            known = None if other in evidence.baselines else seed
+            named = other.name if known is None else f"{other.name} with the seed {seed}"
             raise DataError(
-                f"{first.name} and {other.name} did not classify the same test messages.",
-                where=str(paths.predictions(other.name)),
-                expected=f"the {len(first.predictions)} messages of {first.name}, in order",
-                actual=f"{len(other.predictions)} messages",
+                f"{first.name} and {named} did not classify the same test messages.",
+                where=str(paths.predictions(other.name, known)),
+                expected=f"the {len(first.messages)} messages of {first.name}, in order",
+                actual=f"{len(frame)} messages",
                 next="dvc repro",
             )
-
-
-def figures(evidence: Evidence) -> dict[str, dict[str, Any]]:
-    """Return the few figures that DVC's tables show, every method beside the others.
-
-    `accuracy` is of the test messages, TF-IDF's last; `validation` of those by which one may
-    choose among experiments; `parameters` is the number of trained ones. None is a time: what
-    the tables show as changed has changed.
-    """
-    methods = evidence.methods
-    tfidf = evidence.baselines[BASELINES.index(TFIDF)]
-    return {
-        "accuracy": {o.name: o.metrics["test"]["accuracy"] for o in (*methods, tfidf)},
-        "validation": {o.name: o.metrics["validation"]["accuracy"] for o in methods},
-        "parameters": {o.name: o.metrics["trainable_parameters"] for o in methods},
-    }
-
-
-def curves(evidence: Evidence) -> dict[str, list[Any]]:
-    """Return all histories as one long table: method, split, step, epoch, loss, accuracy."""
-    table: dict[str, list[Any]] = {}
-    for outcome in evidence.methods:
-        assert outcome.history is not None
-        for split in ("train", "validation"):
-            part = {
-                "method": [outcome.name] * len(outcome.history),
-                "split": [split] * len(outcome.history),
-                "step": outcome.history["step"].tolist(),
-                "epoch": outcome.history["epoch"].tolist(),
-                "loss": outcome.history[f"{split}_loss"].tolist(),
-                "accuracy": outcome.history[f"{split}_accuracy"].tolist(),
-            }
-            for name, values in part.items():
-                table.setdefault(name, []).extend(values)
-    return table
-
-
-def answers(evidence: Evidence) -> dict[str, list[str]]:
-    """Return all answers to the test messages as one long table: method, label, predicted.
-
-    Methods come first, then baselines, each with one row per message.
-    """
-    table: dict[str, list[str]] = {"method": [], "label": [], "predicted": []}
-    for outcome in evidence.outcomes:
-        table["method"] += [outcome.name] * len(outcome.predictions)
-        for column in ("label", "predicted"):
-            table[column] += outcome.predictions[column].tolist()
-    return table

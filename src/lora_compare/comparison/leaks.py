@@ -33,28 +33,29 @@ def leaked(evidence: Evidence, leaks: Sequence[Twin]) -> npt.NDArray[np.bool_]:
 def accuracies(evidence: Evidence, leaks: Sequence[Twin]) -> list[dict[str, Any]]:
     """Return every outcome's accuracy on all test messages, on those with a twin and without.
 
-    Each record has `method`, and under `all`, `leaked` and `clean` the accuracy, its Wilson
-    interval and the number of messages: (accuracy, (low, high), n); None of no messages.
+    Each record has `method`, and under `all`, `leaked` and `clean` the mean accuracy of its seeds,
+    the Wilson interval of so many right answers to so many messages, and the number of messages:
+    (accuracy, (low, high), n); None of no messages.
     """
     mask = leaked(evidence, leaks)
     parts = {"all": np.ones_like(mask), "leaked": mask, "clean": ~mask}
     return [
         {
             "method": outcome.name,
-            **{name: _accuracy(outcome.correct[part]) for name, part in parts.items()},
+            **{name: _accuracy(outcome.right[:, part]) for name, part in parts.items()},
         }
         for outcome in evidence.outcomes
     ]
 
 
 def pairs(evidence: Evidence, leaks: Sequence[Twin]) -> list[dict[str, Any]]:
-    """Return the twins as records: both texts and classes, how alike, who was right.
+    """Return the twins as records: both texts and classes, and how alike.
 
     The closest come first: word for word, then by `normalize`, then by falling cosine.
     """
     order = list(LIKENESS)
     closest = sorted(leaks, key=lambda twin: (order.index(twin.kind), -twin.cosine, twin.row))
-    labels = evidence.methods[0].predictions["label"].tolist()
+    labels = evidence.labels
     known = evidence.training["Text"], evidence.training["Label"]
     return [
         {
@@ -64,16 +65,14 @@ def pairs(evidence: Evidence, leaks: Sequence[Twin]) -> list[dict[str, Any]]:
             "twin_label": evidence.classes[known[1][twin.other]],
             "kind": twin.kind,
             "cosine": twin.cosine,
-            "right": [bool(method.correct[twin.row]) for method in evidence.methods],
         }
         for twin in closest
     ]
 
 
-def _accuracy(
-    correct: npt.NDArray[np.bool_],
-) -> tuple[float, tuple[float, float], int] | None:
-    if not len(correct):
+def _accuracy(right: npt.NDArray[np.bool_]) -> tuple[float, tuple[float, float], int] | None:
+    n = right.shape[1]
+    if not n:
         return None
-    right, n = int(correct.sum()), len(correct)
-    return right / n, wilson_interval(right, n), n
+    accuracy = float(right.mean())
+    return accuracy, wilson_interval(round(accuracy * n), n), n

@@ -195,7 +195,7 @@ def _pairs_to_test(
 def _pair(
     a: Outcome, b: Outcome, groups: npt.NDArray[np.integer[Any]], seed: int, baseline: bool
 ) -> dict[str, Any]:
-    right_a, right_b = a.correct, b.correct
+    right_a, right_b = a.right[0], b.right[0]
     return {
         "a": a.name,
         "b": b.name,

@@ -107,13 +107,16 @@ class Paths:
         """Return the folder of an imported method's adapter."""
         return self.root / "inputs" / "adapters" / method
 
-    def checkpoint(self, method: str) -> Path:
-        """Return the last state of a training that is not finished; no output of a stage."""
-        return self.root / ".checkpoints" / f"{method}.safetensors"
+    def checkpoints(self, stage: str = "") -> Path:
+        """Return the folder of a stage's trainings, begun and finished; without a name, of all.
+
+        It is no output of a stage: DVC would delete it before the stage runs.
+        """
+        return self.root / ".checkpoints" / stage
 
     def writer(self, stage: str) -> Path:
         """Return the file that the process which runs a stage holds locked."""
-        return self.root / ".checkpoints" / f"{stage}.lock"
+        return self.checkpoints() / f"{stage}.lock"
 
     def metrics(self, name: str) -> Path:
         """Return a metrics file: of a method, split, baseline, comparison, or summary for DVC."""

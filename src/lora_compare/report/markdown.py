@@ -13,6 +13,7 @@ from lora_compare.project.files import write_text
 
 # The results alone are shown without what the whole report takes to compute.
 if TYPE_CHECKING:
+    from lora_compare.comparison.disagreements import Answer
     from lora_compare.report.contents import Contents
 
 PAIR_HEADER = ("A", "B", "A - B in points (95 % interval)", "McNemar p", "Holm p", "verdict")
@@ -101,23 +102,30 @@ def _disagreements(contents: "Contents") -> list[str]:
     names, cases = contents.evidence.names, contents.cases
     if len(names) == 1:
         return []
-    disputed = [case for case in cases.shown if case.disputed][:MOST_CASES]
+    disputed = [case for case in cases.shown if case.kind == "disputed"][:MOST_CASES]
     told = (
         f"{cases.disputed:,} of {len(contents.evidence.texts):,} test messages got different "
-        f"answers; {cases.shared:,} more were wrong in the same way by all. Wrong answers are in "
-        "bold."
+        f"answers; {cases.shared:,} more were wrong in the same way by all. "
+        + (f"{cases.unsteady:,} were wrong with some seeds only. " if cases.unsteady else "")
+        + "Wrong answers are in bold."
     )
     rows = [
         [
             formats.shorten(case.text, LONGEST_MESSAGE),
             case.label,
-            *(f"{a.predicted} {formats.percent(a.confidence, 0)}" for a in case.answers),
+            *map(_answer, case.answers),
         ]
         for case in disputed
     ]
     bold = [[not given.right for given in case.answers] for case in disputed]
     shown = table(("message", "is", *names), rows, bold)
     return ["## Where the methods disagree", told, *([shown] if rows else [])]
+
+
+def _answer(given: "Answer") -> str:
+    """Return what most seeds of a method said of a message, and how many were wrong."""
+    told = f", wrong in {given.wrong} of {given.seeds}" if given.unsteady else ""
+    return f"{given.predicted} {formats.percent(given.confidence, 0)}{told}"
 
 
 def _leaks(contents: "Contents") -> list[str]:

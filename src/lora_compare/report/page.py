@@ -10,21 +10,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from lora_compare.comparison import formats, leaks
 from lora_compare.comparison.disagreements import find_confusions
-from lora_compare.comparison.evidence import (
-    Evidence,
-    Outcome,
-    answers,
-    curves,
-    figures,
-    load_evidence,
-)
+from lora_compare.comparison.evidence import Evidence, Outcome, load_evidence
 from lora_compare.comparison.sentences import caution, headline, price_sentence, ranked
+from lora_compare.comparison.tables import answers, curves, figures
 from lora_compare.comparison.verdict import TESTED_BASELINE, compare
 from lora_compare.data.twins import near_duplicate_groups
 from lora_compare.errors import without_credentials
@@ -122,7 +115,7 @@ def write_report(
 
 def draw(evidence: Evidence, comparison: Mapping[str, Any]) -> dict[str, str]:
     """Return every chart as SVG text under the name of its file."""
-    histories = {m.name: m.history for m in evidence.methods if m.history is not None}
+    histories = {method.name: method.mean_history for method in evidence.methods}
     tfidf = next((b for b in comparison["baselines"] if b["method"] == TESTED_BASELINE), None)
     drawings = {
         "loss": charts.curves(histories, "loss", "Loss"),
@@ -133,7 +126,7 @@ def draw(evidence: Evidence, comparison: Mapping[str, Any]) -> dict[str, str]:
     kept = charts.most_confused(matrices)
     for index, (method, matrix) in enumerate(zip(evidence.methods, matrices, strict=True)):
         drawings[f"confusion_{method.name}"] = charts.confusion(
-            method.name, matrix, method.classes, index, kept
+            method.name, matrix, method.classes, index, kept, shares=len(method.seeds) > 1
         )
         drawings[f"calibration_{method.name}"] = charts.calibration(
             method.name, _calibration(method), index
@@ -162,6 +155,7 @@ def render_html(contents: Contents, drawings: Mapping[str, str]) -> str:
             caution=caution(comparison),
             params=params,
             names=evidence.names,
+            seeded=max(len(method.seeds) for method in evidence.methods) > 1,
             classes=evidence.classes,
             places={name: place for place, name in enumerate(evidence.names)},
             colours=len(charts.COLOURS),
@@ -240,26 +234,23 @@ def _inline(svg: str, description: str) -> Markup:
 
 
 def _calibration(outcome: Outcome) -> list[dict[str, Any]]:
-    classes = outcome.classes
-    places = {name: index for index, name in enumerate(classes)}
-    labels = outcome.predictions["label"].map(places).to_numpy(dtype=np.int64)
-    columns = [f"p_{name}" for name in classes]
-    return calibration_bins(labels, outcome.predictions[columns].to_numpy(dtype=np.float64))
+    """Return the bins of the test answers of all seeds together."""
+    chances = outcome.chances.reshape(-1, len(outcome.classes))
+    return calibration_bins(np.tile(outcome.labels, len(outcome.seeds)), chances)
 
 
 def _learned(outcome: Outcome) -> dict[str, Any]:
-    """Return where a method's curves end, and where its validation loss is lowest."""
-    history = outcome.history
-    assert isinstance(history, pd.DataFrame)
-    best = history.iloc[int(np.argmin(history["validation_loss"]))]
-    last = history.iloc[-1]
+    """Return where a method's curves end and where its validation loss is lowest, on average."""
+    assert outcome.history is not None, "a method is trained"
+    rows = outcome.history.groupby("seed")
+    last, best = rows.last(), outcome.history.loc[rows["validation_loss"].idxmin()]
     figures = ("train_loss", "validation_loss", "train_accuracy", "validation_accuracy")
     return {
         "method": outcome.name,
-        "steps": int(last["step"]),
-        **{name: float(last[name]) for name in figures},
-        "best_loss": float(best["validation_loss"]),
-        "best_epoch": float(best["epoch"]),
+        "steps": int(last["step"].max()),
+        **{name: float(last[name].mean()) for name in figures},
+        "best_loss": float(best["validation_loss"].mean()),
+        "best_epoch": float(best["epoch"].mean()),
     }
 
 
@@ -276,7 +267,8 @@ def _matrix_in_words(outcome: Outcome) -> str:
         ", ".join(f"{count} of class {true} as {taken}" for count, true, taken in most) or "none"
     )
     more = f" and {len(confusions) - MOST_TOLD} more" if len(confusions) > MOST_TOLD else ""
-    return f"Confusion matrix of {outcome.name}. Wrongly classified: {shown or 'none'}{more}."
+    together = f", {len(outcome.seeds)} seeds together" if len(outcome.seeds) > 1 else ""
+    return f"Confusion matrix of {outcome.name}{together}. Wrongly classified: {shown}{more}."
 
 
 def _all_settings(params: Params) -> dict[str, dict[str, str]]:

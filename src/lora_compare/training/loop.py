@@ -1,8 +1,8 @@
 """The one training loop: full fine-tuning, LoRA and everything between."""
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import astuple, dataclass
+from collections.abc import Mapping
+from dataclasses import astuple
 from itertools import islice
 from typing import Any
 
@@ -25,32 +25,12 @@ from lora_compare.training.history import (
     Evaluations,
     Forecast,
     Reporting,
+    TrainingResult,
     sample,
 )
 from lora_compare.training.meters import Clock, Losses, Meter, naming_memory
 from lora_compare.training.resume import Checkpoints
 from lora_compare.training.schedule import Schedule, balanced_weights
-
-
-@dataclass(frozen=True)
-class TrainingResult:
-    """What a training left behind, beside the model's weights.
-
-    Attributes:
-        history: One row per evaluation, the first before any step.
-        seconds: Time of the optimizer steps alone, without the evaluations between them.
-        examples: Texts seen, repetitions counted.
-        tokens: Tokens seen; the only padding among them is that of position `last_position`.
-        steps: Seconds of single steps, as a `Meter` takes them.
-        state: Bytes of the tensors in the step that holds most, as a `Meter` counts them.
-    """
-
-    history: list[Evaluation]
-    seconds: float
-    examples: int
-    tokens: int
-    steps: Sequence[float] = ()
-    state: Mapping[str, int] | None = None
 
 
 def train(
@@ -59,6 +39,7 @@ def train(
     validation_examples: Examples,
     training: TrainingParams,
     rates: Rates,
+    seed: int,
     dtype: torch.dtype = torch.float32,
     reporting: Reporting = NOBODY,
     checkpoints: Checkpoints | None = None,
@@ -74,6 +55,7 @@ def train(
             for it, the training's end and the evaluation whose weights it leaves.
         training: What all methods share.
         rates: The method's optimizer settings.
+        seed: Seed of the texts' order and of the choice of those that are watched.
         dtype: Type of the arithmetic, as in `predict_logits`; what is trained stays as it is.
         reporting: What to tell meanwhile.
         checkpoints: Where its state is kept; it goes on from one of the same facts. None:
@@ -81,10 +63,11 @@ def train(
 
     Raises:
         Interrupted: A signal asked for the end; a checkpoint is kept.
-        TrainingError: The loss of a batch is not finite; the message names step and rate.
+        DivergenceError: The loss of a batch is not finite; the message names step and rate.
+        TrainingError: Memory ran out.
     """
-    schedule = Schedule(training, len(train_examples))
-    watched = [sample(e, training) for e in (train_examples, validation_examples)]
+    schedule = Schedule(training, len(train_examples), seed)
+    watched = [sample(e, training, seed) for e in (train_examples, validation_examples)]
     told = reporting.on_evaluation
     evaluations = Evaluations(model, watched, dtype, schedule.steps_per_epoch, told)
     patience = training.patience or math.inf

@@ -12,12 +12,11 @@ from torch import Tensor, nn
 
 from lora_compare.compute.device import Machine
 from lora_compare.compute.memory import Saved, peak_memory_bytes, storage_bytes
-from lora_compare.errors import TrainingError
+from lora_compare.errors import DivergenceError, TrainingError
 from lora_compare.models.batches import Batch, IntArray
 
 UNSEEN = 20
 """Losses that may wait on a device before the host looks at them."""
-
 
 TIMED = 10
 """On a GPU one step in so many is timed: before and after it, the host waits for the device."""
@@ -163,7 +162,7 @@ class Losses:
             groups: The indices of its texts in the training split.
 
         Raises:
-            TrainingError: This loss or an earlier one is not finite.
+            DivergenceError: This loss or an earlier one is not finite.
         """
         self._unseen.append((loss, step, rate, groups))
         if len(self._unseen) > self._most:
@@ -173,7 +172,7 @@ class Losses:
         """Look at all losses so far.
 
         Raises:
-            TrainingError: One of them is not finite; the message names the first.
+            DivergenceError: One of them is not finite; the message names the first.
         """
         if not self._unseen:
             return
@@ -195,10 +194,10 @@ def require_finite(loss: float, step: int, rate: float, texts: str) -> None:
         texts: What the loss is of, in words.
 
     Raises:
-        TrainingError: The loss is infinite or no number.
+        DivergenceError: The loss is infinite or no number.
     """
     if not math.isfinite(loss):
-        raise TrainingError(
+        raise DivergenceError(
             f"The loss is {loss}.",
             where=f"step {step}, learning rate {rate:g}, {texts}",
             expected="a finite number",
@@ -274,6 +273,27 @@ def cost_figures(
         "dtype": str(machine.dtype).removeprefix("torch."),
         "threads": machine.threads,
     }
+
+
+def mean_cost(costs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the cost figures of a training of a method, from all its trainings.
+
+    What differs between them is averaged, but for the most memory and the most trainings at a
+    time, of which the largest counts.
+
+    Args:
+        costs: The content of a cost file for each training.
+    """
+    return {key: _typical(key, [cost[key] for cost in costs]) for key in costs[0]}
+
+
+def _typical(key: str, values: Sequence[Any]) -> Any:
+    if all(value == values[0] for value in values):
+        return values[0]
+    if key in ("peak_memory_bytes", "side_by_side"):
+        return max(values)
+    mean = math.fsum(values) / len(values)
+    return round(mean) if isinstance(values[0], int) else round(mean, 6)
 
 
 def _rate(amount: int, seconds: float) -> float | None:

@@ -16,18 +16,19 @@ class Schedule:
     """Which texts each optimizer step sees, and at what learning rate.
 
     Args:
-        training: Epochs, batch size, accumulation, seed and the rate's schedule.
+        training: Epochs, batch size, accumulation and the rate's schedule.
         n: Texts of the training split.
+        seed: The training's seed, of the order of the texts.
     """
 
-    def __init__(self, training: TrainingParams, n: int) -> None:
+    def __init__(self, training: TrainingParams, n: int, seed: int) -> None:
         self.training = training
-        self.n = n
+        self.n, self.seed = n, seed
         self.steps_per_epoch = training.steps_per_epoch(n)
         self.steps = training.epochs * self.steps_per_epoch
 
     def _passes(self, epoch: int) -> list[IntArray]:
-        order = epoch_order(self.n, self.training.seed, epoch)
+        order = epoch_order(self.n, self.seed, epoch)
         return consecutive(order, self.training.batch_size, self.training.drop_last)
 
     def batches(self) -> Iterator[list[IntArray]]:

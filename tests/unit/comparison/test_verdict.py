@@ -8,9 +8,9 @@ import pytest
 from scipy.stats import binomtest
 from statsmodels.stats.multitest import multipletests
 
-from comparison_inputs import make_params, write_inputs
+from comparison_inputs import answers_of, make_params, write_inputs
 from lora_compare.comparison.champion import choose_champion
-from lora_compare.comparison.evidence import answers, figures, load_evidence
+from lora_compare.comparison.evidence import load_evidence
 from lora_compare.comparison.sentences import (
     A_BETTER,
     B_BETTER,
@@ -19,6 +19,7 @@ from lora_compare.comparison.sentences import (
     headline,
     pair_sentence,
 )
+from lora_compare.comparison.tables import answers, figures
 from lora_compare.comparison.verdict import compare, differing_settings, verdict
 from lora_compare.errors import DataError, MissingArtifactError
 from lora_compare.project.checksums import seal
@@ -121,10 +122,10 @@ def test_the_verdict_is_short_and_the_sentence_where_dvc_shows_none(
 ):
     paths, params = write_inputs(tmp_path, n=60)
     for name in ("full", "lora"):
-        frame = pd.read_csv(paths.predictions(name))
+        frame = pd.read_csv(paths.predictions(name, 1))
         right = better in (name, None)
         frame["predicted"] = frame["label"] if right else frame["label"].to_numpy()[::-1]
-        frame.to_csv(paths.predictions(name), index=False)
+        frame.to_csv(paths.predictions(name, 1), index=False)
         seal(paths.evaluated(name))
     comparison = compare(load_evidence(paths, params), np.arange(60), seed=1)
     assert comparison["verdict"] == words
@@ -136,9 +137,9 @@ def test_the_verdict_is_short_and_the_sentence_where_dvc_shows_none(
 
 def test_identical_answers_are_said_to_be_so(tmp_path: Path):
     paths, params = write_inputs(tmp_path)
-    for kind in (paths.predictions, paths.evaluation):
-        kind("lora").write_bytes(kind("full").read_bytes())
-        seal(kind("lora").parent)
+    paths.predictions("lora", 1).write_bytes(paths.predictions("full", 1).read_bytes())
+    paths.evaluation("lora").write_bytes(paths.evaluation("full").read_bytes())
+    seal(paths.evaluated("lora"))
     evidence = load_evidence(paths, params)
     comparison = compare(evidence, np.arange(296), seed=1)
     pair = comparison["pairs"][0]
@@ -202,7 +203,7 @@ def test_two_comparisons_are_byte_equal(tmp_path: Path):
     ("path", "stage"),
     [
         ("reports/evaluation/lora/evaluation.json", "evaluate@lora"),
-        ("reports/evaluation/lora/predictions.csv", "evaluate@lora"),
+        ("reports/evaluation/lora/predictions-1.csv", "evaluate@lora"),
         ("reports/training/lora/cost.json", "finetune@lora"),
         ("reports/training/lora/history.csv", "finetune@lora"),
         ("reports/evaluation/tfidf/predictions.csv", "baseline"),
@@ -220,10 +221,10 @@ def test_a_missing_file_names_the_stage_that_writes_it(tmp_path: Path, path: str
 
 def test_predictions_of_another_split_are_refused(tmp_path: Path):
     paths, params = write_inputs(tmp_path, n=40)
-    frame = pd.read_csv(paths.predictions("lora")).iloc[::-1]
-    frame.to_csv(paths.predictions("lora"), index=False)
+    frame = pd.read_csv(paths.predictions("lora", 1)).iloc[::-1]
+    frame.to_csv(paths.predictions("lora", 1), index=False)
     seal(paths.evaluated("lora"))
-    with pytest.raises(DataError, match="full and lora did not classify the same test messages"):
+    with pytest.raises(DataError, match="full and lora with the seed 1 did not classify"):
         load_evidence(paths, params)
 
 
@@ -231,13 +232,14 @@ def test_the_table_of_answers_holds_what_is_compared_and_no_removed_method(tmp_p
     paths, params = write_inputs(tmp_path, n=40)
     paths.evaluated("removed").mkdir()
     for name in ("removed", "lora"):
-        paths.predictions(name).write_bytes(paths.predictions("full").read_bytes())
+        paths.predictions(name, 1).write_bytes(paths.predictions("full", 1).read_bytes())
         seal(paths.evaluated(name))
     table = pd.DataFrame(answers(load_evidence(paths, params)))
-    assert list(table) == ["method", "label", "predicted"]
+    assert list(table) == ["method", "seed", "label", "predicted"]
     assert list(table["method"].unique()) == ["full", "lora", "tfidf", "untuned"]
     for name, rows in table.groupby("method"):
-        expected = pd.read_csv(paths.predictions(str(name)))[["label", "predicted"]]
+        (file,) = answers_of(paths, str(name))
+        expected = pd.read_csv(file)[["label", "predicted"]]
         assert rows[["label", "predicted"]].to_numpy().tolist() == expected.to_numpy().tolist()
 
 
@@ -263,7 +265,7 @@ def test_classes_may_be_called_like_numbers(tmp_path: Path):
     paths, params = write_inputs(tmp_path, n=60, classes=["0", "1", "NA"])
     evidence = load_evidence(paths, params)
     assert evidence.methods[0].classes == ["0", "1", "NA"]
-    assert evidence.methods[0].correct.mean() > 0.9
+    assert evidence.methods[0].right.mean() > 0.9
 
 
 def test_every_differing_setting_is_listed_and_no_other():

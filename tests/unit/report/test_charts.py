@@ -112,6 +112,28 @@ def test_a_point_lies_where_its_tip_lies():
     assert [float(part) for part in circle.groups()] == pytest.approx(expected, abs=0.01)
 
 
+def test_behind_the_mean_of_seeds_lies_a_band_from_the_lowest_to_the_highest():
+    frame = history(3)
+    for column in ("train_loss", "validation_loss"):
+        ends = {f"{column}_low": frame[column] / 2, f"{column}_high": frame[column] * 2}
+        frame = frame.assign(**ends)
+    text = charts.curves({"full": frame}, "loss", "Loss")
+    assert "full, epoch 5: train loss 0.036 nats, seeds 0.018 nats to 0.072 nats" in titles(text)
+    # In each of two panels a band and a curve of the method, and what leads to its name.
+    assert text.count("fill-opacity: 0.18") == 2
+    assert len(re.findall(r'class="m0"', text)) == 2 + len(
+        re.findall(r'class="m0"', charts.curves({"full": history(3)}, "loss", "Loss"))
+    )
+    assert "fill-opacity: 0.18" not in charts.curves({"full": history(3)}, "loss", "Loss")
+
+
+def test_the_counts_of_several_seeds_have_their_shares_beside_them():
+    matrix = [[5, 2], [0, 9]]
+    svg = charts.confusion("full", matrix, ["ham", "spam"], 0, shares=True)
+    assert {"71.4 %", "28.6 %", "100.0 %"} <= set(texts_of(svg))
+    assert "71.4 %" not in texts_of(charts.confusion("full", matrix, ["ham", "spam"], 0))
+
+
 def test_a_long_curve_has_no_more_tips_than_a_pointer_can_tell_apart():
     text = charts.curves({"full": history(1000)}, "loss", "Loss")
     assert len(titles(text)) == 2 * 40

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from comparison_inputs import make_texts, seal_metrics, write_inputs
+from comparison_inputs import answers_of, make_texts, seal_metrics, write_inputs
 from lora_compare.comparison import formats
 from lora_compare.comparison.evidence import load_evidence
 from lora_compare.comparison.sentences import caution, headline
@@ -142,7 +142,7 @@ def test_hostile_messages_stay_text(tmp_path: Path):
     paths, params = write_inputs(tmp_path, n=40, texts=texts)
     for name in ("full", "lora", "tfidf", "untuned"):
         # Every answer is wrong, so that every message is on the page.
-        file = paths.predictions(name)
+        (file,) = answers_of(paths, name)
         file.write_text(re.sub(r",(ham|spam),(ham|spam),", r",ham,spam,", file.read_text()))
         seal(file.parent)
     seal_metrics(paths)
@@ -185,6 +185,21 @@ def test_two_reports_are_byte_equal(tmp_path: Path):
     }
     for file in files:
         assert (one.root / file).read_bytes() == (two.root / file).read_bytes(), file
+
+
+def test_a_report_on_several_seeds_says_what_is_of_all_of_them(tmp_path: Path):
+    paths, _ = make_report(tmp_path, n=120, seeds=(1, 2, 3))
+    html = read_html(paths)
+    text = " ".join("".join(Page(html).words).split())
+    assert "Lines are means over the seeds" in text
+    assert "The counts of all seeds are summed." in text
+    assert re.search(r"\d+ more (was|were) wrong with some seeds only", text)
+    assert re.search(r"<small>\d+ %, wrong in [12] of 3</small>", html)
+    assert "Confusion matrix of lora, 3 seeds together." in html
+    markdown = paths.report("md").read_text(encoding="utf-8")
+    assert re.search(r"\| (\*\*)?(ham|spam) \d+ %, wrong in [12] of 3(\*\*)? \|", markdown)
+    one, _ = make_report(tmp_path / "one", n=120)
+    assert "seeds" not in read_html(one).partition('<section id="settings">')[0]
 
 
 def test_charts_of_methods_that_are_gone_are_deleted(tmp_path: Path):

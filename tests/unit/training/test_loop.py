@@ -55,7 +55,9 @@ def padded(data: Examples) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def settings(**changes: object) -> TrainingParams:
-    return TrainingParams(**{"epochs": 3, "batch_size": 8, "seed": 1, "eval_every": 4, **changes})
+    return TrainingParams(
+        **{"epochs": 3, "batch_size": 8, "seeds": [1], "eval_every": 4, **changes}
+    )
 
 
 def run(classifier: Classifier, rate: float = 0.01, **changes: object) -> list[Evaluation]:

@@ -16,7 +16,8 @@ from lora_compare.compute.optimizers import Rates
 from lora_compare.lora import inject
 from lora_compare.models.network import Classifier
 from lora_compare.training import loop
-from lora_compare.training.loop import TrainingResult, train
+from lora_compare.training.history import TrainingResult
+from lora_compare.training.loop import train
 from lora_compare.training.resume import SHARE, Checkpoints, code_digest
 from lora_settings import lora_settings
 from unit.training.test_loop import model, settings, texts

@@ -160,7 +160,7 @@ def folders(project: Project) -> Finding:
             *paths.output_folders("finetune", method),
             *paths.output_folders("evaluate", method),
         ]
-    folders += [paths.root, paths.checkpoint("any").parent]
+    folders += [paths.root, paths.checkpoints()]
     try:
         require_writable(dict.fromkeys(folders))
     except StorageError as error:

@@ -49,15 +49,18 @@ def confusion(
     classes: Sequence[str],
     index: int,
     kept: Sequence[int] | None = None,
+    shares: bool = False,
 ) -> str:
     """Return one method's confusion matrix: counts, shaded by their share of the true class.
 
     Args:
         name: The method, for the title.
-        matrix: Test messages of class i taken for class j.
+        matrix: Test messages of class i taken for class j, summed over the seeds.
         classes: Names in the order of the rows.
         index: The method's place, which decides its colour.
         kept: Indices of the classes to draw; None takes `most_confused` of this method alone.
+        shares: Whether the shares are written too, where they have room: of several seeds the
+            counts alone say little.
     """
     counts = np.asarray(matrix)
     drawn = np.asarray(most_confused([matrix]) if kept is None else kept)
@@ -72,7 +75,8 @@ def confusion(
         for (row, column), n in np.ndenumerate(counts):
             share = float(n / totals[row])
             if n or len(shown) <= UPRIGHT_CLASSES:
-                axes.text(column, row, count(int(n)), ha="center", va="center")
+                told = f"\n{percent(share)}" if shares and len(shown) <= UPRIGHT_CLASSES else ""
+                axes.text(column, row, count(int(n)) + told, ha="center", va="center")
             _shade(axes, (row, column), share, colour(index))
             text = f"{count(n)} of {count(totals[row])} {shown[row]} taken for {shown[column]}"
             chart.tip(Tip(axes, column, row, f"{text} ({percent(share)})", index, cell=True))

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
@@ -28,6 +29,9 @@ DECADE = ((1.0,), (1.0, 3.0), (1.0, 2.0, 5.0))
 LEAST_TICKS = 4
 """Ticks without which a logarithmic axis cannot be read."""
 
+BAND = 0.18
+"""How opaque the band over all seeds is: lines in front of several stay legible."""
+
 MOST_TIPS = 40
 """Points of a curve that tell their values; of a longer one, as many evenly spread."""
 
@@ -35,10 +39,11 @@ MOST_TIPS = 40
 def curves(histories: Mapping[str, pd.DataFrame], quantity: str, title: str) -> str:
     """Return the curves of every method by epoch: train above, validation below.
 
-    A method with one row, which was trained elsewhere, is a level line.
+    Behind a mean over seeds lies a band from the lowest to the highest of them. A method with one
+    row, which was trained elsewhere, is a level line.
 
     Args:
-        histories: Each method's reports/training/M/history.csv.
+        histories: Each method's `Outcome.mean_history`.
         quantity: `loss` (nats, logarithmic axis) or `accuracy` (per cent).
         title: What the chart shows, in words.
     """
@@ -78,17 +83,30 @@ def _curve(
     chart: Drawing, panel: Axes, history: pd.DataFrame, column: str, name: str, index: int
 ) -> Mark:
     split, quantity = column.split("_")
-    values = history[column].to_numpy(dtype=float)
-    values = np.maximum(values, LEAST_LOSS) if quantity == "loss" else 100 * values
+    values = _drawn(history[column], quantity)
+    lowest, highest = (
+        _drawn(history.get(f"{column}_{end}", history[column]), quantity) for end in ("low", "high")
+    )
+    has_band = bool((highest > lowest).any())
     epochs = history["epoch"].to_numpy(dtype=float)
     style = LINES[index // len(COLOURS) % len(LINES)]
+    if has_band:
+        band = panel.fill_between(epochs, lowest, highest, color=colour(index), alpha=BAND, lw=0)
+        chart.mark([band], index)
     chart.mark(panel.plot(epochs, values, color=colour(index), linestyle=style), index)
     written = "{:.4g} nats" if quantity == "loss" else "{:.1f} %"
     for row in _spread(len(history)):
-        text = f"{split} {quantity} {written.format(values[row])}"
+        value, low, high = (written.format(line[row]) for line in (values, lowest, highest))
+        text = f"{split} {quantity} {value}" + (f", seeds {low} to {high}" if has_band else "")
         place = (float(epochs[row]), float(values[row]))
         chart.tip(Tip(panel, *place, f"{printable(name)}, epoch {epochs[row]:.3g}: {text}", index))
     return Mark(printable(name), colour(index), float(epochs[-1]), float(values[-1]))
+
+
+def _drawn(values: "pd.Series[float]", quantity: str) -> npt.NDArray[np.float64]:
+    """Return what is drawn of losses in nats or of accuracies in 0..1."""
+    numbers = np.asarray(values, dtype=np.float64)
+    return np.maximum(numbers, LEAST_LOSS) if quantity == "loss" else 100 * numbers
 
 
 def _spread(n: int) -> list[int]:
