@@ -206,6 +206,8 @@ def stage_records(pipeline: Pipeline, stage: str, method: str | None = None) -> 
         return current_records(pipeline, just_ran=stage)[0]
     if method is None:
         record = stage_record(pipeline, stage)
+    elif stage == "tune":
+        return [pipeline_record(pipeline)]
     else:
         record = method_record(pipeline, method, evaluated=stage == "evaluate", plots=False)
     return [pipeline_record(pipeline), record]

@@ -8,7 +8,7 @@ import pytest
 
 from lora_compare.errors import TrainingError
 from lora_compare.params import MethodParams, TuningParams
-from lora_compare.training.tuning import Settings, Trial, choose, middle
+from lora_compare.training.tuning.choosing import Settings, Trial, choose, middle
 
 Losses = Callable[[Settings], tuple[float, ...]]
 

@@ -1,5 +1,6 @@
-"""Which values a method is trained with: the trials of its search, and the choice among them."""
+"""Which values a search tries, and which of them it chooses, by what losses they lead to."""
 
+import json
 import math
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -81,15 +82,14 @@ class Choice:
             "trials": len(self.trials),
         }
 
+    def __str__(self) -> str:
+        """Return it in words."""
+        values = ", ".join(f"{key} {shown(value)}" for key, value in self.trial.settings.items())
+        said = f"{values}: validation loss {self.trial.mean:.4f}, of {len(self.trials)} trials"
+        if not self.at_edge:
+            return said
+        return f"{said}; at an edge of what was tried: {', '.join(self.at_edge)}"
 
-NOT_SEARCHED: dict[str, Any] = {
-    "settings": {},
-    "searched": False,
-    "at_edge": [],
-    "extended": 0,
-    "trials": 0,
-}
-"""The content of choice.json of a method without a search."""
 
 Attempt = Callable[[Sequence[Settings]], list[Trial]]
 """Trains with several settings at once, each with every tuning seed, and returns their trials."""
@@ -135,7 +135,7 @@ def best(trials: Sequence[Trial]) -> Trial:
     if math.isinf(found.mean):
         raise TrainingError(
             "No trial of the search has a finite loss with every seed.",
-            where=f"{len(trials)} trials",
+            where=f"{len(trials)} trials of {', '.join(found.settings)}",
             expected="one that can be chosen",
             kept="the trials, which are not trained again",
             next="search lower learning rates, or set training.max_grad_norm, in params.yaml",
@@ -255,3 +255,8 @@ def _near_an_end(spaces: Mapping[str, Space], settings: Settings) -> Iterator[st
         )
         if not NEAR_AN_END <= (value - low) / (high - low) <= 1 - NEAR_AN_END:
             yield key
+
+
+def shown(value: Any) -> Any:
+    """Return a value as it stands in a table: numbers and texts as they are, others as JSON."""
+    return value if type(value) in (int, float, str) else json.dumps(value)
