@@ -18,7 +18,7 @@ from lora_compare.params.reading import (
     read_yaml,
     require_fit,
 )
-from lora_compare.params.search import Space, TuningParams, is_whole
+from lora_compare.params.search import Space, TuningParams, count_trials, is_whole
 from lora_compare.params.sections import (
     ClassifierParams,
     DataParams,
@@ -55,6 +55,7 @@ __all__ = [
     "TuningParams",
     "choose_layers",
     "classifier_modules",
+    "count_trials",
     "describe_method_name",
     "gpt2_paths",
     "is_possible",
