@@ -12,7 +12,7 @@ TFIDF = "tfidf"
 """The baseline that is a model to use, like a method; no method may have its name."""
 
 
-def seed_folder(seed: int) -> str:
+def seed_folder(seed: int | str) -> str:
     """Return the name of the folder of one training, in the folder of its method."""
     return f"seed-{seed}"
 

@@ -63,6 +63,11 @@ def read_seeds(folder: Path, stage: str = "") -> Seeds:
     return Seeds(tuple(found["seeds"]), found["chosen"], losses)
 
 
+def seed_of(folder: Path) -> int:
+    """Return the seed of a folder that `chosen` returned."""
+    return int(folder.name.removeprefix(seed_folder("")))
+
+
 def chosen(folder: Path, seed: int | None = None, stage: str = "") -> Path:
     """Return the folder of one training of a method.
 

@@ -14,6 +14,7 @@ from lora_compare.errors import CheckpointError, MissingArtifactError, RequestEr
 from lora_compare.models.base import load_base
 from lora_compare.models.classifier import TextClassifier
 from lora_compare.models.methods import Trained, load_method
+from lora_compare.project.seeds import chosen
 from lora_compare.serving.classifiers import Classifiers, load_classifiers
 from lora_settings import lora_settings
 from served_project import write_base, write_method
@@ -55,7 +56,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def load(models: Path, *names: str) -> Classifiers:
-    return load_classifiers(models / "base", {name: models / name for name in names}, CPU)
+    folders = {name: chosen(models / name) for name in names}
+    return load_classifiers(models / "base", folders, CPU)
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +78,7 @@ def own_bytes(classifier: TextClassifier, others: nn.Module) -> int:
 def test_every_method_answers_as_it_does_alone(
     models: Path, all_of_them: Classifiers, name: str
 ) -> None:
-    alone = load_method(models / name, load_base(models / "base")).probabilities(TEXTS)
+    alone = load_method(chosen(models / name), load_base(models / "base")).probabilities(TEXTS)
     for _ in range(2):
         assert np.array_equal(all_of_them.choose(name).probabilities(TEXTS), alone)
     answers = all_of_them.answer(TEXTS, name)
@@ -97,7 +99,7 @@ def test_what_a_method_has_not_trained_is_the_bases_own_memory(
     # The method that trains only the head has the whole base untouched beneath it.
     base = all_of_them.choose("head").model.gpt
     classifier = all_of_them.choose(name)
-    trained = (models / name / "model.safetensors").stat().st_size
+    trained = (chosen(models / name) / "model.safetensors").stat().st_size
     head = sum(p.nbytes for p in classifier.model.score.parameters())
     assert 0 < own_bytes(classifier, base) <= trained + head
     frozen = lora.bare_state_dict(classifier.model)
