@@ -1,43 +1,71 @@
-"""Evaluate one fine-tuned method, with every seed, on every split."""
+"""Evaluate one fine-tuned method, trained with every seed, on every split."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from lora_compare.cli.stage import stage
 from lora_compare.params import Params
 from lora_compare.project.paths import SPLITS, Paths, require
-from lora_compare.project.progress import Progress
+from lora_compare.project.progress import Progress, part_of
 
 
 @stage("evaluate", per_method=True)
 def main(paths: Paths, params: Params, progress: Progress, method: str) -> None:
-    """Write the method's metrics, its calibration and each seed's test predictions."""
+    """Write the method's metrics, its calibration and every seed's test predictions."""
+    from lora_compare.compute.seeding import make_deterministic
+    from lora_compare.evaluation.answers import answer, of_all
     from lora_compare.evaluation.results import measure, over_seeds, pooled_calibration
     from lora_compare.models.methods import read_seeds
     from lora_compare.models.tokens import check_fit, read_examples
     from lora_compare.project.checksums import seal
-    from lora_compare.project.corpus import read_classes, read_split
+    from lora_compare.project.corpus import read_split
     from lora_compare.project.files import write_csv, write_json
     from lora_compare.project.provenance import EVALUATION, versions
 
     params.method(method)
-    seeds = read_seeds(require(paths.model(method), f"finetune@{method}"))
+    stage_of_model = f"finetune@{method}"
+    seeds = read_seeds(require(paths.model(method), stage_of_model)).seeds
+    make_deterministic(seeds[0], params.threads)
     tokens = {name: read_examples(paths.tokens(name)) for name in SPLITS}
     test = read_split(require(paths.split("test"), "split"))
     check_fit(paths.tokens("test"), tokens["test"], test)
     labels = {name: examples.labels for name, examples in tokens.items()}
-    classes = read_classes(paths.classes)
-
-    answers = {s: answer(paths, params, progress, method, s, tokens) for s in seeds.seeds}
-    chances = {seed: own for seed, (own, _) in answers.items()}
+    answers = {}
+    total = len(seeds) * sum(map(len, tokens.values()))
+    with progress.work("evaluate"), progress.task(f"evaluate {method}", total) as advance:
+        for seed in seeds:
+            folder = paths.trained(method, seed)
+            answers[seed] = answer(
+                *(folder, paths.base, stage_of_model, tokens, params.training, part_of(advance))
+            )
     with progress.work("compute the figures"):
-        results = {s: measure(c, labels, test["Text"], classes) for s, c in chances.items()}
-        figures = over_seeds(results)
-    metrics = {**figures, **common([facts for _, facts in answers.values()])}
+        results = {
+            seed: measure(own.chances, labels, test["Text"], own.classes)
+            for seed, own in answers.items()
+        }
+        calibration = pooled_calibration([own.chances for own in answers.values()], labels)
+        metrics = {**over_seeds(results), **of_all(list(answers.values()))}
     write_json(paths.metrics(method), metrics)
-    calibration = pooled_calibration(list(chances.values()), labels)
     more = {"calibration": calibration, "versions": versions(*EVALUATION)}
     write_json(paths.evaluation(method), {**metrics, **more})
     for seed, result in results.items():
         write_csv(paths.predictions(method, seed), result.predictions)
     seal(paths.evaluated(method))
-    say(progress, method, figures)
+    say(progress, method, metrics)
+
+
+def say(progress: Progress, method: str, metrics: Mapping[str, Any]) -> None:
+    """Print the accuracy with its spread, and name the seeds that have collapsed."""
+    test = metrics["test"]
+    spread = f" ± {test['accuracy_sd']:.2%} between seeds" if "accuracy_sd" in test else ""
+    progress.say(f"{method}: test accuracy {test['accuracy']:.2%}{spread}")
+    for seed in metrics["collapsed"]:
+        accuracy = metrics["per_seed"][str(seed)]["train"]["accuracy"]
+        progress.say(
+            f"{method}: seed {seed} has collapsed, with {accuracy:.1%} of train right; "
+            "it counts like the others"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -20,7 +20,7 @@ from lora_compare.models.tokens import tokenize
 from lora_compare.params import DataParams, Params, Section, SplitParams, parse_params
 from lora_compare.project.corpus import make_corpus
 from lora_compare.project.paths import SPLITS, Paths
-from lora_compare.training.finetuning import finetune
+from lora_compare.training.finetuning import Training, finetune
 from small_project import ROOT
 
 CPU = torch.device("cpu")
@@ -76,15 +76,14 @@ def test_five_seeds_answer_alike_in_both_precisions(
     right: dict[str, list[np.ndarray]] = {"float32": [], "bfloat16": []}
     for seed in SEEDS:
         for precision, answers in right.items():
-            training = changed(params.training, seed=seed, precision=precision)
+            training = changed(params.training, precision=precision)
             dtype = getattr(torch, precision)
             classifier, _ = finetune(
                 load_base(folder),
                 ["ham", "spam"],
                 splits,
                 params.classifier,
-                training,
-                params.method(method),
+                Training(f"seed {seed}", params.method(method), seed, training),
                 Machine(CPU, dtype, 1),
             )
             chances = classifier.chances(splits["test"], dtype=dtype)
@@ -119,8 +118,7 @@ def test_the_losses_of_gpt2_small_go_the_same_way(
             ["ham", "spam"],
             splits,
             changed(params.classifier, position="last_token"),
-            changed(params.training, **changes),
-            params.method(method),
+            Training("seed 123", params.method(method), 123, changed(params.training, **changes)),
             Machine(CPU, getattr(torch, precision), torch.get_num_threads()),
         )
         curves[precision] = np.array([row.train_loss for row in result.history])

@@ -76,21 +76,13 @@ def over_seeds(results: Mapping[int, Results]) -> dict[str, Any]:
     Args:
         results: What is known of the classifier of each seed.
     """
-    every = [result.figures for result in results.values()]
-    split_figures = {name: _mean([figures[name] for figures in every]) for name in SPLITS}
-    if len(every) > 1:
-        for name, figures in split_figures.items():
-            spread = {f"{key}_sd": _sd([own[name][key] for own in every]) for key in _scalars(figures)}
-            split_figures[name] = _beside(figures, spread)
+    by_split = {name: [result.figures[name] for result in results.values()] for name in SPLITS}
     return {
-        **split_figures,
+        **{name: _with_spread(figures) for name, figures in by_split.items()},
         "seeds": list(results),
-        "collapsed": collapsed({seed: r.figures["train"] for seed, r in results.items()}),
+        "collapsed": collapsed(dict(zip(results, by_split["train"], strict=True))),
         "per_seed": {
-            str(seed): {
-                name: {key: figures[key] for key in _scalars(figures)}
-                for name, figures in result.figures.items()
-            }
+            str(seed): {name: _scalars(figures) for name, figures in result.figures.items()}
             for seed, result in results.items()
         },
     }
@@ -109,7 +101,7 @@ def collapsed(train: Mapping[int, Mapping[str, Any]]) -> list[int]:
     some = next(iter(train.values()))
     largest = max(map(sum, some["confusion_matrix"])) / some["n"]
     least = statistics.median(accuracies.values()) - COLLAPSED_BELOW
-    return [seed for seed, accuracy in accuracies.items() if accuracy <= largest or accuracy < least]
+    return [seed for seed, right in accuracies.items() if right <= largest or right < least]
 
 
 def pooled_calibration(
@@ -129,36 +121,34 @@ def pooled_calibration(
     }
 
 
-def _scalars(figures: Mapping[str, Any]) -> list[str]:
-    """Return the names of the figures of a split that are one number each, or unknown."""
-    return [key for key, v in figures.items() if key != "n" and (v is None or isinstance(v, float))]
+def _scalars(figures: Mapping[str, Any]) -> dict[str, float | None]:
+    """Return the figures of a split that are one number each, or unknown."""
+    return {k: v for k, v in figures.items() if v is None or isinstance(v, float)}
 
 
-def _beside(figures: Mapping[str, Any], spread: Mapping[str, Any]) -> dict[str, Any]:
-    """Return figures with each one's spread behind it."""
-    result: dict[str, Any] = {}
-    for key, value in figures.items():
+def _with_spread(seeds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the means of a split's figures, each number with its spread behind it."""
+    result = {}
+    for key, value in _mean(seeds).items():
         result[key] = value
-        if f"{key}_sd" in spread:
-            result[f"{key}_sd"] = spread[f"{key}_sd"]
+        if len(seeds) > 1 and key in _scalars(seeds[0]):
+            own = [figures[key] for figures in seeds]
+            result[f"{key}_sd"] = None if None in own else statistics.stdev(own)
     return result
 
 
 def _mean(values: Sequence[Any]) -> Any:
-    """Return the mean of numbers, or the same shape of means; counts in lists are added up."""
+    """Return the mean of numbers, of each in lists and mappings; the sum of matrices."""
     first = values[0]
     if isinstance(first, Mapping):
         return {key: _mean([value[key] for value in values]) for key in first}
+    if isinstance(first, list) and isinstance(first[0], list):
+        return np.sum(values, axis=0).tolist()
     if isinstance(first, list):
-        return [_mean(list(row)) if not isinstance(row[0], int) else sum(row) for row in zip(*values, strict=True)]
+        return [_mean(several) for several in zip(*values, strict=True)]
     if None in values:
         return None
     return first if isinstance(first, int) else math.fsum(values) / len(values)
-
-
-def _sd(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return statistics.stdev(known) if len(known) == len(values) else None
 
 
 def size_figures(trainable: int, total: int, artifact_bytes: int) -> dict[str, Any]:

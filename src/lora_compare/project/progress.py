@@ -191,6 +191,15 @@ class Relay(Progress):
         yield advance
 
 
+def part_of(advance: Advance) -> Progress:
+    """Return the progress of a part of a task: its own tasks advance that one.
+
+    Args:
+        advance: What reports the whole task's advance.
+    """
+    return Relay(lambda message: advance(*message[1:]) if message[0] == "advance" else None)
+
+
 def _whole(width: int) -> Column:
     return Column(no_wrap=True, min_width=width)
 

@@ -25,6 +25,8 @@ from lora_compare.training.loop import optimizer_step, train
 from lora_compare.training.schedule import Schedule
 from lora_settings import lora_settings
 
+SEED = 1
+
 CONFIG = GPTConfig(vocab_size=40, context_length=16, n_layer=2, n_head=2, n_embd=16)
 
 
@@ -53,11 +55,14 @@ def padded(data: Examples) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def settings(**changes: object) -> TrainingParams:
-    return TrainingParams(**{"epochs": 3, "batch_size": 8, "seed": 1, "eval_every": 4, **changes})
+    return TrainingParams(
+        **{"epochs": 3, "batch_size": 8, "seeds": [1], "eval_every": 4, **changes}
+    )
 
 
 def run(classifier: Classifier, rate: float = 0.01, **changes: object) -> list[Evaluation]:
-    result = train(classifier, texts(50), texts(20, 1), settings(**changes), Rates(rate, 0.01))
+    data = texts(50), texts(20, 1)
+    result = train(classifier, *data, settings(**changes), Rates(rate, 0.01), SEED)
     return result.history
 
 
@@ -70,6 +75,7 @@ def test_training_learns_and_reports_every_evaluation(method: str) -> None:
         texts(20, 1),
         settings(epochs=20),
         Rates(0.02, 0.01),
+        SEED,
         reporting=Reporting(on_evaluation=rows.append),
     )
     assert rows == result.history
@@ -95,7 +101,7 @@ def test_two_runs_give_the_same_weights_bit_for_bit(method: str) -> None:
 def test_the_loop_equals_plain_adamw_over_the_same_batches() -> None:
     ours, plain = model().double(), model().double()
     history = run(ours, epochs=2)
-    schedule = Schedule(settings(epochs=2), 50)
+    schedule = Schedule(settings(epochs=2), 50, SEED)
     optimizer = torch.optim.AdamW(plain.parameters(), lr=0.01, weight_decay=0.01)
     data = texts(50)
     for groups in schedule.batches():
@@ -152,7 +158,8 @@ def test_accumulation_counts_optimizer_steps() -> None:
 
 
 def test_dropping_the_last_batch_leaves_out_its_texts() -> None:
-    result = train(model(), texts(50), texts(20, 1), settings(drop_last=True), Rates(0.01, 0.0))
+    data = texts(50), texts(20, 1)
+    result = train(model(), *data, settings(drop_last=True), Rates(0.01, 0.0), SEED)
     assert result.examples == 3 * 48
 
 
@@ -175,7 +182,7 @@ def test_the_gradients_norm_is_clipped() -> None:
 )
 def test_the_rate_warms_up_and_decays(scheduler: str, expected: list[float]) -> None:
     params = settings(epochs=2, batch_size=4, lr_scheduler=scheduler, warmup_ratio=1 / 3)
-    schedule = Schedule(params, 12)
+    schedule = Schedule(params, 12, SEED)
     assert [schedule.factor(step) for step in range(6)] == pytest.approx(expected, abs=1e-6)
 
 
@@ -197,11 +204,11 @@ def test_training_stops_at_a_loss_that_is_not_finite() -> None:
 
 def test_the_watched_sample_is_fixed_and_of_the_asked_size() -> None:
     data = texts(50)
-    chosen = sample(data, settings(eval_examples=10))
+    chosen = sample(data, settings(eval_examples=10), SEED)
     assert len(chosen) == 10
-    again = sample(data, settings(eval_examples=10))
+    again = sample(data, settings(eval_examples=10), SEED)
     assert all(np.array_equal(a, b) for a, b in zip(chosen.tokens, again.tokens, strict=True))
-    assert sample(data, settings()) is data
+    assert sample(data, settings(), SEED) is data
 
 
 def test_prediction_does_not_depend_on_the_batches_and_keeps_the_mode() -> None:
@@ -221,13 +228,15 @@ def test_the_steps_are_known_before_there_is_a_schedule(
     training = settings(
         epochs=2, batch_size=batch, gradient_accumulation_steps=group, drop_last=drop_last
     )
-    assert Schedule(training, n).steps == len(list(Schedule(training, n).batches()))
+    schedule = Schedule(training, n, SEED)
+    assert schedule.steps == len(list(schedule.batches()))
 
 
 def test_a_training_says_its_steps_and_after_ten_of_them_when_it_will_have_ended() -> None:
     training, said = settings(epochs=3, batch_size=4, eval_every=5), io.StringIO()
     reporting = Reporting(Progress(console=Console(file=said, width=200)), "finetune lora")
-    train(model("lora"), texts(40), texts(8), training, Rates(0.01, 0.0), reporting=reporting)
+    rates = Rates(0.01, 0.0)
+    train(model("lora"), texts(40), texts(8), training, rates, SEED, reporting=reporting)
     first, forecast = said.getvalue().splitlines()[:2]
     assert first == "finetune lora: 30 steps"
     found = re.fullmatch(

@@ -19,7 +19,7 @@ from lora_compare.training import loop
 from lora_compare.training.loop import TrainingResult, train
 from lora_compare.training.resume import SHARE, Checkpoints, code_digest
 from lora_settings import lora_settings
-from unit.training.test_loop import model, settings, texts
+from unit.training.test_loop import SEED, model, settings, texts
 
 FACTS = {"training": {"batch_size": 8}, "torch": "2"}
 
@@ -56,8 +56,8 @@ def run(
     ratio = 4.0 if method in ("lora", "dropout") else None
     dtype = torch.bfloat16 if method == "bfloat16" else torch.float32
     rates = Rates(0.01, 0.05, ratio)
-    data = texts(50), texts(20, 1)
-    return found, train(found, *data, settings(**changes), rates, dtype, checkpoints=checkpoints)
+    data, training = (texts(50), texts(20, 1)), settings(**changes)
+    return found, train(found, *data, training, rates, SEED, dtype, checkpoints=checkpoints)
 
 
 @cache
