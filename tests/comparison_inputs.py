@@ -46,6 +46,7 @@ split: {deduplicate: exact, balance: undersample, train: 0.7, validation: 0.1, s
 model: {name: gpt2-nano, weights: pretrained}
 classifier: {position: last_token, bias: true}
 training: {epochs: 5, batch_size: 8, seed: 123, eval_examples: 200}
+comparison: {metric: accuracy, margin: 0.02, level: 0.05}
 tracking: {experiment: lora-compare}
 methods:
 """

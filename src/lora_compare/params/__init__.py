@@ -21,6 +21,7 @@ from lora_compare.params.reading import (
 from lora_compare.params.search import Space, TuningParams, count_trials, is_whole
 from lora_compare.params.sections import (
     ClassifierParams,
+    ComparisonParams,
     DataParams,
     ModelParams,
     PretrainingParams,
@@ -38,6 +39,7 @@ __all__ = [
     "RESERVED_METHOD_NAMES",
     "Aliases",
     "ClassifierParams",
+    "ComparisonParams",
     "DataParams",
     "GPTConfig",
     "Layer",

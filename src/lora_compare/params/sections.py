@@ -29,6 +29,9 @@ def _require_different(seeds: list[int]) -> list[int]:
 Seeds = Annotated[list[Seed], Field(min_length=1), AfterValidator(_require_different)]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
+ROUNDING = 0.001
+"""How far shares may be from 1 together: three times 0.333 are a third each."""
+
 
 class Section(BaseModel):
     """A part of params.yaml: no unknown key, no conversion, no change after reading.
@@ -85,6 +88,17 @@ class DataParams(Section):
 
     sha256: Sha256 | None = None
     """Expected SHA-256 of the source file, 64 hex digits; null accepts any and records it."""
+
+    prior: dict[str, Positive] | None = None
+    """Share of each class where the classifier is to work, above 0, 1 together: test messages are
+    weighted to it, the splits stay as they are. null: each message counts alike."""
+
+    @field_validator("prior")
+    @classmethod
+    def _share_out_the_whole(cls, prior: dict[str, float] | None) -> dict[str, float] | None:
+        if prior is not None and abs((total := sum(prior.values())) - 1) > ROUNDING:
+            raise ValueError(f"the shares of the classes should sum to 1, and sum to {total:g}")
+        return prior
 
 
 class SplitParams(Section):
@@ -186,6 +200,10 @@ class ClassifierParams(Section):
     bias: bool
     """Whether the head has a bias."""
 
+    positive: Annotated[str, Field(min_length=1)] | None = None
+    """Class that precision, recall, false alarms and misses are of, where there are two; null: the
+    rarer in the test split, of equally frequent ones the last by name."""
+
 
 class TrainingParams(Section):
     """What every method's training shares."""
@@ -274,6 +292,29 @@ class TrainingParams(Section):
         drops = self.drop_last and n >= self.batch_size  # the only batch of an epoch stays
         passes = n // self.batch_size if drops else -(-n // self.batch_size)
         return -(-passes // self.gradient_accumulation_steps)
+
+
+class ComparisonParams(Section):
+    """What the verdict is about, and when two methods are as good as one another."""
+
+    metric: Literal["accuracy", "balanced_accuracy", "macro_f1", "recall", "precision"] = "accuracy"
+    """What methods are compared by. `recall` and `precision` are those of `classifier.positive`."""
+
+    reference: Annotated[str, Field(min_length=1)] | None = None
+    """Method that every other one is compared with; null: the one that trains everything, of
+    several the one called `full`, else the first by name."""
+
+    margin: Fraction = 0.02
+    """Difference of the metric that does not matter, to be set before looking: above 0, below 1;
+    0.02 is 2 points."""
+
+    level: Fraction = 0.05
+    """Probability of a false claim, shared out among the methods: above 0, below 1."""
+
+    cost: Literal[
+        "trainable_parameters", "training_state_bytes", "artifact_bytes", "step_cpu_seconds"
+    ] = "trainable_parameters"
+    """What makes a method cheaper than another that is as good."""
 
 
 class TrackingParams(Section):
