@@ -23,7 +23,8 @@ def main(paths: Paths, params: Params, progress: Progress) -> None:
     from lora_compare.project.corpus import read_classes, read_split
     from lora_compare.project.files import write_csv, write_json
 
-    make_deterministic(params.training.seed, params.threads)
+    seed = params.training.seeds[0]
+    make_deterministic(seed, params.threads)
     # scikit-learn takes a second to import: meanwhile the model computes.
     Thread(target=importlib.import_module, args=("sklearn.linear_model",)).start()
     base = load_base(paths.base)
@@ -38,7 +39,7 @@ def main(paths: Paths, params: Params, progress: Progress) -> None:
     weighing = params.classifier.positive, params.data.prior
 
     with progress.work("evaluate the untuned classifier"):
-        untuned = start(base, classes, tokens["train"], params.classifier, params.training)
+        untuned = start(base, classes, tokens["train"], params.classifier, params.training, seed)
         untuned.model.to(machine.device)
         total = sum(p.numel() for p in untuned.model.parameters())
         chances = {name: untuned.chances(tokens[name], progress, machine.dtype) for name in SPLITS}

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lora_compare.cli.stage import stage
 from lora_compare.errors import ParamsError
@@ -10,70 +10,77 @@ from lora_compare.params import Params, require_fit
 from lora_compare.project.paths import Paths, require
 from lora_compare.project.progress import Progress
 
+if TYPE_CHECKING:
+    from lora_compare.training.finished import Finished, Shared
+
 Show = Callable[[Mapping[str, Any]], None]
 """What shows a row of the history while the training goes on."""
 
 
 @stage("finetune", per_method=True, live=True)
 def main(paths: Paths, params: Params, progress: Progress, method: str, show: Show) -> None:
-    """Write what training changed, its history and its cost."""
-    from lora_compare import lora
-    from lora_compare.compute.device import choose_machine, keep_freed_memory
+    """Write what training changed with each seed, the history and the cost."""
+    from lora_compare.compute.device import choose_machine
     from lora_compare.compute.seeding import make_deterministic
-    from lora_compare.models.base import load_base
-    from lora_compare.models.methods import Trained, save_method
-    from lora_compare.models.tokens import read_examples
-    from lora_compare.project.checksums import seal
+    from lora_compare.models.base import read_description
     from lora_compare.project.corpus import read_classes
-    from lora_compare.project.files import write_csv, write_json
-    from lora_compare.project.interruption import deferred
-    from lora_compare.project.provenance import ENVIRONMENT, provenance
-    from lora_compare.training.finetuning import finetune
-    from lora_compare.training.history import Evaluation, Reporting, columns
-    from lora_compare.training.imported import adopt
-    from lora_compare.training.meters import cost_figures
+    from lora_compare.project.provenance import provenance
+    from lora_compare.training.finetuning import Training
+    from lora_compare.training.finished import Shared
+    from lora_compare.training.imported import take_over
+    from lora_compare.training.trainings import run_trainings
+    from lora_compare.training.tuning.trials import chosen_method
 
-    settings = params.method(method)
-    training = params.training
-    make_deterministic(training.seed, params.threads)
-    keep_freed_memory()
-    base = load_base(paths.base)
-    machine = choose_machine(training, base.gpt.config.n_embd)
-    classes = read_classes(require(paths.classes, "split"))
+    settings, training = chosen_method(paths, params, method), params.training
     # Of all methods: none shall train for an hour before the next one is refused.
-    require_fit(params, len(classes))
-    splits = {name: read_examples(paths.tokens(name)) for name in ("train", "validation")}
-    inputs = {"split": [paths.classes], "base_model": [*map(paths.tokens, splits), paths.base]}
+    require_fit(params, len(read_classes(require(paths.classes, "split"))))
+    make_deterministic(training.seeds[0], params.threads)
+    machine = choose_machine(training, read_description(paths.base)["shape"]["n_embd"])
+    tokens = map(paths.tokens, ("train", "validation"))
+    inputs = {"split": [paths.classes], "base_model": [*tokens, paths.base]}
+    if params.method(method).search is not None:
+        inputs[f"tune@{method}"] = [paths.choice(method)]
     origin = provenance(paths, params, "finetune", inputs, machine.describe(), method)
-
-    def report(row: Evaluation) -> None:
-        show(row.to_dict())
-
-    reporting = Reporting(progress, f"finetune {method}", report, paths.checkpoint(method))
-    with naming(method), progress.work("train"), deferred():
+    shared = Shared(paths, params, "finetune", method)
+    with naming(method), progress.work("train"):
         if settings.adapter is not None:
-            folder = paths.root / settings.adapter
-            classifier, result, trained, count = adopt(
-                folder, settings, base, classes, splits, training, machine.device, report
-            )
+            finished = [take_over(shared, machine, show)]
         else:
-            classifier, result = finetune(
-                base, classes, splits, params.classifier, training, settings, machine, reporting
-            )
-            trained, count = Trained.of(settings), lora.count(classifier.model)
+            trainings = [Training(f"seed {s}", settings, s, training) for s in training.seeds]
+            finished = run_trainings(shared, trainings, progress, show)
+    write(shared, finished, origin, progress)
 
-    cost = cost_figures(result.seconds, result.examples, result.tokens, machine)
-    save_method(paths.model(method), classifier, trained, training.seed, base, count)
-    write_csv(paths.history(method), columns(result.history))
+
+def write(
+    shared: "Shared", finished: "list[Finished]", origin: dict[str, Any], progress: Progress
+) -> None:
+    """Write the stage's outputs from its trainings, and clear away what is kept of others."""
+    from lora_compare.project.checksums import seal
+    from lora_compare.project.files import write_csv, write_json
+    from lora_compare.project.provenance import ENVIRONMENT
+    from lora_compare.training.finished import clear, publish
+    from lora_compare.training.history import columns
+    from lora_compare.training.meters import mean_cost
+
+    paths, method = shared.paths, shared.method
+    cost = mean_cost([one.cost for one in finished])
+    seeds = publish(shared, finished)
+    rows = [{"seed": one.training.seed, **row} for one in finished for row in one.history]
+    write_csv(paths.history(method), columns(rows))
     write_json(paths.cost(method), cost)
     # Where it ran, for the report: in the metrics it would be a wide column of DVC's tables.
     environment = {key: origin[key] for key in ENVIRONMENT}
     write_json(paths.cost_copy(method), {**cost, "environment": environment})
     write_json(paths.training(method) / "provenance.json", origin)
     seal(paths.training(method))
-    paths.checkpoint(method).unlink(missing_ok=True)
-    done = f"trained {result.examples} examples in {result.seconds:.1f} s"
-    progress.say(f"{method}: {done if result.examples else 'imported, nothing to train'}")
+    imported = shared.params.method(method).adapter is not None
+    clear(shared, [] if imported else finished)
+    said = f"{len(seeds.seeds)} trained, {cost['train_seconds']:.1f} s each"
+    loss = seeds.validation_loss[seeds.chosen]
+    progress.say(
+        f"{method}: {'imported, nothing to train' if imported else said}; "
+        f"seed {seeds.chosen} is used, validation loss {loss:.4f}"
+    )
 
 
 @contextmanager

@@ -8,7 +8,8 @@ from lora_compare.models.base import load_base, make_base, save_base
 from lora_compare.models.classifier import untuned
 from lora_compare.models.methods import Trained, choose_trainable, save_method
 from lora_compare.params import ClassifierParams, ModelParams, PretrainingParams
-from lora_compare.project.paths import Paths
+from lora_compare.project.paths import Paths, seed_folder
+from lora_compare.project.seeds import save_seeds
 from lora_settings import lora_settings
 
 CLASSES = ["ham", "spam"]
@@ -24,8 +25,20 @@ def write_base(folder: Path, seed: int = 1) -> None:
     save_base(make_base(model, TOKENS_FROM, torch.device("cpu")), folder)
 
 
-def write_method(models: Path, name: str, method: Trained, seed: int) -> None:
-    """Write a method to `models`/`name`, its trained tensors moved by random steps of `seed`."""
+def write_method(
+    models: Path, name: str, method: Trained, *seeds: int, chosen: int | None = None
+) -> None:
+    """Write a method to `models`/`name`, its tensors moved by random steps of each seed.
+
+    The first one is chosen where none is given.
+    """
+    for seed in seeds:
+        _write_training(models, name, method, seed)
+    chosen = seeds[0] if chosen is None else chosen
+    save_seeds(models / name, {seed: float(seed != chosen) for seed in seeds})
+
+
+def _write_training(models: Path, name: str, method: Trained, seed: int) -> None:
     base = load_base(models / "base")
     classifier = untuned(base, CLASSES, HEAD, seed)
     choose_trainable(classifier.model, method, seed)
@@ -35,7 +48,7 @@ def write_method(models: Path, name: str, method: Trained, seed: int) -> None:
             if parameter.requires_grad:
                 step = torch.randn(parameter.shape, generator=random)
                 parameter.add_(0.1 * parameter.abs().mean().clamp(min=0.1) * step)
-    save_method(models / name, classifier, method, seed, base)
+    save_method(models / name / seed_folder(seed), classifier, method, seed, base)
 
 
 def write_models(paths: Paths, **seeds: int) -> None:

@@ -27,6 +27,7 @@ SMALL = {
     "batch_tokens": 64,
     "sequence_length": 16,
     "epochs": 1,
+    "seeds": "[123]",
     "eval_every": 5,
     "eval_examples": 20,
     "device": "cpu",
@@ -47,7 +48,7 @@ def small_params(**changes: object) -> str:
     """Return the default parameters made small, and changed where a key stands once in them."""
     text = (ROOT / "recipes" / "default.yaml").read_text(encoding="utf-8")
     for key, value in {**SMALL, **changes}.items():
-        text, times = re.subn(rf"(?m)^( +{key}:) \S+", rf"\1 {value}", text)
+        text, times = re.subn(rf"(?m)^( +{key}:) (\[.*?\]|\S+)", rf"\1 {value}", text)
         assert times == 1, key
     return text
 

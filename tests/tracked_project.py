@@ -1,12 +1,13 @@
 """A project folder as the stages leave it behind, written in a moment."""
 
 import json
+import re
 import shutil
 import struct
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import psutil
 from lora_compare.params import Params, load_params
 from lora_compare.project.paths import Paths
 from lora_compare.project.progress import SILENT, Progress
+from lora_compare.project.seeds import save_seeds
 from lora_compare.serving.publication import SyncResult, registering, sync
 from lora_compare.tracking.delivery import Delivery
 from lora_compare.tracking.mailbox import Letter, Mailbox
@@ -27,6 +29,7 @@ from small_project import ROOT, environment
 from verdict_inputs import make_comparison, make_pair
 
 EXPERIMENT = "a comparison"
+SEED = 123
 RUNS = ["base_model", "baseline", "compare", "download", "full", "lora", "pipeline", "split"]
 
 STAGES = [
@@ -39,7 +42,7 @@ data: {source: bundled, text_column: text, label_column: label}
 split: {deduplicate: exact, balance: undersample, train: 0.7, validation: 0.1, seed: 123}
 model: {name: gpt2-nano, weights: pretrained}
 classifier: {position: last_token, bias: true}
-training: {epochs: 2, batch_size: 8, seed: 123}
+training: {epochs: 2, batch_size: 8, seeds: [123]}
 methods:
   full: {trainable: all, learning_rate: 5.0e-5, weight_decay: 0.1}
   lora:
@@ -79,20 +82,27 @@ def write_project(root: Path, experiment: str = EXPERIMENT) -> tuple[Paths, Para
     return paths, load_params(paths.params)
 
 
-def write_method(paths: Paths, method: str, seconds: float = 3.0, loss: float = 0.7) -> None:
-    """Write what `finetune` and `evaluate` leave of one method."""
+def write_method(
+    paths: Paths,
+    method: str,
+    seconds: float = 3.0,
+    loss: float = 0.7,
+    seeds: Sequence[int] = (SEED,),
+) -> None:
+    """Write what `finetune` and `evaluate` leave of one method: each seed begins with more loss."""
     config = {"trainable_parameters": TRAINABLE[method], "total_parameters": 1002}
-    _write(paths.model(method) / "config.json", config)
-    _write_weights(paths.model(method), TRAINABLE[method])
-    rows = history(loss)
-    header = ",".join(rows[0])
-    lines = [",".join(repr(value) for value in row.values()) for row in rows]
-    _write(paths.history(method), "\n".join([header, *lines]) + "\n")
+    for seed in seeds:
+        _write(paths.trained(method, seed) / "config.json", config)
+        _write_weights(paths.trained(method, seed), TRAINABLE[method])
+        _write(paths.predictions(method, seed), "text,label,predicted\nhello,ham,ham\n")
+    save_seeds(paths.model(method), {seed: 0.1 + seed / 1000 for seed in seeds})
+    rows = histories(loss, seeds)
+    lines = [",".join(rows[0]), *(",".join(map(repr, row.values())) for row in rows)]
+    _write(paths.history(method), "\n".join(lines) + "\n")
     cost = {"train_seconds": seconds, "peak_memory_bytes": 10**8, "device": "cpu", "threads": 2}
     _write(paths.cost(method), cost)
     _write(paths.cost_copy(method), cost)
-    _write(paths.metrics(method), _metrics(method))
-    _write(paths.predictions(method), "text,label,predicted\nhello,ham,ham\n")
+    _write(paths.metrics(method), _seeded(method, seeds))
 
 
 def write_comparison(paths: Paths) -> None:
@@ -121,10 +131,11 @@ def write_comparison(paths: Paths) -> None:
         _write(paths.plots / plot, f"<svg>{plot}</svg>")
 
 
-def history(loss: float = 0.7) -> list[dict[str, float]]:
+def history(loss: float = 0.7, seed: int = SEED) -> list[dict[str, float]]:
     """Return the rows of a training of 40 steps that starts at `loss`."""
     return [
         {
+            "seed": seed,
             "step": step,
             "epoch": step / 20,
             "learning_rate": 5e-05,
@@ -137,7 +148,24 @@ def history(loss: float = 0.7) -> list[dict[str, float]]:
     ]
 
 
-def _metrics(name: str) -> dict[str, object]:
+def histories(loss: float, seeds: Sequence[int]) -> list[dict[str, float]]:
+    """Return the rows of one training after the other, each with more loss than the last."""
+    return [row for i, seed in enumerate(seeds) for row in history(loss + i / 10, seed)]
+
+
+def _seeded(method: str, seeds: Sequence[int]) -> dict[str, object]:
+    """Return the metrics of a method: each seed has a hundredth less accuracy than the last."""
+    metrics = _metrics(method)
+    each = {
+        str(seed): {split: {"accuracy": ACCURACY[method] - i / 100, "f1": 0.9} for split in metrics}
+        for i, seed in enumerate(seeds)
+    }
+    if len(seeds) > 1:
+        metrics = {split: {**figures, "accuracy_sd": 0.004} for split, figures in metrics.items()}
+    return {**metrics, "seeds": list(seeds), "per_seed": each}
+
+
+def _metrics(name: str) -> dict[str, dict[str, object]]:
     split = {
         "accuracy": ACCURACY[name],
         "accuracy_ci95": [ACCURACY[name] - 0.02, ACCURACY[name] + 0.01],
@@ -164,6 +192,12 @@ def _write(path: Path, content: object) -> None:
     path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
 
 
+def label(run: Any) -> str:
+    """Return what a run is of: its name without a pipeline's key or an experiment's name."""
+    name = str(run.info.run_name)
+    return name if " seed " in name else name.split()[0]
+
+
 class Shown:
     """What a store shows of an experiment."""
 
@@ -179,10 +213,10 @@ class Shown:
         return list(client.search_runs([experiment.experiment_id])) if experiment else []
 
     def names(self) -> list[str]:
-        return sorted(run.info.run_name.split()[0] for run in self.runs())
+        return sorted(label(run) for run in self.runs())
 
     def run(self, name: str) -> Any:
-        (run,) = [run for run in self.runs() if run.info.run_name.split()[0] == name]
+        (run,) = [run for run in self.runs() if label(run) == name]
         return run
 
     def content(self) -> dict[str, Any]:
@@ -274,11 +308,20 @@ class TrackedProject(Shown):
         self.deliver()
         own.close()
 
+    def use_seeds(self, *seeds: int) -> None:
+        """Train every method with these seeds: in params.yaml and in what its stages left."""
+        text = re.sub(r"seeds: \[.*?\]", f"seeds: {[*seeds]}", self.paths.params.read_text())
+        self.paths.params.write_text(text)
+        self.params = load_params(self.paths.params)
+        for method in ("full", "lora"):
+            shutil.rmtree(self.paths.model(method))
+            write_method(self.paths, method, seeds=seeds)
+
     def log_pipeline(self, progress: Progress = SILENT, deliver: bool = True) -> None:
         self.log("download", "split", "base_model", "baseline", progress=progress, deliver=deliver)
         for method in ("full", "lora"):
             with self.stage(f"finetune@{method}", progress, deliver) as tracked:
-                for row in history():
+                for row in histories(0.7, self.params.training.seeds):
                     tracked.log(row)
                     if deliver:
                         self.deliver()

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import urlsplit
 
 _USER = re.compile(
@@ -70,6 +71,11 @@ class UserError(Exception):
                 lines.extend(" " * 12 + line for line in rest)
         return without_credentials("\n".join(lines))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Return how it is made anew in another process: exceptions forget what they are named."""
+        facts = (self.what, self.where, self.expected, self.actual, self.kept, self.next)
+        return type(self), facts
+
 
 class ParamsError(UserError):
     """params.yaml holds something that the pipeline does not accept."""
@@ -92,7 +98,15 @@ class ExportError(UserError):
 
 
 class TrainingError(UserError):
-    """Training had to stop: the loss or a gradient is not finite."""
+    """Training had to stop: a loss is not finite, or memory ran out."""
+
+
+class DivergenceError(TrainingError):
+    """The loss of a training, or a gradient, is not finite."""
+
+
+class KilledError(UserError):
+    """A process that did a part of the work was killed."""
 
 
 class BusyError(UserError):

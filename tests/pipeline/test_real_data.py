@@ -85,16 +85,16 @@ def test_gpt2_small_takes_a_few_steps_of_the_books_experiment(
     texts = [row.split("\t", 1)[1] for row in rows]
     torch.manual_seed(123)
     base = Base(initialise(GPT(CONFIGS["gpt2-small"])), gpt2_encoding(), {})
-    training = TrainingParams(epochs=1, batch_size=8, seed=123, max_length=32, eval_every=10)
+    training = TrainingParams(epochs=1, batch_size=8, seeds=[123], max_length=32, eval_every=10)
     head = ClassifierParams(position="last_token", bias=True)
     whole = tokenize(base.encoding, pd.DataFrame({"Label": labels, "Text": texts}))
-    classifier = start(base, ["ham", "spam"], whole, head, training)
+    classifier = start(base, ["ham", "spam"], whole, head, training, 123)
     examples, _ = whole.cut(classifier.max_length)
     frozen = base.gpt.wte.weight.detach().clone()
     untuned = predict_logits(classifier.model, examples)
 
     settings = book.method(method)
-    choose_trainable(classifier.model, Trained.of(settings), training.seed)
+    choose_trainable(classifier.model, Trained.of(settings), 123)
     assert sum(p.numel() for p in classifier.model.parameters() if p.requires_grad) == trainable
     assert (predict_logits(classifier.model, examples) == untuned).all()
     result = train(
@@ -103,6 +103,7 @@ def test_gpt2_small_takes_a_few_steps_of_the_books_experiment(
         examples,
         training,
         Rates(settings.learning_rate, settings.weight_decay),
+        123,
     )
     assert [row.step for row in result.history] == [0, 2]
     assert result.history[1].train_loss < result.history[0].train_loss

@@ -26,6 +26,7 @@ from lora_compare.models.base import load_base
 from lora_compare.models.methods import Trained, load_method
 from lora_compare.params import MethodParams, load_params
 from lora_compare.project.files import read_json, write_json
+from lora_compare.project.seeds import chosen
 from lora_compare.serving import publication
 from lora_compare.serving.bundles import PACKAGE as FOLDER
 from lora_compare.serving.packaging import REQUIREMENTS, requirements
@@ -139,7 +140,7 @@ def test_a_registered_model_and_its_methods_run_show_one_another(registered: Ser
         assert made.source == logged.artifact_location
         assert (logged.name, str(logged.status)) == (method, "READY")
         assert logged.source_run_id == run.info.run_id
-        assert logged.params["training.seed"] == "123"
+        assert logged.params["training.seeds"] == "[123]"
         shown = json.loads(logged.tags["mlflow.modelVersions"])
         figures = {metric.key: metric.value for metric in logged.metrics}
         assert figures == {key: run.data.metrics[key] for key in FIGURES}
@@ -344,7 +345,7 @@ def test_two_data_sets_in_one_store_have_models_and_champions_of_their_own(
 
 
 def test_other_weights_are_a_new_version_which_takes_the_crown(again: ServedProject) -> None:
-    write_method(again.paths.base.parent, "lora", METHODS["lora"], seed=9)
+    write_method(again.paths.base.parent, "lora", METHODS["lora"], 9)
     again.log("compare")
     assert again.versions() == [(FULL, 1), (LORA, 1), (LORA, 2)]
     assert again.champions() == [(LORA, 2)]
@@ -354,7 +355,7 @@ def test_the_models_of_a_queued_experiment_are_registered_without_a_crown(
     again: ServedProject, template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     experiment = copied(template, tmp_path / "copy")
-    write_method(experiment.paths.base.parent, "lora", METHODS["lora"], seed=9)
+    write_method(experiment.paths.base.parent, "lora", METHODS["lora"], 9)
     monkeypatch.setenv("DVC_ROOT", str(again.paths.root))
     experiment.log("compare")
     assert again.versions() == [(FULL, 1), (LORA, 1), (LORA, 2)]
@@ -543,8 +544,8 @@ def test_a_registration_cut_off_at_any_request_is_completed_and_never_doubled(
 
 
 def test_models_of_an_earlier_version_of_this_project_are_left_out(project: ServedProject) -> None:
-    config = read_json(project.paths.model("full") / "config.json")
-    write_json(project.paths.model("full") / "config.json", {**config, "base": {"sha256": "0"}})
+    file = chosen(project.paths.model("full")) / "config.json"
+    write_json(file, {**read_json(file), "base": {"sha256": "0"}})
     (project.paths.model("lora") / "SHA256SUMS").unlink()
     assert project.sync().models == Registered()
 
@@ -605,11 +606,11 @@ def test_one_model_answers_for_every_adapter_far_from_the_project_by_the_code_it
     for path in (project.paths.history, project.paths.cost, project.paths.metrics):
         path("head").parent.mkdir(parents=True, exist_ok=True)
         path("head").write_bytes(path("lora").read_bytes())
-    write_method(project.paths.base.parent, "head", Trained("head"), seed=3)
+    write_method(project.paths.base.parent, "head", Trained("head"), 3)
     project.sync()
     expected = {
         method: load_method(
-            project.paths.model(method), load_base(project.paths.base)
+            chosen(project.paths.model(method)), load_base(project.paths.base)
         ).probabilities(TEXTS)
         for method in ("lora", "head")
     }

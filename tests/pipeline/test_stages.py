@@ -100,7 +100,7 @@ def test_every_method_has_every_figure(project: Path, method: str) -> None:
         low, high = figures[split]["accuracy_ci95"]
         assert low <= figures[split]["accuracy"] <= high
     assert figures["truncated"] == {"train": 0, "validation": 0, "test": 0}
-    file = project / "models" / method / "model.safetensors"
+    file = project / "models" / method / "seed-123" / "model.safetensors"
     assert figures["artifact_bytes"] == file.stat().st_size
     assert figures["trainable_parameters"] <= figures["total_parameters"]
     cost = metrics(project, f"{method}_cost")
@@ -112,7 +112,7 @@ def test_every_method_has_every_figure(project: Path, method: str) -> None:
 
 def test_the_metrics_agree_with_the_predictions(project: Path) -> None:
     for method in METHODS:
-        rows = pd.read_csv(project / f"reports/evaluation/{method}/predictions.csv")
+        rows = pd.read_csv(project / f"reports/evaluation/{method}/predictions-123.csv")
         accuracy = (rows["label"] == rows["predicted"]).mean()
         assert metrics(project, method)["test"]["accuracy"] == accuracy
         assert ((rows["p_ham"] + rows["p_spam"] - 1).abs() < 1e-9).all()
@@ -122,6 +122,7 @@ def test_the_metrics_agree_with_the_predictions(project: Path) -> None:
 def test_histories_start_equal_and_end_at_the_last_step(project: Path) -> None:
     rows = {m: pd.read_csv(project / f"reports/training/{m}/history.csv") for m in METHODS}
     for history in rows.values():
+        assert history["seed"].tolist() == [123] * 4
         assert history["step"].tolist() == [0, 5, 10, 11]
         assert history["epoch"].iloc[-1] == 1.0
     start = ["train_loss", "train_accuracy", "validation_loss", "validation_accuracy"]
@@ -173,10 +174,10 @@ def test_the_command_report_writes_the_bytes_of_the_stage(inside: Path) -> None:
 
 def test_a_second_run_gives_the_same_bytes(inside: Path) -> None:
     files = [
-        *(f"models/lora/{path.name}" for path in (inside / "models/lora").iterdir()),
+        *(str(p.relative_to(inside)) for p in inside.glob("models/lora/**/*") if p.is_file()),
         "reports/training/lora/history.csv",
         "metrics/lora.json",
-        "reports/evaluation/lora/predictions.csv",
+        "reports/evaluation/lora/predictions-123.csv",
     ]
     before = {name: (inside / name).read_bytes() for name in files}
     assert run("finetune", "lora").exit_code == 0
@@ -191,7 +192,8 @@ def test_every_output_has_a_checksum_that_fits(project: Path) -> None:
     lines = [(path, *line.split("  ")) for path in lists for line in path.read_text().splitlines()]
     sums = {(path.parent / name).resolve(): known for path, known, name in lines}
     beside = {project / "metrics" / f"{name}.json" for name in ("split", "baseline")}
-    assert sums == {path: sha256(path) for path in beside | (files - lists)}
+    inner = {path for path in lists if path.parent.parent.parent == project / "models"}
+    assert sums == {path: sha256(path) for path in beside | inner | (files - lists)}
 
 
 def test_training_does_not_read_the_test_split(inside: Path) -> None:

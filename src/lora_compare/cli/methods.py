@@ -11,7 +11,7 @@ import click
 
 from lora_compare.cli.completion import complete_methods
 from lora_compare.cli.terminal import Output, command, project
-from lora_compare.project.paths import TFIDF
+from lora_compare.project.paths import TFIDF, seed_folder
 
 if TYPE_CHECKING:
     from lora_compare.evaluation.tfidf import TfidfClassifier
@@ -48,6 +48,14 @@ class Answer:
         return self.probabilities[self.label]
 
 
+seed_option = click.option(
+    "--seed",
+    type=int,
+    help="The training to use: one of training.seeds; by default that of the lowest validation "
+    "loss.",
+)
+
+
 @command("classify")
 @click.argument("texts", nargs=-1, metavar="[TEXT]...")
 @click.option(
@@ -55,6 +63,7 @@ class Answer:
     shell_complete=complete_methods,
     help="The method to use, or tfidf; `lora` if there is one.",
 )
+@seed_option
 @click.option(
     "--file",
     "source",
@@ -68,6 +77,7 @@ def classify(
     output: Output,
     texts: tuple[str, ...],
     method: str | None,
+    seed: int | None,
     source: Path | None,
     column: str | None,
 ) -> None:
@@ -81,7 +91,7 @@ def classify(
 
     \b
     lora-compare classify "You won a tablet! To collect your prize call 09098790503 today"
-    lora-compare classify --method full --file messages.txt > answers.tsv
+    lora-compare classify --method full --seed 3 --file messages.txt > answers.tsv
     lora-compare classify --file tickets.csv --text-column message --json
     cat messages.txt | lora-compare classify --json
     """  # noqa: D301 (click reads the \b as a character)
@@ -92,26 +102,28 @@ def classify(
     if column and not is_table(source):
         raise click.UsageError("--text-column is of a table: --file with a .csv, .tsv, .jsonl, ...")
     paths, params = project()
-    name = _method_or_default(params, method)
+    name = _method_or_default(params, method, seed)
     found: Iterable[str] = texts or read_lines(source)
     if source is not None and is_table(source):
         found = read_column(source, column or params.data.text_column, output.progress)
     with output.working(f"load {name}"):
-        classifier = _load(paths, params, name)
+        classifier = _load(paths, params, name, seed)
     with _counting(output, source, found) as advance:
         for chunk in _chunks(found):
             _show(output, _answers(classifier, chunk))
             advance(len(chunk))
 
 
-def _method_or_default(params: "Params", method: str | None) -> str:
+def _method_or_default(params: "Params", method: str | None, seed: int | None) -> str:
     name = method or ("lora" if "lora" in params.methods else next(iter(params.methods)))
     if name != TFIDF:
         params.method(name)
+    elif seed is not None:
+        raise click.UsageError(f"--seed is of a method's training; {TFIDF} has none")
     return name
 
 
-def _load(paths: "Paths", params: "Params", name: str) -> "Classifier":
+def _load(paths: "Paths", params: "Params", name: str, seed: int | None) -> "Classifier":
     if name == TFIDF:
         from lora_compare.evaluation.tfidf import load_tfidf
 
@@ -119,8 +131,10 @@ def _load(paths: "Paths", params: "Params", name: str) -> "Classifier":
     from lora_compare.compute.device import choose_device
     from lora_compare.models.base import load_base
     from lora_compare.models.methods import load_method
+    from lora_compare.project.seeds import chosen
 
-    classifier = load_method(paths.model(name), load_base(paths.base), f"finetune@{name}")
+    folder = chosen(paths.model(name), seed)
+    classifier = load_method(folder, load_base(paths.base), f"finetune@{name}")
     classifier.model.to(choose_device(params.training.device))
     return classifier
 
@@ -207,24 +221,28 @@ def _commands(character: str) -> bool:
     shell_complete=complete_methods,
     help="The method to register, or tfidf; all of them if it is not given.",
 )
-def register(output: Output, method: str | None) -> None:
+@seed_option
+def register(output: Output, method: str | None, seed: int | None) -> None:
     """Register methods in MLflow as models to serve, whatever their size.
 
     The pipeline does so itself with models up to 100 MB. A model that is registered already is
-    not registered again.
+    not registered again. With --seed, a model of another training than the method's chosen one.
 
     \b
     lora-compare register --method lora
+    lora-compare register --method lora --seed 3
     mlflow models serve -m models:/lora-compare-bundled-gpt2-nano-lora/1 --env-manager local
     """  # noqa: D301 (click reads the \b as a character)
     from lora_compare.serving.publication import register as register_models
     from lora_compare.tracking.server import Server
 
+    if seed is not None and method in (None, TFIDF):
+        raise click.UsageError("--seed is of one method's training: name it with --method")
     paths, params = project()
     server = Server.configured(paths)
     if server is not None and server.move:
         output.say(server.move)
-    result = register_models(paths, params, method)
+    result = register_models(paths, params, method, seed)
     output.record({"lines": list(result.lines), "registered_before": list(result.known)})
     for line in result.lines or [f"registered before: {', '.join(result.known)}"]:
         output.say(line)
@@ -236,6 +254,7 @@ def register(output: Output, method: str | None) -> None:
     shell_complete=complete_methods,
     help="The method to export, or tfidf; `lora` if there is one.",
 )
+@seed_option
 @click.option(
     "--format",
     "kind",
@@ -248,11 +267,13 @@ def register(output: Output, method: str | None) -> None:
     "--output",
     "target",
     type=click.Path(path_type=Path),
-    help="The folder to write; exports/METHOD-FORMAT. An earlier export there is replaced.",
+    help="The folder to write; exports/METHOD-FORMAT, with a seed METHOD-seed-SEED-FORMAT. An "
+    "earlier export there is replaced.",
 )
 def export(
     output: Output,
     method: str | None,
+    seed: int | None,
     kind: Literal["peft", "merged", "onnx", "sklearn"],
     target: Path | None,
 ) -> None:
@@ -266,12 +287,14 @@ def export(
     lora-compare export --method tfidf --format sklearn
     """  # noqa: D301 (click reads the \b as a character)
     paths, params = project()
-    name = TFIDF if kind == "sklearn" and method is None else _method_or_default(params, method)
-    folder = (target or Path("exports") / f"{name}-{kind}").expanduser()
+    method = TFIDF if kind == "sklearn" and method is None else method
+    name = _method_or_default(params, method, seed)
+    training = "" if seed is None else f"-{seed_folder(seed)}"
+    folder = (target or Path("exports") / f"{name}{training}-{kind}").expanduser()
     with output.working(f"export {name}"):
         from lora_compare.exchange.export import write
 
-        lines = write(paths, name, kind, folder)
+        lines = write(paths, name, kind, folder, seed)
     output.record({"method": name, "format": kind, "folder": str(folder), "python": lines})
     output.say(f"{name} is in {folder}. To use it in Python:\n")
     if not (output.as_json or output.quiet):

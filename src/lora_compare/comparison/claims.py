@@ -119,10 +119,17 @@ def _shares(found: Difference) -> dict[str, float]:
 
 
 def _needed(found: Difference, n: int, margin: float, step: float) -> dict[str, int | None]:
-    """Return the messages, or the seeds, that would show equal methods to be within the margin."""
+    """Return the messages, or the seeds, either of which would allow a claim.
+
+    They would show that equal methods are within the margin. Where there are as many already and
+    the measured difference stands in the way, it is taken for the true one, and they would show
+    on which side of the margin, or of 0, it lies.
+    """
     if found.groups < 2:
         return {}
     plan = Plan(found.components, found.seeds, found.groups, found.level, step)
+    if plan.seen <= margin:
+        margin = max(abs(found.theta), margin + found.theta)
     groups = None if 1 < found.seeds < FEWEST_SEEDS else groups_needed(plan, margin)
     return {
         "messages_needed": groups and math.ceil(groups * n / found.groups),

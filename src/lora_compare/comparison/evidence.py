@@ -193,7 +193,8 @@ def foreign_files(paths: Paths, params: Params) -> list[Path]:
 
 def _beside(paths: Paths, params: Params) -> list[Path]:
     known = {*params.methods, *BASELINES}
-    inside = [*paths.training().glob("*"), *paths.evaluated().glob("*")]
+    folders = (paths.tuning(), paths.training(), paths.evaluated())
+    inside = [path for folder in folders for path in folder.glob("*")]
     return [path for path in inside if path.name not in known]
 
 

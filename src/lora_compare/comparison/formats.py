@@ -17,6 +17,16 @@ def percent(fraction: float | None, digits: int = 1) -> str:
     return UNKNOWN if fraction is None else f"{100 * fraction:.{digits}f} %"
 
 
+def spread(mean: float | None, deviation: float | None, digits: int = 1) -> str:
+    """Return a mean of fractions as a percentage, with its standard deviation where there is one.
+
+    Such as `96.1 ± 0.4 %`.
+    """
+    if mean is None or deviation is None:
+        return percent(mean, digits)
+    return f"{100 * mean:.{digits}f} ± {percent(deviation, digits)}"
+
+
 def percent_interval(interval: Sequence[float]) -> str:
     """Return an interval of fractions in 0..1 as percentages, such as `95.2-98.9`."""
     low, high = interval

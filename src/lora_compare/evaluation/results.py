@@ -1,5 +1,7 @@
-"""A classifier's figures on every split, and its answers on the test split."""
+"""A classifier's figures on every split and its answers on the test split, of one seed or all."""
 
+import math
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +14,16 @@ from lora_compare.evaluation.metrics import evaluate_predictions, predicted_clas
 from lora_compare.evaluation.scores import positive_class, prior_weights
 from lora_compare.project.paths import SPLITS
 
+COLLAPSED_BELOW = 0.1
+"""How far below the middle one of all seeds the training accuracy of one is if it has collapsed.
+
+Trainings that work differ there by a point or two; one that has left the plateau of its learning
+rate ends at the share of a class, or tens of points below.
+"""
+
+Chances = Mapping[str, npt.NDArray[np.float64]]
+"""For each split the classes' probabilities, shape (n, n_classes)."""
+
 
 @dataclass(frozen=True)
 class Results:
@@ -19,17 +31,15 @@ class Results:
 
     Attributes:
         figures: For each split every figure of `evaluate_predictions`.
-        calibration: For each split its calibration bins.
         predictions: Columns text, label, predicted and p_<class>; one row a test message.
     """
 
     figures: dict[str, dict[str, Any]]
-    calibration: dict[str, list[dict[str, Any]]]
     predictions: dict[str, Sequence[Any]]
 
 
 def measure(
-    chances: Mapping[str, npt.NDArray[np.float64]],
+    chances: Chances,
     labels: Mapping[str, npt.NDArray[np.int64]],
     test_texts: Sequence[str],
     classes: Sequence[str],
@@ -65,9 +75,93 @@ def measure(
             )
             for n in SPLITS
         },
-        {n: calibration_bins(labels[n], chances[n]) for n in SPLITS},
         predictions,
     )
+
+
+def over_seeds(results: Mapping[int, Results]) -> dict[str, Any]:
+    """Return the figures of a method on every split: means over its seeds, and each seed's own.
+
+    Beside every figure of a split that is a number stands, with two seeds or more, its standard
+    deviation between them (of n - 1), as `<figure>_sd`. A figure that one seed does not have is
+    None. Confusion matrices are added up.
+
+    Args:
+        results: What is known of the classifier of each seed.
+    """
+    by_split = {name: [result.figures[name] for result in results.values()] for name in SPLITS}
+    return {
+        **{name: _with_spread(figures) for name, figures in by_split.items()},
+        "seeds": list(results),
+        "collapsed": collapsed(dict(zip(results, by_split["train"], strict=True))),
+        "per_seed": {
+            str(seed): {name: _scalars(figures) for name, figures in result.figures.items()}
+            for seed, result in results.items()
+        },
+    }
+
+
+def collapsed(train: Mapping[int, Mapping[str, Any]]) -> list[int]:
+    """Return the seeds whose training has come to nothing, though its losses are finite.
+
+    Its training accuracy is no better than that of naming the largest class every time, or more
+    than `COLLAPSED_BELOW` below the middle one of all seeds.
+
+    Args:
+        train: For each seed its figures on the training split.
+    """
+    accuracies = {seed: figures["accuracy"] for seed, figures in train.items()}
+    some = next(iter(train.values()))
+    largest = max(map(sum, some["confusion_matrix"])) / some["n"]
+    least = statistics.median(accuracies.values()) - COLLAPSED_BELOW
+    return [seed for seed, right in accuracies.items() if right <= largest or right < least]
+
+
+def pooled_calibration(
+    chances: Sequence[Chances], labels: Mapping[str, npt.NDArray[np.int64]]
+) -> dict[str, list[dict[str, Any]]]:
+    """Return for each split the calibration bins of all seeds' answers.
+
+    Args:
+        chances: Those of each seed.
+        labels: For each split the right classes' indices, shape (n,).
+    """
+    return {
+        name: calibration_bins(
+            np.tile(labels[name], len(chances)), np.concatenate([own[name] for own in chances])
+        )
+        for name in SPLITS
+    }
+
+
+def _scalars(figures: Mapping[str, Any]) -> dict[str, float | None]:
+    """Return the figures of a split that are one number each, or unknown."""
+    return {k: v for k, v in figures.items() if v is None or isinstance(v, float)}
+
+
+def _with_spread(seeds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the means of a split's figures, each number with its spread behind it."""
+    result = {}
+    for key, value in _mean(seeds).items():
+        result[key] = value
+        if len(seeds) > 1 and key in _scalars(seeds[0]):
+            own = [figures[key] for figures in seeds]
+            result[f"{key}_sd"] = None if None in own else statistics.stdev(own)
+    return result
+
+
+def _mean(values: Sequence[Any]) -> Any:
+    """Return the mean of numbers, of each in lists and mappings; the sum of matrices."""
+    first = values[0]
+    if isinstance(first, Mapping):
+        return {key: _mean([value[key] for value in values]) for key in first}
+    if isinstance(first, list) and isinstance(first[0], list):
+        return np.sum(values, axis=0).tolist()
+    if isinstance(first, list):
+        return [_mean(several) for several in zip(*values, strict=True)]
+    if None in values:
+        return None
+    return first if isinstance(first, int) else math.fsum(values) / len(values)
 
 
 def size_figures(trainable: int, total: int, artifact_bytes: int) -> dict[str, Any]:

@@ -31,6 +31,7 @@ from lora_compare.models.weights import gpt2_state_dict
 from lora_compare.params import LoraParams
 from lora_compare.project.files import read_json, replacing_folder, sha256, write_json, write_text
 from lora_compare.project.paths import TFIDF, Paths
+from lora_compare.project.seeds import chosen, seed_of
 
 Format = Literal["peft", "merged", "onnx"]
 
@@ -47,6 +48,7 @@ class Source:
 
     Attributes:
         method: Its name.
+        seed: Its training.
         classifier: The classifier, its adapter not merged.
         settings: Its adapter; None where something else was trained.
         base: The weights of the GPT before fine-tuning and quantisation.
@@ -55,6 +57,7 @@ class Source:
     """
 
     method: str
+    seed: int
     classifier: TextClassifier
     settings: LoraParams | None
     base: Mapping[str, Tensor]
@@ -62,7 +65,13 @@ class Source:
     sha256: str
 
 
-def write(paths: Paths, name: str, kind: Format | Literal["sklearn"], folder: Path) -> str:
+def write(
+    paths: Paths,
+    name: str,
+    kind: Format | Literal["sklearn"],
+    folder: Path,
+    seed: int | None = None,
+) -> str:
     """Write a method or TF-IDF to `folder`, and return the Python lines that use it.
 
     Args:
@@ -70,6 +79,7 @@ def write(paths: Paths, name: str, kind: Format | Literal["sklearn"], folder: Pa
         name: The method, or `TFIDF`.
         kind: A format of `export`, or `sklearn` for TF-IDF.
         folder: As for `export`.
+        seed: The method's training; None takes the chosen one.
 
     Raises:
         ExportError: The format is not one for this method; or as `export`.
@@ -85,24 +95,25 @@ def write(paths: Paths, name: str, kind: Format | Literal["sklearn"], folder: Pa
             actual=kind,
             next=f"lora-compare export --method {name} --format {right.rpartition(' ')[2]}",
         )
-    return export(load_source(paths, name), kind, folder)
+    return export(load_source(paths, name, seed), kind, folder)
 
 
-def load_source(paths: Paths, method: str) -> Source:
-    """Return a method as its fine-tuning left it.
+def load_source(paths: Paths, method: str, seed: int | None = None) -> Source:
+    """Return a method as its fine-tuning with one seed left it; without a seed, the chosen one's.
 
     Raises:
-        MissingArtifactError: The base model or the method is missing.
+        MissingArtifactError: The base model, the method or its training with the seed is missing.
         CheckpointError: They do not belong together.
     """
     base = load_base(paths.base)
     # The method's training never changes these tensors, it puts others in their places; only
     # a method without adapter overwrites them, and is never asked for its base.
     original = dict(base.gpt.state_dict())
-    folder, stage = paths.model(method), f"finetune@{method}"
+    folder, stage = chosen(paths.model(method), seed), f"finetune@{method}"
     classifier = load_method(folder, base, stage)
     return Source(
         method,
+        seed_of(folder),
         classifier,
         read_method(folder, stage).lora,
         original,
@@ -130,7 +141,7 @@ def export(source: Source, kind: Format, folder: Path) -> str:
     with replacing_folder(folder.resolve()) as new:
         lines = writer(source, new, folder)
         classes = source.classifier.classes
-        origin = f", fine-tuned from {source.description['name']}"
+        origin = f", fine-tuned from {source.description['name']} with the seed {source.seed}"
         write_text(new / "README.md", _readme(source.method, kind, classes, origin, lines))
         write_json(new / RECORD, _record(source, kind, new))
     return lines
@@ -195,6 +206,7 @@ def _record(source: Source, kind: Format, folder: Path) -> dict[str, Any]:
     return {
         "format": kind,
         "method": source.method,
+        "seed": source.seed,
         "method_sha256": source.sha256,
         "base": {key: source.description[key] for key in ("name", "sha256")},
         "classes": source.classifier.classes,

@@ -204,6 +204,17 @@ def save_base(base: Base, folder: Path) -> Base:
     return replace(base, description=description)
 
 
+def read_description(folder: Path) -> dict[str, Any]:
+    """Return the description of the model that `save_base` wrote to `folder`.
+
+    Raises:
+        MissingArtifactError: The folder or its config.json is missing.
+        IntegrityError: That has changed since it was written.
+    """
+    description: dict[str, Any] = json.loads(read_verified(folder / "config.json", "base_model"))
+    return description
+
+
 def load_base(folder: Path, with_weights: bool = True) -> Base:
     """Return the model that `save_base` wrote to `folder`, on the CPU.
 
@@ -216,7 +227,7 @@ def load_base(folder: Path, with_weights: bool = True) -> Base:
         MissingArtifactError: The folder or a file in it is missing.
         IntegrityError: A file has changed since it was written.
     """
-    description = json.loads(read_verified(folder / "config.json", "base_model"))
+    description = read_description(folder)
     gpt = _empty(GPTConfig(**description["shape"]))
     if with_weights:
         path = verified(folder / "model.safetensors", "base_model")

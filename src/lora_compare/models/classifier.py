@@ -102,6 +102,7 @@ def start(
     train_examples: Examples,
     classifier: ClassifierParams,
     training: TrainingParams,
+    seed: int,
 ) -> TextClassifier:
     """Return the untuned classifier of a training: the base model under a new head.
 
@@ -110,13 +111,14 @@ def start(
         classes: Names of the classes.
         train_examples: The training split; position `last_position` pads to its longest text.
         classifier: The head.
-        training: Seed and longest text.
+        training: Longest text.
+        seed: Seed of the head's initial weights.
     """
     padded = None
     if classifier.position == "last_position":
         longest = int(train_examples.lengths.max())
         padded = min(longest, longest_text(base, training.max_length))
-    return untuned(base, classes, classifier, training.seed, training.max_length, padded)
+    return untuned(base, classes, classifier, seed, training.max_length, padded)
 
 
 def untuned(

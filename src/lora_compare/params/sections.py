@@ -214,8 +214,9 @@ class TrainingParams(Section):
     batch_size: Count
     """Messages a forward pass: 1 or more."""
 
-    seed: Seed
-    """Seed of the head's initial weights, of batches, adapters and dropout: 0 to 4294967295."""
+    seeds: Annotated[list[Seed], Field(min_length=1)]
+    """Every method is trained once with each: seeds of the head's initial weights, of batches,
+    adapters and dropout, each 0 to 4294967295, none twice."""
 
     gradient_accumulation_steps: Count = 1
     """Forward passes an optimizer step: 1 or more."""
@@ -256,8 +257,8 @@ class TrainingParams(Section):
     validation loss, `best` (of equal ones the earliest; the one before any step counts too)."""
 
     patience: Count | None = None
-    """Evaluations without a lower validation loss after which a training ends early: 1 or more;
-    null: never."""
+    """Evaluations without a lower validation loss after which a training ends early, but not in its
+    first epoch: 1 or more; null: never."""
 
     class_weights: Literal["none", "balanced"] = "none"
     """`balanced` weights a message's loss by n / (k n_c), of n training messages, k classes and
@@ -278,6 +279,13 @@ class TrainingParams(Section):
     threads: Count | None = None
     """CPU threads: 1 or more; null: 1 for `gpt2-nano`, else torch's default (all cores). Results
     repeat for equal numbers."""
+
+    @field_validator("seeds")
+    @classmethod
+    def _differ(cls, seeds: list[int]) -> list[int]:
+        if repeated := [seed for seed in seeds if seeds.count(seed) > 1]:
+            raise ValueError(f"the seed {repeated[0]} stands in it more than once")
+        return seeds
 
     def steps_per_epoch(self, n: int) -> int:
         """Return the optimizer steps of a pass over `n` texts."""

@@ -12,7 +12,7 @@ TFIDF = "tfidf"
 """The baseline that is a model to use, like a method; no method may have its name."""
 
 
-def seed_folder(seed: int) -> str:
+def seed_folder(seed: int | str) -> str:
     """Return the name of the folder of one training, in the folder of its method."""
     return f"seed-{seed}"
 
@@ -107,13 +107,16 @@ class Paths:
         """Return the folder of an imported method's adapter."""
         return self.root / "inputs" / "adapters" / method
 
-    def checkpoint(self, method: str) -> Path:
-        """Return the last state of a training that is not finished; no output of a stage."""
-        return self.root / ".checkpoints" / f"{method}.safetensors"
+    def checkpoints(self, stage: str = "") -> Path:
+        """Return the folder of a stage's trainings, begun and finished; without a name, of all.
+
+        It is no output of a stage: DVC would delete it before the stage runs.
+        """
+        return self.root / ".checkpoints" / stage
 
     def writer(self, stage: str) -> Path:
         """Return the file that the process which runs a stage holds locked."""
-        return self.root / ".checkpoints" / f"{stage}.lock"
+        return self.checkpoints() / f"{stage}.lock"
 
     def metrics(self, name: str) -> Path:
         """Return a metrics file: of a method, split, baseline, comparison, or summary for DVC."""
@@ -122,6 +125,14 @@ class Paths:
     def cost(self, method: str) -> Path:
         """Return the metrics file of one method's time and memory."""
         return self.root / "metrics" / f"{method}_cost.json"
+
+    def tuning(self, method: str = "") -> Path:
+        """Return the folder of how one method was tuned; without a name, that of all."""
+        return self.root / "reports" / "tuning" / method
+
+    def choice(self, method: str) -> Path:
+        """Return the values that one method's search has come to."""
+        return self.tuning(method) / "choice.json"
 
     def training(self, method: str = "") -> Path:
         """Return the folder of how one method's training went; without a name, that of all."""
@@ -177,7 +188,7 @@ class Paths:
 
         Args:
             stage: A stage of dvc.yaml.
-            method: The method, for `finetune` and `evaluate`.
+            method: The method, for `tune`, `finetune` and `evaluate`.
 
         Checked by tests/faults/test_disk.py against dvc.yaml.
         """
@@ -189,6 +200,7 @@ class Paths:
                 *(self.evaluated("untuned"), self.evaluated(TFIDF)),
                 *(self.model(TFIDF), self.root / "metrics"),
             ],
+            "tune": [self.tuning(method)],
             "finetune": [self.model(method), self.training(method), self.root / "metrics"],
             "evaluate": [self.evaluated(method), self.root / "metrics"],
             "compare": [self.comparison, self.root / "metrics"],

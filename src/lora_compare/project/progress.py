@@ -6,8 +6,9 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -24,6 +25,12 @@ from lora_compare.errors import without_credentials
 
 PLAIN_INTERVAL = 10.0
 """Seconds between two lines of one task where there is no terminal."""
+
+RELAY_INTERVAL = 0.1
+"""Seconds between two messages of a `Relay` about how far a task is."""
+
+Message = tuple[Any, ...]
+"""What a `Relay` tells: its kind, `say`, `task` or `advance`, and what that method was given."""
 
 Advance = Callable[..., None]
 """`advance(amount=1, note="")`: report work done and, shown beside it, a short note."""
@@ -84,6 +91,44 @@ class Progress:
         else:
             yield self._lines(description, total)
 
+    @contextmanager
+    def board(self) -> Iterator[Callable[[int, Message], None]]:
+        """Yield what shows pieces of work that go on side by side, each in a line of its own.
+
+        It is called with the number of a piece and a message of its `Relay`. What several say in
+        the same words is printed once.
+        """
+        advances: dict[int, Advance] = {}
+        said: set[str] = set()
+        with ExitStack() as stack:
+
+            def hear(number: int, message: Message) -> None:
+                kind, *content = message
+                if kind == "advance":
+                    advances[number](*content)
+                elif kind == "task":
+                    advances[number] = add(*content)
+                elif content[0] not in said:
+                    said.add(content[0])
+                    self.say(content[0])
+
+            add = self._adder(stack)
+            yield hear
+
+    def _adder(self, stack: ExitStack) -> Callable[[str, float], Advance]:
+        """Return what adds a task to those that are shown together until the stack is closed."""
+        bars: list[RichProgress] = []
+
+        def add(description: str, total: float) -> Advance:
+            if self.quiet or not self.console.is_interactive:
+                return stack.enter_context(self.task(description, total))
+            if not bars:
+                bars.append(stack.enter_context(self._bar(total)))
+            task = bars[0].add_task(description, total=total, note="")
+            return lambda amount=1, note="": bars[0].update(task, advance=amount, note=note)
+
+        return add
+
     def _bar(self, total: float) -> RichProgress:
         # Where a line is too short the bar gives way, then the words; a figure stays whole.
         seconds, count = len("0:00:00"), len(f"{total:.0f}/{total:.0f}")
@@ -112,6 +157,47 @@ class Progress:
                 )
 
         return advance
+
+
+class Relay(Progress):
+    """The progress of work in another process, or of one piece of several: it tells, in messages.
+
+    Args:
+        tell: Called with every message; `Progress.board` hears them.
+    """
+
+    def __init__(self, tell: Callable[[Message], None]) -> None:
+        super().__init__()
+        self._tell = tell
+
+    def say(self, text: str) -> None:
+        """Tell a line of text."""
+        self._tell(("say", text))
+
+    @contextmanager
+    def task(self, description: str, total: float) -> Iterator[Advance]:
+        """Tell of a task, as `Progress.task` shows one."""
+        self._tell(("task", description, total))
+        done = told = 0.0
+        last = time.monotonic()
+
+        def advance(amount: float = 1, note: str = "") -> None:
+            nonlocal done, told, last
+            done += amount
+            if done >= total or time.monotonic() - last >= RELAY_INTERVAL:
+                self._tell(("advance", done - told, note))
+                told, last = done, time.monotonic()
+
+        yield advance
+
+
+def part_of(advance: Advance) -> Progress:
+    """Return the progress of a part of a task: its own tasks advance that one.
+
+    Args:
+        advance: What reports the whole task's advance.
+    """
+    return Relay(lambda message: advance(*message[1:]) if message[0] == "advance" else None)
 
 
 def _whole(width: int) -> Column:

@@ -6,13 +6,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from lora_compare.comparison.formats import count, percent, percent_interval
+from lora_compare.comparison.formats import count, percent, percent_interval, spread
 from lora_compare.comparison.recommendation import Recommendation, read_recommendation
 from lora_compare.comparison.verdict import read_comparison
 from lora_compare.project.checksums import SUMS, digest
 from lora_compare.project.files import is_file, read_json, sha256, sha256_of
 from lora_compare.project.paths import TFIDF, Paths
-from lora_compare.tracking.runs import RunRecord, subject
+from lora_compare.project.seeds import SEEDS_FILE, chosen, read_seeds, seed_of
+from lora_compare.tracking.records import METHOD_TAG
+from lora_compare.tracking.runs import METHOD, SEED, RunRecord, subject
 
 NAME = "lora-compare-{}-{}-{}"
 """The registered model of a data set, a base model and a method."""
@@ -39,6 +41,36 @@ SERVING_CODE = (PACKAGE / "serving" / "classifiers.py", SERVED_MODEL)
 
 
 @dataclass(frozen=True)
+class Seed:
+    """A training of a method among the others.
+
+    Attributes:
+        seed: Its seed.
+        chosen: The one that is used where none is asked for.
+        count: How many there are.
+    """
+
+    seed: int
+    chosen: int
+    count: int
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """What a registered version says of it."""
+        return {"lora_compare.seed": str(self.seed), "lora_compare.seeds": str(self.count)}
+
+    @property
+    def words(self) -> str:
+        """What a description says of it."""
+        if self.count == 1:
+            return f"Trained once, with the seed {self.seed}."
+        best = "which has the lowest validation loss of them"
+        other = f"of which {self.chosen} has the lowest validation loss"
+        told = best if self.seed == self.chosen else other
+        return f"Trained with the seed {self.seed}, one of {self.count}, {told}."
+
+
+@dataclass(frozen=True)
 class Bundle:
     """A method with all that is needed to serve it, and the other methods on the same base.
 
@@ -48,6 +80,8 @@ class Bundle:
         classes: Names of the classes.
         files: What it holds, by its path in the artifact `models`.
         record: The method's run.
+        own: The run of the training that it is of, where that is another one.
+        seed: The seed of that training; None of TF-IDF.
         quantized: Whether a method in it needs the library for 4 bit.
         key: Names the content: the same for the same weights and the same run.
         description: Markdown.
@@ -59,6 +93,8 @@ class Bundle:
     classes: tuple[str, ...]
     files: Mapping[str, Path]
     record: RunRecord
+    own: RunRecord
+    seed: Seed | None
     quantized: bool
     key: str
     description: str
@@ -80,7 +116,9 @@ class Bundle:
         return sum(path.stat().st_size for path in self.files.values())
 
 
-def bundles(paths: Paths, records: Iterable[RunRecord]) -> list[Bundle]:
+def bundles(
+    paths: Paths, records: Iterable[RunRecord], seeds: Mapping[str, int] | None = None
+) -> list[Bundle]:
     """Return the models of the methods that `records` show, and of TF-IDF, from files alone.
 
     A method that trained every weight is in its own bundle only; the others share the base,
@@ -90,77 +128,110 @@ def bundles(paths: Paths, records: Iterable[RunRecord]) -> list[Bundle]:
         paths: The project.
         records: The runs of what is on disk. Where that of `compare` is among them, the
             comparison names the champion.
+        seeds: The trainings to take, by method; of the others, the chosen one.
+
+    Raises:
+        MissingArtifactError: A method has no training with that seed.
     """
     records = list(records)
-    runs = {r.tags["lora_compare.method"]: r for r in records if r.stage == "method"}
+    runs = {r.tags[METHOD_TAG]: r for r in records if r.stage == METHOD}
     runs |= [(TFIDF, r) for r in records if r.stage == "baseline"]
-    configs = {name: config for name in runs if (config := _config(paths, name))}
+    sources = {name: s for name in runs if (s := _source(paths, name, (seeds or {}).get(name)))}
     comparison = {}
-    if configs and any(record.stage == "compare" for record in records):
+    if sources and any(record.stage == "compare" for record in records):
         comparison = read_comparison(paths.metrics("comparison"))
     champion = read_recommendation(comparison)
-    sharing = [name for name, config in configs.items() if config["trainable"] not in ALONE]
+    sharing = [name for name, one in sources.items() if one.config["trainable"] not in ALONE]
     result = []
-    for name in configs:
+    for name, source in sources.items():
         others = [n for n in sharing if n != name] if name in sharing else []
-        inside = {n: configs[n] for n in (name, *others)}
-        result.append(_bundle(paths, inside, runs[name], comparison, champion))
+        inside = {n: sources[n] for n in (name, *others)}
+        own = next((r for r in records if source.is_of(r)), runs[name])
+        result.append(_bundle(paths, inside, (runs[name], own), comparison, champion))
     return result
 
 
-def _config(paths: Paths, method: str) -> dict[str, Any] | None:
-    """Return what a method's folder says of it; None if it cannot be served with this base."""
+@dataclass(frozen=True)
+class _Source:
+    """A training of a method, or TF-IDF: its folder, and what that says of it."""
+
+    name: str
+    folder: Path
+    config: Mapping[str, Any]
+    seed: Seed | None
+
+    @property
+    def stage(self) -> str:
+        return "baseline" if self.name == TFIDF else f"finetune@{self.name}"
+
+    def is_of(self, record: RunRecord) -> bool:
+        """Return whether a run is that of this very training."""
+        own = (self.name, str(self.seed.seed) if self.seed else "")
+        return record.stage == SEED and (record.tags[METHOD_TAG], record.tags[SEED]) == own
+
+
+def _source(paths: Paths, method: str, seed: int | None) -> _Source | None:
+    """Return a method's training; None if it cannot be served with this base."""
+    folder = paths.model(method)
     if method == TFIDF:
-        own = paths.model(TFIDF)
-        description = {"trainable": TFIDF, "lora": None}
-        return read_json(own / "config.json") | description if is_file(own / SUMS) else None
-    folders = (paths.base, paths.model(method))
-    if not all(is_file(folder / SUMS) for folder in folders):
+        more = {"trainable": TFIDF, "lora": None}
+        whole = is_file(folder / SUMS)
+        return (
+            _Source(TFIDF, folder, read_json(folder / "config.json") | more, None)
+            if whole
+            else None
+        )
+    if not all(is_file(one) for one in (paths.base / SUMS, folder / SUMS, folder / SEEDS_FILE)):
         return None
-    base, own = (read_json(folder / "config.json") for folder in folders)
-    if any(key not in own for key in DESCRIBES) or own["base"]["sha256"] != base.get("sha256"):
+    own, there = chosen(folder, seed), read_seeds(folder)
+    base, config = (read_json(one / "config.json") for one in (paths.base, own))
+    if any(key not in config for key in DESCRIBES) or config["base"]["sha256"] != base.get(
+        "sha256"
+    ):
         return None
-    config: dict[str, Any] = own
-    return config
+    return _Source(method, own, config, Seed(seed_of(own), there.chosen, len(there.seeds)))
 
 
 def _bundle(
     paths: Paths,
-    configs: Mapping[str, Mapping[str, Any]],
-    record: RunRecord,
+    sources: Mapping[str, _Source],
+    runs: tuple[RunRecord, RunRecord],
     comparison: Mapping[str, Any],
     champion: Recommendation | None,
 ) -> Bundle:
-    """Return the bundle of the methods of `configs`, of which the first is the bundle's own."""
-    method, config = next(iter(configs.items()))
-    why = champion.why if champion and champion.use == method else ""
-    stages = {name: "baseline" if name == TFIDF else f"finetune@{name}" for name in configs}
-    sums = {name: digest(paths.model(name), stage) for name, stage in stages.items()}
+    """Return the bundle of the methods of `sources`, of which the first is the bundle's own."""
+    method, source = next(iter(sources.items()))
+    record, own = runs
+    is_used = source.seed is None or source.seed.seed == source.seed.chosen
+    why = champion.why if champion and champion.use == method and is_used else ""
     key = {
         "run": record.key,
         "method": method,
-        "sums": sums,
+        "sums": {name: digest(one.folder, one.stage) for name, one in sources.items()},
         "base": None if method == TFIDF else digest(paths.base, "base_model"),
         "code": [sha256(file) for file in SERVING_CODE],
     }
     return Bundle(
         method=method,
-        methods=tuple(configs),
-        classes=tuple(config["classes"]),
-        files=_files(paths, configs),
+        methods=tuple(sources),
+        classes=tuple(source.config["classes"]),
+        files=_files(paths, sources),
         record=record,
-        quantized=any((c["lora"] or {}).get("quantization") for c in configs.values()),
+        own=own,
+        seed=source.seed,
+        quantized=any((s.config["lora"] or {}).get("quantization") for s in sources.values()),
         key=sha256_of(key),
-        description=_describe(method, config, list(configs), comparison)
+        description=_describe(source, own, list(sources), comparison)
         + (f"\n\n**Champion of its comparison**: {why}" if why else ""),
         is_champion=bool(why),
     )
 
 
-def _files(paths: Paths, configs: Mapping[str, Mapping[str, Any]]) -> dict[str, Path]:
-    is_whole = all(config["trainable"] == "all" for config in configs.values())
-    names = [*configs] if TFIDF in configs else ["base", *configs]
-    folders = {name: paths.model(name) for name in names}
+def _files(paths: Paths, sources: Mapping[str, _Source]) -> dict[str, Path]:
+    is_whole = all(source.config["trainable"] == "all" for source in sources.values())
+    folders = {name: source.folder for name, source in sources.items()}
+    if TFIDF not in sources:
+        folders = {"base": paths.base, **folders}
     return {
         f"{name}/{path.name}": path
         for name, folder in folders.items()
@@ -172,24 +243,32 @@ def _files(paths: Paths, configs: Mapping[str, Mapping[str, Any]]) -> dict[str, 
 
 
 def _describe(
-    method: str,
-    config: Mapping[str, Any],
-    methods: list[str],
-    comparison: Mapping[str, Any],
+    source: _Source, own: RunRecord, methods: list[str], comparison: Mapping[str, Any]
 ) -> str:
     """Return what a registered version is, as Markdown."""
-    shown = ", ".join(config["classes"][:SHOWN_CLASSES])
-    more = len(config["classes"]) - SHOWN_CLASSES
-    lines = [f"`{method}` tells {shown}{f' and {more} more' if more > 0 else ''} apart."]
+    shown = ", ".join(source.config["classes"][:SHOWN_CLASSES])
+    more = len(source.config["classes"]) - SHOWN_CLASSES
+    lines = [f"`{source.name}` tells {shown}{f' and {more} more' if more > 0 else ''} apart."]
+    lines += [source.seed.words] if source.seed else []
     compared = (*comparison.get("methods", ()), *comparison.get("baselines", ()))
-    records = {record["method"]: record for record in compared}
-    if record := records.get(method):
-        interval = percent_interval([record["test_accuracy_low"], record["test_accuracy_high"]])
-        lines.append(
-            f"Test accuracy {percent(record['test_accuracy'])} (95 % interval {interval}), "
-            f"{count(record['trainable_parameters'])} trained parameters."
-        )
+    if record := next((r for r in compared if r["method"] == source.name), None):
+        lines.append(_reached(source, own, record))
     if len(methods) > 1:
         others = ", ".join(f"`{name}`" for name in methods[1:])
         lines.append(f"The request parameter `method` chooses another on the same base: {others}.")
     return " ".join(lines)
+
+
+def _reached(source: _Source, own: RunRecord, record: Mapping[str, Any]) -> str:
+    """Return the accuracy of a model; that of its method beside it, where it has several."""
+    trained = f"{count(record['trainable_parameters'])} trained parameters."
+    if source.seed is None or source.seed.count == 1:
+        interval = percent_interval([record["test_accuracy_low"], record["test_accuracy_high"]])
+        reached = percent(record["test_accuracy"])
+        return f"Test accuracy {reached} (95 % interval {interval}), {trained}"
+    of_this = next((p.value for p in own.points if p.key == "test/accuracy"), None)
+    mean = spread(record["test_accuracy"], record.get("test_accuracy_sd"))
+    return (
+        f"Test accuracy of this model {percent(of_this)}; mean and standard deviation of the "
+        f"method's {source.seed.count} trainings {mean}; {trained}"
+    )

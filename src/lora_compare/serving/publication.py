@@ -72,17 +72,21 @@ def sync(paths: Paths, params: Params) -> SyncResult:
     return SyncResult(tuple(new), tuple(old), tuple(stale), registered, told)
 
 
-def register(paths: Paths, params: Params, method: str | None = None) -> Registered:
+def register(
+    paths: Paths, params: Params, method: str | None = None, seed: int | None = None
+) -> Registered:
     """Register the model of one method, or those of all, whatever their size.
 
     Args:
         paths: The project.
         params: Its parameters.
         method: The method, or `TFIDF`; None: all.
+        seed: The method's training; None: the chosen one.
 
     Raises:
         ParamsError: There is no such method.
-        MissingArtifactError: The method is not trained, or was trained from something else.
+        MissingArtifactError: The method is not trained, or not with this seed, or was trained from
+            something else.
         UserError: As `sync`.
     """
     wanted = [method] if method else list(params.methods)
@@ -90,7 +94,8 @@ def register(paths: Paths, params: Params, method: str | None = None) -> Registe
         if name != TFIDF:
             params.method(name)
     records, _ = current_records(Pipeline(paths, params))
-    models = [model for model in bundles(paths, records) if method in (None, model.method)]
+    seeds = {method: seed} if method is not None and seed is not None else {}
+    models = [m for m in bundles(paths, records, seeds) if method in (None, m.method)]
     if missing := [name for name in wanted if name not in [model.method for model in models]]:
         raise MissingArtifactError(
             f"There is no model of {' and '.join(missing)} that belongs to what is on disk.",

@@ -56,7 +56,7 @@ class Registry:
         sizes = {f"artifacts/models/{k}": path.stat().st_size for k, path in bundle.files.items()}
         return bool(self._store.lost(place, {"MLmodel": None, **sizes}))
 
-    def register(self, bundle: Bundle, run_id: str) -> Any:
+    def register(self, bundle: Bundle, run_id: str, own_id: str) -> Any:
         """Return a version of a method's model, which is shown with the method's run.
 
         It is a new one, but where only the files of a known one were lost.
@@ -64,13 +64,14 @@ class Registry:
         Args:
             bundle: The method.
             run_id: The method's run.
+            own_id: The run of the training that the model is of; the same where there is one only.
         """
         if bundle.name not in self._aliases:
             tags = {METHOD: bundle.method, **bundle.subject}
             self._client.create_registered_model(bundle.name, tags=tags)
             self._aliases[bundle.name], self._tags[bundle.name] = {}, tags
         model = self._logged(bundle, run_id)
-        self._link(bundle, run_id, model.model_id)
+        self._link(bundle, run_id, own_id, model.model_id)
         for known in self._versions(bundle):
             if known.source == model.artifact_location:
                 return known
@@ -80,7 +81,7 @@ class Registry:
             source=model.artifact_location,
             run_id=run_id,
             model_id=model.model_id,
-            tags={CONTENT: bundle.key, METHOD: bundle.method},
+            tags={CONTENT: bundle.key, METHOD: bundle.method, **_seed_tags(bundle)},
             description=bundle.description,
             await_creation_for=0,
         )
@@ -104,7 +105,7 @@ class Registry:
             self._experiment,
             name=bundle.method,
             source_run_id=run_id,
-            tags={CONTENT: bundle.key},
+            tags={CONTENT: bundle.key, **_seed_tags(bundle)},
             params=dict(bundle.record.params),
             model_type="classifier",
         )
@@ -115,20 +116,26 @@ class Registry:
         with written(bundle, model, run_id) as folder:
             self._client.log_model_artifacts(model.model_id, str(folder))
 
-    def _link(self, bundle: Bundle, run_id: str, model_id: str) -> None:
-        """Show a model on its run's page, and the run's main figures on the model's."""
+    def _link(self, bundle: Bundle, run_id: str, own_id: str, model_id: str) -> None:
+        """Show a model on its method's page, and its training's main figures on the model's.
+
+        What the training's own run does not have, such as its price, is the method's.
+        """
         from mlflow.entities import LoggedModelOutput, Metric
 
         run = self._client.get_run(run_id)
         if model_id in {output.model_id for output in run.outputs.model_outputs}:
             return
         # The baselines share a run, in which a figure has its baseline's name before it.
-        keys = (*FIGURES, *(f"{bundle.method}/{key}" for key in FIGURES))
-        there = [key for key in keys if key in run.data.metrics]
-        known = [m for key in there for m in self._client.get_metric_history(run_id, key)]
-        # With the times that they have: to the run itself, this adds nothing.
-        figures = [Metric(m.key, m.value, m.timestamp, m.step, model_id) for m in known]
-        self._client.log_batch(run_id, figures)
+        missing = [*FIGURES, *(f"{bundle.method}/{key}" for key in FIGURES)]
+        for source in dict.fromkeys((own_id, run_id)):
+            metrics = (run if source == run_id else self._client.get_run(source)).data.metrics
+            there = [key for key in missing if key in metrics]
+            known = [m for key in there for m in self._client.get_metric_history(source, key)]
+            # With the times that they have: to the run itself, this adds nothing.
+            figures = [Metric(m.key, m.value, m.timestamp, m.step, model_id) for m in known]
+            self._client.log_batch(source, figures)
+            missing = [key for key in missing if key not in there]
         self._client.log_outputs(run_id, [LoggedModelOutput(model_id, step=0)])
 
     def describe(self, bundle: Bundle, made: Any) -> None:
@@ -145,6 +152,10 @@ class Registry:
             same = bundle.subject.items() <= self._tags[name].items()
             if same and name != bundle.name and ALIAS in aliases:
                 self._client.delete_registered_model_alias(name, ALIAS)
+
+
+def _seed_tags(bundle: Bundle) -> dict[str, str]:
+    return bundle.seed.tags if bundle.seed else {}
 
 
 @dataclass(frozen=True)
@@ -204,9 +215,10 @@ def register_all(
             continue
         kind = "known" if made else "new"
         if made is None:
-            run_id = diary.id_of(bundle.record.key)
+            run_id, own_id = diary.id_of(bundle.record.key), diary.id_of(bundle.own.key)
             assert run_id is not None, "a method's run is published before its model"
-            made = registry.register(bundle, run_id)
+            assert own_id is not None, "and so is its training's"
+            made = registry.register(bundle, run_id, own_id)
         names[kind].append(f"{bundle.name} {made.version}")
         if crown:
             registry.describe(bundle, made)

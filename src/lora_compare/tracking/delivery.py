@@ -1,14 +1,14 @@
 """Letters brought to a store: those that wait, and those that are still being written."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
 from lora_compare.tracking.diary import Diary
-from lora_compare.tracking.figures import curve_points
+from lora_compare.tracking.figures import Point, curve_points
 from lora_compare.tracking.mailbox import Letter, Mailbox
-from lora_compare.tracking.runs import RunRecord
+from lora_compare.tracking.runs import SEED, RunRecord
 from lora_compare.tracking.server import Server
 from lora_compare.tracking.store import Store, connect, quietly
 from lora_compare.tracking.view import describe
@@ -22,11 +22,17 @@ Outcome = tuple[str, bool]
 
 @dataclass
 class _LiveRun:
-    """A run that is shown while it trains; without an id, one that is complete already."""
+    """A method's run that is shown while it trains; without an id, one that is complete already.
+
+    Of several seeds each has a run below it, by its seed's name; that of the method has their mean
+    in the end.
+    """
 
     diary: Diary
     run_id: str | None
     end_of_watch: Callable[[], None] | None
+    seeds: dict[str, RunRecord]
+    below: dict[str, str | None] = field(default_factory=dict)
     offset: int = 0
 
     def stop_watching(self) -> None:
@@ -81,22 +87,34 @@ class Delivery:
             return
         live = known or self._begin(letter)
         self._live[letter.name] = live
-        if live.run_id is not None:
+        by_seed: dict[str, list[tuple[Point, int]]] = {}
+        for row in rows if live.run_id is not None else ():
             # The times are the rows' own: what is there already does not double.
-            live.diary.log(
-                live.run_id,
-                [(point, int(row["at"])) for row in rows for point in curve_points(row["row"])],
-            )
+            points = [(point, int(row["at"])) for point in curve_points(row["row"])]
+            by_seed.setdefault(str(row["row"].get(SEED)), []).extend(points)
+        for seed, points in by_seed.items():
+            if (run_id := self._training(letter, live, seed, points[0][1])) is not None:
+                live.diary.log(run_id, points)
         live.offset = offset
 
+    def _training(self, letter: Letter, live: _LiveRun, seed: str, at: int) -> str | None:
+        """Return the run that shows a seed's training, which began at `at` (ms since 1970)."""
+        if seed not in live.seeds:
+            return live.run_id
+        if seed not in live.below:
+            with connect(self._server, str(letter.heading["experiment"])) as store:
+                live.below[seed] = Diary(store).restart(live.seeds[seed], letter.name, at)
+        return live.below[seed]
+
     def _begin(self, letter: Letter) -> _LiveRun:
-        *parents, own = letter.start()
+        parent, own, *below = letter.start()
         with connect(self._server, str(letter.heading["experiment"])) as store:
             diary = Diary(store)
-            diary.publish_all(parents)
+            diary.publish_all([parent])
             run_id = diary.restart(own, letter.name, int(letter.heading["started"]))
         watches = run_id is not None and letter.is_open
-        return _LiveRun(diary, run_id, watch_system(self._server, run_id) if watches else None)
+        watch = watch_system(self._server, run_id) if watches else None
+        return _LiveRun(diary, run_id, watch, {record.tags[SEED]: record for record in below})
 
     def _close(self, letter: Letter, end: Mapping[str, Any]) -> list[Outcome]:
         live = self._live.get(letter.name)
@@ -106,8 +124,9 @@ class Delivery:
             outcomes = self._publish(letter)
         else:
             outcomes = []
-            if live is not None and live.run_id is not None:
-                live.diary.end(live.run_id, str(end["status"]))
+            if live is not None:
+                for run_id in filter(None, [live.run_id, *live.below.values()]):
+                    live.diary.end(run_id, str(end["status"]))
             letter.settle([])
         self._live.pop(letter.name, None)
         return outcomes

@@ -41,6 +41,7 @@ class Diary:
 
         A parent run exists before its children, and is completed after them: it links them.
         """
+        # A method comes before its seeds among them.
         children = [record for record in records if record.parent]
         parents = [record for record in records if not record.parent]
         for parent in parents:
@@ -73,8 +74,7 @@ class Diary:
             "mlflow.source.name": "dvc repro",
             **(record.origin or self._origin),
         }
-        if record.parent and (parent := self.id_of(record.parent)):
-            tags["mlflow.parentRunId"] = parent
+        tags |= self._parent(record)
         experiment = tags.get("dvc.experiment")
         name = record.name
         if experiment:
@@ -126,9 +126,14 @@ class Diary:
         content = sha256_of([record.content, note])
         found = self._found.pop(record.key, None)
         run, *doubles = (self._store.find(record.key) if found is None else found) or [None]
+        if run is not None:
+            self._ids[record.key] = str(run.info.run_id)
         for double in doubles:
             self._store.delete(double.info.run_id)
+        parent = self._parent(record)
         same = run is not None and (record.provisional or run.data.tags.get(CONTENT) == content)
+        # Its parent may have been replaced by one with other curves.
+        same = same and parent.items() <= run.data.tags.items()
         if same and _is_complete(run) and self._there(run, record) == _files(run):
             return self._finish(run, record)
         missing = self._missing(run, record)
@@ -138,13 +143,19 @@ class Diary:
         if run is None:
             run = self.start(record, now() - round(1000 * record.seconds))
         files = self._fill(run, record, missing)
-        tags = {**record.tags, FILES: "\n".join(files), CONTENT: content, COMPLETE: "true"}
+        tags = {**record.tags, **parent, FILES: "\n".join(files), CONTENT: content}
+        tags[COMPLETE] = "true"
         if note:
             tags["mlflow.note.content"] = note
         self._store.log(run.info.run_id, tags=tags)
         self._finish(run, record)
         self._found.pop(record.key, None)
         return True
+
+    def _parent(self, record: RunRecord) -> dict[str, str]:
+        """Return the tag that names the parent's run, where there is one."""
+        parent = self.id_of(record.parent) if record.parent else None
+        return {"mlflow.parentRunId": parent} if parent else {}
 
     def _finish(self, run: Any, record: RunRecord) -> bool:
         """End a run when its work ended, where that is known; return whether that changed it."""

@@ -1,12 +1,14 @@
 """The numbers that MLflow shows, taken from history, metrics and config files."""
 
 import csv
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from lora_compare.comparison.formats import MINUS, points
+from lora_compare.comparison.formats import MINUS, points, spread
 from lora_compare.comparison.recommendation import read_recommendation
 from lora_compare.comparison.sentences import claimed, main_pair
 from lora_compare.project.files import read_json
@@ -21,7 +23,7 @@ CURVES = {
 }
 """Columns of a history and the metrics they become, by optimizer step."""
 
-FINAL = ("accuracy", "accuracy_low", "accuracy_high", "f1", "log_loss")
+FINAL = ("accuracy", "accuracy_sd", "accuracy_low", "accuracy_high", "f1", "macro_f1", "log_loss")
 """What is shown of the final evaluation on train and validation; of test, everything."""
 
 PAIR = ("difference", "low", "high", "margin", "p", "messages_needed", "seeds_needed")
@@ -100,11 +102,27 @@ def _numbers_of_list(values: list[Any], prefix: str) -> Iterator[Point]:
             yield from numbers(value, f"{prefix}/{segment(name)}")
 
 
-def curves(path: Path) -> Iterator[Point]:
-    """Yield the points of a history file."""
+def histories(path: Path) -> dict[int, list[Point]]:
+    """Return the points of a history file by the seed of the training."""
+    found: dict[int, list[Point]] = {}
     with path.open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
-            yield from curve_points(row)
+            found.setdefault(int(row["seed"]), []).extend(curve_points(row))
+    return found
+
+
+def mean_curves(trainings: Mapping[int, Sequence[Point]]) -> Iterator[Point]:
+    """Yield the means of several trainings at the steps that all of them have.
+
+    Args:
+        trainings: Points by seed, as `histories` returns them.
+    """
+    values: dict[tuple[str, int], list[float]] = {}
+    for point in chain(*trainings.values()):
+        values.setdefault((point.key, point.step), []).append(point.value)
+    for (key, step), found in values.items():
+        if len(found) == len(trainings):
+            yield Point(key, math.fsum(found) / len(found), step)
 
 
 def curve_points(row: Mapping[str, Any]) -> list[Point]:
@@ -219,13 +237,17 @@ def describe_method(metrics: Mapping[str, Any], cost: Mapping[str, Any]) -> str:
         metrics: The method's metrics file.
         cost: Its cost file; without a time for a method that was not trained here.
     """
-    test = metrics["test"]
+    test, seeds = metrics["test"], len(metrics["seeds"])
     low, high = (f"{100 * end:.1f}" for end in test["accuracy_ci95"])
     sentence = f"Test accuracy **{100 * test['accuracy']:.1f} %** (95 % interval {low} to {high})"
+    if seeds > 1:
+        reached = spread(test["accuracy"], test["accuracy_sd"])
+        sentence = f"Test accuracy **{reached}**, mean and standard deviation of {seeds} trainings"
     if trained := metrics.get("trainable_parameters"):
         sentence += f" with {trained:,} trained parameters"
     if seconds := cost.get("train_seconds"):
-        sentence += f", in {seconds:.1f} s of training on {cost['device']}"
+        each = " each" if seeds > 1 else ""
+        sentence += f", in {seconds:.1f} s of training{each} on {cost['device']}"
     return f"{sentence}."
 
 

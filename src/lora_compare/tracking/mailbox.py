@@ -118,7 +118,7 @@ class Letter:
         return [RunRecord.from_dict(value, self.folder / str(n)) for n, value in found]
 
     def start(self) -> list[RunRecord]:
-        """Return the runs as they were known when a training started, the method's own last."""
+        """Return the runs as they were known when a training started: pipeline, method, seeds."""
         file = self.folder / START
         values = read_json(file) if file.is_file() else ()
         return [RunRecord.from_dict(value, self.folder) for value in values]

@@ -1,125 +1,144 @@
 """The record of every run, built from files on disk alone; MLflow is where it is shown."""
 
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lora_compare.errors import without_credentials
 from lora_compare.params import Params
-from lora_compare.project.files import read_json, sha256, sha256_of
+from lora_compare.project.files import read_json, sha256
 from lora_compare.project.lineage import Pipeline
 from lora_compare.project.paths import SPLITS, TFIDF, Paths
+from lora_compare.project.seeds import SEEDS_FILE, chosen
 from lora_compare.report.markdown import render_results
 from lora_compare.tracking.figures import (
     HARDWARE,
+    Point,
     costs,
-    curves,
     describe_method,
     evaluation,
     headline,
+    histories,
+    mean_curves,
     sizes,
     stage_figures,
     verdict_tags,
 )
 from lora_compare.tracking.runs import (
     DATA,
+    EVERY_SECTION,
+    METHOD,
     PIPELINE,
+    SEED,
     STAGES,
     Artifact,
     Data,
     RunRecord,
     artifact,
     lineage_tags,
+    method_key,
+    method_params,
+    pipeline_key,
+    section_params,
+    seed_key,
+    stage_key,
     subject,
 )
+
+METHOD_TAG = "lora_compare.method"
+"""The tag by which a run names its method."""
 
 SECTIONS: dict[str, tuple[str, ...]] = {
     "download": ("data",),
     "split": ("data", "split"),
     "base_model": ("data", "split", "model"),
 }
-EVERY_SECTION = ("data", "split", "model", "classifier", "training")
 
 UPLOAD_LIMIT = 100_000_000
 """Bytes above which a model file is named by its checksum and not copied."""
 
 
-def method_key(pipeline: Pipeline, method: str) -> str:
-    """Return the key of a method's run, known before its training starts.
-
-    It covers parameters, data, base model and code of `finetune` and `evaluate`. What one
-    hands to the other is left out: it follows from the rest.
-    """
-    tuned, evaluated = pipeline.lineage("finetune", method), pipeline.lineage("evaluate", method)
-    made = tuple(f"{out}/" for out in tuned.outs)
-    deps = {
-        k: v for k, v in {**evaluated.deps, **tuned.deps}.items() if not f"{k}/".startswith(made)
-    }
-    settings = {**evaluated.settings, **tuned.settings}
-    return sha256_of({"method": method, "settings": settings, "deps": deps})
-
-
-def stage_key(pipeline: Pipeline, stage: str) -> str:
-    """Return the key of a stage's run; measured times, which never repeat, have no part in it."""
-    lineage = pipeline.lineage(stage)
-    deps = {k: v for k, v in lineage.deps.items() if not _holds_times(k)}
-    source: Any = sha256(pipeline.paths.provenance) if stage == "download" else ""
-    if stage == "compare":  # where its methods have new runs, it has one beside them
-        source = [method_key(pipeline, method) for method in pipeline.params.methods]
-    return sha256_of({"stage": stage, "settings": lineage.settings, "deps": deps, "source": source})
-
-
-def pipeline_key(pipeline: Pipeline) -> str:
-    """Return the key of the parent run: all parameters but `tracking`, and all code."""
-    settings = pipeline.params.model_dump(mode="json", exclude={"tracking"})
-    return sha256_of({"settings": settings, "sources": pipeline.sources()})
-
-
-def method_record(pipeline: Pipeline, method: str, evaluated: bool, plots: bool) -> RunRecord:
-    """Return the record of one method's run.
+def method_records(
+    pipeline: Pipeline, method: str, evaluated: bool, plots: bool
+) -> list[RunRecord]:
+    """Return the records of one method's run and of the runs below it, one for each seed.
 
     Args:
         pipeline: The state on disk.
         method: The method's name.
-        evaluated: Whether the evaluation on disk is of the model on disk.
+        evaluated: Whether the evaluation on disk is of the models on disk.
         plots: Whether the same holds for the report's plots.
     """
     paths = pipeline.paths
-    cost = read_json(paths.cost(method))
+    cost, trainings = read_json(paths.cost(method)), histories(paths.history(method))
+    metrics = read_json(paths.metrics(method)) if evaluated else {}
     stages = {f"finetune@{method}": pipeline.lineage("finetune", method)}
-    points = [*curves(paths.history(method)), *costs(cost), *sizes(paths.model(method))]
-    description = ""
+    folder = chosen(paths.model(method))
+    points = [*mean_curves(trainings), *costs(cost), *sizes(folder)]
     if evaluated:
-        metrics = read_json(paths.metrics(method))
         points.extend(evaluation(metrics))
-        description = describe_method(metrics, cost)
         stages[f"evaluate@{method}"] = pipeline.lineage("evaluate", method)
-    start = starting_record(pipeline, method)
-    tags = {**start.tags, **_model_tags(paths, method)}
+    start, *below = starting_records(pipeline, method, [*trainings])
+    tags = {**start.tags, **_model_tags(paths, folder)}
     tags |= {f"cost.{name}": str(cost[name]) for name in HARDWARE if name in cost}
-    return replace(
+    own = replace(
         start,
         points=tuple(points),
         tags=tags | lineage_tags(stages),
         artifacts=tuple(_method_files(paths, pipeline.params, method, evaluated, plots)),
         datasets=datasets(pipeline, SPLITS if evaluated else SPLITS[:2]),
         seconds=float(cost.get("train_seconds", 0.0)),
-        description=description,
+        description=describe_method(metrics, cost) if evaluated else "",
     )
+    known = metrics.get("per_seed", {})
+    return [own, *(_filled(paths, one, trainings, known) for one in below)]
 
 
-def starting_record(pipeline: Pipeline, method: str) -> RunRecord:
-    """Return what is known of a method's run when its training starts."""
-    return RunRecord(
-        key=method_key(pipeline, method),
+def starting_records(pipeline: Pipeline, method: str, seeds: Sequence[int]) -> list[RunRecord]:
+    """Return what is known of a method's run, and of those below it, when its trainings start.
+
+    Args:
+        pipeline: The state on disk.
+        method: The method's name.
+        seeds: Those of its trainings; a single one has no run of its own, it is the method's.
+    """
+    key, names = method_key(pipeline, method), subject(pipeline.params.flat())
+    own = RunRecord(
+        key=key,
         name=method,
-        stage="method",
+        stage=METHOD,
         parent=pipeline_key(pipeline),
         params=method_params(pipeline.params, method),
-        tags={"lora_compare.method": method, "dvc.stage": f"finetune@{method}"}
-        | subject(pipeline.params.flat()),
+        tags={METHOD_TAG: method, "dvc.stage": f"finetune@{method}"} | names,
+    )
+    below = [
+        RunRecord(
+            key=seed_key(key, seed),
+            name=f"{method} seed {seed}",
+            stage=SEED,
+            parent=key,
+            params={"seed": str(seed)},
+            tags={METHOD_TAG: method, SEED: str(seed)} | names,
+        )
+        for seed in seeds
+    ]
+    return [own, *(below if len(seeds) > 1 else [])]
+
+
+def _filled(
+    paths: Paths,
+    start: RunRecord,
+    trainings: Mapping[int, Sequence[Point]],
+    known: Mapping[str, Mapping[str, Any]],
+) -> RunRecord:
+    """Return the record of one training, with its curve and what is known of it by seed."""
+    method, seed = start.tags[METHOD_TAG], start.tags[SEED]
+    figures = evaluation(known[seed]) if seed in known else ()
+    return replace(
+        start,
+        points=(*trainings[int(seed)], *figures),
+        # That of all seeds: there is no other file.
+        artifacts=(artifact(paths.history(method), "history.csv"),),
     )
 
 
@@ -136,8 +155,8 @@ def stage_record(pipeline: Pipeline, stage: str) -> RunRecord:
     artifacts = [artifact(file, file.name) for file in files if file.is_file()]
     tags = lineage_tags({stage: pipeline.lineage(stage)}) | subject(params.flat())
     if stage == "baseline" and paths.model(TFIDF).is_dir():
-        tags |= _model_tags(paths, TFIDF)
-        artifacts += _model_files(paths, TFIDF)
+        tags |= _model_tags(paths, paths.model(TFIDF))
+        artifacts += _model_files(paths.model(TFIDF))
     if stage == "compare":
         artifacts += [artifact(p, f"plots/{p.name}") for p in _plots(paths)]
         tags |= verdict_tags(read_json(files[0]))
@@ -215,38 +234,15 @@ def current_records(pipeline: Pipeline, just_ran: str = "") -> tuple[list[RunRec
     for method in pipeline.params.methods:
         if usable(paths.cost(method), "finetune", method):
             evaluated = usable(paths.metrics(method), "evaluate", method)
-            records.append(method_record(pipeline, method, evaluated, compared))
+            records += method_records(pipeline, method, evaluated, compared)
     if compared:
         records.append(stage_record(pipeline, "compare"))
     if not records:
         return [], usable.stale
-    runs = tuple((record.name, record.key) for record in records) if compared else ()
+    # Of a method its seeds are a click away.
+    shown = [record for record in records if record.stage != SEED] if compared else []
+    runs = tuple((record.name, record.key) for record in shown)
     return [pipeline_record(pipeline, runs), *records], usable.stale
-
-
-def _holds_times(path: str) -> bool:
-    return path.startswith("reports/training") or path.endswith("_cost.json")
-
-
-def method_params(params: Params, method: str) -> dict[str, str]:
-    """Return every parameter that shapes a method, under the same keys for every method.
-
-    Of an adapter's many settings, those that all methods leave at their default are left out.
-    """
-    chosen = [section.flat(defaults=False) for section in params.methods.values()]
-    settings = params.method(method).flat()
-    own = {f"method.{key}": settings.get(key) for keys in chosen for key in keys}
-    return section_params(params, EVERY_SECTION) | _as_text(own)
-
-
-def section_params(params: Params, sections: tuple[str, ...]) -> dict[str, str]:
-    """Return the parameters of `sections` under dotted keys."""
-    return _as_text({k: v for k, v in params.flat().items() if k.split(".")[0] in sections})
-
-
-def _as_text(settings: Mapping[str, Any]) -> dict[str, str]:
-    texts = {k: v if isinstance(v, str) else json.dumps(v) for k, v in settings.items()}
-    return {key: without_credentials(text) for key, text in texts.items()}
 
 
 def datasets(pipeline: Pipeline, splits: tuple[str, ...]) -> tuple[Data, ...]:
@@ -265,23 +261,24 @@ def _method_files(
 ) -> Iterator[Artifact]:
     yield artifact(paths.history(method), "history.csv")
     yield artifact(paths.cost(method), "cost.json")
-    yield from _model_files(paths, method)
+    yield artifact(paths.model(method) / SEEDS_FILE, SEEDS_FILE)
+    yield from _model_files(chosen(paths.model(method)))
     if evaluated:
         yield artifact(paths.metrics(method), "metrics.json")
-        if paths.predictions(method).is_file():
-            yield artifact(paths.predictions(method), "predictions.csv")
+        for file in sorted(paths.evaluated(method).glob("predictions-*.csv")):
+            yield artifact(file, file.name)
     for plot in _plots(paths) if plots else ():
         if _owner(plot.stem, params) == method:
             yield artifact(plot, f"plots/{plot.name}")
 
 
-def _model_tags(paths: Paths, name: str) -> dict[str, str]:
-    weights = paths.model(name) / "model.safetensors"
-    return {"lora_compare.model": f"models/{name}", "lora_compare.model.sha256": sha256(weights)}
+def _model_tags(paths: Paths, folder: Path) -> dict[str, str]:
+    place, weights = folder.relative_to(paths.root).as_posix(), folder / "model.safetensors"
+    return {"lora_compare.model": place, "lora_compare.model.sha256": sha256(weights)}
 
 
-def _model_files(paths: Paths, name: str) -> Iterator[Artifact]:
-    for file in sorted(paths.model(name).iterdir()):
+def _model_files(folder: Path) -> Iterator[Artifact]:
+    for file in sorted(folder.iterdir()):
         if file.is_file() and file.stat().st_size <= UPLOAD_LIMIT:
             yield artifact(file, f"model/{file.name}")
 

@@ -1,13 +1,15 @@
-"""What a run shows, independent of where it is shown, and as JSON to keep for later."""
+"""What a run shows and by which key it is known, independent of where; and as JSON to keep."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from lora_compare.errors import without_credentials
+from lora_compare.params import Params
 from lora_compare.project.files import sha256, sha256_of
-from lora_compare.project.lineage import Lineage
+from lora_compare.project.lineage import Lineage, Pipeline
 from lora_compare.tracking.figures import Point, segment
 
 PIPELINE = "pipeline"
@@ -15,6 +17,11 @@ PIPELINE = "pipeline"
 
 STAGES = ("download", "split", "base_model", "baseline", "compare")
 """The stages with a run of their own; `finetune` and `evaluate` of a method share one."""
+
+METHOD, SEED = "method", "seed"
+"""The stages of a method's run, and of the runs below it: one for each of its trainings."""
+
+EVERY_SECTION = ("data", "split", "model", "classifier", "training")
 
 DATA, BASE = "lora_compare.data", "lora_compare.base"
 """The tags that say what a run is of, where several data sets and bases share a store."""
@@ -70,8 +77,8 @@ class RunRecord:
     Attributes:
         key: Names the content that was computed: the same for the same inputs and code.
         name: What people see.
-        stage: `method`, a stage, or `pipeline`.
-        parent: Key of the pipeline's run; empty for that one.
+        stage: `method`, `seed`, a stage, or `pipeline`.
+        parent: Key of the pipeline's run, for a seed of its method's; empty for the first.
         params: Flattened parameters.
         points: Metrics.
         tags: Where the content comes from.
@@ -154,3 +161,69 @@ def lineage_tags(stages: Mapping[str, Lineage]) -> dict[str, str]:
 
 def _listing(checksums: Mapping[str, str | None]) -> str:
     return "\n".join(f"{checksum} {path}" for path, checksum in checksums.items() if checksum)
+
+
+def method_key(pipeline: Pipeline, method: str) -> str:
+    """Return the key of a method's run, known before its training starts.
+
+    It covers parameters, data, base model and code of `finetune` and `evaluate`. What one
+    hands to the other is left out: it follows from the rest.
+    """
+    tuned, evaluated = pipeline.lineage("finetune", method), pipeline.lineage("evaluate", method)
+    made = tuple(f"{out}/" for out in tuned.outs)
+    deps = {
+        k: v for k, v in {**evaluated.deps, **tuned.deps}.items() if not f"{k}/".startswith(made)
+    }
+    settings = {**evaluated.settings, **tuned.settings}
+    return sha256_of({"method": method, "settings": settings, "deps": deps})
+
+
+def stage_key(pipeline: Pipeline, stage: str) -> str:
+    """Return the key of a stage's run; measured times, which never repeat, have no part in it."""
+    lineage = pipeline.lineage(stage)
+    deps = {k: v for k, v in lineage.deps.items() if not _holds_times(k)}
+    source: Any = sha256(pipeline.paths.provenance) if stage == "download" else ""
+    if stage == "compare":  # where its methods have new runs, it has one beside them
+        source = [method_key(pipeline, method) for method in pipeline.params.methods]
+    return sha256_of({"stage": stage, "settings": lineage.settings, "deps": deps, "source": source})
+
+
+def pipeline_key(pipeline: Pipeline) -> str:
+    """Return the key of the parent run: all parameters but `tracking`, and all code."""
+    settings = pipeline.params.model_dump(mode="json", exclude={"tracking"})
+    return sha256_of({"settings": settings, "sources": pipeline.sources()})
+
+
+def seed_key(method: str, seed: int) -> str:
+    """Return the key of the run of one training.
+
+    Args:
+        method: The key of the method's run.
+        seed: The training's seed.
+    """
+    return sha256_of({"method": method, "seed": seed})
+
+
+def _holds_times(path: str) -> bool:
+    return path.startswith("reports/training") or path.endswith("_cost.json")
+
+
+def method_params(params: Params, method: str) -> dict[str, str]:
+    """Return every parameter that shapes a method, under the same keys for every method.
+
+    Of an adapter's many settings, those that all methods leave at their default are left out.
+    """
+    chosen = [section.flat(defaults=False) for section in params.methods.values()]
+    settings = params.method(method).flat()
+    own = {f"method.{key}": settings.get(key) for keys in chosen for key in keys}
+    return section_params(params, EVERY_SECTION) | _as_text(own)
+
+
+def section_params(params: Params, sections: tuple[str, ...]) -> dict[str, str]:
+    """Return the parameters of `sections` under dotted keys."""
+    return _as_text({k: v for k, v in params.flat().items() if k.split(".")[0] in sections})
+
+
+def _as_text(settings: Mapping[str, Any]) -> dict[str, str]:
+    texts = {k: v if isinstance(v, str) else json.dumps(v) for k, v in settings.items()}
+    return {key: without_credentials(text) for key, text in texts.items()}

@@ -13,10 +13,10 @@ from lora_compare.project.progress import Progress
 from lora_compare.tracking.mailbox import Draft, Mailbox
 from lora_compare.tracking.records import (
     current_records,
-    method_record,
+    method_records,
     pipeline_record,
     stage_record,
-    starting_record,
+    starting_records,
 )
 from lora_compare.tracking.runs import RunRecord
 from lora_compare.tracking.server import Server, first_line
@@ -79,9 +79,14 @@ class Tracker:
             if self._draft is not None and self._method is not None:
                 if not self._draft.is_started:
                     pipeline = Pipeline(self._paths, self._params)
-                    own = [pipeline_record(pipeline), starting_record(pipeline, self._method)]
-                    self._draft.start(self._signed(own))
+                    self._draft.start(self._signed(self._starting(pipeline, self._method)))
                 self._draft.log(row)
+
+    def _starting(self, pipeline: Pipeline, method: str) -> list[RunRecord]:
+        seeds = self._params.training.seeds
+        if self._params.method(method).adapter is not None:
+            seeds = seeds[:1]  # it is taken over once, and not trained
+        return [pipeline_record(pipeline), *starting_records(pipeline, method, seeds)]
 
     def finish(self, seconds: float = 0.0) -> None:
         """Show what the stage wrote.
@@ -205,7 +210,8 @@ def stage_records(pipeline: Pipeline, stage: str, method: str | None = None) -> 
     if stage == "compare":
         return current_records(pipeline, just_ran=stage)[0]
     if method is None:
-        record = stage_record(pipeline, stage)
-    else:
-        record = method_record(pipeline, method, evaluated=stage == "evaluate", plots=False)
-    return [pipeline_record(pipeline), record]
+        return [pipeline_record(pipeline), stage_record(pipeline, stage)]
+    if stage == "tune":
+        return [pipeline_record(pipeline)]
+    own = method_records(pipeline, method, evaluated=stage == "evaluate", plots=False)
+    return [pipeline_record(pipeline), *own]

@@ -1,20 +1,41 @@
-"""One method from the base model to a trained classifier."""
+"""One method from the base model to a trained classifier, with one seed."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
 
 from lora_compare.compute.device import Machine
 from lora_compare.compute.optimizers import Rates
 from lora_compare.compute.precision import lower_frozen
+from lora_compare.errors import ParamsError
 from lora_compare.models.base import Base
 from lora_compare.models.batches import Examples
 from lora_compare.models.classifier import TextClassifier, start
 from lora_compare.models.methods import Trained, choose_trainable
-from lora_compare.models.network import Classifier
+from lora_compare.models.network import GPT, Block, Classifier
 from lora_compare.params import ClassifierParams, MethodParams, TrainingParams
 from lora_compare.project.progress import Progress
-from lora_compare.training.history import NOBODY, Reporting
-from lora_compare.training.loop import TrainingResult, train
-from lora_compare.training.resume import Checkpoints, circumstances, digest
+from lora_compare.training.history import NOBODY, Reporting, TrainingResult
+from lora_compare.training.loop import train
+from lora_compare.training.resume import Checkpoints
+
+
+@dataclass(frozen=True)
+class Training:
+    """One training of a method.
+
+    Attributes:
+        name: What users see of it beside the method's name: `seed 3`, or `trial 2, seed 101`.
+        method: What is trained, and how fast.
+        seed: Seed of the head's initial weights, of adapters, batches and dropout.
+        training: What all methods share.
+    """
+
+    name: str
+    method: MethodParams
+    seed: int
+    training: TrainingParams
 
 
 def finetune(
@@ -22,10 +43,10 @@ def finetune(
     classes: list[str],
     splits: Mapping[str, Examples],
     classifier: ClassifierParams,
-    training: TrainingParams,
-    method: MethodParams,
+    training: Training,
     machine: Machine,
     reporting: Reporting = NOBODY,
+    checkpoints: Checkpoints | None = None,
 ) -> tuple[TextClassifier, TrainingResult]:
     """Return a classifier trained by one method, and how the training went.
 
@@ -34,47 +55,28 @@ def finetune(
         classes: Names of the classes.
         splits: `train` and `validation`, not cut yet.
         classifier: The head.
-        training: What all methods share.
-        method: What is trained, and how fast.
+        training: What is trained, how, and with which seed.
         machine: Where to train, and in what arithmetic; the result stays there.
-        reporting: What to tell meanwhile, and where to keep the last state.
+        reporting: What to tell meanwhile.
+        checkpoints: Where its state is kept, from which it goes on; None: nowhere.
 
     Raises:
         Interrupted: A signal asked for the end; a checkpoint is kept.
         ParamsError: The method does not fit the model.
-        TrainingError: The loss is not finite.
+        TrainingError: The loss is not finite, or memory ran out.
     """
+    method, shared, seed = training.method, training.training, training.seed
     progress = reporting.progress
-    start_point = start(base, classes, splits["train"], classifier, training)
-    _prepare(start_point.model, training, Trained.of(method), machine, progress)
-    fitted = {name: start_point.fit(splits[name]) for name in ("train", "validation")}
+    result = start(base, classes, splits["train"], classifier, shared, seed)
+    choose_trainable(result.model, Trained.of(method), seed)
+    _prepare(result.model, shared, machine, progress)
+    fitted = {name: result.fit(splits[name]) for name in ("train", "validation")}
     if cut := sum(number for _, number in fitted.values()):
-        progress.say(f"{cut} messages were cut at {start_point.max_length} tokens")
-    seen = {name: examples for name, (examples, _) in fitted.items()}
-    checkpoints = Checkpoints()
-    if reporting.checkpoint is not None:
-        facts = {
-            "training": training.model_dump(exclude={"checkpoint_every"}),
-            "method": method.model_dump(),
-            "classifier": classifier.model_dump(),
-            "classes": classes,
-            "base": base.description["sha256"],
-            **{name: digest(examples) for name, examples in seen.items()},
-            **circumstances(machine),
-        }
-        every = training.checkpoint_every
-        checkpoints = Checkpoints(reporting.checkpoint, facts, every, progress)
-    result = train(
-        start_point.model,
-        seen["train"],
-        seen["validation"],
-        training,
-        _rates(method),
-        machine.dtype,
-        reporting,
-        checkpoints,
-    )
-    return start_point, result
+        progress.say(f"{cut} messages were cut at {result.max_length} tokens")
+    (seen, _), (watched, _) = fitted["train"], fitted["validation"]
+    rates, dtype = _rates(method), machine.dtype
+    how = train(result.model, seen, watched, shared, rates, seed, dtype, reporting, checkpoints)
+    return result, how
 
 
 def _rates(method: MethodParams) -> Rates:
@@ -85,22 +87,52 @@ def _rates(method: MethodParams) -> Rates:
 
 
 def _prepare(
-    model: Classifier,
-    training: TrainingParams,
-    trained: Trained,
-    machine: Machine,
-    progress: Progress,
+    model: Classifier, training: TrainingParams, machine: Machine, progress: Progress
 ) -> None:
-    """Make of an untuned classifier one that is trained by a method, in place."""
-    choose_trainable(model, trained, training.seed)
+    """Make ready a classifier whose trained parameters are chosen, in place."""
     model.to(machine.device)
     lower_frozen(model, machine.dtype, keep=(model.score,))
     model.gpt.checkpointing = training.gradient_checkpointing
     if training.compile:
-        # Here, because torch's compiler takes seconds to import.
-        from lora_compare.training.compilation import compile_blocks
-
         progress.say("compile: the first steps take longer")
         compile_blocks(model.gpt)
     if not any(p.requires_grad for p in model.score.parameters()):
         progress.say("the head keeps its random weights: adapt score, or put it in modules_to_save")
+
+
+def compile_blocks(gpt: GPT) -> None:
+    """Let training compute the feed-forward part of every block with compiled code, in place.
+
+    One compilation serves all blocks and all numbers of tokens; it happens in the first steps.
+    Attention stays as it is: its loop over the texts would be compiled for every batch anew.
+    Evaluations, which are short, run as before.
+
+    Args:
+        gpt: The network.
+
+    Raises:
+        ParamsError: This machine lacks what torch compiles with.
+
+    Checked by tests/unit/training/test_finetuning.py.
+    """
+    _try_out(next(gpt.parameters()).device)
+    compiled = torch.compile(Block.feed_forward, dynamic=True)
+    for block in gpt.h:
+        assert isinstance(block, Block)
+        block.compiled = compiled
+
+
+def _try_out(device: torch.device) -> None:
+    """Compile one sum, so that a missing compiler shows before the training."""
+    from torch._dynamo.exc import BackendCompilerFailed
+
+    try:
+        torch.compile(torch.add)(torch.ones(2, device=device), 1)
+    except BackendCompilerFailed as error:
+        raise ParamsError(
+            "Nothing can be compiled here.",
+            where="training.compile",
+            expected="a C++ compiler and Python's headers (on Debian and Ubuntu: g++, python3-dev)",
+            actual=str(error).strip().splitlines()[0],
+            next="install them, or set training.compile: false in params.yaml",
+        ) from error

@@ -1,6 +1,6 @@
 """A method that was trained elsewhere: an adapter that `lora-compare import` has converted."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,8 +8,9 @@ from typing import Any
 import torch
 
 from lora_compare import lora
+from lora_compare.compute.device import Machine
 from lora_compare.errors import CheckpointError, ParamsError
-from lora_compare.models.base import Base
+from lora_compare.models.base import Base, load_base
 from lora_compare.models.batches import Examples
 from lora_compare.models.classifier import (
     TextClassifier,
@@ -17,11 +18,24 @@ from lora_compare.models.classifier import (
     loss_and_accuracy,
     predict_logits,
 )
-from lora_compare.models.methods import CONFIG_FILE, TENSORS_FILE, Trained, identity, restore
+from lora_compare.models.methods import (
+    CONFIG_FILE,
+    TENSORS_FILE,
+    Trained,
+    identity,
+    restore,
+    save_method,
+)
+from lora_compare.models.tokens import read_examples
 from lora_compare.params import MethodParams, TrainingParams
+from lora_compare.project.corpus import read_classes
 from lora_compare.project.files import read_json, sha256
+from lora_compare.project.paths import require
+from lora_compare.training.finetuning import Training
+from lora_compare.training.finished import MODEL, Finished, Shared
 from lora_compare.training.history import Evaluation, sample
-from lora_compare.training.loop import TrainingResult
+from lora_compare.training.meters import cost_figures
+from lora_compare.training.trainings import Show
 
 BEFORE = "adapter_model.safetensors"
 """What earlier versions kept of an import: PEFT's own file."""
@@ -34,9 +48,9 @@ def adopt(
     classes: list[str],
     splits: Mapping[str, Examples],
     training: TrainingParams,
+    seed: int,
     device: torch.device,
-    on_evaluation: Callable[[Evaluation], None] = lambda row: None,
-) -> tuple[TextClassifier, TrainingResult, Trained, lora.Count]:
+) -> tuple[TextClassifier, Evaluation, Trained, lora.Count]:
     """Return an imported method as one that was trained here, with its one evaluation.
 
     Args:
@@ -45,12 +59,12 @@ def adopt(
         base: The model that it adapts; its network becomes part of the result.
         classes: Names of the classes.
         splits: `train` and `validation`, not cut yet.
-        training: Seed, longest text and the size of the evaluation.
+        training: Longest text and the size of the evaluation.
+        seed: Seed of the choice of the evaluation's texts.
         device: Where to evaluate; the result stays there.
-        on_evaluation: Called with the row of the history.
 
     Returns:
-        The classifier; a training of no step; what was trained elsewhere; and the numbers of
+        The classifier; its evaluation; what was trained elsewhere; and the numbers of
         parameters as PEFT counts them, with one A where there are three here.
 
     Raises:
@@ -66,10 +80,45 @@ def adopt(
     limit = longest_text(base, training.max_length)
     classifier = replace(stored, classes=classes, max_length=limit)
     classifier.model.to(device)
-    result = TrainingResult([_evaluate(classifier, splits, training)], 0.0, 0, 0)
-    on_evaluation(result.history[0])
+    row = _evaluate(classifier, splits, training, seed)
     count = lora.Count(config["trainable_parameters"], config["total_parameters"])
-    return classifier, result, Trained.of_config(config), count
+    return classifier, row, Trained.of_config(config), count
+
+
+def take_over(shared: Shared, machine: Machine, show: Show = lambda row: None) -> Finished:
+    """Return an imported method as the one training of its method, with the first of all seeds.
+
+    Args:
+        shared: The project, its parameters and the method's name.
+        machine: Where to evaluate.
+        show: Called with the row of its history.
+
+    Raises:
+        UserError: As `adopt`.
+    """
+    paths, params = shared.paths, shared.params
+    seed, method = params.training.seeds[0], params.method(shared.method)
+    assert method.adapter is not None
+    base = load_base(paths.base)
+    classes = read_classes(require(paths.classes, "split"))
+    splits = {name: read_examples(paths.tokens(name)) for name in ("train", "validation")}
+    classifier, row, trained, count = adopt(
+        paths.root / method.adapter,
+        method,
+        base,
+        classes,
+        splits,
+        params.training,
+        seed,
+        machine.device,
+    )
+    show({"seed": seed, **row.to_dict()})
+    whole, _ = classifier.fit(splits["validation"])
+    loss, accuracy = loss_and_accuracy(predict_logits(classifier.model, whole), whole.labels)
+    save_method(shared.folder / MODEL, classifier, trained, seed, base, count)
+    training = Training("imported", method, seed, params.training)
+    cost = cost_figures(0.0, 0, 0, machine)
+    return Finished(training, shared.folder, [row.to_dict()], cost, loss, accuracy, diverged=False)
 
 
 def head_order(classes: Sequence[str], rows: Sequence[str]) -> list[int]:
@@ -94,12 +143,15 @@ def head_order(classes: Sequence[str], rows: Sequence[str]) -> list[int]:
 
 
 def _evaluate(
-    classifier: TextClassifier, splits: Mapping[str, Examples], training: TrainingParams
+    classifier: TextClassifier,
+    splits: Mapping[str, Examples],
+    training: TrainingParams,
+    seed: int,
 ) -> Evaluation:
     figures = []
     for name in ("train", "validation"):
         examples, _ = classifier.fit(splits[name])
-        watched = sample(examples, training)
+        watched = sample(examples, training, seed)
         logits = predict_logits(classifier.model, watched)
         figures.append(loss_and_accuracy(logits, watched.labels))
     return Evaluation(0, 0.0, 0.0, *figures[0], *figures[1])

@@ -14,7 +14,6 @@ from torch import Tensor
 import lora_compare
 from lora_compare.compute.device import Machine
 from lora_compare.models import weights
-from lora_compare.models.batches import Examples
 from lora_compare.project.files import canonical_json
 from lora_compare.project.interruption import Interrupted, pending
 from lora_compare.project.progress import SILENT, Progress
@@ -25,6 +24,9 @@ SHARE = 50
 HEAD = "lora-compare"
 """The key of a checkpoint's facts and figures in the file's metadata."""
 
+
+UNREADABLE = (SafetensorError, ValueError, KeyError, TypeError)
+"""What reading a damaged checkpoint raises."""
 
 WINGS = ("params", "compute", "lora", "models", "training")
 """Folders of this package whose code can change the bits of a training. The others read its
@@ -82,12 +84,11 @@ class Checkpoints:
             return
         try:
             tensors, head = _read(self._path)
-        except (SafetensorError, ValueError, KeyError) as error:
+        except UNREADABLE as error:
             self._progress.say(f"the checkpoint {self._path} is damaged and not used: {error}")
             return
-        if differences := list(_differences(head["facts"], self._facts)):
-            said = "; ".join(differences)
-            self._progress.say(f"the checkpoint of step {head['step']} is not used: {said}")
+        if list(_differences(head["facts"], self._facts)):
+            self._progress.say(refusal(self._path, self._facts or {}))
             return
         training.restore(tensors, head["figures"])
         self._progress.say(f"go on after step {head['step']}, from {self._path}")
@@ -129,12 +130,20 @@ class Checkpoints:
         return True
 
 
-def digest(examples: Examples) -> str:
-    """Return the SHA-256 of texts as tokens with their classes."""
-    found = hashlib.sha256(examples.lengths.tobytes() + examples.labels.tobytes())
-    for tokens in examples.tokens:
-        found.update(tokens.tobytes())
-    return found.hexdigest()
+def refusal(path: Path, facts: Mapping[str, Any]) -> str:
+    """Return in words why a checkpoint is not used for a training of other facts.
+
+    Args:
+        path: The checkpoint's file.
+        facts: Those of the training.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            head = json.loads(file.metadata()[HEAD])
+    except UNREADABLE as error:
+        return f"the checkpoint {path} is damaged and not used: {error}"
+    said = "; ".join(_differences(head["facts"], facts))
+    return f"the checkpoint of step {head['step']} is not used: {said}"
 
 
 def circumstances(machine: Machine) -> dict[str, Any]:

@@ -300,14 +300,16 @@ def test_a_training_that_was_cut_off_and_one_that_runs(project: Project) -> None
     from lora_compare.training.resume import HEAD
 
     assert_found(state.training(project), "ok", "none")
-    path = project.paths.checkpoint("lora")
+    path = project.paths.checkpoints("finetune@lora") / "seed-1-0123.safetensors"
     head = {"facts": {}, "step": 40, "figures": {}}
     save_state(path, {"w": torch.zeros(1)}, {HEAD: canonical_json(head)})
     finding = state.training(project)
-    assert_found(finding, "warning", "lora after step 40", "dvc repro")
+    assert_found(finding, "warning", "finetune@lora seed-1 after step 40", "dvc repro")
     path.write_bytes(b"damaged")
-    assert_found(state.training(project), "warning", "lora (damaged", "rm .checkpoints")
-    pid = path.with_name("finetune@lora.pid")
+    assert_found(
+        state.training(project), "warning", "finetune@lora seed-1 (damaged", "rm -r .checkpoints"
+    )
+    pid = project.paths.checkpoints() / "finetune@lora.pid"
     pid.write_text(str(2**22 + 1))  # Linux gives no process so high a number
     assert_found(state.locks(project), "ok", "none is held")
     # The number of a process that lives proves nothing: it comes along with a copied folder.

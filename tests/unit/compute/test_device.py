@@ -11,7 +11,14 @@ from lora_compare.params import TrainingParams
 
 def training(**changes: object) -> TrainingParams:
     return TrainingParams(
-        **{"epochs": 1, "batch_size": 1, "seed": 1, "device": "cpu", "precision": "auto", **changes}
+        **{
+            "epochs": 1,
+            "batch_size": 1,
+            "seeds": [1],
+            "device": "cpu",
+            "precision": "auto",
+            **changes,
+        }
     )
 
 

@@ -22,11 +22,8 @@ from lora_compare.models.classifier import TextClassifier, start
 from lora_compare.models.methods import (
     Trained,
     choose_trainable,
-    chosen,
     load_method,
-    read_seeds,
     save_method,
-    save_seeds,
 )
 from lora_compare.models.tokens import tokenize
 from lora_compare.params import (
@@ -38,7 +35,7 @@ from lora_compare.params import (
     TrainingParams,
 )
 from lora_compare.project.progress import Progress
-from lora_compare.training.finetuning import finetune
+from lora_compare.training.finetuning import Training, finetune
 from lora_compare.training.history import Reporting
 from lora_settings import lora_settings
 
@@ -47,7 +44,8 @@ MACHINE = Machine(CPU, torch.float32, 1)
 TEXTS = [f"win prize {i} now" for i in range(8)] + [f"see you at {i} then" for i in range(8)]
 SPLIT = pd.DataFrame({"Label": [1] * 8 + [0] * 8, "Text": TEXTS})
 CLASSES = ["ham", "spam"]
-TRAINING = TrainingParams(epochs=2, batch_size=4, seed=1)
+SEED = 1
+TRAINING = TrainingParams(epochs=2, batch_size=4, seeds=[SEED])
 LORA = LoraParams(
     r=2, lora_alpha=4, lora_dropout=0.0, target_modules="all-linear", bias="lora_only"
 )
@@ -96,11 +94,12 @@ def splits(base: Base) -> dict[str, Examples]:
 
 def untuned_of(folder: Path) -> TextClassifier:
     base = load_base(folder)
-    return start(base, CLASSES, splits(base)["train"], HEAD, TRAINING)
+    return start(base, CLASSES, splits(base)["train"], HEAD, TRAINING, SEED)
 
 
 def trained(base: Base, method: MethodParams, head: ClassifierParams = HEAD):
-    return finetune(base, CLASSES, splits(base), head, TRAINING, method, MACHINE)[0]
+    training = Training("seed 1", method, SEED, TRAINING)
+    return finetune(base, CLASSES, splits(base), head, training, MACHINE)[0]
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -109,7 +108,7 @@ def test_a_saved_method_gives_the_same_probabilities_bit_for_bit(
 ) -> None:
     base = load_base(base_folder)
     classifier = trained(base, METHODS[name])
-    save_method(tmp_path / "m", classifier, TRAINED[name], TRAINING.seed, base)
+    save_method(tmp_path / "m", classifier, TRAINED[name], SEED, base)
     loaded = load_method(tmp_path / "m", load_base(base_folder))
     assert np.array_equal(loaded.probabilities(TEXTS), classifier.probabilities(TEXTS))
     untuned = untuned_of(base_folder)
@@ -137,7 +136,7 @@ def test_a_method_saves_and_trains_its_own_part_only(
     base = load_base(base_folder)
     before = {k: v.clone() for k, v in base.gpt.state_dict().items()}
     classifier = trained(base, METHODS[name])
-    save_method(tmp_path, classifier, TRAINED[name], TRAINING.seed, base)
+    save_method(tmp_path, classifier, TRAINED[name], SEED, base)
     saved = load_file(tmp_path / "model.safetensors")
     assert all(any(k.startswith(f"{part}.") for part in expected) for k in saved)
     assert {part for part in expected for k in saved if k.startswith(f"{part}.")} == expected
@@ -147,7 +146,7 @@ def test_a_method_saves_and_trains_its_own_part_only(
 
 def test_a_lora_artifact_is_the_adapter_alone(base_folder: Path, tmp_path: Path) -> None:
     base = load_base(base_folder)
-    save_method(tmp_path, trained(base, METHODS["lora"]), TRAINED["lora"], TRAINING.seed, base)
+    save_method(tmp_path, trained(base, METHODS["lora"]), TRAINED["lora"], SEED, base)
     names = {key.split(".")[-1] for key in load_file(tmp_path / "model.safetensors")}
     assert names == {"lora_A", "lora_B", "bias"}
 
@@ -156,7 +155,7 @@ def test_a_base_in_four_bit_keeps_its_head_and_the_number_of_its_parameters(
     base_folder: Path,
 ) -> None:
     plain, packed = (untuned_of(base_folder) for _ in "ab")
-    choose_trainable(packed.model, TRAINED["qlora"], TRAINING.seed)
+    choose_trainable(packed.model, TRAINED["qlora"], SEED)
     base = lora.count(plain.model).total
     count = lora.count(packed.model)
     assert count.total == base + count.trainable
@@ -175,7 +174,7 @@ def test_four_bit_without_its_library_says_what_to_install(
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
     classifier = untuned_of(base_folder)
     with pytest.raises(ParamsError, match=r"(?s)lora.quantization.*pip install"):
-        choose_trainable(classifier.model, TRAINED["qlora"], TRAINING.seed)
+        choose_trainable(classifier.model, TRAINED["qlora"], SEED)
 
 
 @pytest.mark.parametrize("name", ["lora", "qlora", "dora", "pissa"])
@@ -194,9 +193,8 @@ def test_a_head_that_nothing_trains_is_announced(base_folder: Path) -> None:
     printed = StringIO()
     progress = Progress(console=Console(file=printed))
     base = load_base(base_folder)
-    finetune(
-        base, CLASSES, splits(base), HEAD, TRAINING, METHODS["dora"], MACHINE, Reporting(progress)
-    )
+    training = Training("seed 1", METHODS["dora"], SEED, TRAINING)
+    finetune(base, CLASSES, splits(base), HEAD, training, MACHINE, Reporting(progress))
     assert "the head keeps its random weights" in printed.getvalue()
 
 
@@ -206,7 +204,7 @@ def test_every_method_starts_from_the_untuned_models_outputs(base_folder: Path) 
         if name == "qlora":
             continue  # rounding the base changes its outputs
         classifier = untuned_of(base_folder)
-        choose_trainable(classifier.model, method, TRAINING.seed)
+        choose_trainable(classifier.model, method, SEED)
         assert np.array_equal(classifier.probabilities(TEXTS), untuned.probabilities(TEXTS))
 
 
@@ -217,7 +215,7 @@ def test_last_position_pads_to_the_longest_training_text(base_folder: Path, tmp_
     classifier = trained(base, method, head)
     longest = max(len(base.encoding.encode_ordinary(text)) for text in TEXTS)
     assert classifier.padding.length == classifier.max_length == longest
-    save_method(tmp_path, classifier, Trained.of(method), TRAINING.seed, base)
+    save_method(tmp_path, classifier, Trained.of(method), SEED, base)
     loaded = load_method(tmp_path, load_base(base_folder))
     much_longer = [text * 9 for text in TEXTS]
     assert np.array_equal(loaded.probabilities(much_longer), classifier.probabilities(much_longer))
@@ -250,28 +248,3 @@ def test_making_the_base_twice_gives_the_same_bytes(base_folder: Path, tmp_path:
     save_base(make_base(model, TEXTS, CPU), tmp_path)
     for file in base_folder.iterdir():
         assert (tmp_path / file.name).read_bytes() == file.read_bytes(), file.name
-
-
-def test_of_a_methods_seeds_the_one_of_the_lowest_validation_loss_is_used(tmp_path: Path) -> None:
-    save_seeds(tmp_path, {3: 0.2, 1: 0.1, 2: 0.1})
-
-    assert read_seeds(tmp_path).seeds == (3, 1, 2)
-    assert read_seeds(tmp_path).validation_loss == {3: 0.2, 1: 0.1, 2: 0.1}
-    assert chosen(tmp_path) == tmp_path / "seed-1"
-    assert chosen(tmp_path, 3) == tmp_path / "seed-3"
-
-
-def test_an_unknown_seed_is_refused_with_those_that_there_are(tmp_path: Path) -> None:
-    save_seeds(tmp_path / "lora", {3: 0.2, 1: 0.1})
-
-    with pytest.raises(MissingArtifactError, match="lora was not trained with the seed 7") as error:
-        chosen(tmp_path / "lora", 7)
-    assert error.value.expected == "one of its seeds: 3, 1"
-
-
-def test_without_seeds_the_stage_to_run_is_named(tmp_path: Path) -> None:
-    (tmp_path / "lora").mkdir()
-
-    with pytest.raises(MissingArtifactError, match=r"seeds\.json is missing") as error:
-        chosen(tmp_path / "lora")
-    assert error.value.next == "dvc repro finetune@lora"

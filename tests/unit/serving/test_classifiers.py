@@ -14,6 +14,7 @@ from lora_compare.errors import CheckpointError, MissingArtifactError, RequestEr
 from lora_compare.models.base import load_base
 from lora_compare.models.classifier import TextClassifier
 from lora_compare.models.methods import Trained, load_method
+from lora_compare.project.seeds import chosen
 from lora_compare.serving.classifiers import Classifiers, load_classifiers
 from lora_settings import lora_settings
 from served_project import write_base, write_method
@@ -55,7 +56,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def load(models: Path, *names: str) -> Classifiers:
-    return load_classifiers(models / "base", {name: models / name for name in names}, CPU)
+    folders = {name: chosen(models / name) for name in names}
+    return load_classifiers(models / "base", folders, CPU)
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +78,7 @@ def own_bytes(classifier: TextClassifier, others: nn.Module) -> int:
 def test_every_method_answers_as_it_does_alone(
     models: Path, all_of_them: Classifiers, name: str
 ) -> None:
-    alone = load_method(models / name, load_base(models / "base")).probabilities(TEXTS)
+    alone = load_method(chosen(models / name), load_base(models / "base")).probabilities(TEXTS)
     for _ in range(2):
         assert np.array_equal(all_of_them.choose(name).probabilities(TEXTS), alone)
     answers = all_of_them.answer(TEXTS, name)
@@ -97,7 +99,7 @@ def test_what_a_method_has_not_trained_is_the_bases_own_memory(
     # The method that trains only the head has the whole base untouched beneath it.
     base = all_of_them.choose("head").model.gpt
     classifier = all_of_them.choose(name)
-    trained = (models / name / "model.safetensors").stat().st_size
+    trained = (chosen(models / name) / "model.safetensors").stat().st_size
     head = sum(p.nbytes for p in classifier.model.score.parameters())
     assert 0 < own_bytes(classifier, base) <= trained + head
     frozen = lora.bare_state_dict(classifier.model)
@@ -127,11 +129,12 @@ def test_a_fully_trained_method_leaves_the_base_as_it_is(models: Path) -> None:
 def test_a_fully_trained_method_needs_no_weights_of_the_base(models: Path, tmp_path: Path) -> None:
     for name in ("config.json", "tokenizer.json", "SHA256SUMS"):
         (tmp_path / name).write_bytes((models / "base" / name).read_bytes())
-    alone = load_classifiers(tmp_path, {"full": models / "full"}, CPU)
+    alone = load_classifiers(tmp_path, {"full": chosen(models / "full")}, CPU)
     expected = load(models, "full", "head").answer(TEXTS, "full")
     assert alone.answer(TEXTS, "full") == expected
+    folders = {name: chosen(models / name) for name in ("full", "head")}
     with pytest.raises(MissingArtifactError, match=r"model\.safetensors"):
-        load_classifiers(tmp_path, {"full": models / "full", "head": models / "head"}, CPU)
+        load_classifiers(tmp_path, folders, CPU)
 
 
 def test_threads_get_the_answers_of_their_own_method(all_of_them: Classifiers) -> None:
@@ -177,7 +180,7 @@ def test_what_is_no_text_is_refused(
 def test_a_method_of_another_base_is_refused(models: Path, tmp_path: Path) -> None:
     write_base(tmp_path / "base", seed=7)
     with pytest.raises(CheckpointError, match="another base"):
-        load_classifiers(tmp_path / "base", {"head": models / "head"}, CPU)
+        load_classifiers(tmp_path / "base", {"head": chosen(models / "head")}, CPU)
 
 
 def test_choosing_copies_and_computes_nothing(

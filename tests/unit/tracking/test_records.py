@@ -11,17 +11,15 @@ from lora_compare.project.lineage import Pipeline
 from lora_compare.project.paths import Paths
 from lora_compare.tracking.figures import Point, numbers
 from lora_compare.tracking.mailbox import Draft
-from lora_compare.tracking.records import (
-    current_records,
+from lora_compare.tracking.records import current_records, method_records, stage_record
+from lora_compare.tracking.runs import (
+    RunRecord,
     method_key,
     method_params,
-    method_record,
     pipeline_key,
     stage_key,
-    stage_record,
 )
-from lora_compare.tracking.runs import RunRecord
-from tracked_project import history, write_method, write_project
+from tracked_project import SEED, history, write_method, write_project
 
 
 @pytest.fixture
@@ -34,7 +32,7 @@ def test_a_methods_key_does_not_change_with_what_the_method_writes(
 ) -> None:
     before = method_key(Pipeline(*project), "lora")
     write_method(project[0], "lora", seconds=9.0, loss=0.9)
-    (project[0].model("lora") / "model.safetensors").write_bytes(b"other weights")
+    (project[0].trained("lora", SEED) / "model.safetensors").write_bytes(b"other weights")
     assert method_key(Pipeline(*project), "lora") == before
 
 
@@ -96,7 +94,7 @@ def test_the_comparison_has_a_new_key_where_its_methods_have_new_runs(
 
 
 def test_the_curves_are_the_history_files(project: tuple[Paths, Params]) -> None:
-    record = method_record(Pipeline(*project), "lora", evaluated=False, plots=False)
+    (record,) = method_records(Pipeline(*project), "lora", evaluated=False, plots=False)
     for column, key in (
         ("train_loss", "train/loss"),
         ("validation_accuracy", "validation/accuracy"),
@@ -109,7 +107,7 @@ def test_the_curves_are_the_history_files(project: tuple[Paths, Params]) -> None
 def test_the_digest_of_a_split_is_that_of_its_file(project: tuple[Paths, Params]) -> None:
     import subprocess
 
-    record = method_record(Pipeline(*project), "lora", evaluated=True, plots=False)
+    (record,) = method_records(Pipeline(*project), "lora", evaluated=True, plots=False)
     for data in record.datasets:
         command = ["sha256sum", str(project[0].root / data.path)]
         output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
@@ -194,7 +192,7 @@ def test_what_is_missing_has_no_record(project: tuple[Paths, Params]) -> None:
 def test_a_waiting_record_comes_back_as_it_was(
     project: tuple[Paths, Params], tmp_path: Path
 ) -> None:
-    record = method_record(Pipeline(*project), "lora", evaluated=True, plots=True)
+    (record,) = method_records(Pipeline(*project), "lora", evaluated=True, plots=True)
     draft = Draft(tmp_path, "evaluate@lora", {})
     draft.finish([record])
     draft.close()
@@ -205,7 +203,7 @@ def test_a_waiting_record_comes_back_as_it_was(
     assert kept.content == record.content
     assert _without_files(kept) == _without_files(record)
     texts = {file.target: file.source.read_bytes() for file in kept.artifacts}
-    assert texts["history.csv"].startswith(b"step,epoch")
+    assert texts["history.csv"].startswith(b"seed,step,epoch")
 
 
 def _without_files(record: RunRecord) -> dict[str, object]:

@@ -139,26 +139,26 @@ def _git_works(root: Path) -> bool:
 
 def locks(project: Project) -> Finding:
     """Look which stages write here."""
-    held = writers(project.paths.root / ".checkpoints")
+    held = writers(project.paths.checkpoints())
     at_work = ", ".join(f"{name} (process {pid})" for name, pid in held.items())
     return ok(f"at work here: {at_work}" if held else "none is held", stages=held)
 
 
 def training(project: Project) -> Finding:
     """Look for trainings that were cut off, which the next run goes on with."""
-    folder = project.paths.checkpoint("any").parent
-    running = {name.partition("@")[2] for name in writers(folder)}
-    files = [f for f in sorted(folder.glob("*.safetensors")) if f.stem not in running]
+    folder = project.paths.checkpoints()
+    running = writers(folder)
+    files = [f for f in sorted(folder.glob("*@*/*.safetensors")) if f.parent.name not in running]
     if not files:
         return ok("none is cut off", interrupted={})
-    steps = {file.stem: _step(file) for file in files}
+    steps = {f"{file.parent.name} {file.stem.rpartition('-')[0]}": _step(file) for file in files}
     said = ", ".join(
         f"{name} after step {step}" if step is not None else f"{name} (damaged, not to be used)"
         for name, step in steps.items()
     )
     return warning(
         f"cut off: {said}",
-        "dvc repro goes on from there; to start anew: rm .checkpoints/METHOD.safetensors",
+        "dvc repro goes on from there; to start anew: rm -r .checkpoints/STAGE@METHOD",
         interrupted=steps,
     )
 

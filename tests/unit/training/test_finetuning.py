@@ -13,7 +13,7 @@ from lora_compare.lora import inject
 from lora_compare.models.batches import Examples, collate
 from lora_compare.models.classifier import predict_logits
 from lora_compare.models.network import GPT, Classifier, GPTConfig, initialise
-from lora_compare.training.compilation import compile_blocks
+from lora_compare.training.finetuning import compile_blocks
 from lora_compare.training.loop import optimizer_step
 from lora_settings import lora_settings
 
@@ -76,7 +76,7 @@ def test_evaluations_stay_as_they_are() -> None:
 
 def test_a_machine_that_cannot_compile_is_told_what_it_lacks(tmp_path: os.PathLike[str]) -> None:
     code = """
-from lora_compare.training.compilation import compile_blocks
+from lora_compare.training.finetuning import compile_blocks
 from lora_compare.errors import ParamsError
 from lora_compare.models.network import GPT, GPTConfig
 try:

@@ -1,0 +1,93 @@
+"""What a trained classifier answers on every split, and what is known of it beside that."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lora_compare import lora
+from lora_compare.compute.device import choose_machine
+from lora_compare.evaluation.merging import merge_error
+from lora_compare.evaluation.results import size_figures
+from lora_compare.models.base import load_base
+from lora_compare.models.batches import Examples
+from lora_compare.models.methods import CONFIG_FILE, TENSORS_FILE, load_method
+from lora_compare.params import TrainingParams
+from lora_compare.project.files import read_json
+from lora_compare.project.progress import Progress
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What one trained classifier answers.
+
+    Attributes:
+        classes: Names of the classes.
+        chances: For each split the classes' probabilities, shape (n, n_classes).
+        sizes: Its figures of `size_figures`.
+        truncated: For each split the number of texts that were cut.
+        merge_error: What merging its adapter changes, as of `merge_error`; None without one.
+    """
+
+    classes: list[str]
+    chances: dict[str, npt.NDArray[np.float64]]
+    sizes: dict[str, Any]
+    truncated: dict[str, int]
+    merge_error: dict[str, float] | None
+
+
+def answer(
+    folder: Path,
+    base: Path,
+    stage: str,
+    splits: Mapping[str, Examples],
+    training: TrainingParams,
+    progress: Progress,
+) -> Answers:
+    """Return what the classifier in a folder of `save_method` answers, its adapter merged.
+
+    Args:
+        folder: The folder.
+        base: That of the model that it was trained from.
+        stage: The stage that wrote it, for error messages.
+        splits: Whole texts.
+        training: Device and precision.
+        progress: Where to report.
+
+    Raises:
+        UserError: As `load_method`.
+    """
+    classifier = load_method(folder, load_base(base), stage)
+    machine = choose_machine(training, classifier.model.gpt.config.n_embd)
+    classifier.model.to(machine.device)
+    error = None
+    if lora.active_adapter(classifier.model) is not None:
+        error = merge_error(classifier, splits["validation"])
+    chances = {
+        name: classifier.chances(texts, progress, machine.dtype) for name, texts in splits.items()
+    }
+    config = read_json(folder / CONFIG_FILE)
+    size = (folder / TENSORS_FILE).stat().st_size
+    return Answers(
+        classifier.classes,
+        chances,
+        size_figures(config["trainable_parameters"], config["total_parameters"], size),
+        {name: classifier.fit(texts)[1] for name, texts in splits.items()},
+        error,
+    )
+
+
+def of_all(answers: Sequence[Answers]) -> dict[str, Any]:
+    """Return what is known of all classifiers of a method beside their answers.
+
+    They are of one size; of their errors of merging the largest counts.
+    """
+    first = answers[0]
+    facts = {**first.sizes, "truncated": first.truncated}
+    if first.merge_error:
+        errors = [own.merge_error or {} for own in answers]
+        facts["merge_error"] = {key: max(e[key] for e in errors) for key in first.merge_error}
+    return facts

@@ -1,0 +1,254 @@
+"""The trainings of a stage: as many at once as the machine has room for, and none done twice."""
+
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from lora_compare.compute.device import Machine, choose_machine, keep_freed_memory
+from lora_compare.compute.parallel import Tell, choose_processes, run_tasks
+from lora_compare.compute.seeding import make_deterministic
+from lora_compare.errors import (
+    DivergenceError,
+    KilledError,
+    TrainingError,
+)
+from lora_compare.models.base import load_base, read_description
+from lora_compare.models.classifier import loss_and_accuracy, predict_logits
+from lora_compare.models.methods import Trained, save_method
+from lora_compare.models.tokens import read_examples
+from lora_compare.project.checksums import SUMS, digest
+from lora_compare.project.corpus import read_classes
+from lora_compare.project.interruption import Interrupted, deferred
+from lora_compare.project.paths import require
+from lora_compare.project.progress import Message, Progress, Relay
+from lora_compare.training.finetuning import Training, finetune
+from lora_compare.training.finished import (
+    MODEL,
+    Finished,
+    Job,
+    Shared,
+    mark_finished,
+    read_finished,
+)
+from lora_compare.training.history import Evaluation, Reporting
+from lora_compare.training.meters import cost_figures
+from lora_compare.training.resume import Checkpoints, circumstances, refusal
+
+Show = Callable[[Mapping[str, Any]], None]
+"""What is called with every row of the histories, under whose key `seed` the training's stands."""
+
+
+ROW = "row"
+"""The kind of message that holds a row of a history; all others are a `Relay`'s."""
+
+OF_ONE = (TrainingError, KilledError)
+"""What is the fault of one training: the others go on."""
+
+
+def run_trainings(
+    shared: Shared,
+    trainings: Sequence[Training],
+    progress: Progress,
+    show: Show = lambda row: None,
+    keep_model: bool = True,
+    may_diverge: bool = False,
+) -> list[Finished]:
+    """Train all that is not trained yet, and return all trainings in the order given.
+
+    What comes out of one depends neither on the others nor on how many run at once. What is
+    finished is kept, whatever becomes of the others.
+
+    Args:
+        shared: What they share.
+        trainings: What to train.
+        progress: Where to report.
+        show: Called with every row of their histories as soon as it is known.
+        keep_model: Whether to keep what they change.
+        may_diverge: Whether one whose loss is not finite has ended, rather than failed.
+
+    Raises:
+        Interrupted: A signal asked for the end; checkpoints are kept.
+        KilledError: The process of one was killed; the others have ended.
+        TrainingError: The loss of one is not finite, or memory ran out; the others have ended.
+        UserError: They cannot be trained.
+    """
+    make_deterministic(trainings[0].seed, shared.params.threads)
+    machine, facts = _origin(shared, trainings)
+    jobs = [
+        Job(shared, t, f, keep_model, may_diverge) for t, f in zip(trainings, facts, strict=True)
+    ]
+    left: dict[Path, Job] = {}
+    for job in jobs:
+        if finished := read_finished(job, progress):
+            for row in finished.history:
+                show({"seed": job.training.seed, **row})
+        else:
+            left[job.folder] = job
+    if left:
+        _say_what_is_not_used(jobs, progress)
+        _train(list(left.values()), machine, progress, show)
+    return [_require_finished(job, progress) for job in jobs]
+
+
+def _origin(shared: Shared, trainings: Sequence[Training]) -> tuple[Machine, list[dict[str, Any]]]:
+    """Return what trainings compute with, and all that the result of each depends on."""
+    paths, params = shared.paths, shared.params
+    base = read_description(paths.base)
+    machine = choose_machine(params.training, base["shape"]["n_embd"])
+    common = {
+        "classifier": params.classifier.model_dump(),
+        "classes": read_classes(require(paths.classes, "split")),
+        "base": base["sha256"],
+        **{name: digest(paths.tokens(name), "base_model") for name in ("train", "validation")},
+        **circumstances(machine),
+    }
+    own = [
+        {
+            "training": training.training.model_dump(exclude={"checkpoint_every", "seeds"}),
+            "method": training.method.model_dump(),
+            "seed": training.seed,
+        }
+        for training in trainings
+    ]
+    return machine, [facts | common for facts in own]
+
+
+def _say_what_is_not_used(jobs: Sequence[Job], progress: Progress) -> None:
+    """Say what differs where a training with one of the seeds was cut off with other facts."""
+    by_seed = {job.training.seed: job for job in jobs}
+    if len(by_seed) < len(jobs):
+        return  # which of several trainings with one seed it was cannot be told
+    own = {job.checkpoint for job in jobs}
+    for seed, job in by_seed.items():
+        for other in sorted(job.shared.folder.glob(f"seed-{seed}-*.safetensors")):
+            if other not in own:
+                progress.say(f"{job.description}: {refusal(other, job.facts)}")
+
+
+def _train(jobs: Sequence[Job], machine: Machine, progress: Progress, show: Show) -> None:
+    shared, processes = jobs[0].shared, choose_processes(len(jobs), machine)
+    jobs = [replace(job, is_first=job is jobs[0], side_by_side=processes) for job in jobs]
+    if len(jobs) > 1:
+        name = f"{shared.stage} {shared.method}"
+        progress.say(f"{name}: {len(jobs)} trainings, {processes} at a time")
+    with progress.board() as report:
+        audience = _Audience(jobs, progress, report, show)
+        try:
+            with deferred():
+                run_tasks(train_one, jobs, processes, audience.hear, audience.ended)
+        except Interrupted as end:
+            kept = f"its trainings are kept in {shared.folder}; dvc repro goes on from there"
+            raise Interrupted(end.signum, str(end) or kept) from None
+    if audience.failed:
+        raise _with_what_is_kept(audience.failed[0], jobs)
+
+
+class _Audience:
+    """Who hears of trainings and of their ends.
+
+    Attributes:
+        failed: The errors of those that have failed.
+    """
+
+    def __init__(
+        self,
+        jobs: Sequence[Job],
+        progress: Progress,
+        report: Callable[[int, Message], None],
+        show: Show,
+    ) -> None:
+        self._jobs, self._progress, self._report, self._show = jobs, progress, report, show
+        self.failed: list[Exception] = []
+
+    def hear(self, number: int, message: Message) -> None:
+        if message[0] == ROW:
+            self._show({"seed": self._jobs[number].training.seed, **message[1]})
+        else:
+            self._report(number, message)
+
+    def ended(self, number: int, outcome: Exception | None) -> bool:
+        """Take note of an error, and return whether the others are to go on."""
+        if outcome is None:
+            return True
+        job = self._jobs[number]
+        self.failed.append(_named(outcome, job))
+        if not isinstance(outcome, OF_ONE):
+            return False
+        if len(self._jobs) > 1:
+            self._progress.say(f"{job.description}: {outcome.what} The others go on.")
+        return True
+
+
+def _named(error: Exception, job: Job) -> Exception:
+    if isinstance(error, OF_ONE):
+        error.where = f"{job.training.name}, {error.where}"
+    return error
+
+
+def _with_what_is_kept(error: Exception, jobs: Sequence[Job]) -> Exception:
+    if isinstance(error, OF_ONE):
+        done = [job.training.name for job in jobs if (job.folder / SUMS).is_file()]
+        kept = [error.kept or "the last checkpoint"]
+        error.kept = "\n".join(kept + [f"and, finished: {'; '.join(done)}"] * bool(done))
+    return error
+
+
+def train_one(job: Job, tell: Tell) -> None:
+    """Train, in whatever process, and leave what comes of it in the job's folder.
+
+    Args:
+        job: The training.
+        tell: Called with `(ROW, row)` for every row of the history, and with the messages of
+            `Relay`.
+
+    Raises:
+        Interrupted: A signal asked for the end; a checkpoint is kept.
+        UserError: As `finetune`.
+    """
+    shared, training = job.shared, job.training
+    paths, params = shared.paths, shared.params
+    make_deterministic(training.seed, params.threads)
+    keep_freed_memory()
+    base = load_base(paths.base)
+    machine = choose_machine(training.training, base.gpt.config.n_embd)
+    classes = read_classes(require(paths.classes, "split"))
+    splits = {name: read_examples(paths.tokens(name)) for name in ("train", "validation")}
+    rows: list[dict[str, float]] = []
+
+    def report(row: Evaluation) -> None:
+        rows.append(row.to_dict())
+        tell((ROW, rows[-1]))
+
+    reporting = Reporting(Relay(tell), job.description, report, job.is_first)
+    every = training.training.checkpoint_every
+    checkpoints = Checkpoints(job.checkpoint, job.facts, every, reporting.progress)
+    shutil.rmtree(job.folder, ignore_errors=True)  # of a run that was killed while it wrote
+    try:
+        classifier, result = finetune(
+            base, classes, splits, params.classifier, training, machine, reporting, checkpoints
+        )
+    except DivergenceError:
+        if not job.may_diverge:
+            raise
+        nothing = {"validation_loss": None, "validation_accuracy": None}
+        mark_finished(job, {"history": rows, "cost": {}, **nothing})
+        return
+    validation, _ = classifier.fit(splits["validation"])
+    logits = predict_logits(classifier.model, validation, dtype=machine.dtype)
+    loss, accuracy = loss_and_accuracy(logits, validation.labels)
+    effort = result.seconds, result.examples, result.tokens
+    cost = cost_figures(*effort, machine, result.steps, result.state, job.side_by_side)
+    if job.keep_model:
+        save_method(
+            job.folder / MODEL, classifier, Trained.of(training.method), training.seed, base
+        )
+    losses = {"validation_loss": loss, "validation_accuracy": accuracy}
+    mark_finished(job, {"history": rows, "cost": cost, **losses})
+
+
+def _require_finished(job: Job, progress: Progress) -> Finished:
+    finished = read_finished(job, progress)
+    assert finished is not None, job.folder
+    return finished
