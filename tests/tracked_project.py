@@ -1,6 +1,7 @@
 """A project folder as the stages leave it behind, written in a moment."""
 
 import json
+import re
 import shutil
 import struct
 import subprocess
@@ -309,8 +310,8 @@ class TrackedProject(Shown):
 
     def use_seeds(self, *seeds: int) -> None:
         """Train every method with these seeds: in params.yaml and in what its stages left."""
-        text = self.paths.params.read_text()
-        self.paths.params.write_text(text.replace(f"seeds: [{SEED}]", f"seeds: {[*seeds]}"))
+        text = re.sub(r"seeds: \[.*?\]", f"seeds: {[*seeds]}", self.paths.params.read_text())
+        self.paths.params.write_text(text)
         self.params = load_params(self.paths.params)
         for method in ("full", "lora"):
             shutil.rmtree(self.paths.model(method))

@@ -134,7 +134,9 @@ def check(folder: Path, *arguments: str) -> str:
 
 def test_check_accepts_good_settings_and_downloads_nothing(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text(small_params(source="https://example.com/m.csv"))
-    assert check(tmp_path) == "params.yaml is in order; methods: full, lora\n"
+    assert check(tmp_path) == (
+        "params.yaml is in order; methods: full, lora\ntrainings: full 1, lora 1; 2 in all\n"
+    )
     assert json.loads(check(tmp_path, "--json"))["data"] is None
 
 
@@ -143,12 +145,13 @@ def test_check_reads_the_file_and_shows_columns_classes_counts_and_time(tmp_path
     lines = check(tmp_path).splitlines()
     assert lines[0] == "params.yaml is in order; methods: full, lora"
     assert re.fullmatch(r"180 messages, read in \d+\.\d s; columns: kind, message", lines[1])
-    assert lines[2:4] == [
+    assert lines[2:5] == [
         "2 classes: 120 ham, 60 spam",
         "to be split into about 84 train, 12 validation, 24 test",
+        "trainings: full 1, lora 1; 2 in all",
     ]
     data = json.loads(check(tmp_path, "--json"))["data"]
-    assert lines[4].startswith("with 24 test messages and ")
+    assert lines[5].startswith("with 24 test messages and ")
     assert data.pop("seconds") > 0
     assert data == {
         "rows": 180,
@@ -218,6 +221,32 @@ def test_check_says_how_many_steps_each_training_will_take(inside: Path) -> None
     assert trained["step"].iloc[-1] == steps
     shown = CliRunner().invoke(cli.main, ["check"]).output
     assert f"full {steps:,}, lora {steps:,}" in shown
+
+
+def test_check_says_how_many_trainings_there_will_be(
+    trained_project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search = "search: {learning_rate: {low: 5.0e-4, high: 8.0e-3, log: true}}"
+    changes = {
+        "learning_rate: 2.0e-3": f"learning_rate: 2.0e-3\n    {search}",
+        "seeds: [123]": "seeds: [1, 2, 3]",
+        "epochs: null": "epochs: 2",
+    }
+    text = (trained_project / "params.yaml").read_text()
+    for old, new in changes.items():
+        assert text.count(old) == 1, old
+        text = text.replace(old, new)
+    write_settings(tmp_path)
+    (tmp_path / "params.yaml").write_text(text)
+    shutil.copytree(trained_project / "metrics", tmp_path / "metrics")
+    monkeypatch.chdir(tmp_path)
+    said = CliRunner().invoke(cli.main, ["check"]).output
+    assert "trainings: full 3, lora 3 and 8 to tune; 14 in all" in said
+    record = json.loads(CliRunner().invoke(cli.main, ["check", "--json"]).stdout)
+    assert record["trainings"]["lora"] == {"tune": 8, "compare": 3}
+    steps = record["steps"]["lora"]  # of one epoch
+    assert record["all_steps"] == 6 * steps + 8 * 2 * steps
+    assert f"steps of all trainings: {record['all_steps']:,}" in said
 
 
 def test_make_repro_checks_the_parameters_before_dvc_removes_anything() -> None:

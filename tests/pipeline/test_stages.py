@@ -155,7 +155,8 @@ def test_every_method_has_every_figure(project: Path, method: str) -> None:
         } <= figures[split].keys()
         low, high = figures[split]["accuracy_ci95"]
         assert low <= figures[split]["accuracy"] <= high
-    assert figures["truncated"] == {"train": 0, "validation": 0, "test": 0}
+    nothing = {"train": 0, "validation": 0, "test": 0}
+    assert figures["truncated"] == figures["truncated_tokens"] == nothing
     file = project / "models" / method / "seed-123" / "model.safetensors"
     assert figures["artifact_bytes"] == file.stat().st_size
     assert figures["trainable_parameters"] <= figures["total_parameters"]

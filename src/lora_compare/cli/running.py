@@ -35,7 +35,8 @@ def check(output: Output) -> None:
     _require_here(paths, params)
     data = _read_data(output, paths, params) if is_file(params.data) else None
     sizes = _sizes(paths)
-    steps = _steps(sizes, params)
+    trainings, steps = _trainings(params), _steps(sizes, params)
+    total = _all_steps(params, trainings, steps)
     test_messages = data["splits"]["test"] if data else sizes.get("test")
     power = power_of(params, test_messages) if test_messages else ""
     output.record(
@@ -45,18 +46,50 @@ def check(output: Output) -> None:
             "model": params.model.name,
             "methods": {name: method.trainable for name, method in params.methods.items()},
             "data": data,
+            "trainings": trainings,
             "steps": steps,
+            "all_steps": total,
             "power": power,
         }
     )
     output.say(f"params.yaml is in order; methods: {', '.join(params.methods)}")
     if data:
         _say_data(output, data)
-    if steps:
-        counts = ", ".join(f"{name} {count:,}" for name, count in steps.items())
-        output.say(f"steps of each training, with the splits that are there: {counts}")
+    _say_work(output, trainings, steps, total)
     if power:
         output.say(power)
+
+
+def _trainings(params: "Params") -> dict[str, dict[str, int]]:
+    """Return how often every method is trained that is trained here: to tune and to compare."""
+    from lora_compare.params import count_trials
+
+    tuning, seeds = params.tuning, len(params.training.seeds)
+    return {
+        name: {
+            "tune": count_trials(method.search, tuning) * len(tuning.seeds),
+            "compare": seeds,
+        }
+        for name, method in params.methods.items()
+        if method.trainable != "imported"
+    }
+
+
+def _say_work(
+    output: Output, trainings: dict[str, dict[str, int]], steps: dict[str, int], total: int
+) -> None:
+    """Say how many trainings there will be, of how many steps, as far as that is known."""
+    counts = [
+        f"{name} {own['compare']}" + (f" and {own['tune']} to tune" if own["tune"] else "")
+        for name, own in trainings.items()
+    ]
+    if counts:
+        in_all = sum(sum(own.values()) for own in trainings.values())
+        output.say(f"trainings: {', '.join(counts)}; {in_all} in all")
+    if steps:
+        shown = ", ".join(f"{name} {count:,}" for name, count in steps.items())
+        output.say(f"steps of each training, with the splits that are there: {shown}")
+        output.say(f"steps of all trainings: {total:,}")
 
 
 def power_of(params: "Params", messages: int) -> str:
@@ -77,12 +110,23 @@ def _sizes(paths: "Paths") -> dict[str, int]:
 
 
 def _steps(sizes: Mapping[str, int], params: "Params") -> dict[str, int]:
-    """Return the optimizer steps of every method that is trained; none before there are splits."""
+    """Return the most optimizer steps of every method that is trained; none before the split."""
     if "train" not in sizes:
         return {}
-    n = sizes["train"]
-    steps = params.training.epochs * params.training.steps_per_epoch(n)
+    steps = params.training.epochs * params.training.steps_per_epoch(sizes["train"])
     return {m: steps for m, method in params.methods.items() if method.trainable != "imported"}
+
+
+def _all_steps(
+    params: "Params", trainings: dict[str, dict[str, int]], steps: dict[str, int]
+) -> int:
+    """Return the most optimizer steps of all trainings together."""
+    epochs = params.training.epochs
+    tuning = params.tuning.epochs or epochs
+    return sum(
+        count // epochs * (trainings[m]["compare"] * epochs + trainings[m]["tune"] * tuning)
+        for m, count in steps.items()
+    )
 
 
 def _read_data(output: Output, paths: "Paths", params: "Params") -> dict[str, Any]:

@@ -13,13 +13,14 @@ from lora_compare.params.layers import Aliases, Layer, choose_layers
 from lora_compare.params.methods import FROM_WEIGHT, LoraParams, MethodParams, Trainable
 from lora_compare.params.network import CONFIGS, GPTConfig, classifier_modules, gpt2_paths
 from lora_compare.params.reading import (
+    is_possible,
     load_params,
     parse_params,
     read_yaml,
     require_fit,
     require_positive,
 )
-from lora_compare.params.search import Space, TuningParams, is_whole
+from lora_compare.params.search import Space, TuningParams, count_trials, is_whole
 from lora_compare.params.sections import (
     ClassifierParams,
     DataParams,
@@ -57,8 +58,10 @@ __all__ = [
     "TuningParams",
     "choose_layers",
     "classifier_modules",
+    "count_trials",
     "describe_method_name",
     "gpt2_paths",
+    "is_possible",
     "is_whole",
     "load_params",
     "parse_params",

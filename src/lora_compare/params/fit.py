@@ -1,7 +1,6 @@
 """Whether the parts of params.yaml fit together: every adapter its network, every name its file."""
 
 import difflib
-import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -15,7 +14,7 @@ from lora_compare.params.layers import Layer, choose_layers
 from lora_compare.params.methods import LoraParams, MethodParams
 from lora_compare.params.mistakes import describe
 from lora_compare.params.network import CONFIGS, GPTConfig, classifier_modules, gpt2_paths
-from lora_compare.params.search import Space, TuningParams, is_whole
+from lora_compare.params.search import Space, TuningParams, count_trials, is_whole
 from lora_compare.params.sections import Section
 
 MAX_CLASSES = 1000
@@ -122,8 +121,8 @@ def _wrong_searches(
         return
     if tuning and tuning.sampler == "grid":
         counts = [space.count(tuning.trials) for space in spaces.values()]
-        if math.prod(counts) > tuning.trials:
-            shown = " x ".join(map(str, counts)) + (f" = {math.prod(counts)}" * (len(counts) > 1))
+        if (total := count_trials(spaces, tuning)) > tuning.trials:
+            shown = " x ".join(map(str, counts)) + (f" = {total}" * (len(counts) > 1))
             yield (
                 f": {shown} values are more than tuning.trials: {tuning.trials}; name fewer by "
                 "choices or step, raise tuning.trials, or take tuning.sampler: tpe"
@@ -137,7 +136,10 @@ def _impossible(
 ) -> Iterator[str]:
     """Yield the values that cannot be, each alone, with the setting's key."""
     for key, space in spaces.items():
-        for value in space.extremes(is_whole(MethodParams, key)):
+        whole = is_whole(MethodParams, key)
+        if whole and space.step and space.step % 1:
+            yield f".{key}.step: should be a whole number, not {space.step:g}"
+        for value in space.extremes(whole):
             for mistake in _mistakes(method, {key: value}, modules):
                 same = mistake.startswith(f"{key}: ")
                 said = mistake.removeprefix(f"{key}: ") if same else f"{value!r} gives {mistake}"

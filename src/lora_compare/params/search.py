@@ -1,7 +1,7 @@
 """Which values a search tries for one setting of a method."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from types import NoneType
 from typing import Annotated, Any, Literal, get_args
 
@@ -165,6 +165,20 @@ class Space(Section):
         if self.choices is not None:
             return self.choices
         return [int(end) if whole and end == int(end) else end for end in self.ends]
+
+
+def count_trials(search: Mapping[str, Space] | None, tuning: TuningParams) -> int:
+    """Return the most settings that a search tries, but for those beyond a range; 0 without one.
+
+    Args:
+        search: The search of a method, if it has one.
+        tuning: The budget.
+    """
+    if search is None:
+        return 0
+    if tuning.sampler == "tpe":
+        return tuning.trials
+    return math.prod(space.count(tuning.trials) for space in search.values())
 
 
 def is_whole(section: type[Section], key: str) -> bool:

@@ -264,8 +264,8 @@ class TrainingParams(Section):
     validation loss, `best` (of equal ones the earliest; the one before any step counts too)."""
 
     patience: Count | None = None
-    """Evaluations without a lower validation loss after which a training ends early: 1 or more;
-    null: never."""
+    """Evaluations without a lower validation loss after which a training ends early, but not in its
+    first epoch: 1 or more; null: never."""
 
     class_weights: Literal["none", "balanced"] = "none"
     """`balanced` weights a message's loss by n / (k n_c), of n training messages, k classes and

@@ -115,6 +115,7 @@ def test_without_its_section_the_default_tuning_holds() -> None:
         ("{lora.r: {lwo: 1, high: 2}}", ".lora.r.lwo: unknown key; did you mean low?"),
         ("{lora.r: {low: 0, high: 4}}", ".lora.r: should be greater than or equal to 1, not 0"),
         ("{lora.r: {low: 1.5, high: 4}}", ".lora.r: should be a whole number, not 1.5"),
+        ("{lora.r: {low: 1, high: 4, step: 0.5}}", ".lora.r.step: should be a whole number, not"),
         ("{lora.r: {choices: [1, 600]}}", ".lora.r: "),
         ("{lora.bias: {low: 0, high: 4}}", ".lora.bias: should be 'none', 'all' or 'lora_only'"),
         ("{lora.bias: {choices: [none, some]}}", "'lora_only', not 'some'"),

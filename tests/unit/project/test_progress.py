@@ -2,11 +2,12 @@
 
 import io
 import re
+from functools import partial
 
 import pytest
 from rich.console import Console
 
-from lora_compare.project.progress import Progress
+from lora_compare.project.progress import Message, Progress, Relay, part_of
 
 
 def run(progress: Progress) -> None:
@@ -56,3 +57,54 @@ def test_quiet_prints_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LORA_COMPARE_QUIET", "1")
     run(Progress(console=Console(file=stream)))
     assert stream.getvalue() == ""
+
+
+def test_what_goes_on_side_by_side_has_a_line_each_on_a_terminal() -> None:
+    stream = io.StringIO()
+    progress = Progress(console=Console(file=stream, force_terminal=True, width=100))
+    with progress.board() as hear:
+        relays = [Relay(partial(hear, number)) for number in (0, 1)]
+        with relays[0].task("seed 1", 3) as first, relays[1].task("seed 2", 3) as second:
+            first(3, "loss 0.1")
+            second(3, "loss 0.2")
+            relays[1].say("done")
+    last = stream.getvalue().rpartition("done")[2]
+    assert re.search(r"seed 1.*3/3.*loss 0.1", last)
+    assert re.search(r"seed 2.*3/3.*loss 0.2", last)
+
+
+def test_what_several_say_in_the_same_words_is_printed_once() -> None:
+    stream = io.StringIO()
+    progress = Progress(console=Console(file=stream, width=100))
+    with progress.board() as hear:
+        for number in (0, 1):
+            relay = Relay(partial(hear, number))
+            relay.say("3 messages were cut")
+            with relay.task(f"seed {number}", 1000) as advance:
+                for _ in range(1000):
+                    advance(1, "loss 0.1")
+    lines = stream.getvalue().splitlines()
+    assert lines[0] == "3 messages were cut"
+    assert [line.partition(" in ")[0] for line in lines[1:]] == [
+        "seed 0: 1000/1000",
+        "seed 1: 1000/1000",
+    ]
+
+
+def test_a_relay_tells_of_an_advance_now_and_then() -> None:
+    told: list[Message] = []
+    with Relay(told.append).task("train", 1000) as advance:
+        for _ in range(1000):
+            advance(1, "loss 0.1")
+    assert told[0] == ("task", "train", 1000)
+    assert sum(amount for _, amount, _ in told[1:]) == 1000
+    assert len(told) < 100
+
+
+def test_the_parts_of_a_task_advance_it() -> None:
+    amounts: list[float] = []
+    part = part_of(lambda amount, note: amounts.append(amount))
+    part.say("not heard")
+    with part.task("a part", 2) as advance:
+        advance(2)
+    assert amounts == [2]
