@@ -3,8 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lora_compare.comparison.formats import p_value, percent, points, share
-from lora_compare.comparison.prices import PRICES
+from lora_compare.comparison.formats import p_value, percent, points
 
 A_BETTER, B_BETTER, NO_EVIDENCE = "A better", "B better", "no evidence of a difference"
 """The verdicts on a pair."""
@@ -54,18 +53,6 @@ def found(methods: Sequence[str], pair: Mapping[str, Any]) -> tuple[str, str]:
     order = ranked(pair)
     undecided = f"{NO_EVIDENCE} between {pair['a']} and {pair['b']}"
     return " better than ".join(order) if order else undecided, str(pair["sentence"])
-
-
-def price_sentence(reference: Mapping[str, Any] | None) -> str:
-    """Return what LoRA costs beside full fine-tuning; nothing without both."""
-    if reference is None:
-        return ""
-    shares = [
-        f"{share(ratio)} of the {price.title}"
-        for price in PRICES
-        if (ratio := reference.get(price.ratio))
-    ]
-    return f"{reference['lora']} needs, of {reference['full']}: {', '.join(shares)}."
 
 
 def caution(comparison: Mapping[str, Any]) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lora_compare.comparison import formats
+from lora_compare.comparison import formats, prices
 from lora_compare.comparison.evidence import Evidence, Outcome
 from lora_compare.comparison.sentences import (
     A_BETTER,
@@ -48,7 +48,16 @@ COST_FIGURES = (
     "train_seconds",
     "examples_per_second",
     "tokens_per_second",
+    "step_cpu_seconds",
+    "step_cpu_seconds_low",
+    "step_cpu_seconds_high",
+    "training_state_bytes",
+    "training_state_bytes_weights",
+    "training_state_bytes_gradients",
+    "training_state_bytes_optimizer",
+    "training_state_bytes_activations",
     "peak_memory_bytes",
+    "side_by_side",
     "device",
     "dtype",
     "threads",
@@ -144,7 +153,8 @@ def flat_record(outcome: Outcome) -> dict[str, Any]:
         record |= {f"{split}_{name}": figures[name] for name in SPLIT_FIGURES}
     record |= {name: outcome.metrics.get(name) for name in SIZE_FIGURES}
     cost = outcome.cost or {}
-    return record | {name: cost.get(name) for name in COST_FIGURES}
+    record |= {name: cost.get(name) for name in COST_FIGURES}
+    return record | {"machine": prices.machine(cost) if cost else None}
 
 
 def verdict(interval: tuple[float, float] | list[float], adjusted_p: float) -> str:
@@ -221,10 +231,7 @@ def _reference(methods: list[dict[str, Any]], pairs: list[dict[str, Any]]) -> di
         "full": full["method"],
         "lora": lora["method"],
         "accuracy_difference": lora_minus_full * pair["accuracy_difference"],
-        "parameter_ratio": _ratio(lora, full, "trainable_parameters"),
-        "time_ratio": _ratio(lora, full, "train_seconds"),
-        "memory_ratio": _ratio(lora, full, "peak_memory_bytes"),
-        "artifact_ratio": _ratio(lora, full, "artifact_bytes"),
+        **prices.ratios(lora, full),
     }
 
 

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lora_compare.comparison import formats
-from lora_compare.comparison.prices import accuracy, cells
-from lora_compare.comparison.sentences import caution, headline, price_sentence
+from lora_compare.comparison.prices import accuracy, cells, footnote, price_sentence
+from lora_compare.comparison.scaling import larger_models
+from lora_compare.comparison.sentences import caution, headline
 from lora_compare.errors import DataError
 from lora_compare.project.files import write_text
 
@@ -37,13 +38,17 @@ def render_results(comparison: Mapping[str, Any]) -> str:
         comparison: The content of metrics/comparison.json.
     """
     records = [*comparison["methods"], *comparison["baselines"]]
-    price, warning = price_sentence(comparison["reference"]), caution(comparison)
+    price, warning = price_sentence(comparison), caution(comparison)
     parts = [
         f"**{plain(headline(comparison))}**",
         *(plain(text) for text in (warning, price) if text),
         table(list(_result(records[0])), [list(_result(record).values()) for record in records]),
     ]
-    return "\n\n".join(parts)
+    larger = larger_models(comparison)
+    notes = [footnote(comparison), *([larger.caption] if larger else [])]
+    parts.append(plain(" ".join(filter(None, notes))))
+    parts += [table(larger.header, larger.rows)] if larger else []
+    return "\n\n".join(filter(None, parts))
 
 
 def write_results(path: Path, comparison: Mapping[str, Any]) -> None:

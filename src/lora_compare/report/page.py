@@ -24,7 +24,9 @@ from lora_compare.comparison.evidence import (
     figures,
     load_evidence,
 )
-from lora_compare.comparison.sentences import caution, headline, price_sentence, ranked
+from lora_compare.comparison.prices import footnote, price_sentence
+from lora_compare.comparison.scaling import larger_models
+from lora_compare.comparison.sentences import caution, headline, ranked
 from lora_compare.comparison.verdict import TESTED_BASELINE, compare
 from lora_compare.data.twins import near_duplicate_groups
 from lora_compare.errors import without_credentials
@@ -62,6 +64,7 @@ NUMBERS = (
     "count",
     "size",
     "duration",
+    "short_time",
     "share",
 )
 """Functions of `formats` that the template uses."""
@@ -158,7 +161,9 @@ def render_html(contents: Contents, drawings: Mapping[str, str]) -> str:
             comparison=comparison,
             headline=found.removesuffix("."),
             numbers=numbers,
-            price=price_sentence(comparison["reference"]),
+            price=price_sentence(comparison),
+            footnote=footnote(comparison),
+            larger=larger_models(comparison),
             caution=caution(comparison),
             params=params,
             names=evidence.names,

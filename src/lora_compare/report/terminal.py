@@ -9,8 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 from lora_compare.comparison import formats
-from lora_compare.comparison.prices import OF_FULL, accuracy, cells
-from lora_compare.comparison.sentences import caution, headline, price_sentence
+from lora_compare.comparison.prices import OF_FULL, accuracy, cells, footnote, price_sentence
+from lora_compare.comparison.sentences import caution, headline
 from lora_compare.comparison.verdict import read_comparison
 from lora_compare.project.paths import Paths
 
@@ -25,7 +25,7 @@ NEXT_STEPS = (
 )
 
 
-SPARED = (OF_FULL, "artifact size", "peak memory", "training time")
+SPARED = (OF_FULL, "artifact size", "step time", "training state")
 """Headings of prices that a narrow terminal does without, the first one first."""
 
 WIDE = 80
@@ -52,9 +52,11 @@ def print_summary(paths: Paths, console: Console, with_next_steps: bool = True) 
         named = ", ".join(left_out)
         console.print(Padding(Text(f"no room here for: {named}", style="dim"), (0, 0, 0, 1)))
     console.print()
-    texts = [headline(comparison), caution(comparison), price_sentence(comparison["reference"])]
+    texts = [headline(comparison), caution(comparison), price_sentence(comparison)]
     for text in filter(None, texts):
         console.print(Padding(Text(text), (0, 0, 0, 1)))
+    if note := footnote(comparison):
+        console.print(Padding(Text(note, style="dim"), (0, 0, 0, 1)))
     others = [p for p in comparison["pairs"] if p["sentence"] != headline(comparison)]
     if others:
         console.print()
@@ -95,7 +97,7 @@ def summary_table(
     Args:
         comparison: The content of metrics/comparison.json.
         without: Headings of columns that are left out.
-        breaks: Whether the interval stands under its accuracy.
+        breaks: Whether intervals and spreads stand under their figures.
     """
     table = Table(box=None, pad_edge=True, padding=(0, 1), header_style="bold")
     tested = "test\naccuracy\n(95 %\ninterval)" if breaks else "test accuracy\n(95 % interval)"
@@ -117,9 +119,10 @@ def summary_table(
 
 def _cells(record: Mapping[str, Any], shown: Sequence[str], breaks: bool) -> list[Text]:
     prices = cells(record)
-    known = ["" if prices[heading] == formats.UNKNOWN else prices[heading] for heading in shown]
+    gap = "\n" if breaks else " "
+    known = [prices[h].replace(formats.UNKNOWN, "").replace(" (", f"{gap}(") for h in shown]
     # A name or number is text, never markup of the terminal.
-    tested = accuracy(record, "\n" if breaks else " ")
+    tested = accuracy(record, gap)
     return [Text(cell) for cell in (record["method"], tested, *known)]
 
 

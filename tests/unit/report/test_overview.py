@@ -13,8 +13,8 @@ from lora_compare.report.overview import MOST_TICKS, describe, make_axis, prices
 def record(name: str, low: float = 0.92, high: float = 0.98, **figures: Any) -> dict[str, Any]:
     known = {
         "trainable_parameters": 1000,
-        "train_seconds": 20.0,
-        "peak_memory_bytes": 5_000_000,
+        "step_cpu_seconds": 0.02,
+        "training_state_bytes": 5_000_000,
         "artifact_bytes": 4000,
     }
     ends = {"test_accuracy_low": low, "test_accuracy_high": high}
@@ -22,7 +22,7 @@ def record(name: str, low: float = 0.92, high: float = 0.98, **figures: Any) -> 
 
 
 def comparison(*methods: dict[str, Any], baseline: float = 0.9) -> dict[str, Any]:
-    tfidf = record("tfidf", baseline, 0.95, train_seconds=None, peak_memory_bytes=None)
+    tfidf = record("tfidf", baseline, 0.95, step_cpu_seconds=None, training_state_bytes=None)
     untuned = record("untuned", 0.4, 0.5, trainable_parameters=0, artifact_bytes=0)
     names = {method["method"] for method in methods}
     reference = {"full": "full", "lora": "lora"} if {"full", "lora"} <= names else None
@@ -52,8 +52,8 @@ def test_a_price_is_a_number_a_share_of_full_and_a_part_of_the_dearest():
     table = prices(comparison(record("full"), record("lora", trainable_parameters=140)))
     assert [price["title"] for price in table["lora"]] == [
         "Trainable parameters",
-        "Training time",
-        "Peak memory",
+        "Training state",
+        "Step time",
         "Artifact size",
     ]
     assert table["lora"][0] == {
@@ -67,11 +67,11 @@ def test_a_price_is_a_number_a_share_of_full_and_a_part_of_the_dearest():
 
 
 def test_what_was_not_paid_is_not_known_and_a_baseline_has_no_part():
-    imported = record("theirs", train_seconds=0.0, peak_memory_bytes=None)
+    imported = record("theirs", step_cpu_seconds=None, training_state_bytes=None)
     table = prices(comparison(imported, record("head")))
     assert [price["value"] for price in table["theirs"]] == ["1,000", "n/a", "n/a", "4.0 kB"]
     assert [price["part"] for price in table["theirs"]] == [100.0, None, None, 100.0]
-    assert [price["value"] for price in table["untuned"]] == ["0", "20.0 s", "5.0 MB", "n/a"]
+    assert [price["value"] for price in table["untuned"]] == ["0", "5.0 MB", "20.0 ms", "n/a"]
     assert {price["part"] for price in table["tfidf"]} == {None}
     assert {price["share"] for rows in table.values() for price in rows} == {""}
 
