@@ -29,14 +29,25 @@ FINAL = ("accuracy", "accuracy_sd", "accuracy_low", "accuracy_high", "f1", "macr
 PAIR = ("difference", "low", "high", "margin", "p", "messages_needed", "seeds_needed")
 """What is shown of two methods beside one another; the rest is in comparison.json."""
 
-COST = ("train_seconds", "examples_per_second", "tokens_per_second", "peak_memory_bytes")
+COST = (
+    "training_state_bytes",
+    "step_cpu_seconds",
+    "step_cpu_seconds_low",
+    "step_cpu_seconds_high",
+    "train_seconds",
+    "examples_per_second",
+    "tokens_per_second",
+    "peak_memory_bytes",
+    "side_by_side",
+)
 """What a training cost."""
 
 ROW = {
     "test_accuracy": "test/accuracy",
     "trainable_parameters": "params/trainable",
+    "training_state_bytes": "cost/training_state_bytes",
+    "step_cpu_seconds": "cost/step_cpu_seconds",
     "train_seconds": "cost/train_seconds",
-    "peak_memory_bytes": "cost/peak_memory_bytes",
     "artifact_bytes": "artifact/bytes",
 }
 """What the table of runs shows of a method, by its name in a comparison."""
