@@ -15,6 +15,7 @@ from lora_compare.comparison.sentences import (
     measured,
     settled,
 )
+from lora_compare.data.classes import describe_split
 from lora_compare.errors import DataError
 from lora_compare.project.files import write_text
 
@@ -150,7 +151,9 @@ def _leaks(contents: "Contents") -> list[str]:
         [str(record["method"]), *(_accuracy(record[part]) for part in ("all", "clean", "leaked"))]
         for record in contents.leaks
     ]
+    rules = describe_split(contents.evidence.split, contents.params.split)
     return [
+        f"Splits: {rules}.",
         table(tuple(counts), [[formats.count(value) for value in counts.values()]]),
         *([table(LEAK_HEADER, rows)] if contents.twins else []),
     ]

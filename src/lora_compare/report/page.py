@@ -29,6 +29,7 @@ from lora_compare.comparison.sentences import (
 )
 from lora_compare.comparison.tables import answers, curves, figures
 from lora_compare.comparison.verdict import compare
+from lora_compare.data.classes import describe_split
 from lora_compare.data.twins import near_duplicate_groups
 from lora_compare.errors import without_credentials
 from lora_compare.params import Params
@@ -168,6 +169,7 @@ def render_html(contents: Contents, drawings: Mapping[str, str]) -> str:
             class_places={name: place for place, name in enumerate(evidence.classes)},
             case_classes=Counter(case.label for case in contents.cases.shown),
             split=evidence.split,
+            split_rules=describe_split(evidence.split, params.split),
             leaks=contents.leaks,
             likeness=leaks.LIKENESS,
             twins=leaks.pairs(evidence, contents.twins)[:MOST_PAIRS],

@@ -214,16 +214,17 @@ def _found(pair: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def headline(comparison: Mapping[str, Any]) -> Iterator[Point]:
-    """Yield what matters most of a comparison: its champion's, each method's, LoRA against full.
+    """Yield what matters most of a comparison: each method's, the champion's, LoRA against full.
 
-    Those of the champion have the keys of a method's own run, so that the row of a pipeline has
-    the figures of what came out of it.
+    Those of the champion, a method or TF-IDF, have the keys of a method's own run, so that the
+    row of a pipeline has the figures of what came out of it.
     """
     recommended = read_recommendation(comparison)
     for record in comparison.get("methods", ()):
         wanted = ("test_accuracy", "trainable_parameters", "train_seconds")
         figures = {name: record.get(name) for name in wanted}
         yield from numbers(figures, segment(record["method"]))
+    for record in (*comparison.get("methods", ()), *comparison.get("baselines", ())):
         if recommended is not None and record["method"] == recommended.use:
             yield from (p for n, k in ROW.items() for p in numbers(record.get(n), k))
     yield from numbers(comparison.get("reference"), "lora_to_full")
