@@ -15,6 +15,8 @@ from markupsafe import Markup, escape
 from lora_compare.comparison import formats, leaks
 from lora_compare.comparison.disagreements import find_confusions
 from lora_compare.comparison.evidence import Evidence, load_evidence
+from lora_compare.comparison.prices import footnote, price_sentence
+from lora_compare.comparison.scaling import larger_models
 from lora_compare.comparison.sentences import (
     METRICS,
     claimed,
@@ -143,6 +145,9 @@ def render_html(contents: Contents, drawings: Mapping[str, str]) -> str:
             per_thousand="test_misses_per_1000" in comparison["methods"][0],
             positive=comparison.get("positive"),
             savings=overview.savings(comparison),
+            price=price_sentence(comparison),
+            footnote=footnote(comparison),
+            larger=larger_models(comparison),
             tuned=[tuned(method) for method in evidence.methods if searched(method)],
             params=params,
             names=evidence.names,
