@@ -48,8 +48,8 @@ def _tables(section: type[Section], path: str) -> Iterator[str]:
     rows, inner, meanings = [], [], dict(meanings_of(section))
     for name, field in section.model_fields.items():
         if found := next(sections(field.annotation), None):
-            many = ".M" if get_origin(field.annotation) is dict else ""
-            inner.append((found, f"{path}.{name}{many}".removeprefix(".")))
+            names = {"methods": ".M", "search": ".KEY"}
+            inner.append((found, f"{path}.{name}{names.get(name, '')}".removeprefix(".")))
             continue
         values = " or ".join(dict.fromkeys(_values(field.annotation)))
         default = "" if field.is_required() else _yaml(field.get_default(call_default_factory=True))
@@ -81,7 +81,8 @@ def _values(kind: Any) -> Iterator[str]:
     elif origin is Annotated:
         yield from _values(arguments[0])
     elif origin is list:
-        yield {"text": "list of names", "integer": "list of integers"}[next(_values(arguments[0]))]
+        plurals = {"text": "names", "integer": "integers"}
+        yield f"list of {plurals.get(next(_values(arguments[0]), ''), 'values')}"
     elif origin is dict:
         yield f"`{{name: {next(_values(arguments[1]))}}}`"
     elif all(isinstance(argument, type) or get_origin(argument) for argument in arguments):

@@ -36,13 +36,14 @@ def main(paths: Paths, params: Params, progress: Progress) -> None:
         check_fit(paths.tokens(name), tokens[name], splits[name])
     texts = {name: split["Text"] for name, split in splits.items()}
     labels = {name: examples.labels for name, examples in tokens.items()}
+    weighing = params.classifier.positive, params.data.prior
 
     with progress.work("evaluate the untuned classifier"):
         untuned = start(base, classes, tokens["train"], params.classifier, params.training, seed)
         untuned.model.to(machine.device)
         total = sum(p.numel() for p in untuned.model.parameters())
         chances = {name: untuned.chances(tokens[name], progress, machine.dtype) for name in SPLITS}
-        untuned_results = measure(chances, labels, texts["test"], classes)
+        untuned_results = measure(chances, labels, texts["test"], classes, *weighing)
 
     from lora_compare.evaluation.baselines import count_parameters, fit_tfidf, save_tfidf
 
@@ -53,7 +54,7 @@ def main(paths: Paths, params: Params, progress: Progress) -> None:
             *(texts["validation"], labels["validation"].tolist()),
         )
         chances = {name: tfidf.predict_proba(texts[name]) for name in SPLITS}
-        tfidf_results = measure(chances, labels, texts["test"], classes)
+        tfidf_results = measure(chances, labels, texts["test"], classes, *weighing)
         coefficients = count_parameters(tfidf)
 
     metrics = {

@@ -30,6 +30,7 @@ def main(paths: Paths, params: Params, progress: Progress, method: str) -> None:
     test = read_split(require(paths.split("test"), "split"))
     check_fit(paths.tokens("test"), tokens["test"], test)
     labels = {name: examples.labels for name, examples in tokens.items()}
+    weighing = params.classifier.positive, params.data.prior
     answers = {}
     total = len(seeds) * sum(map(len, tokens.values()))
     with progress.work("evaluate"), progress.task(f"evaluate {method}", total) as advance:
@@ -40,7 +41,7 @@ def main(paths: Paths, params: Params, progress: Progress, method: str) -> None:
             )
     with progress.work("compute the figures"):
         results = {
-            seed: measure(own.chances, labels, test["Text"], own.classes)
+            seed: measure(own.chances, labels, test["Text"], own.classes, *weighing)
             for seed, own in answers.items()
         }
         calibration = pooled_calibration([own.chances for own in answers.values()], labels)

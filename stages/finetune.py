@@ -29,14 +29,17 @@ def main(paths: Paths, params: Params, progress: Progress, method: str, show: Sh
     from lora_compare.training.finished import Shared
     from lora_compare.training.imported import take_over
     from lora_compare.training.trainings import run_trainings
+    from lora_compare.training.tuning.trials import chosen_method
 
-    settings, training = params.method(method), params.training
+    settings, training = chosen_method(paths, params, method), params.training
     # Of all methods: none shall train for an hour before the next one is refused.
     require_fit(params, len(read_classes(require(paths.classes, "split"))))
     make_deterministic(training.seeds[0], params.threads)
     machine = choose_machine(training, read_description(paths.base)["shape"]["n_embd"])
     tokens = map(paths.tokens, ("train", "validation"))
     inputs = {"split": [paths.classes], "base_model": [*tokens, paths.base]}
+    if params.method(method).search is not None:
+        inputs[f"tune@{method}"] = [paths.choice(method)]
     origin = provenance(paths, params, "finetune", inputs, machine.describe(), method)
     shared = Shared(paths, params, "finetune", method)
     with naming(method), progress.work("train"):

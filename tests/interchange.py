@@ -73,7 +73,7 @@ def make_source(folder: Path, settings: LoraParams | None, **head: Any) -> Sourc
     base = load_base(folder)
     original = {name: tensor.clone() for name, tensor in base.gpt.state_dict().items()}
     classifier = make_classifier(base, settings, **head)
-    return Source("m", classifier, settings, original, base.description, "0" * 64)
+    return Source("m", 1, classifier, settings, original, base.description, "0" * 64)
 
 
 def logits(classifier: TextClassifier) -> np.ndarray:

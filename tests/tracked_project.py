@@ -1,6 +1,7 @@
 """A project folder as the stages leave it behind, written in a moment."""
 
 import json
+import re
 import shutil
 import struct
 import subprocess
@@ -25,6 +26,7 @@ from lora_compare.tracking.server import Server
 from lora_compare.tracking.store import quietly
 from lora_compare.tracking.tracker import Tracker, tracker
 from small_project import ROOT, environment
+from verdict_inputs import make_comparison, make_pair
 
 EXPERIMENT = "a comparison"
 SEED = 123
@@ -48,6 +50,7 @@ methods:
     learning_rate: 8.0e-4
     weight_decay: 0.1
     lora: {r: 16, lora_alpha: 16, lora_dropout: 0.0, target_modules: all-linear, bias: none}
+comparison: {metric: accuracy}
 tracking: {experiment: a comparison}
 """
 
@@ -118,14 +121,10 @@ def write_comparison(paths: Paths) -> None:
         }
         for name in ("full", "lora")
     ]
-    comparison = {
-        "verdict": "no evidence of a difference between full and lora",
-        "headline": ["No evidence of a difference between full and lora."],
-        "methods": records,
-        "baselines": [],
-        "pairs": [{"a": "full", "b": "lora", "holm_p": 0.5}],
-        "reference": {"full": "full", "lora": "lora", "parameter_ratio": 0.1},
-    }
+    reference = {"full": "full", "lora": "lora", "parameter_ratio": 0.1}
+    caution = {"key": "stand_in", "sentence": "The base model is a stand-in."}
+    pairs = [make_pair(difference=0.01, low=-0.012, high=0.03)]
+    comparison = make_comparison(pairs, records=records, reference=reference, cautions=[caution])
     _write(paths.metrics("comparison"), comparison)
     _write(paths.report("html"), "<p>report</p>")
     for plot in ("curves.svg", "confusion_full.svg", "confusion_lora.svg"):
@@ -311,8 +310,8 @@ class TrackedProject(Shown):
 
     def use_seeds(self, *seeds: int) -> None:
         """Train every method with these seeds: in params.yaml and in what its stages left."""
-        text = self.paths.params.read_text()
-        self.paths.params.write_text(text.replace(f"seeds: [{SEED}]", f"seeds: {[*seeds]}"))
+        text = re.sub(r"seeds: \[.*?\]", f"seeds: {[*seeds]}", self.paths.params.read_text())
+        self.paths.params.write_text(text)
         self.params = load_params(self.paths.params)
         for method in ("full", "lora"):
             shutil.rmtree(self.paths.model(method))

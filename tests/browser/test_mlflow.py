@@ -19,7 +19,7 @@ from playwright.sync_api import Browser, Locator, Page, expect
 
 from browser.conftest import watched_page
 from dvc_runs import dvc
-from lora_compare.comparison.champion import choose_champion
+from lora_compare.comparison.recommendation import read_recommendation
 from lora_compare.params import Params, load_params
 from lora_compare.tracking.records import method_params
 from lora_compare.tracking.view import VIEW_NAME, differing
@@ -199,7 +199,7 @@ def test_the_page_opens_with_the_verdict_and_the_columns_that_matter(
     headers = runs.get_by_role("columnheader").all_inner_texts()
     for figure in ("test/accuracy", "params/trainable", "cost/train_seconds"):
         assert figure in headers
-    champion = choose_champion(shown.metrics("comparison"))
+    champion = read_recommendation(shown.metrics("comparison"))
     assert champion is not None
     pipeline = row(runs, "pipeline ")
     expect(pipeline).to_be_visible()

@@ -215,6 +215,31 @@ def test_check_says_how_many_steps_each_training_will_take(inside: Path) -> None
     assert f"full {steps:,}, lora {steps:,}" in shown
 
 
+def test_check_says_how_many_trainings_there_will_be(
+    trained_project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search = "search: {learning_rate: {low: 5.0e-4, high: 8.0e-3, log: true}}"
+    changes = {"seeds: [123]": "seeds: [1, 2, 3]", "epochs: null": "epochs: 2"}
+    text = (trained_project / "params.yaml").read_text()
+    for old, new in {
+        "learning_rate: 2.0e-3": f"learning_rate: 2.0e-3\n    {search}",
+        **changes,
+    }.items():
+        assert text.count(old) == 1, old
+        text = text.replace(old, new)
+    write_settings(tmp_path)
+    (tmp_path / "params.yaml").write_text(text)
+    shutil.copytree(trained_project / "metrics", tmp_path / "metrics")
+    monkeypatch.chdir(tmp_path)
+    said = CliRunner().invoke(cli.main, ["check"]).output
+    assert "trainings: full 3, lora 3 and 8 to tune; 14 in all" in said
+    record = json.loads(CliRunner().invoke(cli.main, ["check", "--json"]).stdout)
+    assert record["trainings"]["lora"] == {"tune": 8, "compare": 3}
+    steps = record["steps"]["lora"]  # of one epoch
+    assert record["all_steps"] == 6 * steps + 8 * 2 * steps
+    assert f"steps of all trainings: {record['all_steps']:,}" in said
+
+
 def test_make_repro_checks_the_parameters_before_dvc_removes_anything() -> None:
     recipe = (ROOT / "Makefile").read_text().split("\nrepro:")[1]
     assert recipe.index("lora-compare check") < recipe.index("dvc repro")

@@ -18,7 +18,7 @@ import pytest
 from click.testing import CliRunner
 
 from lora_compare.cli import main
-from lora_compare.comparison.champion import choose_champion
+from lora_compare.comparison.recommendation import read_recommendation
 from lora_compare.params import load_params
 from lora_compare.project.files import read_json
 from lora_compare.project.paths import Paths
@@ -61,7 +61,7 @@ def champion(project: Path) -> str:
     """The method that carries the alias, which is the comparison's."""
     models = store_client(store(project)).search_registered_models()
     (name,) = [model.name for model in models if "champion" in model.aliases]
-    chosen = choose_champion(read_json(Paths(project).metrics("comparison")))
+    chosen = read_recommendation(read_json(Paths(project).metrics("comparison")))
     assert chosen is not None
     assert name == f"lora-compare-messages-gpt2-nano-{chosen.method}"
     return chosen.method

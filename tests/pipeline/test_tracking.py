@@ -81,8 +81,9 @@ def test_every_method_and_every_other_stage_has_one_run_with_all_it_measured(
 
 def test_the_parent_run_shows_the_verdict_and_links_every_run(logged: TrackedProject) -> None:
     note = logged.run("pipeline").data.tags["mlflow.note.content"]
-    assert "No evidence of a difference between full and lora." in note
-    assert "| lora | 96.0 % (94.0\N{EN DASH}97.0) | 100 | 10 % | 3.0 s | 100 MB | 1.2 kB |" in note
+    assert note.startswith("**Use lora: not worse than full by more than 2 points, with 10 % of")
+    assert "\n\nBefore the verdict:\n\n- The base model is a stand-in.\n\n" in note
+    assert "| lora | 96.0 % | 100 | 10 % | 3.0 s | 100 MB | 1.2 kB |" in note
     linked = [run for run in logged.runs() if not run.info.run_name.startswith("pipeline")]
     assert all(f"[{run.info.run_name}](#" in note for run in linked)
     assert all(f"/runs/{run.info.run_id})" in note for run in linked)
@@ -102,15 +103,12 @@ def test_names_and_tags_say_which_data_set_and_base_a_run_is_of(logged: TrackedP
 def test_the_row_of_the_pipeline_has_the_figures_of_the_verdict(
     project: TrackedProject,
 ) -> None:
-    file = project.paths.metrics("comparison")
-    found = json.loads(file.read_text())
-    found["pairs"][0] |= {"accuracy_difference": 0.01, "accuracy_difference_ci95": [-0.02, 0.03]}
-    file.write_text(json.dumps(found))
     project.log("compare")
     parent, champion = project.run("pipeline"), project.run("lora")
     assert parent.data.tags["lora_compare.champion"] == "lora"
-    shown = "full \N{MINUS SIGN} lora: +1.0 points (\N{MINUS SIGN}2.0 to +3.0)"
+    shown = "lora \N{MINUS SIGN} full: +1.0 points (\N{MINUS SIGN}1.2 to +3.0)"
     assert parent.data.tags["lora_compare.verdict"] == shown
+    assert parent.data.tags["claim"] == project.run("compare").data.tags["claim"] == "not worse"
     for key in ("test/accuracy", "params/trainable", "cost/train_seconds"):
         assert parent.data.metrics[key] == champion.data.metrics[key]
 
@@ -385,7 +383,7 @@ def test_the_experiment_says_what_came_out_and_shows_the_columns_that_matter(
     logged: TrackedProject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     experiment = logged.client().get_experiment_by_name(EXPERIMENT)
-    assert experiment.tags[NOTE].startswith("**No evidence of a difference between full and lora.")
+    assert experiment.tags[NOTE].startswith("**Use lora: not worse than full by more than 2 points,")
     assert "| lora | 96.0 %" in experiment.tags[NOTE]
     view = json.loads(experiment.tags[SHARED_VIEW])
     columns = json.loads(view["state"])["selectedColumns"]
@@ -407,7 +405,7 @@ def test_an_experiment_of_dvc_does_not_speak_for_the_project(
     monkeypatch.setenv("DVC_ROOT", str(again.paths.root))
     experiment = TrackedProject(copy)
     comparison = experiment.paths.metrics("comparison")
-    comparison.write_text(comparison.read_text().replace("No evidence", "Another evidence"))
+    comparison.write_text(comparison.read_text().replace("Use lora", "Take lora"))
     experiment.log("compare")
     assert again.client().get_experiment_by_name(EXPERIMENT).tags == before
 

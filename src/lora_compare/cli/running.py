@@ -34,7 +34,8 @@ def check(output: Output) -> None:
     paths, params = project()
     _require_here(paths, params)
     data = _read_data(output, paths, params) if is_file(params.data) else None
-    steps = _steps(paths, params)
+    trainings, steps = _trainings(params), _steps(paths, params)
+    total = _all_steps(params, trainings, steps)
     output.record(
         {
             "valid": True,
@@ -42,28 +43,73 @@ def check(output: Output) -> None:
             "model": params.model.name,
             "methods": {name: method.trainable for name, method in params.methods.items()},
             "data": data,
+            "trainings": trainings,
             "steps": steps,
+            "all_steps": total,
         }
     )
     output.say(f"params.yaml is in order; methods: {', '.join(params.methods)}")
     if data:
         _say_data(output, data)
+    _say_work(output, trainings, steps, total)
+
+
+def _trainings(params: "Params") -> dict[str, dict[str, int]]:
+    """Return how often every method is trained that is trained here: to tune and to compare."""
+    from lora_compare.params import count_trials
+
+    tuning, seeds = params.tuning, len(params.training.seeds)
+    return {
+        name: {
+            "tune": count_trials(method.search, tuning) * len(tuning.seeds),
+            "compare": seeds,
+        }
+        for name, method in params.methods.items()
+        if method.trainable != "imported"
+    }
+
+
+def _say_work(
+    output: Output, trainings: dict[str, dict[str, int]], steps: dict[str, int], total: int
+) -> None:
+    """Say how many trainings there will be, of how many steps, as far as that is known."""
+    counts = [
+        f"{name} {own['compare']}" + (f" and {own['tune']} to tune" if own["tune"] else "")
+        for name, own in trainings.items()
+    ]
+    if counts:
+        in_all = sum(sum(own.values()) for own in trainings.values())
+        output.say(f"trainings: {', '.join(counts)}; {in_all} in all")
     if steps:
-        counts = ", ".join(f"{name} {count:,}" for name, count in steps.items())
-        output.say(f"steps of each training, with the splits that are there: {counts}")
+        shown = ", ".join(f"{name} {count:,}" for name, count in steps.items())
+        output.say(f"steps of each training, with the splits that are there: {shown}")
+        output.say(f"steps of all trainings: {total:,}")
 
 
 def _steps(paths: "Paths", params: "Params") -> dict[str, int]:
-    """Return the optimizer steps of every method that is trained; none before there are splits."""
+    """Return the most optimizer steps of every method that is trained; none before the split."""
     from lora_compare.project.files import read_json
 
     metrics = paths.metrics("split")
     splits = read_json(metrics).get("splits", {}) if metrics.is_file() else {}
     if "train" not in splits:
         return {}
-    n = splits["train"]["n"]
-    steps = params.training.epochs * params.training.steps_per_epoch(n)
+    steps = params.training.epochs * params.training.steps_per_epoch(splits["train"]["n"])
     return {m: steps for m, method in params.methods.items() if method.trainable != "imported"}
+
+
+def _all_steps(
+    params: "Params", trainings: dict[str, dict[str, int]], steps: dict[str, int]
+) -> int:
+    """Return the most optimizer steps of all trainings together."""
+    epochs = params.training.epochs
+    tuned = {
+        name: count // epochs * (params.tuning.epochs or epochs) for name, count in steps.items()
+    }
+    return sum(
+        trainings[name]["compare"] * count + trainings[name]["tune"] * tuned[name]
+        for name, count in steps.items()
+    )
 
 
 def _read_data(output: Output, paths: "Paths", params: "Params") -> dict[str, Any]:

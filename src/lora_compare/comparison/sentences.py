@@ -3,57 +3,256 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lora_compare.comparison.formats import p_value, percent, points, share
+from lora_compare.comparison.formats import MINUS, percent, points, share
 from lora_compare.comparison.prices import PRICES
+from lora_compare.project.paths import TFIDF
 
-A_BETTER, B_BETTER, NO_EVIDENCE = "A better", "B better", "no evidence of a difference"
-"""The verdicts on a pair."""
+NAMES = {TFIDF: "TF-IDF"}
+"""What a baseline is called in a sentence; a method has the name that params.yaml gives it."""
 
-NO_PROOF = "That is no proof of equality:"
+METRICS = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "macro_f1": "macro-F1",
+    "recall": "recall",
+    "precision": "precision",
+}
+"""What a metric is called in a sentence, by its name in params.yaml."""
 
+UNDECIDED, BETTER, WORSE = "undecided", "better", "worse"
+"""Claims on a pair that the words single out; the others are `equivalent` and `not worse`."""
 
-def ranked(pair: Mapping[str, Any]) -> tuple[str, str] | None:
-    """Return the better method of a pair, then the other; None without evidence."""
-    a, b = str(pair["a"]), str(pair["b"])
-    return {A_BETTER: (a, b), B_BETTER: (b, a)}.get(pair.get("verdict", NO_EVIDENCE))
+TRAINED = "trainable_parameters"
+"""The price that sentences call the trained parameters."""
+
+UNEVEN_CLASSES = "uneven_classes"
+"""The key of the caution with which tables show macro-F1 beside accuracy."""
+
+NO_FINE_TUNING = "no fine-tuning is needed here"
 
 
 def headline(comparison: Mapping[str, Any]) -> str:
-    """Return the sentence that says what the content of metrics/comparison.json found."""
+    """Return the sentences that say what the content of metrics/comparison.json found."""
     return str(comparison["headline"][0])
 
 
-def pair_sentence(pair: Mapping[str, Any]) -> str:
-    """Return what was found of two methods, with every number that it rests on."""
-    a, b, n = pair["a"], pair["b"], pair["n"]
-    if not pair["only_a_right"] and not pair["only_b_right"]:
-        return f"{a} and {b} are right on exactly the same of the {n} test messages."
-    low, high = pair["accuracy_difference_ci95"]
-    p = p_value(pair["holm_p"])
-    numbers = (
-        f"{a} {percent(pair['accuracy_a'])}, {b} {percent(pair['accuracy_b'])} of {n} test "
-        f"messages; difference {points(pair['accuracy_difference'])} points (95 % interval "
-        f"{points(low)} to {points(high)}), Holm-adjusted exact McNemar p "
-        f"{p if p.startswith('<') else f'= {p}'}."
-    )
-    if order := ranked(pair):
-        return f"{order[0]} is better than {order[1]}: {numbers}"
-    return f"No evidence of a difference between {a} and {b}: {numbers}"
-
-
-def found(methods: Sequence[str], pair: Mapping[str, Any]) -> tuple[str, str]:
-    """Return what a comparison found in a few words, then as a sentence.
+def headline_of(comparison: Mapping[str, Any]) -> str:
+    """Return what to use and why, then how full fine-tuning and LoRA compare.
 
     Args:
-        methods: The names of all methods.
-        pair: The pair that matters most.
+        comparison: The content of metrics/comparison.json, without its `headline`.
     """
-    if len(methods) == 1:
-        words = f"{methods[0]} is the only method"
-        return words, f"{words}: add another under methods in params.yaml to compare."
-    order = ranked(pair)
-    undecided = f"{NO_EVIDENCE} between {pair['a']} and {pair['b']}"
-    return " better than ".join(order) if order else undecided, str(pair["sentence"])
+    return f"{recommended(comparison)} {found(comparison)}".strip()
+
+
+def verdict_of(comparison: Mapping[str, Any]) -> str:
+    """Return the recommendation in a few words, for a table."""
+    use = comparison["recommendation"]["use"]
+    return f"use {called(use)}" if use else "no recommendation"
+
+
+def called(name: str) -> str:
+    """Return what a method or baseline is called in a sentence."""
+    return NAMES.get(name, name)
+
+
+def recommended(comparison: Mapping[str, Any]) -> str:
+    """Return what to use and why; then whether fine-tuning is needed at all."""
+    recommendation = comparison["recommendation"]
+    if not recommendation["use"]:
+        return f"Nothing can be recommended: {recommendation['why']}"
+    return f"Use {called(recommendation['use'])}: {recommendation['why']}"
+
+
+def why(comparison: Mapping[str, Any]) -> str:
+    """Return why the recommended method or baseline is recommended, as sentences.
+
+    Args:
+        comparison: `recommendation` (without its `why`), `methods`, `pairs`, `margin` and `cost`
+            of metrics/comparison.json.
+    """
+    recommendation = comparison["recommendation"]
+    if recommendation["use"] is None:
+        return "no method was compared."
+    method = recommendation["method"]
+    if recommendation["kind"] == "method":
+        return f"{_reason(comparison, method)}. {_needed(comparison)}".strip()
+    pair = next(p for p in comparison["pairs"] if p["a"] == recommendation["use"])
+    return (
+        f"{_standing(pair)}, and {NO_FINE_TUNING}. To fine-tune all the same, take {method}: "
+        f"{_reason(comparison, method)}."
+    )
+
+
+def _reason(comparison: Mapping[str, Any], method: str) -> str:
+    """Return why a method is preferred to the other methods."""
+    pair = next((p for p in comparison["pairs"] if p["a"] == method), None)
+    if pair is not None:
+        return _standing(pair) + _saving(comparison, method)
+    pairs, margin = method_pairs(comparison), margin_words(comparison["margin"])
+    if not pairs:
+        return "it is the only method; another under methods in params.yaml makes a comparison"
+    claims = {called(pair["a"]): pair["claim"] for pair in pairs}
+    if better := [name for name, claim in claims.items() if claim == BETTER]:
+        return f"cheaper than {listing(better)}, and not worse by more than {margin}"
+    if set(claims.values()) == {WORSE}:
+        return f"better than {listing(list(claims))}"
+    prices = _prices(comparison)
+    if prices.get(method) == min(prices.values()):
+        return "it is the cheapest, and no other method is shown to be better"
+    return f"no cheaper method is shown to be within {margin} of it"
+
+
+def _standing(pair: Mapping[str, Any]) -> str:
+    """Return how the first of a pair stands to the other, without its own name."""
+    other, margin = called(pair["b"]), margin_words(pair["margin"])
+    if pair["claim"] == BETTER:
+        return f"better than {other}, by {_unsigned(pair['difference'])} points"
+    if pair["claim"] == WORSE:
+        return f"worse than {other}, but by less than {margin}"
+    if pair["claim"] == "equivalent":
+        return f"within {margin} of {other}"
+    return f"not worse than {other} by more than {margin}"
+
+
+def _saving(comparison: Mapping[str, Any], method: str) -> str:
+    """Return which share of the reference's price a method costs, where it is less."""
+    prices = _prices(comparison)
+    part, whole = prices.get(method), prices.get(str(comparison["pairs"][0]["b"]))
+    if part is None or not whole or part >= whole:
+        return ""
+    titles = {price.key: price.title for price in PRICES} | {TRAINED: "trained parameters"}
+    return f", with {share(part / whole)} of the {titles[comparison['cost']]}"
+
+
+def _prices(comparison: Mapping[str, Any]) -> dict[str, float]:
+    cost = comparison["cost"]
+    known = {r["method"]: r.get(cost) for r in comparison["methods"]}
+    return {name: value for name, value in known.items() if value is not None}
+
+
+def _needed(comparison: Mapping[str, Any]) -> str:
+    """Return whether the baseline would do, as a sentence."""
+    pair = next((p for p in comparison["pairs"] if p["baseline"]), None)
+    if pair is None:
+        return ""
+    name, reference = called(pair["a"]), called(pair["b"])
+    if not comparison["recommendation"]["fine_tuning_needed"]:
+        return f"{name} is not worse either: {NO_FINE_TUNING}."
+    if pair["claim"] == WORSE:
+        return f"{name} is worse than {reference}, by {_unsigned(pair['difference'])} points."
+    return f"Whether {name} would do is undecided."
+
+
+def found(comparison: Mapping[str, Any]) -> str:
+    """Return the numbers of what is recommended, then of full and LoRA and of what is better.
+
+    A claim that the recommendation has made already is not said again; its numbers are.
+    """
+    recommendation, main = comparison["recommendation"], main_pair(comparison)
+    named = (recommendation["use"], recommendation["method"])
+    order = (*named, main and main["a"])
+    pairs = sorted(comparison["pairs"], key=lambda p: tuple(p["a"] != name for name in order))
+    shown = [p for p in pairs if p["a"] in named or p is main or _better_method(p)]
+    said = [p for p in shown or pairs if p["a"] in named or main is None]
+    return " ".join(
+        f"{called(p['a'])} {MINUS} {called(p['b'])}: {numbers(p)}."
+        if p in said
+        else pair_sentence(p)
+        for p in shown or pairs
+    )
+
+
+def _better_method(pair: Mapping[str, Any]) -> bool:
+    return pair["claim"] == BETTER and not pair["baseline"]
+
+
+def main_pair(comparison: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Return the pair of full fine-tuning and LoRA, else that of the first two by name."""
+    pairs, reference = method_pairs(comparison), comparison.get("reference") or {}
+    both = {reference.get("full"), reference.get("lora")}
+    first = min(pairs, key=lambda pair: str(pair["a"]), default=None)
+    return next((pair for pair in pairs if {pair["a"], pair["b"]} == both), first)
+
+
+def method_pairs(comparison: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the pairs of methods, without those of baselines."""
+    return [pair for pair in comparison["pairs"] if not pair["baseline"]]
+
+
+def pair_sentence(pair: Mapping[str, Any]) -> str:
+    """Return what is claimed of a pair, with every number that it rests on.
+
+    Where nothing can be claimed, it says what would settle it. Of one seed it says that it is
+    about two trained models, not about methods.
+    """
+    a, b, margin = called(pair["a"]), called(pair["b"]), margin_words(pair["margin"])
+    claims = {
+        BETTER: f"{a} is better than {b}",
+        WORSE: f"{a} is worse than {b}{f', but by less than {margin}' * _is_within(pair)}",
+        "equivalent": f"{a} and {b} are within {margin} of each other",
+        "not worse": f"{a} is not worse than {b} by more than {margin}",
+        UNDECIDED: f"it is undecided how {a} compares with {b}",
+    }
+    claim = claims[pair["claim"]]
+    if pair["seeds"] == 1:
+        claim = f"Of these two trained models: {claim}"
+    elif pair["claim"] == UNDECIDED:
+        claim = claim[0].upper() + claim[1:]
+    return f"{claim}: {numbers(pair)}{_missing(pair)}."
+
+
+def _is_within(pair: Mapping[str, Any]) -> bool:
+    return bool(pair["low"] > -pair["margin"])
+
+
+def numbers(pair: Mapping[str, Any]) -> str:
+    """Return a pair's difference with its interval and what it was measured over."""
+    low, high = points(pair["low"]), points(pair["high"])
+    of = "" if pair["metric"] == "accuracy" else f" of {METRICS[pair['metric']]}"
+    seeds = f" and {pair['seeds']} seeds{'' if pair['baseline'] else ' each'}"
+    return (
+        f"{points(pair['difference'])} points{of}, {level(pair)} interval {low} to {high}, "
+        f"over {pair['n']:,} messages{seeds if pair['seeds'] > 1 else ''}"
+    )
+
+
+def level(pair: Mapping[str, Any]) -> str:
+    """Return the level of a pair's interval, such as `95 %` or `97.5 %`."""
+    return f"{100 * pair['level']:.3g} %"
+
+
+def _missing(pair: Mapping[str, Any]) -> str:
+    if pair["claim"] != UNDECIDED:
+        return ""
+    if needed := what_settles(pair, "test messages"):
+        return f"; about {needed} would settle it"
+    return "; neither more messages nor more seeds alone would settle it"
+
+
+def settled(pair: Mapping[str, Any]) -> str:
+    """Return the claim on a pair in a few words, with what would settle it."""
+    needed = what_settles(pair)
+    return f"{claimed(pair)}, {needed} would settle it" if needed else claimed(pair)
+
+
+def claimed(pair: Mapping[str, Any]) -> str:
+    """Return the claim on a pair in a few words: one may be worse, and yet good enough."""
+    if pair["claim"] == WORSE and _is_within(pair):
+        return f"worse by less than {margin_words(pair['margin'])}"
+    return str(pair["claim"])
+
+
+def what_settles(pair: Mapping[str, Any], messages: str = "messages") -> str:
+    """Return the messages or seeds with which a pair would be decided; nothing of a decided one."""
+    needed = {messages: pair["messages_needed"], "seeds": pair["seeds_needed"]}
+    return " or ".join(f"{number:,} {what}" for what, number in needed.items() if number)
+
+
+def margin_words(margin: float) -> str:
+    """Return a margin, a fraction, such as `2 points`."""
+    shown = f"{100 * margin:g}"
+    return f"{shown} point{'' if shown == '1' else 's'}"
 
 
 def price_sentence(reference: Mapping[str, Any] | None) -> str:
@@ -68,73 +267,33 @@ def price_sentence(reference: Mapping[str, Any] | None) -> str:
     return f"{reference['lora']} needs, of {reference['full']}: {', '.join(shares)}."
 
 
-def caution(comparison: Mapping[str, Any]) -> str:
-    """Return what the headline's verdict does not say, or nothing where it claims more."""
-    sentence = headline(comparison)
-    pair = next((p for p in comparison["pairs"] if p.get("sentence") == sentence), None)
-    if pair is None or ranked(pair):
-        return ""
-    low, high = pair["accuracy_difference_ci95"]
-    if low == high == 0:
-        return (
-            "The same answers on these messages are no proof of the same accuracy on all messages."
-        )
-    a, b = pair["a"], pair["b"]
-    ends = {"worse": _unsigned(low), "better": _unsigned(high)}
-    if low > 0 and ends["worse"] != "0.0":
-        return _unconfirmed(a, b, low, high, pair["holm_p"])
-    if high < 0 and ends["better"] != "0.0":
-        return _unconfirmed(b, a, high, low, pair["holm_p"])
-    possible = [f"{end} points {word}" for word, end in ends.items() if end != "0.0"]
-    left = f"up to {' or '.join(possible)} than" if possible else "a little better or worse than"
-    return f"{NO_PROOF} with {pair['n']} test messages, {a} may still be {left} {b}."
+def measured(comparison: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, str]:
+    """Return what a method or baseline reached on test, by the metric's name, with its spread.
 
-
-def _unconfirmed(better: str, worse: str, least: float, most: float, p: float) -> str:
-    """Return what an interval without 0 leaves open, where the test is no second witness."""
-    return (
-        f"{NO_PROOF} by the interval alone {better} is {_unsigned(least)} to {_unsigned(most)} "
-        f"points better than {worse}, but the test does not confirm it (p = {p_value(p)})."
-    )
-
-
-def best(chosen: str, losers: Sequence[str]) -> str:
-    """Return why the one method that nothing beats is chosen.
-
-    Args:
-        chosen: The method.
-        losers: Those that it beats; none where the baseline beats the others.
+    Macro-F1 stands beside accuracy where classes differ in size.
     """
-    if not losers:
-        return f"{chosen} is the one method that no other and not the baseline beats."
-    return f"{chosen} is better than {_listing(losers)}; no method is better than {chosen}."
+    metrics = [comparison["metric"]]
+    metrics += ["macro_f1"] if is_uneven(comparison) else []
+    return {METRICS[metric]: with_spread(record, f"test_{metric}") for metric in metrics}
 
 
-def cheapest(chosen: str, others: Sequence[str], parameters: int) -> str:
-    """Return why a method is chosen among others that do not beat it.
-
-    Args:
-        chosen: The method.
-        others: Those that it cannot be told apart from.
-        parameters: How many it trains.
-    """
-    return (
-        f"There is no evidence that {chosen} differs from {_listing(others, 'or')}, and it trains "
-        f"the fewest parameters: {parameters:,}."
-    )
+def is_uneven(comparison: Mapping[str, Any]) -> bool:
+    """Return whether accuracy is what is compared, and the classes differ in size."""
+    return any(caution["key"] == UNEVEN_CLASSES for caution in comparison["cautions"])
 
 
-def doubt(other: str, lead: float) -> str:
-    """Return by how much, as a fraction, another method may be better than the chosen one."""
-    if _unsigned(lead) == "0.0":
-        return ""
-    return f" {NO_PROOF} {other} may be up to {_unsigned(lead)} points better."
+def with_spread(record: Mapping[str, Any], key: str) -> str:
+    """Return a figure of a record with its standard deviation over seeds: `96.1 ± 0.4 %`."""
+    spread = record.get(f"{key}_sd")
+    mean = percent(record.get(key))
+    return mean if spread is None else f"{mean[:-2]} ± {percent(spread)}"
+
+
+def listing(names: Sequence[str], word: str = "and") -> str:
+    """Return names as a sentence lists them."""
+    *most, last = names
+    return f"{', '.join(most)} {word} {last}" if most else last
 
 
 def _unsigned(difference: float) -> str:
     return points(abs(difference)).lstrip("+")
-
-
-def _listing(names: Sequence[str], word: str = "and") -> str:
-    *most, last = names
-    return f"{', '.join(most)} {word} {last}" if most else last

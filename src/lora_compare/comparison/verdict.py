@@ -1,39 +1,44 @@
-"""Every method beside every other: records, paired tests, ratios and a verdict."""
+"""Every method beside the reference: records, claims, ratios and a recommendation."""
 
-from collections.abc import Collection, Mapping, Sequence
-from itertools import combinations
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from lora_compare.comparison import formats
+from lora_compare.comparison import formats, sentences
+from lora_compare.comparison.cautions import cautions
+from lora_compare.comparison.claims import Judge
 from lora_compare.comparison.evidence import Evidence, Outcome
-from lora_compare.comparison.sentences import (
-    A_BETTER,
-    B_BETTER,
-    NO_EVIDENCE,
-    found,
-    pair_sentence,
-)
+from lora_compare.comparison.prices import PRICES
+from lora_compare.comparison.recommendation import recommend
 from lora_compare.errors import DataError
-from lora_compare.evaluation.statistics import CONFIDENCE, difference_interval, holm, mcnemar_p
-from lora_compare.params import Params
+from lora_compare.evaluation.scores import Task, positive_class, prior_weights
+from lora_compare.evaluation.statistics import CONFIDENCE
+from lora_compare.params import MethodParams, Params
 from lora_compare.project.files import read_json
 from lora_compare.project.paths import SPLITS, TFIDF, require
 
 TESTED_BASELINE = TFIDF
 """The baseline that is worth a test; beating the untuned model is no finding."""
 
-LEVEL = 0.05
-"""Largest Holm-adjusted p-value that counts as evidence of a difference."""
-
-READ_KEYS = ("headline", "methods", "baselines", "pairs", "reference")
+READ_KEYS = (
+    "headline",
+    "recommendation",
+    "cautions",
+    "methods",
+    "baselines",
+    "pairs",
+    "reference",
+)
 """What is shown of metrics/comparison.json; earlier versions of this project wrote less."""
 
 SPLIT_FIGURES = (
     "n",
+    "balanced_accuracy",
+    "macro_f1",
     "f1",
     "precision",
     "recall",
@@ -42,62 +47,116 @@ SPLIT_FIGURES = (
     "log_loss",
     "brier",
     "ece",
+    "ece_expected",
 )
+RATES = ("false_alarms_per_1000", "misses_per_1000")
+"""What there is of two classes only."""
+
 SIZE_FIGURES = ("trainable_parameters", "total_parameters", "trainable_percent", "artifact_bytes")
 COST_FIGURES = (
     "train_seconds",
     "examples_per_second",
     "tokens_per_second",
     "peak_memory_bytes",
+    "training_state_bytes",
+    "step_cpu_seconds",
+    "step_cpu_seconds_low",
+    "step_cpu_seconds_high",
+    "side_by_side",
     "device",
     "dtype",
     "threads",
 )
 
 
-def compare(evidence: Evidence, groups: npt.NDArray[np.integer[Any]], seed: int) -> dict[str, Any]:
+def compare(
+    evidence: Evidence, groups: npt.NDArray[np.integer[Any]], params: Params
+) -> dict[str, Any]:
     """Return the content of metrics/comparison.json.
 
-    `verdict` is what was found in a few words, `headline` a list of it as one sentence.
-    `methods` and `baselines` hold one flat record each, `pairs` every pair of methods and then
-    every method with TF-IDF (`baseline: true`). The p-values of all pairs are adjusted as one
-    family. Differences are A minus B. `reference` divides the LoRA method's parameters, time,
-    memory and artifact by those of the full one (its `accuracy_difference` is LoRA minus full)
-    and is None without both.
+    `headline` is a list of the sentence that is shown everywhere, `verdict` the same in few words.
+    `methods` and `baselines` hold one flat record each. `pairs` holds every other method minus the
+    reference (each at level 1 - alpha / (methods - 1)), then TF-IDF minus the reference
+    (`baseline: true`, at 1 - alpha: a family of its own, so that it changes no method's claim).
+    `recommendation` is what to use, `cautions` what makes that weak. `reference` divides the LoRA
+    method's prices by those of the full one (its `accuracy_difference` is LoRA minus full) and is
+    None without both. `prior` is the share of each class that the figures of the test stand for.
 
     Args:
         evidence: What the methods and baselines did.
         groups: Number of each test message's near-duplicate group, shape (n,).
-        seed: Seed of the bootstrap.
+        params: The experiment.
+
+    Raises:
+        ParamsError: `classifier.positive` or `data.prior` names no class of the data.
+        DataError: The metric is about a class of which there is no test message.
     """
-    pairs = [
-        _pair(a, b, groups, seed, baseline)
-        for a, b, baseline in _pairs_to_test(evidence.methods, evidence.baselines)
-    ]
-    for pair, adjusted in zip(pairs, holm([pair["mcnemar_p"] for pair in pairs]), strict=True):
-        pair["holm_p"] = adjusted
-        pair["verdict"] = verdict(pair["accuracy_difference_ci95"], adjusted)
-        pair["sentence"] = pair_sentence(pair)
-    methods = [flat_record(outcome) for outcome in evidence.methods]
-    full = _find(methods, "full", "all")
-    for record in methods:
+    task, settings = _task(evidence, params), params.comparison
+    judge, by_name = Judge(settings, task, groups), {o.name: o for o in evidence.outcomes}
+    reference = reference_method(params)
+    others = [name for name in evidence.names if name != reference]
+    family = max(len(others), 1)
+    pairs = [judge.compare(by_name[name], by_name[reference], family) for name in others]
+    pairs.append(judge.compare(by_name[TESTED_BASELINE], by_name[reference], 1))
+    records = [flat_record(outcome) for outcome in evidence.methods]
+    full, lora = _find(records, "full", "all"), _find(records, "lora", "lora")
+    for record in records:
         record["parameters_of_full"] = _ratio(record, full, "trainable_parameters")
-    reference = _reference(methods, pairs)
-    main = _main_pair(pairs, evidence.names, reference)
-    words, sentence = found(evidence.names, main)
-    return {
-        "verdict": words,
-        # DVC's tables show every scalar, and would be as wide as the sentence; lists they skip.
-        "headline": [sentence],
+    recommended = recommend(
+        records,
+        pairs,
+        settings.cost,
+        lambda one, other: judge.compare(by_name[one], by_name[other], family),
+    )
+    shares = np.bincount(task.labels, task.weights, len(task.classes)) / len(task.labels)
+    found: dict[str, Any] = {
         "test_messages": len(groups),
         "near_duplicate_groups": len(np.unique(groups)),
+        "seeds": max(pair["seeds"] for pair in pairs),
+        "metric": settings.metric,
+        "positive": task.classes[task.positive],
+        "prior": dict(zip(task.classes, shares.tolist(), strict=True)),
+        "margin": settings.margin,
+        "level": settings.level,
         "confidence": CONFIDENCE,
-        "level": LEVEL,
-        "methods": methods,
+        "cost": settings.cost,
+        "methods": records,
         "baselines": [flat_record(outcome) for outcome in evidence.baselines],
         "pairs": pairs,
-        "reference": reference,
+        "reference": _reference(full, lora),
     }
+    found["cautions"] = cautions(evidence, params, found)
+    found["recommendation"] = recommended.to_dict()
+    reason = sentences.why(found)
+    found["recommendation"] = replace(recommended, why=reason).to_dict()
+    # DVC's tables show every scalar, and would be as wide as the sentence; lists they skip.
+    said = {"verdict": sentences.verdict_of(found), "headline": [sentences.headline_of(found)]}
+    return said | found
+
+
+def reference_method(params: Params) -> str:
+    """Return the method with which every other one is compared.
+
+    Where `comparison.reference` names none it is the one that trains everything: of several the
+    one called `full`, else the first by name; where there is none, the first method by name. Never
+    by the order of params.yaml: DVC takes a mapping in another order for the same.
+    """
+
+    def rank(item: tuple[str, MethodParams]) -> tuple[bool, bool, str]:
+        name, method = item
+        return method.trainable != "all", name != "full", name
+
+    return params.comparison.reference or min(params.methods.items(), key=rank)[0]
+
+
+def _task(evidence: Evidence, params: Params) -> Task:
+    classes, labels = evidence.classes, evidence.methods[0].labels
+    return Task(
+        classes,
+        labels,
+        prior_weights(labels, classes, params.data.prior),
+        positive_class(classes, labels, params.classifier.positive),
+    )
 
 
 def read_comparison(path: Path) -> dict[str, Any]:
@@ -131,8 +190,9 @@ def _damaged(path: Path, actual: str) -> DataError:
 def flat_record(outcome: Outcome) -> dict[str, Any]:
     """Return one method's figures under one level of keys, such as `test_accuracy`.
 
-    The ends of an accuracy's interval are `test_accuracy_low` and `test_accuracy_high`;
-    figures of time and memory are None for a baseline.
+    They are means over its seeds, with their standard deviation as `test_accuracy_sd` where there
+    are several. The ends of an accuracy's interval are `test_accuracy_low` and
+    `test_accuracy_high`; figures of time and memory are None for a baseline.
     """
     record: dict[str, Any] = {"method": outcome.name, "trainable": outcome.trainable}
     for split in SPLITS:
@@ -141,28 +201,13 @@ def flat_record(outcome: Outcome) -> dict[str, Any]:
         record[f"{split}_accuracy"] = figures["accuracy"]
         record[f"{split}_accuracy_low"] = low
         record[f"{split}_accuracy_high"] = high
-        record |= {f"{split}_{name}": figures[name] for name in SPLIT_FIGURES}
+        names = [*SPLIT_FIGURES, *(name for name in RATES if name in figures)]
+        record |= {f"{split}_{name}": figures[name] for name in names}
+        spreads = [name for name in figures if name.endswith("_sd")]
+        record |= {f"{split}_{name}": figures[name] for name in spreads}
     record |= {name: outcome.metrics.get(name) for name in SIZE_FIGURES}
     cost = outcome.cost or {}
     return record | {name: cost.get(name) for name in COST_FIGURES}
-
-
-def verdict(interval: tuple[float, float] | list[float], adjusted_p: float) -> str:
-    """Return "A better", "B better" or "no evidence of a difference".
-
-    A difference is claimed only if two witnesses agree: the Holm-adjusted exact McNemar p is
-    below 0.05, and the 95 % interval, which also allows for near-duplicates, excludes 0.
-
-    Args:
-        interval: Of accuracy A minus accuracy B, as fractions.
-        adjusted_p: Holm-adjusted p-value of the pair.
-    """
-    low, high = interval
-    if adjusted_p < LEVEL and low > 0:
-        return A_BETTER
-    if adjusted_p < LEVEL and high < 0:
-        return B_BETTER
-    return NO_EVIDENCE
 
 
 def differing_settings(params: Params, methods: Collection[str]) -> dict[str, dict[str, Any]]:
@@ -183,48 +228,17 @@ def differing_settings(params: Params, methods: Collection[str]) -> dict[str, di
     return differing
 
 
-def _pairs_to_test(
-    methods: tuple[Outcome, ...], baselines: tuple[Outcome, ...]
-) -> list[tuple[Outcome, Outcome, bool]]:
-    tested = [baseline for baseline in baselines if baseline.name == TESTED_BASELINE]
-    return [(a, b, False) for a, b in combinations(methods, 2)] + [
-        (method, baseline, True) for baseline in tested for method in methods
-    ]
-
-
-def _pair(
-    a: Outcome, b: Outcome, groups: npt.NDArray[np.integer[Any]], seed: int, baseline: bool
-) -> dict[str, Any]:
-    right_a, right_b = a.right[0], b.right[0]
-    return {
-        "a": a.name,
-        "b": b.name,
-        "baseline": baseline,
-        "n": len(right_a),
-        "accuracy_a": float(right_a.mean()),
-        "accuracy_b": float(right_b.mean()),
-        "only_a_right": int((right_a & ~right_b).sum()),
-        "only_b_right": int((~right_a & right_b).sum()),
-        "accuracy_difference": (int(right_a.sum()) - int(right_b.sum())) / len(right_a),
-        "accuracy_difference_ci95": list(difference_interval(right_a, right_b, groups, seed)),
-        "mcnemar_p": mcnemar_p(right_a, right_b),
-    }
-
-
-def _reference(methods: list[dict[str, Any]], pairs: list[dict[str, Any]]) -> dict[str, Any] | None:
-    full, lora = _find(methods, "full", "all"), _find(methods, "lora", "lora")
+def _reference(
+    full: Mapping[str, Any] | None, lora: Mapping[str, Any] | None
+) -> dict[str, Any] | None:
     if full is None or lora is None:
         return None
-    pair = _between(pairs, full["method"], lora["method"])
-    lora_minus_full = 1 if pair["a"] == lora["method"] else -1
+    ratios = {price.ratio: _ratio(lora, full, price.key) for price in PRICES}
     return {
         "full": full["method"],
         "lora": lora["method"],
-        "accuracy_difference": lora_minus_full * pair["accuracy_difference"],
-        "parameter_ratio": _ratio(lora, full, "trainable_parameters"),
-        "time_ratio": _ratio(lora, full, "train_seconds"),
-        "memory_ratio": _ratio(lora, full, "peak_memory_bytes"),
-        "artifact_ratio": _ratio(lora, full, "artifact_bytes"),
+        "accuracy_difference": lora["test_accuracy"] - full["test_accuracy"],
+        **ratios,
     }
 
 
@@ -234,24 +248,8 @@ def _find(methods: list[dict[str, Any]], name: str, trainable: str) -> dict[str,
     return min(fitting, key=lambda r: (r["method"] != name, r["method"]), default=None)
 
 
-def _main_pair(
-    pairs: list[dict[str, Any]], names: Sequence[str], reference: Mapping[str, Any] | None
-) -> dict[str, Any]:
-    """Return the pair of the headline: full and LoRA, else the first two methods by name.
-
-    Never by the order of params.yaml: DVC takes a mapping in another order for the same.
-    """
-    if reference:
-        return _between(pairs, reference["full"], reference["lora"])
-    return _between(pairs, *sorted(names)[:2]) if len(names) > 1 else pairs[0]
-
-
-def _between(pairs: list[dict[str, Any]], one: str, other: str) -> dict[str, Any]:
-    return next(pair for pair in pairs if {pair["a"], pair["b"]} == {one, other})
-
-
 def _ratio(part: Mapping[str, Any], whole: Mapping[str, Any] | None, key: str) -> float | None:
-    if whole is None or part[key] is None or not whole[key]:
+    if whole is None or part.get(key) is None or not whole.get(key):
         return None
     return float(part[key] / whole[key])
 

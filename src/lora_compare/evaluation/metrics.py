@@ -7,44 +7,56 @@ The definitions are scikit-learn's; importing it would take longer than all that
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from lora_compare.errors import DataError
+from lora_compare.evaluation.calibration import (
+    Labels,
+    Probabilities,
+    expected_calibration_error,
+    expected_error_when_calibrated,
+)
+from lora_compare.evaluation.scores import Task
 from lora_compare.evaluation.statistics import wilson_interval
-
-CALIBRATION_BINS = 15
-"""Equal-width bins of confidence, as in Guo et al. 2017, arXiv:1706.04599, section 3."""
-
-POSITIVE = 1
-"""Index of the positive class where there are two: the second name in order (spam)."""
 
 CLASS_FIGURES = ("f1", "precision", "recall", "auroc", "average_precision")
 
-Labels = npt.NDArray[np.integer[Any]]
-Probabilities = npt.NDArray[np.floating[Any]]
+Array = npt.NDArray[np.float64]
 
 
 def evaluate_predictions(
-    labels: Labels, probabilities: Probabilities, classes: Sequence[str]
+    labels: Labels,
+    probabilities: Probabilities,
+    classes: Sequence[str],
+    positive: int = 1,
+    weights: Array | None = None,
 ) -> dict[str, Any]:
     """Return every figure of one split as plain JSON values, unrounded.
 
     With two classes `f1`, `precision`, `recall`, `auroc` and `average_precision` are those of
-    the second class. With more they are macro averages (one class against the rest), and
-    `per_class` holds each class's own with its number of messages `n`.
+    the positive class, and `false_alarms_per_1000` and `misses_per_1000` count the messages, of a
+    thousand, that are wrongly taken for it and for the other. With more classes they are macro
+    averages (one class against the rest), and `per_class` holds each class's own with its number
+    of messages `n`. `macro_f1` is the mean over the classes with two as well, and
+    `balanced_accuracy` that of their recalls.
 
     `log_loss` is in nats. `brier` is half the mean squared distance between probabilities and
     truth, which for two classes is the usual (p - y)^2; it lies in 0..1 for any number.
-    `confusion_matrix[i][j]` counts messages of class i that were taken for class j.
+    `confusion_matrix[i][j]` counts messages of class i that were taken for class j, `n` all of
+    them, and `ece` bins them; every other figure takes each message for what it weighs.
+    `ece_expected` is what `ece` would be in the mean were the probabilities right.
 
     Args:
         labels: Index of each message's class, shape (n,).
         probabilities: Of each class, shape (n, n_classes); rows sum to 1.
         classes: Names of the classes in the order of the columns, at least two.
+        positive: Index of the positive class where there are two.
+        weights: Of the messages, shape (n,), above 0; None weighs all alike. The interval of the
+            accuracy is then that of as many equal messages as they are worth (Kish 1965).
 
     Raises:
         DataError: There is no message.
@@ -52,21 +64,30 @@ def evaluate_predictions(
     Checked by tests/unit/evaluation/test_metrics.py against scikit-learn and by hand.
     """
     chances = _normalised(labels, probabilities, len(classes))
-    matrix = np.zeros((len(classes), len(classes)), dtype=np.int64)
-    np.add.at(matrix, (labels, predicted_classes(probabilities)), 1)
-    correct, n = int(matrix.trace()), len(labels)
-    per_class = _class_figures(matrix, labels, chances, classes)
+    weighing = np.ones(len(labels)) if weights is None else weights
+    predicted = predicted_classes(probabilities)
+    ones = np.ones(len(labels))
+    matrix = Task(classes, labels, weighing, positive).confusion(predicted)
+    counts = Task(classes, labels, ones, positive).confusion(predicted).astype(np.int64)
+    # Of the scores as they are: dividing them by their sum breaks ties.
+    per_class = _class_figures(matrix, counts, labels, probabilities, weighing, classes)
     binary = len(classes) == 2
-    figures = per_class[classes[POSITIVE]] if binary else _macro(list(per_class.values()))
+    figures = per_class[classes[positive]] if binary else _macro(list(per_class.values()))
+    accuracy = float(matrix.trace() / matrix.sum())
+    worth = float(weighing.sum() ** 2 / (weighing @ weighing))
     return {
-        "accuracy": correct / n,
-        "accuracy_ci95": list(wilson_interval(correct, n)),
-        "n": n,
+        "accuracy": accuracy,
+        "accuracy_ci95": list(wilson_interval(accuracy * worth, worth)),
+        "n": len(labels),
+        "balanced_accuracy": _mean(per_class, "recall"),
+        "macro_f1": _mean(per_class, "f1"),
         **{name: figures[name] for name in CLASS_FIGURES},
-        "log_loss": _log_loss(labels, chances),
-        "brier": _brier(labels, chances),
+        **(_rates(matrix, positive) if binary else {}),
+        "log_loss": _log_loss(labels, chances, weighing),
+        "brier": _brier(labels, chances, weighing),
         "ece": expected_calibration_error(labels, probabilities),
-        "confusion_matrix": matrix.tolist(),
+        "ece_expected": expected_error_when_calibrated(probabilities),
+        "confusion_matrix": counts.tolist(),
         **({} if binary else {"per_class": per_class}),
     }
 
@@ -76,60 +97,7 @@ def predicted_classes(probabilities: Probabilities) -> npt.NDArray[np.int64]:
     return np.asarray(probabilities.argmax(axis=1), dtype=np.int64)
 
 
-def calibration_bins(
-    labels: Labels, probabilities: Probabilities, bins: int = CALIBRATION_BINS
-) -> list[dict[str, Any]]:
-    """Return how often the classifier was right at each level of confidence.
-
-    Confidence is the probability of the predicted class. Bin b holds confidences in
-    (b / bins, (b + 1) / bins], and the first one 0 too. Each record has the bin's edges `low`
-    and `high`, its number of messages `n`, their mean `confidence` and their `accuracy`, both
-    None in an empty bin.
-
-    Args:
-        labels: Index of each message's class, shape (n,).
-        probabilities: Of each class, shape (n, n_classes).
-        bins: Number of equal-width bins.
-
-    Source: Guo et al. 2017, arXiv:1706.04599, section 2.
-    """
-    confidence = probabilities.max(axis=1).astype(np.float64)
-    correct = predicted_classes(probabilities) == labels
-    edges = np.linspace(0.0, 1.0, bins + 1)
-    # searchsorted's default side makes bins closed on the right, as scikit-learn's are.
-    bin_of = np.searchsorted(edges[1:-1], confidence)
-    counts = np.bincount(bin_of, minlength=bins)
-    confidences = np.bincount(bin_of, weights=confidence, minlength=bins)
-    hits = np.bincount(bin_of, weights=correct, minlength=bins)
-    return [
-        {
-            "low": float(edges[b]),
-            "high": float(edges[b + 1]),
-            "n": int(counts[b]),
-            "confidence": float(confidences[b] / counts[b]) if counts[b] else None,
-            "accuracy": float(hits[b] / counts[b]) if counts[b] else None,
-        }
-        for b in range(bins)
-    ]
-
-
-def expected_calibration_error(
-    labels: Labels, probabilities: Probabilities, bins: int = CALIBRATION_BINS
-) -> float:
-    """Return the mean gap, in 0..1, between confidence and accuracy over the bins.
-
-    Bins count by their number of messages. Arguments as in `calibration_bins`.
-
-    Source: Guo et al. 2017, arXiv:1706.04599, equation 3.
-    """
-    filled = [b for b in calibration_bins(labels, probabilities, bins) if b["n"]]
-    gaps = sum(b["n"] * abs(b["accuracy"] - b["confidence"]) for b in filled)
-    return float(gaps / len(labels))
-
-
-def _normalised(
-    labels: Labels, probabilities: Probabilities, n_classes: int
-) -> npt.NDArray[np.float64]:
+def _normalised(labels: Labels, probabilities: Probabilities, n_classes: int) -> Array:
     if not len(labels):
         raise DataError("There is no message to evaluate.", next="give the split more messages")
     assert probabilities.shape == (len(labels), n_classes)
@@ -145,42 +113,55 @@ def _normalised(
     return np.asarray(chances / totals, dtype=np.float64)
 
 
-def _log_loss(labels: Labels, chances: npt.NDArray[np.float64]) -> float:
+def _log_loss(labels: Labels, chances: Array, weights: Array) -> float:
     """Return the mean surprise at the true classes, in nats; certainty is off by an epsilon."""
     eps = np.finfo(np.float64).eps
     of_truth = np.clip(chances[np.arange(len(labels)), labels], eps, 1 - eps)
     # numpy's logarithm depends on the processor in its last bit; the C library's does not.
-    return float(np.mean([-math.log(chance) for chance in of_truth]))
+    return float(np.average([-math.log(chance) for chance in of_truth], weights=weights))
 
 
-def _brier(labels: Labels, chances: npt.NDArray[np.float64]) -> float:
+def _brier(labels: Labels, chances: Array, weights: Array) -> float:
     truth = np.eye(chances.shape[1])[labels]
-    return float(0.5 * np.mean(((truth - chances) ** 2).sum(axis=1)))
+    return float(0.5 * np.average(((truth - chances) ** 2).sum(axis=1), weights=weights))
+
+
+def _rates(matrix: Array, positive: int) -> dict[str, float | None]:
+    """Return the wrong answers of either kind in a thousand messages; None without such ones."""
+    wrong = 1000 * matrix / matrix.sum()
+    held = matrix.sum(axis=1) > 0
+    other = 1 - positive
+    return {
+        "false_alarms_per_1000": float(wrong[other, positive]) if held[other] else None,
+        "misses_per_1000": float(wrong[positive, other]) if held[positive] else None,
+    }
 
 
 def _class_figures(
-    matrix: npt.NDArray[np.int64],
+    matrix: Array,
+    counts: npt.NDArray[np.int64],
     labels: Labels,
-    chances: npt.NDArray[np.float64],
+    scores: Probabilities,
+    weights: Array,
     classes: Sequence[str],
 ) -> dict[str, dict[str, Any]]:
     figures: dict[str, dict[str, Any]] = {}
     for index, name in enumerate(classes):
-        hits, n = int(matrix[index, index]), int(matrix[index].sum())
-        taken = int(matrix[:, index].sum())
+        hits, held = float(matrix[index, index]), float(matrix[index].sum())
+        taken, n = float(matrix[:, index].sum()), int(counts[index].sum())
         figures[name] = {
             "n": n,
-            "f1": 2 * hits / (n + taken) if n else None,
+            "f1": 2 * hits / (held + taken) if n else None,
             # Where a class occurs but is never predicted, its precision is 0 by convention.
-            "precision": hits / max(taken, 1) if n else None,
-            "recall": hits / n if n else None,
-            **_ranking_figures(labels == index, chances[:, index]),
+            "precision": (hits / taken if taken else 0.0) if n else None,
+            "recall": hits / held if n else None,
+            **_ranking_figures(labels == index, scores[:, index], weights),
         }
     return figures
 
 
 def _ranking_figures(
-    positive: npt.NDArray[np.bool_], scores: npt.NDArray[np.float64]
+    positive: npt.NDArray[np.bool_], scores: Probabilities, weights: Array
 ) -> dict[str, float | None]:
     """Return how well the scores rank the positive messages above the others.
 
@@ -190,8 +171,8 @@ def _ranking_figures(
     """
     order = np.argsort(-scores, kind="stable")
     steps = np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)
-    hits = np.cumsum(positive[order])[steps].astype(np.float64)
-    misses = 1 + steps - hits
+    weighted, known = weights[order], positive[order]
+    hits, misses = (np.cumsum(weighted * kind)[steps] for kind in (known, ~known))
     area = average = None
     if hits[-1] and misses[-1]:
         # Only the curve's corners: more points on its straight parts would round differently.
@@ -206,8 +187,9 @@ def _ranking_figures(
 
 
 def _macro(per_class: list[dict[str, Any]]) -> dict[str, float | None]:
-    averages: dict[str, float | None] = {}
-    for name in CLASS_FIGURES:
-        values = [figures[name] for figures in per_class]
-        averages[name] = None if None in values else float(np.mean(values))
-    return averages
+    return {name: _mean(dict(enumerate(per_class)), name) for name in CLASS_FIGURES}
+
+
+def _mean(per_class: Mapping[Any, Mapping[str, Any]], name: str) -> float | None:
+    values = [figures[name] for figures in per_class.values()]
+    return None if None in values else float(np.mean(values))

@@ -9,11 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lora_compare.evaluation.metrics import (
-    calibration_bins,
-    evaluate_predictions,
-    predicted_classes,
-)
+from lora_compare.evaluation.calibration import calibration_bins
+from lora_compare.evaluation.metrics import evaluate_predictions, predicted_classes
+from lora_compare.evaluation.scores import positive_class, prior_weights
 from lora_compare.project.paths import SPLITS
 
 COLLAPSED_BELOW = 0.1
@@ -45,6 +43,8 @@ def measure(
     labels: Mapping[str, npt.NDArray[np.int64]],
     test_texts: Sequence[str],
     classes: Sequence[str],
+    positive: str | None = None,
+    prior: Mapping[str, float] | None = None,
 ) -> Results:
     """Return the results of a classifier on train, validation and test.
 
@@ -53,7 +53,14 @@ def measure(
         labels: For each split the right classes' indices, shape (n,).
         test_texts: The texts of the test split.
         classes: Names of the classes.
+        positive: The positive class of two; None for the rarer in the test split.
+        prior: The share of each class to which every split is weighted; None weighs all alike.
+
+    Raises:
+        ParamsError: No class is called `positive`.
+        DataError: A split is empty.
     """
+    place = positive_class(classes, labels["test"], positive)
     predictions = {
         "text": list(test_texts),
         "label": [classes[i] for i in labels["test"]],
@@ -61,7 +68,13 @@ def measure(
         **{f"p_{c}": chances["test"][:, i].tolist() for i, c in enumerate(classes)},
     }
     return Results(
-        {n: evaluate_predictions(labels[n], chances[n], classes) for n in SPLITS},
+        {
+            n: evaluate_predictions(
+                *(labels[n], chances[n], classes, place),
+                prior_weights(labels[n], classes, prior),
+            )
+            for n in SPLITS
+        },
         predictions,
     )
 

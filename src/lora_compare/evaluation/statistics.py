@@ -1,11 +1,16 @@
-"""Intervals and tests for accuracies measured on the same messages."""
+"""Intervals for accuracies, and for the difference of two methods that were trained several times.
+
+The verdict's statistics, how they were chosen and their error rates: docs/verdict.md.
+"""
 
 import math
-from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import stdtrit
 
 CONFIDENCE = 0.95
 """Probability with which an interval method covers the true value, unitless."""
@@ -13,22 +18,26 @@ CONFIDENCE = 0.95
 NORMAL_QUANTILE = 1.959963984540054
 """The standard normal's at (1 + CONFIDENCE) / 2."""
 
-RESAMPLES = 9_999
-"""Bootstrap samples: scipy's default."""
+PSEUDO_WEIGHT = math.sqrt(0.5)
+"""Weight of each of the two pseudo groups: together they add one message's square."""
 
-RESAMPLING_BATCH = 4_000_000
-"""Random numbers drawn at once: 32 MB, however long the test split is."""
+FEWEST_SEEDS = 3
+"""Seeds from which on something may be claimed of methods: with two the interval covers too little
+(docs/verdict.md). One seed allows claims about the two trained models alone."""
 
-Answers = npt.NDArray[np.bool_]
-"""Whether a method classified each message rightly, shape (n,)."""
+HALVINGS = 60
+"""Steps of the search for a p-value: the bracket, 300 natural logarithms, shrinks below 1e-15."""
+
+Array = npt.NDArray[np.float64]
+Groups = npt.NDArray[np.integer[Any]]
 
 
-def wilson_interval(successes: int, n: int) -> tuple[float, float]:
+def wilson_interval(successes: float, n: float) -> tuple[float, float]:
     """Return the Wilson score interval of a proportion, as fractions (low, high).
 
     Args:
-        successes: How many of the `n` trials succeeded.
-        n: Number of trials, at least 1.
+        successes: How many of the `n` trials succeeded; of weighted ones, their sum.
+        n: Number of trials, at least 1; of weighted ones, how many equal ones they are worth.
 
     Source: Wilson 1927, doi 10.2307/2276774.
     """
@@ -40,71 +49,180 @@ def wilson_interval(successes: int, n: int) -> tuple[float, float]:
     return max(0.0, min(centre - reach, proportion)), min(1.0, max(centre + reach, proportion))
 
 
-def mcnemar_p(correct_a: Answers, correct_b: Answers) -> float:
-    """Return the exact two-sided McNemar p-value of two methods on the same messages.
+def reach(variance: tuple[float, float], seeds: int, groups: int, level: float) -> float:
+    """Return half the width of the interval of a difference; infinite from one group alone.
 
-    It asks whether the messages that only one of them got right are split unevenly between
-    them, as a fair coin would hardly do. Methods that are right on the same messages get 1.
-
-    Source: McNemar 1947, doi 10.1007/BF02295996.
-    """
-    only_a, only_b = int((correct_a & ~correct_b).sum()), int((~correct_a & correct_b).sum())
-    n = only_a + only_b
-    # Whole numbers: their only rounding is that of the division.
-    tail = sum(math.comb(n, k) for k in range(min(only_a, only_b) + 1))
-    return float(min(1.0, 2 * tail / 2**n))
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Return the p-values adjusted by Holm's step-down method, in the same order.
-
-    Source: Holm 1979, Scandinavian Journal of Statistics 6:65-70.
-    """
-    adjusted, largest = [0.0] * len(p_values), 0.0
-    for rank, place in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
-        largest = max(largest, (len(p_values) - rank) * p_values[place])
-        adjusted[place] = min(1.0, largest)
-    return adjusted
-
-
-def difference_interval(
-    correct_a: Answers,
-    correct_b: Answers,
-    groups: npt.NDArray[np.integer[Any]],
-    seed: int = 0,
-    resamples: int = RESAMPLES,
-) -> tuple[float, float]:
-    """Return a 95 % interval of accuracy A minus accuracy B, as fractions (low, high).
-
-    Percentile bootstrap, paired by message and clustered by group: whole groups of
-    near-duplicate messages are drawn, because copies of one message are answered alike and
-    count as less evidence than as many different messages. The percentile method is used
-    because on simulated splits of this size it covers 95 % where BCa covers 91 %.
-
-    Where the methods are right on the same messages the interval is (0, 0): resampling cannot
-    show what never occurred. With one group only nothing can be said and it is (-1, 1).
+    The two variances are estimated from few seeds and many groups, so that each has Student's
+    quantile of its own: the method of variance estimates recovery (MOVER).
 
     Args:
-        correct_a: Whether A was right, shape (n,).
-        correct_b: Whether B was right, shape (n,).
-        groups: Number of each message's near-duplicate group, shape (n,).
-        seed: Seed of the resampling.
-        resamples: Number of bootstrap samples.
+        variance: Of the difference by the seeds and by the messages.
+        seeds: How many there are; the first variance counts from two on.
+        groups: How many groups of messages.
+        level: The probability with which the interval shall cover, in 0..1.
 
-    Source: Efron and Tibshirani 1993, An Introduction to the Bootstrap, chapters 8 and 13.
-    Checked by tests/unit/evaluation/test_statistics.py with known truth and against scipy.
+    Source: Zou and Donner 2008, Statistics in Medicine 27:1693, doi 10.1002/sim.3095.
     """
-    _, cluster = np.unique(groups, return_inverse=True)
-    sizes = np.bincount(cluster).astype(np.float64)
-    gains = np.bincount(cluster, weights=correct_a.astype(np.float64) - correct_b)
-    n, rng = len(sizes), np.random.default_rng(seed)
-    if n < 2:
-        return -1.0, 1.0
-    batch = max(1, RESAMPLING_BATCH // n)
-    differences = []
-    for start in range(0, resamples, batch):
-        drawn = rng.integers(0, n, (min(batch, resamples - start), n))
-        differences.append(gains[drawn].sum(axis=1) / sizes[drawn].sum(axis=1))
-    tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(np.concatenate(differences), [tail, 1 - tail])
-    return float(low), float(high)
+    if groups < 2:
+        return math.inf
+    by_seed, by_message = variance
+    tail = (1 + level) / 2
+    reached = stdtrit(groups - 1, tail) ** 2 * by_message
+    if seeds > 1:
+        reached += stdtrit(seeds - 1, tail) ** 2 * by_seed
+    return math.sqrt(reached)
+
+
+@dataclass(frozen=True)
+class Components:
+    """What makes the difference of two methods vary, without pseudo groups; variances.
+
+    Attributes:
+        seed: Between trainings: one seed favours A more than another does.
+        message: Between groups of messages: A knows other messages than B.
+        rest: Of one group at one seed.
+    """
+
+    seed: float
+    message: float
+    rest: float
+
+    def of_mean(self, seeds: int, groups: int) -> "Components":
+        """Return each one's part in the variance of a mean over so many seeds and groups."""
+        cells = seeds * groups
+        return Components(self.seed / seeds, self.message / groups, self.rest / cells)
+
+    @property
+    def total(self) -> float:
+        """Their sum."""
+        return self.seed + self.message + self.rest
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The mean difference of two methods over seeds and test messages.
+
+    Attributes:
+        theta: A minus B, in the unit of the scores.
+        seeds: Number of seeds.
+        groups: Number of groups of messages.
+        level: That of the interval, in 0..1.
+        variance: Of `theta` by the seeds and by the messages, pseudo groups included.
+        components: Of one seed, one group, and one group at one seed.
+    """
+
+    theta: float
+    seeds: int
+    groups: int
+    level: float
+    variance: tuple[float, float]
+    components: Components
+
+    @cached_property
+    def reach(self) -> float:
+        """Half the width of the interval."""
+        return reach(self.variance, self.seeds, self.groups, self.level)
+
+    @property
+    def low(self) -> float:
+        """The interval's lower end."""
+        return self.theta - self.reach
+
+    @property
+    def high(self) -> float:
+        """The interval's upper end."""
+        return self.theta + self.reach
+
+    def p(self, theta: float = 0.0) -> float:
+        """Return the two-sided p of the hypothesis that the true difference is `theta`.
+
+        It is one minus the level at which the interval just touches `theta`, so that interval
+        and test never disagree.
+        """
+        distance = abs(self.theta - theta)
+        if distance == 0 or math.isinf(self.reach):
+            return 1.0
+        low, high = -300.0, 0.0  # logarithms of p
+        for _ in range(HALVINGS):
+            middle = (low + high) / 2
+            level = 1 - math.exp(middle)
+            wide = level == 1 or reach(self.variance, self.seeds, self.groups, level) > distance
+            low, high = (middle, high) if wide else (low, middle)
+        return math.exp(high)
+
+
+def difference(
+    scores: npt.ArrayLike,
+    weights: npt.ArrayLike,
+    groups: Groups,
+    level: float = CONFIDENCE,
+    step: float = 1.0,
+) -> Difference:
+    """Return the mean difference of two methods with its interval over seeds and messages.
+
+    Seeds and groups of near-duplicate messages are two crossed random effects, as readers and
+    cases are in diagnostic medicine. With the deviations u of every group at every seed (their
+    weighted sums less what their weight makes expect, scaled by groups / weight) and the mean
+    squares of their two-way table by seed, by group and of the rest, the variances are
+
+        by the seeds     MS_seed / (groups seeds)
+        by the messages  max(MS_group - MS_rest, 0) / (groups seeds)
+
+    and the interval is `reach`'s. Where methods hardly ever differ, the table would say that they
+    never can: so two pseudo groups of average size stand in it, one won by each method, each with
+    weight sqrt(1/2) (after Bonett and Price 2012). They move no difference, and `components` is
+    free of them. One seed leaves the messages alone: a paired t over groups.
+
+    Args:
+        scores: Of A minus those of B, shape (seeds, n); seed by seed the same for both methods.
+        weights: Of the messages, shape (n,), above 0.
+        groups: Number of each message's near-duplicate group, shape (n,).
+        level: The probability with which the interval shall cover, in 0..1.
+        step: What one answer of the most telling message changes, in the unit of the scores; 1
+            where they are right answers. 0 leaves the pseudo groups out.
+
+    Sources: Hillis 2007, Statistics in Medicine 26:596, doi 10.1002/sim.2532; Bonett and Price
+    2012, Journal of Educational and Behavioral Statistics 37:479, doi 10.3102/1076998611411915.
+    Checked by tests/unit/evaluation/test_statistics.py against statsmodels' crossed mixed model,
+    and with known truth by tests/unit/evaluation/test_error_rates.py.
+    """
+    table, theta = _two_way_table(np.atleast_2d(np.asarray(scores, np.float64)), weights, groups)
+    n_groups, seeds = table.shape
+    if n_groups < 2:
+        return Difference(theta, seeds, n_groups, level, (0.0, 0.0), Components(0.0, 0.0, 0.0))
+    by_seed, by_group, rest = _mean_squares(table)
+    components = Components(
+        max(by_seed - rest, 0.0) / n_groups if seeds > 1 else 0.0,
+        max(by_group - rest, 0.0) / seeds,
+        rest,
+    )
+    if step:
+        won = np.full((1, seeds), PSEUDO_WEIGHT * step)
+        _, by_group, rest = _mean_squares(np.concatenate([table, won, -won]))
+    cells = seeds * n_groups
+    variance = by_seed / cells, max(by_group - rest, 0.0) / cells
+    return Difference(theta, seeds, n_groups, level, variance, components)
+
+
+def _two_way_table(scores: Array, weights: npt.ArrayLike, groups: Groups) -> tuple[Array, float]:
+    """Return each group's deviation at each seed, shape (groups, seeds), and the mean score."""
+    of_message = np.asarray(weights, np.float64)
+    _, place = np.unique(groups, return_inverse=True)
+    of_group = np.bincount(place, of_message)
+    total = float(of_group.sum())
+    sums = np.stack([np.bincount(place, of_message * row) for row in scores], axis=1)
+    theta = float(sums.sum() / (scores.shape[0] * total))
+    return (sums - of_group[:, None] * theta) * (len(of_group) / total), theta
+
+
+def _mean_squares(table: Array) -> tuple[float, float, float]:
+    """Return the mean squares of a table of groups and seeds: by seed, by group, of the rest."""
+    groups, seeds = table.shape
+    centred = table - table.mean()
+    by_group, by_seed = centred.mean(axis=1), centred.mean(axis=0)
+    of_groups = seeds * float(by_group @ by_group) / (groups - 1)
+    if seeds == 1:
+        return 0.0, of_groups, 0.0
+    left = centred - by_group[:, None] - by_seed
+    of_seeds = groups * float(by_seed @ by_seed) / (seeds - 1)
+    return of_seeds, of_groups, float((left * left).sum()) / ((groups - 1) * (seeds - 1))

@@ -11,9 +11,17 @@ from lora_compare.params.fit import MAX_CLASSES
 from lora_compare.params.layers import Aliases, Layer, choose_layers
 from lora_compare.params.methods import FROM_WEIGHT, LoraParams, MethodParams, Trainable
 from lora_compare.params.network import CONFIGS, GPTConfig, classifier_modules, gpt2_paths
-from lora_compare.params.reading import load_params, parse_params, read_yaml, require_fit
+from lora_compare.params.reading import (
+    is_possible,
+    load_params,
+    parse_params,
+    read_yaml,
+    require_fit,
+)
+from lora_compare.params.search import Space, TuningParams, count_trials, is_whole
 from lora_compare.params.sections import (
     ClassifierParams,
+    ComparisonParams,
     DataParams,
     ModelParams,
     PretrainingParams,
@@ -31,6 +39,7 @@ __all__ = [
     "RESERVED_METHOD_NAMES",
     "Aliases",
     "ClassifierParams",
+    "ComparisonParams",
     "DataParams",
     "GPTConfig",
     "Layer",
@@ -40,14 +49,19 @@ __all__ = [
     "Params",
     "PretrainingParams",
     "Section",
+    "Space",
     "SplitParams",
     "TrackingParams",
     "Trainable",
     "TrainingParams",
+    "TuningParams",
     "choose_layers",
     "classifier_modules",
+    "count_trials",
     "describe_method_name",
     "gpt2_paths",
+    "is_possible",
+    "is_whole",
     "load_params",
     "parse_params",
     "read_yaml",

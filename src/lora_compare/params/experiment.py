@@ -3,12 +3,14 @@
 import re
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, field_validator
+from pydantic import AfterValidator, ValidationInfo, field_validator
 
 from lora_compare.errors import ParamsError
 from lora_compare.params.methods import MethodParams
+from lora_compare.params.search import TuningParams
 from lora_compare.params.sections import (
     ClassifierParams,
+    ComparisonParams,
     DataParams,
     ModelParams,
     Section,
@@ -54,7 +56,9 @@ class Params(Section):
     model: ModelParams
     classifier: ClassifierParams
     training: TrainingParams
+    tuning: TuningParams = TuningParams()
     methods: dict[MethodName, MethodParams]
+    comparison: ComparisonParams
     tracking: TrackingParams
 
     @field_validator("methods", mode="before")
@@ -63,6 +67,18 @@ class Params(Section):
         if methods is None or methods == {}:
             raise ValueError("name at least one method (recipes/default.yaml has two)")
         return methods
+
+    @field_validator("comparison")
+    @classmethod
+    def _refer_to_a_method(
+        cls, comparison: ComparisonParams, info: ValidationInfo
+    ) -> ComparisonParams:
+        methods, reference = info.data.get("methods"), comparison.reference
+        if methods and reference is not None and reference not in methods:
+            raise ValueError(
+                f"reference should be one of the methods ({', '.join(methods)}), not {reference!r}"
+            )
+        return comparison
 
     @property
     def threads(self) -> int | None:

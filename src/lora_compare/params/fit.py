@@ -1,22 +1,33 @@
 """Whether the parts of params.yaml fit together: every adapter its network, every name its file."""
 
+import difflib
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import Any
+from itertools import islice, product
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
 from lora_compare.errors import ParamsError
-from lora_compare.params.layers import choose_layers
-from lora_compare.params.methods import LoraParams
+from lora_compare.params.layers import Layer, choose_layers
+from lora_compare.params.methods import LoraParams, MethodParams
+from lora_compare.params.mistakes import describe
 from lora_compare.params.network import CONFIGS, GPTConfig, classifier_modules, gpt2_paths
+from lora_compare.params.search import Space, TuningParams, count_trials, is_whole
+from lora_compare.params.sections import Section
 
 MAX_CLASSES = 1000
 """Most classes that a corpus may have."""
 
 KNOWN_CLASSES = {"bundled": 2, "uci": 2}
 """Number of classes of the sources that are known before they are read."""
+
+MOST_COMBINATIONS = 2000
+"""Combinations of a search's values that are tried out before anything runs."""
+
+Modules = Mapping[str, Layer | None]
+Part = TypeVar("Part", bound=Section)
 
 
 def describe_misfits(values: Any, n_classes: int | None = None) -> list[str]:
@@ -30,7 +41,12 @@ def describe_misfits(values: Any, n_classes: int | None = None) -> list[str]:
         n_classes: Number of classes, where it is known. Otherwise only an adapter that fits no
             number of classes is refused.
     """
-    return [*_equal_names(values), *_too_long(values), *_misfits(values, n_classes)]
+    return [
+        *_equal_names(values),
+        *_too_long(values),
+        *_seeds_of_the_comparison(values),
+        *_misfits(values, n_classes),
+    ]
 
 
 def _equal_names(values: Any) -> Iterator[str]:
@@ -50,20 +66,127 @@ def _too_long(values: Any) -> Iterator[str]:
         yield f"training.max_length: at most {limit} for {name}, not {length}; null is the most"
 
 
-def _misfits(values: Any, n_classes: int | None) -> Iterator[str]:
-    config = _config(values)
-    if config is None:
+def _seeds_of_the_comparison(values: Any) -> Iterator[str]:
+    tuning, compared = (
+        _section(TuningParams, values, "tuning"),
+        _look_up(values, "training", "seeds"),
+    )
+    if tuning is None or not isinstance(compared, list):
         return
+    for seed in tuning.seeds:
+        if seed in compared:
+            yield (
+                f"tuning.seeds: {seed} is one of training.seeds; what was chosen by a training "
+                "must not be compared by the same one"
+            )
+
+
+def _misfits(values: Any, n_classes: int | None) -> Iterator[str]:
+    config, tuning = _config(values), _section(TuningParams, values, "tuning")
     source = _look_up(values, "data", "source")
     known = KNOWN_CLASSES.get(source) if isinstance(source, str) else None
-    modules = classifier_modules(config, n_classes or known or MAX_CLASSES)
+    modules = classifier_modules(config, n_classes or known or MAX_CLASSES) if config else None
     for name, method in _mapping(_look_up(values, "methods")).items():
-        try:
-            settings = LoraParams.model_validate(_look_up(method, "lora"))
-        except ValidationError:
-            continue
-        for mistake in choose_layers(modules, settings, gpt2_paths).mistakes:
-            yield f"methods.{name}.{mistake.where}: {_in_a_line(mistake)}"
+        if modules is not None:
+            mistakes = _unfit(modules, _section(LoraParams, method, "lora"))
+            yield from (f"methods.{name}.{mistake}" for mistake in mistakes)
+        spaces = _spaces(_look_up(method, "search"))
+        plain = {key: value for key, value in _mapping(method).items() if key != "search"}
+        if (found := _section(MethodParams, plain)) and spaces:
+            unfit = _wrong_searches(found, spaces, tuning, modules)
+            yield from (f"methods.{name}.search{mistake}" for mistake in unfit)
+
+
+def _unfit(modules: Modules, settings: LoraParams | None) -> list[str]:
+    """Return what of an adapter does not fit the network, each with its key."""
+    if settings is None:
+        return []
+    mistakes = choose_layers(modules, settings, gpt2_paths).mistakes
+    return [f"{mistake.where}: {_in_a_line(mistake)}" for mistake in mistakes]
+
+
+def _wrong_searches(
+    method: MethodParams,
+    spaces: Mapping[str, Space],
+    tuning: TuningParams | None,
+    modules: Modules | None,
+) -> Iterator[str]:
+    """Yield what is wrong with a search: its keys, its size, values that cannot be."""
+    unknown = [key for key in spaces if key not in method.searchable]
+    for key in unknown:
+        meant = difflib.get_close_matches(key, method.searchable, n=1)
+        hint = f"; did you mean {meant[0]}?" if meant else f": {', '.join(method.searchable)}"
+        yield f".{key}: no setting of this method that can be searched{hint}"
+    if unknown:
+        return
+    if tuning and tuning.sampler == "grid":
+        counts = [space.count(tuning.trials) for space in spaces.values()]
+        if (total := count_trials(spaces, tuning)) > tuning.trials:
+            shown = " x ".join(map(str, counts)) + (f" = {total}" * (len(counts) > 1))
+            yield (
+                f": {shown} values are more than tuning.trials: {tuning.trials}; name fewer by "
+                "choices or step, raise tuning.trials, or take tuning.sampler: tpe"
+            )
+    wrong = [*_impossible(method, spaces, modules)]
+    yield from wrong or _impossible_together(method, spaces, modules)
+
+
+def _impossible(
+    method: MethodParams, spaces: Mapping[str, Space], modules: Modules | None
+) -> Iterator[str]:
+    """Yield the values that cannot be, each alone, with the setting's key."""
+    for key, space in spaces.items():
+        whole = is_whole(MethodParams, key)
+        if whole and space.step and space.step % 1:
+            yield f".{key}.step: should be a whole number, not {space.step:g}"
+        for value in space.extremes(whole):
+            for mistake in _mistakes(method, {key: value}, modules):
+                same = mistake.startswith(f"{key}: ")
+                said = mistake.removeprefix(f"{key}: ") if same else f"{value!r} gives {mistake}"
+                yield f".{key}: {said}"
+
+
+def _impossible_together(
+    method: MethodParams, spaces: Mapping[str, Space], modules: Modules | None
+) -> Iterator[str]:
+    """Yield the first values that cannot be together."""
+    extremes = [space.extremes(is_whole(MethodParams, key)) for key, space in spaces.items()]
+    for values in islice(product(*extremes), MOST_COMBINATIONS):
+        settings = dict(zip(spaces, values, strict=True))
+        if mistakes := _mistakes(method, settings, modules):
+            shown = ", ".join(f"{key} {value!r}" for key, value in settings.items())
+            yield f": {shown} cannot be together: {mistakes[0]}"
+            return
+
+
+def _mistakes(
+    method: MethodParams, settings: Mapping[str, Any], modules: Modules | None
+) -> list[str]:
+    """Return why a method cannot have these settings, each reason with its key."""
+    try:
+        changed = method.with_settings(settings)
+    except ValidationError as error:
+        return [describe(problem) for problem in error.errors(include_url=False)]
+    return [] if modules is None else _unfit(modules, changed.lora)
+
+
+def _spaces(search: Any) -> dict[str, Space]:
+    """Return a search; nothing where a part of it is no search, which its section tells."""
+    found = {key: _section(Space, space) for key, space in _mapping(search).items()}
+    if not all(isinstance(key, str) for key in found):
+        return {}
+    return {key: space for key, space in found.items() if space is not None}
+
+
+def _section(kind: type[Part], values: Any, *keys: str) -> Part | None:
+    """Return a section of the parameters; None where it is not there or not valid."""
+    found = _look_up(values, *keys)
+    if found is None and kind is TuningParams and isinstance(values, dict):
+        found = {}
+    try:
+        return kind.model_validate(found)
+    except ValidationError:
+        return None
 
 
 def _config(values: Any) -> GPTConfig | None:

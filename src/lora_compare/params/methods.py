@@ -1,6 +1,7 @@
 """One way to fine-tune, and its adapter."""
 
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -12,6 +13,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from lora_compare.params.search import Space
 from lora_compare.params.sections import (
     Count,
     NotNegative,
@@ -157,7 +159,7 @@ OF_TRAINING = ("learning_rate", "weight_decay")
 OF_IMPORTED = ("adapter", "sha256", "config_sha256")
 """What an imported method needs: no stage depends on its folder, its checksums say what it is."""
 
-ONLY_TRAINED = (*OF_TRAINING, "lora")
+ONLY_TRAINED = (*OF_TRAINING, "lora", "search")
 ONLY_IMPORTED = (*OF_IMPORTED, "classes")
 
 
@@ -195,6 +197,16 @@ class MethodParams(Section):
     classes: Names | None = None
     """The classes in the order of the imported head's rows; null: the data's order."""
 
+    search: dict[Name, Space] | None = Field(default=None, validate_default=True)
+    """What the stage tune tries, by the setting's dotted key; null: the values above are taken."""
+
+    @field_validator("search", mode="before")
+    @classmethod
+    def _search_something(cls, search: Any) -> Any:
+        if search == {}:
+            raise ValueError("name at least one setting, or write null")
+        return search
+
     @field_validator(*ONLY_TRAINED, *ONLY_IMPORTED)
     @classmethod
     def _go_with_trainable(cls, value: Any, info: ValidationInfo) -> Any:
@@ -218,6 +230,30 @@ class MethodParams(Section):
     def flat(self, defaults: bool = True) -> dict[str, Any]:
         """Return every setting that applies to such a method by its dotted key."""
         return self._applying(super().flat(defaults))
+
+    @property
+    def searchable(self) -> list[str]:
+        """The dotted keys of the settings that a search can change; what is trained is none."""
+        keys = self.model_copy(update={"search": None}).flat()
+        return [key for key in keys if key not in ("trainable", "search")]
+
+    def with_settings(self, settings: Mapping[str, Any]) -> "MethodParams":
+        """Return the method with other values of some settings, and without a search.
+
+        Args:
+            settings: The values by dotted key, of `searchable`.
+
+        Raises:
+            pydantic.ValidationError: Such a method cannot be.
+        """
+        values = self.model_dump(exclude={"search"})
+        for key, value in settings.items():
+            *path, last = key.split(".")
+            section = values
+            for part in path:
+                section = section[part]
+            section[last] = value
+        return MethodParams.model_validate(values)
 
     @model_serializer(mode="wrap")
     def _dump(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:

@@ -112,7 +112,7 @@ def _section(path: Sequence[str]) -> type[Section] | None:
         inner = None if field is None else _inner(field.annotation)
         if field is None or inner is None:
             return None
-        if get_origin(field.annotation) is dict:
+        if is_by_name(field.annotation):
             parts = parts[1:]
         section = inner
     return section
@@ -125,11 +125,16 @@ def _inner(kind: Any) -> type[Section] | None:
     return next((found for argument in get_args(kind) if (found := _inner(argument))), None)
 
 
+def is_by_name(kind: Any) -> bool:
+    """Return whether a field of the type `kind` is a mapping of names, or may be one."""
+    return get_origin(kind) is dict or any(map(is_by_name, get_args(kind)))
+
+
 def _keys(section: type[Section], prefix: str) -> list[str]:
     keys = []
     for name, field in section.model_fields.items():
         inner = _inner(field.annotation)
-        by_name = ".M" if get_origin(field.annotation) is dict else ""
+        by_name = ".M" if is_by_name(field.annotation) else ""
         keys += [f"{prefix}{name}"]
         keys += _keys(inner, f"{prefix}{name}{by_name}.") if inner else []
     return keys

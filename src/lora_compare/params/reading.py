@@ -1,5 +1,6 @@
 """YAML into typed parameters, every mistake named at once."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,23 @@ def require_fit(params: Params, n_classes: int) -> None:
     """
     if problems := describe_misfits(params.model_dump(), n_classes):
         raise _mistakes(problems, "params.yaml")
+
+
+def is_possible(params: Params, name: str, settings: Mapping[str, Any], n_classes: int) -> bool:
+    """Return whether a method can have other values of some settings.
+
+    Args:
+        params: The parameters.
+        name: The method's name.
+        settings: The values by dotted key.
+        n_classes: Number of classes of the data.
+    """
+    try:
+        changed = params.method(name).with_settings(settings)
+    except ValidationError:
+        return False
+    values = params.model_copy(update={"methods": {name: changed}}).model_dump()
+    return not describe_misfits(values, n_classes)
 
 
 def _load(text: str, name: str) -> tuple[Any, list[str]]:

@@ -2,7 +2,15 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationInfo, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    ValidationInfo,
+    field_validator,
+)
 
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
@@ -10,7 +18,19 @@ Fraction = Annotated[FiniteFloat, Field(gt=0.0, lt=1.0)]
 Probability = Annotated[FiniteFloat, Field(ge=0.0, lt=1.0)]
 Positive = Annotated[FiniteFloat, Field(gt=0.0)]
 NotNegative = Annotated[FiniteFloat, Field(ge=0.0)]
+
+
+def _require_different(seeds: list[int]) -> list[int]:
+    if twice := [seed for seed in seeds if seeds.count(seed) > 1]:
+        raise ValueError(f"the seed {twice[0]} stands twice")
+    return seeds
+
+
+Seeds = Annotated[list[Seed], Field(min_length=1), AfterValidator(_require_different)]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+ROUNDING = 0.001
+"""How far shares may be from 1 together: three times 0.333 are a third each."""
 
 
 class Section(BaseModel):
@@ -68,6 +88,17 @@ class DataParams(Section):
 
     sha256: Sha256 | None = None
     """Expected SHA-256 of the source file, 64 hex digits; null accepts any and records it."""
+
+    prior: dict[str, Positive] | None = None
+    """Share of each class where the classifier is to work, above 0, 1 together: test messages are
+    weighted to it, the splits stay as they are. null: each message counts alike."""
+
+    @field_validator("prior")
+    @classmethod
+    def _share_out_the_whole(cls, prior: dict[str, float] | None) -> dict[str, float] | None:
+        if prior is not None and abs((total := sum(prior.values())) - 1) > ROUNDING:
+            raise ValueError(f"the shares of the classes should sum to 1, and sum to {total:g}")
+        return prior
 
 
 class SplitParams(Section):
@@ -169,6 +200,10 @@ class ClassifierParams(Section):
     bias: bool
     """Whether the head has a bias."""
 
+    positive: Annotated[str, Field(min_length=1)] | None = None
+    """Class that precision, recall, false alarms and misses are of, where there are two; null: the
+    rarer in the test split, of equally frequent ones the last by name."""
+
 
 class TrainingParams(Section):
     """What every method's training shares."""
@@ -217,6 +252,18 @@ class TrainingParams(Section):
     """Keep only each block's input for the gradient and compute the rest anew: less memory, a
     third more work, the same gradient."""
 
+    keep: Literal["last", "best"] = "last"
+    """Which weights a training ends with: the `last`, or those of the evaluation with the lowest
+    validation loss, `best` (of equal ones the earliest; the one before any step counts too)."""
+
+    patience: Count | None = None
+    """Evaluations without a lower validation loss after which a training ends early, but not in its
+    first epoch: 1 or more; null: never."""
+
+    class_weights: Literal["none", "balanced"] = "none"
+    """`balanced` weights a message's loss by n / (k n_c), of n training messages, k classes and
+    n_c messages of its class, so that rare classes count as much; evaluations stay unweighted."""
+
     checkpoint_every: Annotated[float, Field(ge=0)] | None = 30.0
     """Seconds between two checkpoints, from which a training that was cut off goes on: 0 or more;
     longer where writing takes more than a fiftieth of the time. 0: after every step; null: none
@@ -245,6 +292,29 @@ class TrainingParams(Section):
         drops = self.drop_last and n >= self.batch_size  # the only batch of an epoch stays
         passes = n // self.batch_size if drops else -(-n // self.batch_size)
         return -(-passes // self.gradient_accumulation_steps)
+
+
+class ComparisonParams(Section):
+    """What the verdict is about, and when two methods are as good as one another."""
+
+    metric: Literal["accuracy", "balanced_accuracy", "macro_f1", "recall", "precision"] = "accuracy"
+    """What methods are compared by. `recall` and `precision` are those of `classifier.positive`."""
+
+    reference: Annotated[str, Field(min_length=1)] | None = None
+    """Method that every other one is compared with; null: the one that trains everything, of
+    several the one called `full`, else the first by name."""
+
+    margin: Fraction = 0.02
+    """Difference of the metric that does not matter, to be set before looking: above 0, below 1;
+    0.02 is 2 points."""
+
+    level: Fraction = 0.05
+    """Probability of a false claim, shared out among the methods: above 0, below 1."""
+
+    cost: Literal[
+        "trainable_parameters", "training_state_bytes", "artifact_bytes", "step_cpu_seconds"
+    ] = "trainable_parameters"
+    """What makes a method cheaper than another that is as good."""
 
 
 class TrackingParams(Section):

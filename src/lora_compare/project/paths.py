@@ -126,6 +126,14 @@ class Paths:
         """Return the metrics file of one method's time and memory."""
         return self.root / "metrics" / f"{method}_cost.json"
 
+    def tuning(self, method: str = "") -> Path:
+        """Return the folder of how one method was tuned; without a name, that of all."""
+        return self.root / "reports" / "tuning" / method
+
+    def choice(self, method: str) -> Path:
+        """Return the values that one method's search has come to."""
+        return self.tuning(method) / "choice.json"
+
     def training(self, method: str = "") -> Path:
         """Return the folder of how one method's training went; without a name, that of all."""
         return self.root / "reports" / "training" / method
@@ -180,7 +188,7 @@ class Paths:
 
         Args:
             stage: A stage of dvc.yaml.
-            method: The method, for `finetune` and `evaluate`.
+            method: The method, for `tune`, `finetune` and `evaluate`.
 
         Checked by tests/faults/test_disk.py against dvc.yaml.
         """
@@ -192,6 +200,7 @@ class Paths:
                 *(self.evaluated("untuned"), self.evaluated(TFIDF)),
                 *(self.model(TFIDF), self.root / "metrics"),
             ],
+            "tune": [self.tuning(method)],
             "finetune": [self.model(method), self.training(method), self.root / "metrics"],
             "evaluate": [self.evaluated(method), self.root / "metrics"],
             "compare": [self.comparison, self.root / "metrics"],

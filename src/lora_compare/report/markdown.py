@@ -6,8 +6,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lora_compare.comparison import formats
-from lora_compare.comparison.prices import accuracy, cells
-from lora_compare.comparison.sentences import caution, headline, price_sentence
+from lora_compare.comparison.prices import cells
+from lora_compare.comparison.sentences import (
+    called,
+    headline,
+    level,
+    measured,
+    price_sentence,
+    settled,
+)
 from lora_compare.errors import DataError
 from lora_compare.project.files import write_text
 
@@ -16,7 +23,7 @@ if TYPE_CHECKING:
     from lora_compare.comparison.disagreements import Answer
     from lora_compare.report.contents import Contents
 
-PAIR_HEADER = ("A", "B", "A - B in points (95 % interval)", "McNemar p", "Holm p", "verdict")
+PAIR_HEADER = ("method", "beside", "difference in points (interval)", "level", "p", "verdict")
 LEAK_HEADER = ("method", "all", "without a twin in train", "with a twin in train")
 MOST_CASES = 20
 """Messages on which methods disagree that the markdown shows; the page shows more."""
@@ -31,18 +38,23 @@ CHART_TITLES = {
 }
 
 
-def render_results(comparison: Mapping[str, Any]) -> str:
-    """Return the verdict and the table of accuracy and price.
+def render_results(comparison: Mapping[str, Any], verdict_first: bool = False) -> str:
+    """Return what makes the comparison weak, the verdict, and the table of figures and price.
 
     Args:
         comparison: The content of metrics/comparison.json.
+        verdict_first: Whether the verdict stands before that, where a reader sees one line.
     """
     records = [*comparison["methods"], *comparison["baselines"]]
-    price, warning = price_sentence(comparison["reference"]), caution(comparison)
+    price = price_sentence(comparison["reference"])
+    items = "\n".join(f"- {plain(caution['sentence'])}" for caution in comparison["cautions"])
+    before = [f"Before the verdict:\n\n{items}"] if items else []
+    verdict = [f"**{plain(headline(comparison))}**"]
+    rows = [_result(comparison, record) for record in records]
     parts = [
-        f"**{plain(headline(comparison))}**",
-        *(plain(text) for text in (warning, price) if text),
-        table(list(_result(records[0])), [list(_result(record).values()) for record in records]),
+        *(verdict + before if verdict_first else before + verdict),
+        *([plain(price)] if price else []),
+        table(list(rows[0]), [list(row.values()) for row in rows]),
     ]
     return "\n\n".join(parts)
 
@@ -69,9 +81,9 @@ def write_results(path: Path, comparison: Mapping[str, Any]) -> None:
     write_text(path, f"{found[1]}{render_results(comparison)}\n{found[2]}")
 
 
-def _result(record: Mapping[str, Any]) -> dict[str, str]:
-    known = {"method": record["method"], "test accuracy (95 % interval)": accuracy(record)}
-    return known | cells(record)
+def _result(comparison: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, str]:
+    reached = {f"test {name}": text for name, text in measured(comparison, record).items()}
+    return {"method": record["method"]} | reached | cells(record)
 
 
 def render_markdown(contents: "Contents") -> str:
@@ -81,7 +93,7 @@ def render_markdown(contents: "Contents") -> str:
     parts = [
         "# Comparison of fine-tuning methods",
         render_results(contents.comparison),
-        "## Every pair",
+        "## The verdict in numbers",
         table(PAIR_HEADER, [_pair_row(pair) for pair in contents.comparison["pairs"]]),
         "## Charts",
         *(f"![{title}](plots/{file}.svg)" for file, title in CHART_TITLES.items()),
@@ -157,14 +169,14 @@ def _versions(contents: "Contents") -> list[str]:
 
 
 def _pair_row(pair: Mapping[str, Any]) -> list[str]:
-    low, high = (formats.points(end) for end in pair["accuracy_difference_ci95"])
+    low, high = formats.points(pair["low"]), formats.points(pair["high"])
     return [
-        pair["a"],
-        pair["b"],
-        f"{formats.points(pair['accuracy_difference'])} ({low} to {high})",
-        formats.p_value(pair["mcnemar_p"]),
-        formats.p_value(pair["holm_p"]),
-        pair["verdict"],
+        called(pair["a"]),
+        called(pair["b"]),
+        f"{formats.points(pair['difference'])} ({low} to {high})",
+        level(pair),
+        formats.p_value(pair["p"]),
+        settled(pair),
     ]
 
 

@@ -1,4 +1,4 @@
-"""The page's first screen: every accuracy with its interval on one axis, and every price."""
+"""The page's first screen: every difference on a band of the margin, and every price."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -6,14 +6,13 @@ from typing import Any
 
 from lora_compare.comparison import formats
 from lora_compare.comparison.prices import PRICES, Price
-from lora_compare.comparison.verdict import TESTED_BASELINE
 from lora_compare.params import Params
 
-MARGIN = 7.0
+FREE = 7.0
 """Per cent of the axis left free at both of its ends, for dots and their ticks' numbers."""
 
-STEPS = (0.01, 0.02, 0.05, 0.1, 0.2)
-"""Accuracy from one tick of the axis to the next."""
+STEPS = (5, 10, 20, 50, 100, 200, 500)
+"""Thousandths from one tick of the axis to the next."""
 
 MOST_TICKS = 6
 """Ticks whose numbers fit beside one another on a phone."""
@@ -33,49 +32,58 @@ BASELINES = {"tfidf": "TF-IDF, logistic regression", "untuned": "before any fine
 
 @dataclass(frozen=True)
 class Axis:
-    """The axis on which the first screen draws accuracies.
+    """The axis on which the first screen draws differences to the reference.
 
     Attributes:
-        low: Accuracy at its left end, as a fraction.
-        high: Accuracy at its right end, as a fraction.
-        ticks: Accuracies that are marked.
+        low: Difference at its left end, as a fraction.
+        high: Difference at its right end, as a fraction.
+        ticks: Differences that are marked.
     """
 
     low: float
     high: float
     ticks: tuple[float, ...]
 
-    def place(self, accuracy: float) -> float:
-        """Return where an accuracy lies, in per cent of the drawing's width."""
-        share = (accuracy - self.low) / (self.high - self.low)
-        return round(MARGIN + (100 - 2 * MARGIN) * share, 2)
+    def place(self, difference: float) -> float:
+        """Return where a difference lies, in per cent of the width; beyond the end at the end."""
+        within = min(max(difference, self.low), self.high)
+        share = (within - self.low) / (self.high - self.low)
+        return round(FREE + (100 - 2 * FREE) * share, 2)
 
-    def holds(self, accuracy: float) -> bool:
-        """Return whether an accuracy lies on the axis."""
-        return self.low <= accuracy <= self.high
+    def holds(self, difference: float) -> bool:
+        """Return whether a difference lies on the axis."""
+        return self.low <= difference <= self.high
 
 
 def make_axis(comparison: Mapping[str, Any]) -> Axis:
-    """Return the axis that holds the interval of every method and of TF-IDF.
+    """Return the axis that holds the margin on both sides of 0 and every pair's interval.
 
-    The untuned model is left of it: with it on the axis the methods would be one blot.
+    A seed that collapsed may lie beyond it: with that on the axis the rest would be one blot.
 
     Args:
         comparison: The content of metrics/comparison.json.
     """
-    baselines = [b for b in comparison["baselines"] if b["method"] == TESTED_BASELINE]
-    rivals = [*comparison["methods"], *baselines]
-    lowest = min(record["test_accuracy_low"] for record in rivals)
-    highest = max(record["test_accuracy_high"] for record in rivals)
+    margin, pairs = comparison["margin"], comparison["pairs"]
+    lowest = min(-margin, *(pair["low"] for pair in pairs), -STEPS[0] / 1000)
+    highest = max(margin, *(pair["high"] for pair in pairs), STEPS[0] / 1000)
     for step in STEPS:
-        # Whole hundredths: sums of fractions would miss the ticks by a rounding error.
-        width = round(100 * step)
-        first = int(100 * lowest // width) * width
-        last = max(first + width, -int(-100 * highest // width) * width)
-        ticks = range(first, last + 1, width)
+        # Whole thousandths: sums of fractions would miss the ticks by a rounding error.
+        first = int(1000 * lowest // step) * step
+        last = -int(-1000 * highest // step) * step
+        ticks = range(first, last + 1, step)
         if len(ticks) <= MOST_TICKS:
             break
-    return Axis(first / 100, last / 100, tuple(tick / 100 for tick in ticks))
+    return Axis(first / 1000, last / 1000, tuple(tick / 1000 for tick in ticks))
+
+
+def ticked(difference: float) -> str:
+    """Return a tick's number in points with its sign, such as `+0.5` or `-2`."""
+    return f"{100 * difference:+g}".replace("-", formats.MINUS) if difference else "0"
+
+
+def reference(comparison: Mapping[str, Any]) -> str:
+    """Return the name of the method that the others are compared with."""
+    return str(comparison["pairs"][0]["b"]) if comparison["pairs"] else ""
 
 
 def describe(params: Params) -> dict[str, str]:
@@ -126,3 +134,28 @@ def _price(
             share = formats.share(value / full[price.key])
     written = price.write(value)
     return {"title": price.title.capitalize(), "value": written, "share": share, "part": part}
+
+
+def savings(comparison: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Return what LoRA costs beside full fine-tuning, a record a price; none without both.
+
+    Each has `title`, `share`, and `lora` and `full` as they are written.
+
+    Args:
+        comparison: The content of metrics/comparison.json.
+    """
+    reference = comparison["reference"]
+    if not reference:
+        return []
+    records = {record["method"]: record for record in comparison["methods"]}
+    lora, full = records[reference["lora"]], records[reference["full"]]
+    return [
+        {
+            "title": price.title,
+            "share": formats.share(reference[price.ratio]),
+            "lora": price.write(price.of(lora)),
+            "full": price.write(price.of(full)),
+        }
+        for price in PRICES
+        if reference.get(price.ratio)
+    ]

@@ -9,19 +9,26 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from lora_compare.comparison import formats, leaks
 from lora_compare.comparison.disagreements import find_confusions
-from lora_compare.comparison.evidence import Evidence, Outcome, load_evidence
-from lora_compare.comparison.sentences import caution, headline, price_sentence, ranked
+from lora_compare.comparison.evidence import Evidence, load_evidence
+from lora_compare.comparison.sentences import (
+    METRICS,
+    claimed,
+    headline,
+    is_uneven,
+    level,
+    margin_words,
+    what_settles,
+    with_spread,
+)
 from lora_compare.comparison.tables import answers, curves, figures
-from lora_compare.comparison.verdict import TESTED_BASELINE, compare
+from lora_compare.comparison.verdict import compare
 from lora_compare.data.twins import near_duplicate_groups
 from lora_compare.errors import without_credentials
-from lora_compare.evaluation.metrics import calibration_bins
 from lora_compare.params import Params
 from lora_compare.project.checksums import seal
 from lora_compare.project.files import write_csv, write_json, write_text
@@ -29,6 +36,7 @@ from lora_compare.project.paths import Paths
 from lora_compare.project.progress import SILENT, Progress
 from lora_compare.report import charts, overview, versions
 from lora_compare.report.contents import Contents, gather
+from lora_compare.report.figures import describe_matrix, draw, learned, searched, tuned
 from lora_compare.report.markdown import render_markdown
 
 LONGEST_MESSAGE = 600
@@ -36,9 +44,6 @@ LONGEST_MESSAGE = 600
 
 FOLDED_MESSAGE, FOLDED_LINES = 180, 4
 """Characters and lines of a longer message that stand before its fold."""
-
-MOST_TOLD = 20
-"""Confusions that the description of a chart tells."""
 
 MOST_CONFUSIONS = 200
 """Confusions of two classes that the page shows."""
@@ -78,7 +83,7 @@ def write_comparison(paths: Paths, params: Params, progress: Progress = SILENT) 
     with progress.work("compare"):
         evidence = load_evidence(paths, params)
         groups = near_duplicate_groups(evidence.texts)
-        comparison = compare(evidence, groups, params.split.seed)
+        comparison = compare(evidence, groups, params)
         write_json(paths.metrics("comparison"), comparison)
         write_json(paths.metrics("summary"), figures(evidence))
         write_csv(paths.curves, curves(evidence))
@@ -102,7 +107,7 @@ def write_report(
         evidence: What the methods and baselines did.
         comparison: The content of metrics/comparison.json.
     """
-    drawings = draw(evidence, comparison)
+    drawings = draw(params, evidence, comparison)
     for name, svg in drawings.items():
         write_text(paths.plots / f"{name}.svg", svg)
     for old in paths.plots.glob("*.svg"):
@@ -113,27 +118,6 @@ def write_report(
     write_text(paths.report("md"), render_markdown(contents))
 
 
-def draw(evidence: Evidence, comparison: Mapping[str, Any]) -> dict[str, str]:
-    """Return every chart as SVG text under the name of its file."""
-    histories = {method.name: method.mean_history for method in evidence.methods}
-    tfidf = next((b for b in comparison["baselines"] if b["method"] == TESTED_BASELINE), None)
-    drawings = {
-        "loss": charts.curves(histories, "loss", "Loss"),
-        "accuracy": charts.curves(histories, "accuracy", "Accuracy"),
-        "parameters": charts.accuracy_by_parameters(comparison["methods"], tfidf),
-    }
-    matrices = [method.metrics["test"]["confusion_matrix"] for method in evidence.methods]
-    kept = charts.most_confused(matrices)
-    for index, (method, matrix) in enumerate(zip(evidence.methods, matrices, strict=True)):
-        drawings[f"confusion_{method.name}"] = charts.confusion(
-            method.name, matrix, method.classes, index, kept, shares=len(method.seeds) > 1
-        )
-        drawings[f"calibration_{method.name}"] = charts.calibration(
-            method.name, _calibration(method), index
-        )
-    return drawings
-
-
 def render_html(contents: Contents, drawings: Mapping[str, str]) -> str:
     """Return the page: one file without a script, a link outside, or a font to fetch.
 
@@ -142,17 +126,23 @@ def render_html(contents: Contents, drawings: Mapping[str, str]) -> str:
         drawings: The charts, from `draw`.
     """
     params, evidence, comparison = contents.params, contents.evidence, contents.comparison
-    found, _, numbers = headline(comparison).partition(": ")
+    first, _, rest = headline(comparison).partition(". ")
     confusions = find_confusions(evidence)
     return (
         _environment()
         .get_template("comparison.html.j2")
         .render(
             comparison=comparison,
-            headline=found.removesuffix("."),
-            numbers=numbers,
-            price=price_sentence(comparison["reference"]),
-            caution=caution(comparison),
+            headline=first.removesuffix(".").replace(" %", "\N{NO-BREAK SPACE}%"),
+            rest=rest,
+            metric=METRICS[comparison["metric"]],
+            reference=overview.reference(comparison),
+            pairs={pair["a"]: pair for pair in comparison["pairs"]},
+            uneven=is_uneven(comparison),
+            per_thousand="test_misses_per_1000" in comparison["methods"][0],
+            positive=comparison.get("positive"),
+            savings=overview.savings(comparison),
+            tuned=[tuned(method) for method in evidence.methods if searched(method)],
             params=params,
             names=evidence.names,
             seeded=max(len(method.seeds) for method in evidence.methods) > 1,
@@ -163,8 +153,8 @@ def render_html(contents: Contents, drawings: Mapping[str, str]) -> str:
             descriptions=overview.describe(params),
             prices=overview.prices(comparison),
             drawings=drawings,
-            learned=[_learned(method) for method in evidence.methods],
-            matrices={m.name: _matrix_in_words(m) for m in evidence.methods},
+            learned=[learned(method) for method in evidence.methods],
+            matrices={m.name: describe_matrix(m) for m in evidence.methods},
             cases=contents.cases,
             confusions=confusions[:MOST_CONFUSIONS],
             n_confusions=len(confusions),
@@ -173,7 +163,6 @@ def render_html(contents: Contents, drawings: Mapping[str, str]) -> str:
             class_places={name: place for place, name in enumerate(evidence.classes)},
             case_classes=Counter(case.label for case in contents.cases.shown),
             split=evidence.split,
-            ranked=ranked,
             leaks=contents.leaks,
             likeness=leaks.LIKENESS,
             twins=leaks.pairs(evidence, contents.twins)[:MOST_PAIRS],
@@ -198,6 +187,12 @@ def _environment() -> Environment:
     )
     environment.filters |= {name: getattr(formats, name) for name in NUMBERS}
     environment.filters |= {
+        "claimed": claimed,
+        "level": level,
+        "what_settles": what_settles,
+        "margin": margin_words,
+        "ticked": overview.ticked,
+        "with_spread": with_spread,
         "inline": _inline,
         "fold": _fold,
         "breakable": _breakable,
@@ -231,44 +226,6 @@ def _inline(svg: str, description: str) -> Markup:
         svg = re.sub(rf"(?<=: ){paint}\b", f"var(--c{place})", svg, flags=re.IGNORECASE)
     attributes = f'<svg role="img" aria-label="{escape(description)}" '
     return Markup(svg.replace("<svg ", attributes, 1))  # noqa: S704 (matplotlib escapes)
-
-
-def _calibration(outcome: Outcome) -> list[dict[str, Any]]:
-    """Return the bins of the test answers of all seeds together."""
-    chances = outcome.chances.reshape(-1, len(outcome.classes))
-    return calibration_bins(np.tile(outcome.labels, len(outcome.seeds)), chances)
-
-
-def _learned(outcome: Outcome) -> dict[str, Any]:
-    """Return where a method's curves end and where its validation loss is lowest, on average."""
-    assert outcome.history is not None, "a method is trained"
-    rows = outcome.history.groupby("seed")
-    last, best = rows.last(), outcome.history.loc[rows["validation_loss"].idxmin()]
-    figures = ("train_loss", "validation_loss", "train_accuracy", "validation_accuracy")
-    return {
-        "method": outcome.name,
-        "steps": int(last["step"].max()),
-        **{name: float(last[name].mean()) for name in figures},
-        "best_loss": float(best["validation_loss"].mean()),
-        "best_epoch": float(best["epoch"].mean()),
-    }
-
-
-def _matrix_in_words(outcome: Outcome) -> str:
-    matrix, classes = outcome.metrics["test"]["confusion_matrix"], outcome.classes
-    confusions = [
-        (count, true, taken)
-        for true, row in zip(classes, matrix, strict=True)
-        for taken, count in zip(classes, row, strict=True)
-        if count and true != taken
-    ]
-    most = sorted(confusions, key=lambda confusion: -confusion[0])[:MOST_TOLD]
-    shown = (
-        ", ".join(f"{count} of class {true} as {taken}" for count, true, taken in most) or "none"
-    )
-    more = f" and {len(confusions) - MOST_TOLD} more" if len(confusions) > MOST_TOLD else ""
-    together = f", {len(outcome.seeds)} seeds together" if len(outcome.seeds) > 1 else ""
-    return f"Confusion matrix of {outcome.name}{together}. Wrongly classified: {shown}{more}."
 
 
 def _all_settings(params: Params) -> dict[str, dict[str, str]]:

@@ -9,8 +9,15 @@ from rich.table import Table
 from rich.text import Text
 
 from lora_compare.comparison import formats
-from lora_compare.comparison.prices import OF_FULL, accuracy, cells
-from lora_compare.comparison.sentences import caution, headline, price_sentence
+from lora_compare.comparison.prices import OF_FULL, cells
+from lora_compare.comparison.sentences import (
+    called,
+    headline,
+    level,
+    measured,
+    price_sentence,
+    settled,
+)
 from lora_compare.comparison.verdict import read_comparison
 from lora_compare.project.paths import Paths
 
@@ -33,7 +40,7 @@ WIDE = 80
 
 
 def print_summary(paths: Paths, console: Console, with_next_steps: bool = True) -> None:
-    """Print metrics/comparison.json: the table, the verdict, and what to type next.
+    """Print metrics/comparison.json: the table, cautions, the verdict, and what to type next.
 
     Args:
         paths: The project.
@@ -51,18 +58,28 @@ def print_summary(paths: Paths, console: Console, with_next_steps: bool = True) 
     if left_out:
         named = ", ".join(left_out)
         console.print(Padding(Text(f"no room here for: {named}", style="dim"), (0, 0, 0, 1)))
-    console.print()
-    texts = [headline(comparison), caution(comparison), price_sentence(comparison["reference"])]
-    for text in filter(None, texts):
-        console.print(Padding(Text(text), (0, 0, 0, 1)))
-    others = [p for p in comparison["pairs"] if p["sentence"] != headline(comparison)]
-    if others:
+    if comparison["cautions"]:
         console.print()
-        for pairs in _pairs(others, console.width):
-            console.print(pairs)
+        console.print(Padding(Text("Before the verdict:", style="bold"), (0, 0, 0, 1)))
+    for caution in comparison["cautions"]:
+        console.print(_item(caution["sentence"]))
+    console.print()
+    console.print(Padding(Text(headline(comparison), style="bold"), (0, 0, 0, 1)))
+    if price := price_sentence(comparison["reference"]):
+        console.print(Padding(Text(price), (0, 0, 0, 1)))
+    console.print()
+    for pairs in _pairs(comparison, console.width):
+        console.print(pairs)
     if with_next_steps:
         console.print()
         console.print(_next_steps(console.width))
+
+
+def _item(text: str) -> RenderableType:
+    """Return a text as an item of a list, whose lines begin below one another."""
+    item = Table.grid(padding=(0, 1))
+    item.add_row(Text(" -"), Text(text))
+    return item
 
 
 def _fitting_table(
@@ -90,37 +107,33 @@ def _fitting_table(
 def summary_table(
     comparison: Mapping[str, Any], without: Collection[str] = (), breaks: bool = False
 ) -> Table:
-    """Return one row per method and baseline: accuracy with its interval, then the price.
+    """Return one row per method and baseline: what it reached, with its spread, then the price.
 
     Args:
         comparison: The content of metrics/comparison.json.
         without: Headings of columns that are left out.
-        breaks: Whether the interval stands under its accuracy.
+        breaks: Whether the spread stands under its figure.
     """
     table = Table(box=None, pad_edge=True, padding=(0, 1), header_style="bold")
-    tested = "test\naccuracy\n(95 %\ninterval)" if breaks else "test accuracy\n(95 % interval)"
     records = [*comparison["methods"], *comparison["baselines"]]
     shown = [heading for heading in cells(records[0]) if heading not in without]
-    headings = ["method", tested, *(heading.replace(" ", "\n") for heading in shown)]
+    reached = [f"test {figure}" for figure in measured(comparison, records[0])]
+    headings = ["method", *(heading.replace(" ", "\n") for heading in (*reached, *shown))]
     deepest = max(heading.count("\n") for heading in headings)
     for heading in headings:
         above = "\n" * (deepest - heading.count("\n"))
         table.add_column(above + heading, justify="right", no_wrap=True)
     table.columns[0].justify, table.columns[0].overflow = "left", "fold"
-    best = max(record["test_accuracy"] for record in comparison["methods"])
     for record in records:
-        style = "bold" if record["test_accuracy"] == best else ""
-        style = style if record in comparison["methods"] else "dim"
-        table.add_row(*_cells(record, shown, breaks), style=style)
+        used = record["method"] == comparison["recommendation"]["use"]
+        style = "" if record in comparison["methods"] else "dim"
+        prices, figures = cells(record), measured(comparison, record).values()
+        known = ["" if prices[title] == formats.UNKNOWN else prices[title] for title in shown]
+        spread = [figure.replace(" ±", "\n±") if breaks else figure for figure in figures]
+        # A name or number is text, never markup of the terminal.
+        row = [Text(cell) for cell in (record["method"], *spread, *known)]
+        table.add_row(*row, style="bold" if used else style)
     return table
-
-
-def _cells(record: Mapping[str, Any], shown: Sequence[str], breaks: bool) -> list[Text]:
-    prices = cells(record)
-    known = ["" if prices[heading] == formats.UNKNOWN else prices[heading] for heading in shown]
-    # A name or number is text, never markup of the terminal.
-    tested = accuracy(record, "\n" if breaks else " ")
-    return [Text(cell) for cell in (record["method"], tested, *known)]
 
 
 def _stays_whole(longest: int, width: int) -> bool:
@@ -131,26 +144,29 @@ def _stays_whole(longest: int, width: int) -> bool:
     return longest <= width // 5
 
 
-def _pairs(pairs: Sequence[Mapping[str, Any]], width: int) -> list[RenderableType]:
-    """Return a table of the pairs, or a sentence for each where a table has no room."""
+def _pairs(comparison: Mapping[str, Any], width: int) -> list[RenderableType]:
+    """Return a table of the pairs; where it has no room, the sentences that are not yet said."""
+    pairs = comparison["pairs"]
     if width >= WIDE:
         return [_pairs_table(pairs, width)]
-    return [Padding(Text(pair["sentence"]), (0, 0, 0, 1)) for pair in pairs]
+    said = headline(comparison)
+    others = [pair["sentence"] for pair in pairs if pair["sentence"] not in said]
+    return [Padding(Text(sentence), (0, 0, 0, 1)) for sentence in others]
 
 
 def _pairs_table(pairs: Sequence[Mapping[str, Any]], width: int) -> Table:
     table = Table(box=None, pad_edge=True, padding=(0, 1), header_style="bold")
-    for side in ("a", "b"):
-        longest = max(len(pair[side]) for pair in pairs)
+    for side, title in (("a", ""), ("b", "beside")):
+        longest = max(len(called(pair[side])) for pair in pairs)
         whole = _stays_whole(longest, width)
-        table.add_column(side.upper(), overflow="fold", no_wrap=whole)
-    table.add_column("A \N{MINUS SIGN} B, points", justify="right", no_wrap=True)
-    table.add_column("Holm p", justify="right", no_wrap=True)
+        table.add_column(title, overflow="fold", no_wrap=whole)
+    table.add_column("points (interval)", justify="right", no_wrap=True)
+    table.add_column("level", justify="right", no_wrap=True)
     table.add_column("verdict")
     for pair in pairs:
-        low, high = (formats.points(end) for end in pair["accuracy_difference_ci95"])
-        difference = f"{formats.points(pair['accuracy_difference'])} ({low} to {high})"
-        cells = (pair["a"], pair["b"], difference, formats.p_value(pair["holm_p"]), pair["verdict"])
+        low, high = formats.points(pair["low"]), formats.points(pair["high"])
+        difference = f"{formats.points(pair['difference'])} ({low} to {high})"
+        cells = (called(pair["a"]), called(pair["b"]), difference, level(pair), settled(pair))
         table.add_row(*(Text(cell) for cell in cells))
     return table
 

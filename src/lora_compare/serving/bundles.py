@@ -6,8 +6,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from lora_compare.comparison.champion import Champion, choose_champion
 from lora_compare.comparison.formats import count, percent, percent_interval, spread
+from lora_compare.comparison.recommendation import Recommendation, read_recommendation
 from lora_compare.comparison.verdict import read_comparison
 from lora_compare.project.checksums import SUMS, digest
 from lora_compare.project.files import is_file, read_json, sha256, sha256_of
@@ -140,7 +140,7 @@ def bundles(
     comparison = {}
     if sources and any(record.stage == "compare" for record in records):
         comparison = read_comparison(paths.metrics("comparison"))
-    champion = choose_champion(comparison)
+    champion = read_recommendation(comparison)
     sharing = [name for name, one in sources.items() if one.config["trainable"] not in ALONE]
     result = []
     for name, source in sources.items():
@@ -197,13 +197,13 @@ def _bundle(
     sources: Mapping[str, _Source],
     runs: tuple[RunRecord, RunRecord],
     comparison: Mapping[str, Any],
-    champion: Champion | None,
+    champion: Recommendation | None,
 ) -> Bundle:
     """Return the bundle of the methods of `sources`, of which the first is the bundle's own."""
     method, source = next(iter(sources.items()))
     record, own = runs
     is_used = source.seed is None or source.seed.seed == source.seed.chosen
-    why = champion.why if champion and champion.method == method and is_used else ""
+    why = champion.why if champion and champion.use == method and is_used else ""
     key = {
         "run": record.key,
         "method": method,

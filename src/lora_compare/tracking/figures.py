@@ -8,8 +8,9 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from lora_compare.comparison.champion import choose_champion
 from lora_compare.comparison.formats import MINUS, points, spread
+from lora_compare.comparison.recommendation import read_recommendation
+from lora_compare.comparison.sentences import claimed, main_pair
 from lora_compare.project.files import read_json
 from lora_compare.project.paths import SPLITS
 
@@ -25,7 +26,7 @@ CURVES = {
 FINAL = ("accuracy", "accuracy_sd", "accuracy_low", "accuracy_high", "f1", "macro_f1", "log_loss")
 """What is shown of the final evaluation on train and validation; of test, everything."""
 
-PAIR = ("accuracy_difference", "accuracy_difference_ci95", "holm_p")
+PAIR = ("difference", "low", "high", "margin", "p", "messages_needed", "seeds_needed")
 """What is shown of two methods beside one another; the rest is in comparison.json."""
 
 COST = ("train_seconds", "examples_per_second", "tokens_per_second", "peak_memory_bytes")
@@ -40,8 +41,14 @@ ROW = {
 }
 """What the table of runs shows of a method, by its name in a comparison."""
 
+CHAMPION = "lora_compare.champion"
+"""The tag of a pipeline's run with what its comparison recommends."""
+
 VERDICT = "lora_compare.verdict"
 """The tag of a pipeline's run with the difference of its main pair."""
+
+CLAIM = "claim"
+"""The tag of a comparison with what is claimed of its main pair."""
 
 HARDWARE = ("device", "dtype", "threads")
 """What it ran on: tags, not metrics."""
@@ -180,11 +187,19 @@ def baselines(metrics: Mapping[str, Any]) -> Iterator[Point]:
 
 
 def pairs(comparison: Mapping[str, Any]) -> Iterator[Point]:
-    """Yield every pair's difference with its interval and p, and LoRA against full."""
+    """Yield what was found of every pair, of the main one under short keys too, and the ratios."""
+    main = main_pair(comparison) if comparison.get("pairs") else None
     for pair in comparison.get("pairs", ()):
-        figures = {name: pair[name] for name in PAIR if name in pair}
+        figures = _found(pair)
         yield from numbers(figures, f"pairs/{segment(pair['a'])}-{segment(pair['b'])}")
+        if pair is main:
+            yield from numbers(figures)
     yield from numbers(comparison.get("reference"), "lora_to_full")
+
+
+def _found(pair: Mapping[str, Any]) -> dict[str, Any]:
+    shares = {"seed_variance_share": pair["variance"]["seed"]} if pair["seeds"] > 1 else {}
+    return {name: pair[name] for name in PAIR} | shares
 
 
 def headline(comparison: Mapping[str, Any]) -> Iterator[Point]:
@@ -193,26 +208,25 @@ def headline(comparison: Mapping[str, Any]) -> Iterator[Point]:
     Those of the champion have the keys of a method's own run, so that the row of a pipeline has
     the figures of what came out of it.
     """
-    champion = choose_champion(comparison)
+    recommended = read_recommendation(comparison)
     for record in comparison.get("methods", ()):
         wanted = ("test_accuracy", "trainable_parameters", "train_seconds")
         figures = {name: record.get(name) for name in wanted}
         yield from numbers(figures, segment(record["method"]))
-        if champion is not None and record["method"] == champion.method:
+        if recommended is not None and record["method"] == recommended.use:
             yield from (p for n, k in ROW.items() for p in numbers(record.get(n), k))
     yield from numbers(comparison.get("reference"), "lora_to_full")
 
 
 def verdict_tags(comparison: Mapping[str, Any]) -> dict[str, str]:
-    """Return the champion of a comparison, and the difference of its main pair in points."""
-    champion, reference = choose_champion(comparison), comparison.get("reference") or {}
-    tags = {"lora_compare.champion": champion.method} if champion else {}
-    for pair in comparison.get("pairs", ()):
-        is_main = (pair["a"], pair["b"]) == (reference.get("full"), reference.get("lora"))
-        if is_main and "accuracy_difference_ci95" in pair:
-            ends = (pair["accuracy_difference"], *pair["accuracy_difference_ci95"])
-            shown, low, high = map(points, ends)
-            tags[VERDICT] = f"{pair['a']} {MINUS} {pair['b']}: {shown} points ({low} to {high})"
+    """Return what a comparison recommends, and the claim on its main pair with the numbers."""
+    recommended = read_recommendation(comparison)
+    tags = {CHAMPION: recommended.use} if recommended and recommended.use else {}
+    pair = main_pair(comparison) if comparison.get("pairs") else None
+    if pair is not None:
+        shown, low, high = (points(pair[key]) for key in ("difference", "low", "high"))
+        tags[VERDICT] = f"{pair['a']} {MINUS} {pair['b']}: {shown} points ({low} to {high})"
+        tags[CLAIM] = claimed(pair)
     return tags
 
 

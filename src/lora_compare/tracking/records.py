@@ -159,6 +159,7 @@ def stage_record(pipeline: Pipeline, stage: str) -> RunRecord:
         artifacts += _model_files(paths.model(TFIDF))
     if stage == "compare":
         artifacts += [artifact(p, f"plots/{p.name}") for p in _plots(paths)]
+        tags |= verdict_tags(read_json(files[0]))
     return RunRecord(
         key=stage_key(pipeline, stage),
         name=stage,
@@ -193,7 +194,8 @@ def pipeline_record(pipeline: Pipeline, runs: tuple[tuple[str, str], ...] = ()) 
         points=tuple(headline(comparison)),
         tags=names | verdict_tags(comparison),
         artifacts=(artifact(page, page.name),) if runs and page.is_file() else (),
-        description=render_results(comparison) if runs else "",
+        # MLflow's page shows the first line, and the rest on demand.
+        description=render_results(comparison, verdict_first=True) if runs else "",
         runs=runs,
     )
 

@@ -211,5 +211,7 @@ def stage_records(pipeline: Pipeline, stage: str, method: str | None = None) -> 
         return current_records(pipeline, just_ran=stage)[0]
     if method is None:
         return [pipeline_record(pipeline), stage_record(pipeline, stage)]
+    if stage == "tune":
+        return [pipeline_record(pipeline)]
     own = method_records(pipeline, method, evaluated=stage == "evaluate", plots=False)
     return [pipeline_record(pipeline), *own]

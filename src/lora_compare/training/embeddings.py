@@ -40,12 +40,17 @@ class SeenRows(nn.Module):
 class Rest:
     """What AdamW does to rows without a gradient: its weight decay, and nothing else.
 
+    Args:
+        parked: The whole table, which is held meanwhile, if there is one.
+
     Attributes:
         factor: The product of all decays so far.
+        parked: What is held of tensors that no model has.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *parked: Tensor) -> None:
         self.factor = 1.0
+        self.parked = parked
 
     def decay(self, factor: float) -> None:
         """Take in one step's decay, 1 - learning_rate * weight_decay."""
@@ -70,10 +75,11 @@ def seen_rows(gpt: GPT, splits: Sequence[Examples]) -> Iterator[Rest]:
 
     Checked by tests/unit/training/test_embeddings.py against training the whole embedding.
     """
-    table, rest = gpt.wte, Rest()
+    table = gpt.wte
     if not isinstance(table, nn.Embedding) or not table.weight.requires_grad:
-        yield rest
+        yield Rest()
         return
+    rest = Rest(table.weight)
     ids = np.unique(np.concatenate([tokens for split in splits for tokens in split.tokens]))
     seen = torch.from_numpy(ids).to(table.weight.device)
     small = SeenRows(table, seen)

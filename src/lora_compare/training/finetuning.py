@@ -16,8 +16,8 @@ from lora_compare.models.methods import Trained, choose_trainable
 from lora_compare.models.network import GPT, Block, Classifier
 from lora_compare.params import ClassifierParams, MethodParams, TrainingParams
 from lora_compare.project.progress import Progress
-from lora_compare.training.history import NOBODY, Reporting
-from lora_compare.training.loop import TrainingResult, train
+from lora_compare.training.history import NOBODY, Reporting, TrainingResult
+from lora_compare.training.loop import train
 from lora_compare.training.resume import Checkpoints
 
 

@@ -59,6 +59,7 @@ class Finished:
         cost: Its cost figures; of a training that diverged, none.
         validation_loss: Mean cross-entropy in nats of the kept weights over the whole validation
             split; infinite if it diverged.
+        validation_accuracy: Fraction of that split that they classify rightly; None likewise.
         diverged: Whether a loss was not finite.
     """
 
@@ -67,6 +68,7 @@ class Finished:
     history: list[dict[str, float]]
     cost: dict[str, Any]
     validation_loss: float
+    validation_accuracy: float | None
     diverged: bool
 
 
@@ -114,7 +116,7 @@ def mark_finished(job: Job, result: Mapping[str, Any]) -> None:
 
     Args:
         job: The training; its model, where it is kept, lies in its folder.
-        result: Its `history`, `cost` and `validation_loss`.
+        result: Its `history`, `cost`, `validation_loss` and `validation_accuracy`.
     """
     write_json(job.folder / RESULT, result)
     seal(job.folder)  # its presence is the mark
@@ -142,6 +144,7 @@ def read_finished(job: Job, progress: Progress) -> Finished | None:
         result["history"],
         result["cost"],
         math.inf if diverged else loss,
+        result["validation_accuracy"],
         diverged,
     )
 

@@ -3,6 +3,8 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -13,6 +15,9 @@ from lora_compare.models.network import Classifier
 from lora_compare.params import TrainingParams
 from lora_compare.project.progress import SILENT, Progress
 from lora_compare.training.meters import require_finite
+
+if TYPE_CHECKING:
+    from lora_compare.training.loop import Run
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,27 @@ class Evaluation:
 def columns(rows: Sequence[Mapping[str, float]]) -> dict[str, list[float]]:
     """Return the rows of a history as columns by name, for a CSV file."""
     return {name: [row[name] for row in rows] for name in rows[0]}
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a training left behind, beside the model's weights.
+
+    Attributes:
+        history: One row per evaluation, the first before any step.
+        seconds: Time of the optimizer steps alone, without the evaluations between them.
+        examples: Texts seen, repetitions counted.
+        tokens: Tokens seen; the only padding among them is that of position `last_position`.
+        steps: Seconds of single steps, as a `Meter` takes them.
+        state: Bytes of the tensors in the step that holds most, as a `Meter` counts them.
+    """
+
+    history: list[Evaluation]
+    seconds: float
+    examples: int
+    tokens: int
+    steps: Sequence[float] = ()
+    state: Mapping[str, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -113,6 +139,12 @@ class Evaluations:
         self.history.append(Evaluation(step, step / self._steps_per_epoch, rate, *figures))
         self._on_evaluation(self.history[-1])
 
+    @property
+    def since_best(self) -> int:
+        """How many rows there are behind the one of the lowest validation loss, the first such."""
+        losses = [row.validation_loss for row in self.history]
+        return len(losses) - 1 - losses.index(min(losses))
+
     def restore(self, history: Sequence[Evaluation]) -> None:
         """Take over the rows of a training that was cut off, and tell them again."""
         self.history.extend(history)
@@ -131,3 +163,59 @@ def sample(examples: Examples, training: TrainingParams, seed: int) -> Examples:
         return examples
     chosen = np.random.default_rng(seed).permutation(len(examples))[:limit]
     return examples.take(np.sort(chosen))
+
+
+FORECAST_AFTER = 10
+"""Steps after which a training says how long the rest will take."""
+
+
+class Forecast:
+    """How long a training will take: its steps at once, the time of the rest after some of them.
+
+    Args:
+        run: The training, before its first step here.
+        reporting: Where to say it.
+    """
+
+    def __init__(self, run: "Run", reporting: Reporting) -> None:
+        self._run, self._reporting = run, reporting
+        # Not 0 where the training was cut off before.
+        self._first, self._before = run.step, run.clock.seconds
+        up_to = "" if run.schedule.training.patience is None else "up to "
+        self._forecast(f"{up_to}{run.schedule.steps - run.step:,} steps")
+
+    def _say(self, what: str) -> None:
+        self._reporting.progress.say(f"{self._reporting.description}: {what}")
+
+    def _forecast(self, what: str) -> None:
+        if self._reporting.forecast:
+            self._say(what)
+
+    def after_step(self, evaluation: float) -> None:
+        """Say it when it is time.
+
+        Args:
+            evaluation: Seconds of an evaluation; 0: not known yet.
+        """
+        run = self._run
+        if not run.step == self._first + FORECAST_AFTER < run.schedule.steps:
+            return
+        with run.clock.paused():
+            step = (run.clock.seconds - self._before) / FORECAST_AFTER
+            left = range(run.step + 1, run.schedule.steps + 1)
+            rest = step * len(left) + evaluation * sum(map(run.schedule.is_evaluated, left))
+            end = datetime.now().astimezone() + timedelta(seconds=rest)
+            self._forecast(
+                f"{step:.2g} s a step, about {timedelta(seconds=round(rest))} for the "
+                f"{len(left):,} steps that are left, until {end:%Y-%m-%d %H:%M}"
+            )
+
+    def end(self) -> None:
+        """Say where and why the training ended, if that was early."""
+        run = self._run
+        if run.step < run.schedule.steps:
+            patience = run.schedule.training.patience
+            self._say(
+                f"ended early, after step {run.step:,} of {run.schedule.steps:,}: no lower "
+                f"validation loss in {patience} evaluations"
+            )

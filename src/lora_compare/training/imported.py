@@ -114,11 +114,11 @@ def take_over(shared: Shared, machine: Machine, show: Show = lambda row: None) -
     )
     show({"seed": seed, **row.to_dict()})
     whole, _ = classifier.fit(splits["validation"])
-    loss, _ = loss_and_accuracy(predict_logits(classifier.model, whole), whole.labels)
+    loss, accuracy = loss_and_accuracy(predict_logits(classifier.model, whole), whole.labels)
     save_method(shared.folder / MODEL, classifier, trained, seed, base, count)
     training = Training("imported", method, seed, params.training)
-    cost = {**cost_figures(0.0, 0, 0, machine), "side_by_side": 1}
-    return Finished(training, shared.folder, [row.to_dict()], cost, loss, diverged=False)
+    cost = cost_figures(0.0, 0, 0, machine)
+    return Finished(training, shared.folder, [row.to_dict()], cost, loss, accuracy, diverged=False)
 
 
 def head_order(classes: Sequence[str], rows: Sequence[str]) -> list[int]:

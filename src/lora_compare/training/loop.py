@@ -1,8 +1,8 @@
 """The one training loop: full fine-tuning, LoRA and everything between."""
 
+import math
 from collections.abc import Mapping
-from dataclasses import astuple, dataclass
-from datetime import datetime, timedelta
+from dataclasses import astuple
 from itertools import islice
 from typing import Any
 
@@ -19,30 +19,18 @@ from lora_compare.models.batches import Batch, Examples, collate
 from lora_compare.models.network import Classifier
 from lora_compare.params import TrainingParams
 from lora_compare.training.embeddings import Rest, seen_rows
-from lora_compare.training.history import NOBODY, Evaluation, Evaluations, Reporting, sample
-from lora_compare.training.meters import Clock, Losses, naming_memory
+from lora_compare.training.history import (
+    NOBODY,
+    Evaluation,
+    Evaluations,
+    Forecast,
+    Reporting,
+    TrainingResult,
+    sample,
+)
+from lora_compare.training.meters import Clock, Losses, Meter, naming_memory
 from lora_compare.training.resume import Checkpoints
-from lora_compare.training.schedule import Schedule
-
-FORECAST_AFTER = 10
-"""Steps after which a training says how long the rest will take."""
-
-
-@dataclass(frozen=True)
-class TrainingResult:
-    """What a training left behind, beside the model's weights.
-
-    Attributes:
-        history: One row per evaluation, the first before any step.
-        seconds: Time of the optimizer steps alone, without the evaluations between them.
-        examples: Texts seen, repetitions counted.
-        tokens: Tokens seen; the only padding among them is that of position `last_position`.
-    """
-
-    history: list[Evaluation]
-    seconds: float
-    examples: int
-    tokens: int
+from lora_compare.training.schedule import Schedule, balanced_weights
 
 
 def train(
@@ -63,7 +51,8 @@ def train(
     Args:
         model: The classifier, on the device where it shall be trained.
         train_examples: The texts to learn from.
-        validation_examples: The texts to watch; they change nothing.
+        validation_examples: The texts to watch; they change nothing but, where `training` asks
+            for it, the training's end and the evaluation whose weights it leaves.
         training: What all methods share.
         rates: The method's optimizer settings.
         seed: Seed of the texts' order and of the choice of those that are watched.
@@ -81,6 +70,7 @@ def train(
     watched = [sample(e, training, seed) for e in (train_examples, validation_examples)]
     told = reporting.on_evaluation
     evaluations = Evaluations(model, watched, dtype, schedule.steps_per_epoch, told)
+    patience = training.patience or math.inf
     losses = Losses(next(model.parameters()).device)
     checkpoints = checkpoints or Checkpoints()
     with (
@@ -88,14 +78,16 @@ def train(
         trained_in_float32(model, dtype, keep=(model.score,)) as masters,
         reporting.progress.task(reporting.description, schedule.steps) as advance,
     ):
-        run = Run(model, schedule, rates, embedding, masters, evaluations)
+        run = Run(model, schedule, rates, embedding, masters, evaluations, train_examples)
         checkpoints.restore(run)
         advance(run.step)
         if not run.step:
-            evaluations.add(0, run.next_rate)
+            run.evaluate(run.next_rate)
         forecast = Forecast(run, reporting)
         run.clock.start()
         for groups in islice(schedule.batches(), run.step, None):
+            if schedule.may_end(run.step) and evaluations.since_best >= patience:
+                break
             rate = run.next_rate
             batches = [collate(train_examples.take(g)) for g in groups]
             losses.add(run.take_step(batches, dtype), run.step, rate, groups)
@@ -104,51 +96,17 @@ def train(
                 with run.clock.paused():
                     losses.check()
                     if due:
-                        evaluations.add(run.step, rate)
+                        run.evaluate(rate)
                     checkpoints.after_step(run)
             forecast.after_step(evaluations.seconds)
             accuracy = evaluations.history[-1].validation_accuracy
             advance(1, f"loss {losses.last:.4f}, validation {accuracy:.1%}")
         run.clock.stop()
-    return TrainingResult(evaluations.history, run.clock.seconds, run.examples, run.tokens)
-
-
-class Forecast:
-    """How long a training will take: its steps at once, the time of the rest after some of them.
-
-    Args:
-        run: The training, before its first step here.
-        reporting: Where to say it.
-    """
-
-    def __init__(self, run: "Run", reporting: Reporting) -> None:
-        self._run, self._reporting = run, reporting
-        # Not 0 where the training was cut off before.
-        self._first, self._before = run.step, run.clock.seconds
-        self._say(f"{run.schedule.steps - run.step:,} steps")
-
-    def _say(self, what: str) -> None:
-        if self._reporting.forecast:
-            self._reporting.progress.say(f"{self._reporting.description}: {what}")
-
-    def after_step(self, evaluation: float) -> None:
-        """Say it when it is time.
-
-        Args:
-            evaluation: Seconds of an evaluation; 0: not known yet.
-        """
-        run = self._run
-        if not run.step == self._first + FORECAST_AFTER < run.schedule.steps:
-            return
-        with run.clock.paused():
-            step = (run.clock.seconds - self._before) / FORECAST_AFTER
-            left = range(run.step + 1, run.schedule.steps + 1)
-            rest = step * len(left) + evaluation * sum(map(run.schedule.is_evaluated, left))
-            end = datetime.now().astimezone() + timedelta(seconds=rest)
-            self._say(
-                f"{step:.2g} s a step, about {timedelta(seconds=round(rest))} for the "
-                f"{len(left):,} steps that are left, until {end:%Y-%m-%d %H:%M}"
-            )
+        forecast.end()
+        run.end()
+    meter = run.meter
+    effort = run.clock.seconds, run.examples, run.tokens, meter.seconds, meter.state
+    return TrainingResult(evaluations.history, *effort)
 
 
 class Run:
@@ -161,12 +119,14 @@ class Run:
         embedding: What happens to the rows that no text looks up.
         masters: What is trained in the place of parameters that the model holds in bfloat16.
         evaluations: The history.
+        examples: The training split.
 
     Attributes:
         step: Optimizer steps done.
         examples: Texts seen.
         tokens: Tokens seen.
         clock: The time of the steps.
+        meter: The time and the tensors of single steps.
         schedule: The learning rate over time.
     """
 
@@ -178,12 +138,18 @@ class Run:
         embedding: Rest,
         masters: Mapping[nn.Parameter, nn.Parameter],
         evaluations: Evaluations,
+        examples: Examples,
     ) -> None:
         self.step = self.examples = self.tokens = 0
         self.clock = Clock(next(model.parameters()).device)
         self._model, self.schedule, self._rates = model, schedule, rates
         self._embedding, self._evaluations = embedding, evaluations
+        self._class_weights = balanced_weights(model, examples, schedule.training)
+        self._best: dict[str, Tensor] = {}
+        self._best_decay = 1.0
         self._optimizer = MasterAdamW(parameter_groups(model, *astuple(rates)), masters)
+        longest = schedule.longest_step(examples.lengths)
+        self.meter = Meter(model, self._optimizer, embedding.parked, longest)
         self._scheduler = LambdaLR(self._optimizer, schedule.factor)
         trained = ((n, p) for n, p in model.named_parameters() if p.requires_grad)
         self._trained = {name: masters.get(p, p) for name, p in trained}
@@ -196,8 +162,10 @@ class Run:
     def take_step(self, batches: list[Batch], dtype: torch.dtype) -> Tensor:
         """Do one optimizer step, as `optimizer_step` does, and return its loss, shape ()."""
         limit = self.schedule.training.max_grad_norm
-        with naming_memory(self.step + 1, batches):
-            loss = optimizer_step(self._model, batches, self._optimizer, limit, dtype)
+        with naming_memory(self.step + 1, batches), self.meter.step(self.step):
+            loss = optimizer_step(
+                self._model, batches, self._optimizer, limit, dtype, self._class_weights
+            )
         self._scheduler.step()
         self._embedding.decay(1 - self.next_rate * self._rates.weight_decay)
         self.step += 1
@@ -205,12 +173,30 @@ class Run:
         self.tokens += sum(len(batch.texts.tokens) for batch in batches)
         return loss
 
+    def evaluate(self, rate: float) -> None:
+        """Look at the model after a step at the rate `rate`, and keep it if it is to be kept."""
+        self._evaluations.add(self.step, rate)
+        if self.schedule.training.keep == "best" and not self._evaluations.since_best:
+            # Not on the device, whose memory the training fills.
+            self._best = {n: p.detach().to("cpu", copy=True) for n, p in self._trained.items()}
+            self._best_decay = self._embedding.factor
+
+    def end(self) -> None:
+        """Leave the model with the weights that it shall have."""
+        if self._best:
+            with torch.no_grad():
+                for name, parameter in self._trained.items():
+                    parameter.copy_(self._best[name])
+            self._embedding.factor = self._best_decay
+            self._optimizer.lower()
+
     def tensors(self) -> dict[str, Tensor]:
         """Return the trained parameters, the optimizer's state of them, and the dice."""
         result = {f"parameter.{name}": p.detach() for name, p in self._trained.items()}
         for name, parameter in self._trained.items():
             for key, tensor in self._optimizer.state[parameter].items():
                 result[f"{key}.{name}"] = tensor
+        result |= {f"best.{name}": tensor for name, tensor in self._best.items()}
         return result | {f"random.{name}": state for name, state in random_states().items()}
 
     def figures(self) -> dict[str, Any]:
@@ -218,8 +204,11 @@ class Run:
         return {
             "counts": [self.step, self.examples, self.tokens],
             "seconds": self.clock.seconds,
+            "steps": self.meter.seconds,
+            "state": self.meter.state,
             "rates": [group["lr"] for group in self._optimizer.param_groups],
             "decay": self._embedding.factor,
+            "best_decay": self._best_decay,
             "history": [row.to_dict() for row in self._evaluations.history],
         }
 
@@ -227,9 +216,11 @@ class Run:
         """Take over what `tensors` and `figures` returned."""
         self.step, self.examples, self.tokens = figures["counts"]
         self.clock.seconds = figures["seconds"]
-        self._embedding.factor = figures["decay"]
+        self.meter.seconds, self.meter.state = figures["steps"], figures["state"]
+        self._embedding.factor, self._best_decay = figures["decay"], figures["best_decay"]
         self._evaluations.restore([Evaluation(**row) for row in figures["history"]])
-        kinds = {key.partition(".")[0] for key in tensors} - {"parameter", "random"}
+        self._best = _below("best.", tensors)
+        kinds = {key.partition(".")[0] for key in tensors} - {"parameter", "best", "random"}
         with torch.no_grad():
             for name, parameter in self._trained.items():
                 parameter.copy_(tensors[f"parameter.{name}"])
@@ -242,9 +233,11 @@ class Run:
         self._scheduler.last_epoch = self.step
         for group, rate in zip(self._optimizer.param_groups, figures["rates"], strict=True):
             group["lr"] = rate
-        restore_random_states(
-            {k.removeprefix("random."): t for k, t in tensors.items() if k.startswith("random.")}
-        )
+        restore_random_states(_below("random.", tensors))
+
+
+def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {key.removeprefix(prefix): t for key, t in tensors.items() if key.startswith(prefix)}
 
 
 def optimizer_step(
@@ -253,11 +246,13 @@ def optimizer_step(
     optimizer: torch.optim.Optimizer,
     max_grad_norm: float | None = None,
     dtype: torch.dtype = torch.float32,
+    class_weights: Tensor | None = None,
 ) -> Tensor:
     """Do one optimizer step over all texts of `batches` and return their mean loss, shape ().
 
     The loss is summed over the texts and divided once, so several small batches give the
-    gradient of one large batch, also where they differ in size.
+    gradient of one large batch, also where they differ in size. With weights it is the weighted
+    mean, as that of torch's CrossEntropyLoss.
 
     Args:
         model: The classifier.
@@ -265,18 +260,20 @@ def optimizer_step(
         optimizer: Holds the parameters to change.
         max_grad_norm: Largest norm of the gradient over all of them; None: no limit.
         dtype: Type of the arithmetic, as in `predict_logits`.
+        class_weights: Of each class, shape (k,), of the logits' type, on the model's device;
+            None: all are 1.
     """
     model.train()
     trained = [p for group in optimizer.param_groups for p in group["params"]]
     device = trained[0].device
-    n = sum(len(batch.labels) for batch in batches)
+    total = sum(_weight(batch.labels, class_weights) for batch in batches)
     optimizer.zero_grad(set_to_none=True)
     losses = []
     for batch in batches:
         batch = batch.to(device)
         with computing_in(dtype, device):
             logits = model.of_packed(batch.texts)
-        loss = F.cross_entropy(logits, batch.labels, reduction="sum") / n
+        loss = F.cross_entropy(logits, batch.labels, class_weights, reduction="sum") / total
         loss.backward()
         if isinstance(optimizer, MasterAdamW) and (len(batches) > 1 or max_grad_norm is not None):
             optimizer.collect()
@@ -285,3 +282,9 @@ def optimizer_step(
         nn.utils.clip_grad_norm_(trained, max_grad_norm)
     optimizer.step()
     return torch.stack(losses).sum()
+
+
+def _weight(labels: Tensor, class_weights: Tensor | None) -> float | int:
+    if class_weights is None:
+        return len(labels)
+    return class_weights[labels.to(class_weights.device)].sum().item()

@@ -1,24 +1,28 @@
 """What a training is watched by and costs: its clock, its losses, memory and throughput."""
 
 import math
-import resource
-import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lora_compare.compute.device import Machine
+from lora_compare.compute.memory import Saved, peak_memory_bytes, storage_bytes
 from lora_compare.errors import DivergenceError, TrainingError
 from lora_compare.models.batches import Batch, IntArray
 
 UNSEEN = 20
 """Losses that may wait on a device before the host looks at them."""
+
+TIMED = 10
+"""On a GPU one step in so many is timed: before and after it, the host waits for the device."""
+
+STATE = ("weights", "gradients", "optimizer", "activations")
+"""The parts of what a training holds."""
 
 
 class Clock:
@@ -33,10 +37,7 @@ class Clock:
 
     def __init__(self, device: torch.device) -> None:
         self.seconds = 0.0
-        self._synchronize = {
-            "cuda": torch.cuda.synchronize,
-            "mps": torch.mps.synchronize,
-        }.get(device.type, lambda: None)
+        self._synchronize = _waiting_for(device)
 
     def start(self) -> None:
         """Go on counting."""
@@ -53,6 +54,84 @@ class Clock:
         self.stop()
         yield
         self.start()
+
+
+def _waiting_for(device: torch.device) -> Callable[[], None]:
+    """Return what waits until a device has done what it was given."""
+    waits = {"cuda": torch.cuda.synchronize, "mps": torch.mps.synchronize}
+    return waits.get(device.type, lambda: None)
+
+
+class Meter:
+    """Measures single optimizer steps, from batches to changed weights: time and tensors.
+
+    On a CPU a step's time is that for which all threads of the process computed: other programs
+    lengthen it less than the time on the wall. On a GPU it is the time on the wall of every tenth
+    step. Tensors are counted in one step, exactly, since that costs time.
+
+    Args:
+        model: What is trained. All its parameters and buffers count, trained or not.
+        optimizer: Its optimizer; masters of weights in bfloat16 count among the weights.
+        parked: What else is held until the training ends.
+        longest: The 0-based step in which tensors are counted.
+
+    Attributes:
+        seconds: One time for each step that was timed.
+        state: Bytes of all tensors that the training held in that step, by the names of STATE:
+            gradients as they were when the weights changed, the optimizer's averages, and the
+            most that was kept of a forward pass at once. Empty before that step.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        parked: Iterable[Tensor] = (),
+        longest: int = 0,
+    ) -> None:
+        self.seconds: list[float] = []
+        self.state: dict[str, int] = {}
+        self._model, self._optimizer, self._parked = model, optimizer, tuple(parked)
+        self._longest = longest
+        device = next(model.parameters()).device
+        self._every = 1 if device.type == "cpu" else TIMED
+        self._now = time.process_time if device.type == "cpu" else time.perf_counter
+        self._synchronize = _waiting_for(device)
+
+    @contextmanager
+    def step(self, step: int) -> Iterator[None]:
+        """Measure the block, which is the 0-based `step`, where its turn has come."""
+        with self._counted() if step == self._longest else nullcontext():
+            if step % self._every:
+                yield
+                return
+            self._synchronize()
+            start = self._now()
+            yield
+            self._synchronize()
+            self.seconds.append(round(self._now() - start, 6))
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        trained = [p for group in self._optimizer.param_groups for p in group["params"]]
+        weights = [*self._model.parameters(), *self._model.buffers(), *trained, *self._parked]
+
+        def count_gradients(*_: Any) -> None:
+            gradients = (p.grad for p in weights if p.grad is not None)
+            self.state["gradients"] = storage_bytes(gradients)
+
+        before_step = self._optimizer.register_step_pre_hook(count_gradients)
+        try:
+            with Saved(weights) as saved:
+                yield
+        finally:
+            before_step.remove()
+        averages = [t for held in self._optimizer.state.values() for t in held.values()]
+        self.state |= {
+            "weights": storage_bytes(weights),
+            "optimizer": storage_bytes(averages),
+            "activations": saved.peak,
+        }
 
 
 class Losses:
@@ -157,26 +236,15 @@ def naming_memory(step: int, batches: Sequence[Batch]) -> Iterator[None]:
         ) from None
 
 
-def peak_memory_bytes(device: torch.device) -> int:
-    """Return the most memory in use so far, in bytes.
-
-    On a GPU that is what tensors took there; on the CPU it is the resident memory of the whole
-    process, libraries included.
-    """
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    if device.type == "mps":
-        return torch.mps.driver_allocated_memory()
-    status = Path("/proc/self/status")
-    if status.exists():
-        # getrusage would also count the shell's and DVC's memory before they became us.
-        line = next(x for x in status.read_text().splitlines() if x.startswith("VmHWM:"))
-        return int(line.split()[1]) * 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
-
-
-def cost_figures(seconds: float, examples: int, tokens: int, machine: Machine) -> dict[str, Any]:
+def cost_figures(
+    seconds: float,
+    examples: int,
+    tokens: int,
+    machine: Machine,
+    steps: Sequence[float] = (),
+    state: Mapping[str, int] | None = None,
+    side_by_side: int = 1,
+) -> dict[str, Any]:
     """Return the content of a cost file; of a training without a step only its time is known.
 
     Args:
@@ -184,12 +252,23 @@ def cost_figures(seconds: float, examples: int, tokens: int, machine: Machine) -
         examples: Texts seen in them.
         tokens: Tokens seen in them.
         machine: What they ran on.
+        steps: Seconds of single steps, as a `Meter` takes them.
+        state: Bytes of the training's tensors, as a `Meter` counts them.
+        side_by_side: Trainings that ran at the same time on this machine, this one included.
     """
+    quartiles = np.percentile(steps, (25, 50, 75)).tolist() if steps else [None] * 3
+    low, median, high = (q if q is None else round(q, 6) for q in quartiles)
     return {
         "train_seconds": round(seconds, 3),
         "examples_per_second": _rate(examples, seconds),
         "tokens_per_second": _rate(tokens, seconds),
+        "step_cpu_seconds": median,
+        "step_cpu_seconds_low": low,
+        "step_cpu_seconds_high": high,
+        "training_state_bytes": sum(state.values()) if state else None,
+        **{f"training_state_bytes_{part}": state[part] if state else None for part in STATE},
         "peak_memory_bytes": peak_memory_bytes(machine.device) if seconds else None,
+        "side_by_side": side_by_side if seconds else None,
         "device": machine.device.type,
         "dtype": str(machine.dtype).removeprefix("torch."),
         "threads": machine.threads,
@@ -205,16 +284,16 @@ def mean_cost(costs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     Args:
         costs: The content of a cost file for each training.
     """
-    largest = ("peak_memory_bytes", "side_by_side")
-    figures = {key: [cost[key] for cost in costs] for key in costs[0]}
-    return {
-        key: values[0]
-        if all(value == values[0] for value in values)
-        else max(values)
-        if key in largest
-        else round(math.fsum(values) / len(values), 3)
-        for key, values in figures.items()
-    }
+    return {key: _typical(key, [cost[key] for cost in costs]) for key in costs[0]}
+
+
+def _typical(key: str, values: Sequence[Any]) -> Any:
+    if all(value == values[0] for value in values):
+        return values[0]
+    if key in ("peak_memory_bytes", "side_by_side"):
+        return max(values)
+    mean = math.fsum(values) / len(values)
+    return round(mean) if isinstance(values[0], int) else round(mean, 6)
 
 
 def _rate(amount: int, seconds: float) -> float | None:

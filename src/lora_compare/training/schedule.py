@@ -1,9 +1,14 @@
-"""Which texts each step of a training sees, and at what learning rate."""
+"""Which texts each step of a training sees, what they weigh, and at what learning rate."""
 
 from collections.abc import Iterator
 
+import numpy as np
+import torch
+from torch import Tensor
+
 from lora_compare.compute.optimizers import rate_factor
-from lora_compare.models.batches import IntArray, consecutive, epoch_order
+from lora_compare.models.batches import Examples, IntArray, consecutive, epoch_order
+from lora_compare.models.network import Classifier
 from lora_compare.params import TrainingParams
 
 
@@ -34,11 +39,44 @@ class Schedule:
             for i in range(0, len(passes), group):
                 yield passes[i : i + group]
 
+    def longest_step(self, lengths: IntArray) -> int:
+        """Return the 0-based step with the forward pass of most tokens in the first epoch.
+
+        Args:
+            lengths: Tokens of each text of the training split, shape (n,).
+        """
+        tokens = [lengths[chosen].sum() for chosen in self._passes(0)]
+        return int(np.argmax(tokens)) // self.training.gradient_accumulation_steps
+
     def is_evaluated(self, step: int) -> bool:
         """Return whether the model is looked at after so many steps."""
         return step % self.training.eval_every == 0 or step % self.steps_per_epoch == 0
+
+    def may_end(self, step: int) -> bool:
+        """Return whether a training may end early after so many steps: not in its first epoch."""
+        return step >= self.steps_per_epoch
 
     def factor(self, step: int) -> float:
         """Return the learning rate of 0-based `step` as a fraction of its peak."""
         training = self.training
         return rate_factor(step, self.steps, training.lr_scheduler, training.warmup_ratio)
+
+
+def balanced_weights(
+    model: Classifier, examples: Examples, training: TrainingParams
+) -> Tensor | None:
+    """Return what each class weighs in the loss, shape (k,); None where all weigh the same.
+
+    A class with n_c of n texts weighs n / (k n_c), as scikit-learn's `balanced` has it.
+
+    Args:
+        model: The classifier, of k classes.
+        examples: The training split.
+        training: Whether to weigh at all.
+    """
+    if training.class_weights == "none":
+        return None
+    counts = np.bincount(examples.labels, minlength=model.n_classes)
+    # A class without texts has no loss either.
+    weights = len(examples) / (model.n_classes * np.maximum(counts, 1))
+    return torch.from_numpy(weights).to(next(model.score.parameters()))

@@ -232,18 +232,20 @@ def train_one(job: Job, tell: Tell) -> None:
     except DivergenceError:
         if not job.may_diverge:
             raise
-        mark_finished(job, {"history": rows, "cost": {}, "validation_loss": None})
+        nothing = {"validation_loss": None, "validation_accuracy": None}
+        mark_finished(job, {"history": rows, "cost": {}, **nothing})
         return
     validation, _ = classifier.fit(splits["validation"])
     logits = predict_logits(classifier.model, validation, dtype=machine.dtype)
-    loss, _ = loss_and_accuracy(logits, validation.labels)
-    cost = cost_figures(result.seconds, result.examples, result.tokens, machine)
-    cost["side_by_side"] = job.side_by_side
+    loss, accuracy = loss_and_accuracy(logits, validation.labels)
+    effort = result.seconds, result.examples, result.tokens
+    cost = cost_figures(*effort, machine, result.steps, result.state, job.side_by_side)
     if job.keep_model:
         save_method(
             job.folder / MODEL, classifier, Trained.of(training.method), training.seed, base
         )
-    mark_finished(job, {"history": rows, "cost": cost, "validation_loss": loss})
+    losses = {"validation_loss": loss, "validation_accuracy": accuracy}
+    mark_finished(job, {"history": rows, "cost": cost, **losses})
 
 
 def _require_finished(job: Job, progress: Progress) -> Finished:

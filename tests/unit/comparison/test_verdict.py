@@ -1,27 +1,16 @@
-"""Records, pairs, verdicts, ratios and settings of a comparison."""
+"""Records, pairs, ratios, settings and the content of metrics/comparison.json."""
 
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import binomtest
-from statsmodels.stats.multitest import multipletests
 
 from comparison_inputs import answers_of, make_params, write_inputs
-from lora_compare.comparison.champion import choose_champion
 from lora_compare.comparison.evidence import load_evidence
-from lora_compare.comparison.sentences import (
-    A_BETTER,
-    B_BETTER,
-    NO_EVIDENCE,
-    caution,
-    headline,
-    pair_sentence,
-)
 from lora_compare.comparison.tables import answers, figures
-from lora_compare.comparison.verdict import compare, differing_settings, verdict
-from lora_compare.errors import DataError, MissingArtifactError
+from lora_compare.comparison.verdict import compare, differing_settings, reference_method
+from lora_compare.errors import DataError, MissingArtifactError, ParamsError
 from lora_compare.project.checksums import seal
 from lora_compare.project.files import canonical_json, read_json, write_json
 
@@ -29,9 +18,14 @@ THREE = ("full", "lora", "last_block")
 
 
 def run(root: Path, methods=("full", "lora"), **options):
+    settings = options.pop("settings", {})
     paths, params = write_inputs(root, methods, **options)
+    changed = {
+        name: getattr(params, name).model_copy(update=values) for name, values in settings.items()
+    }
     evidence = load_evidence(paths, params)
-    return compare(evidence, np.arange(len(evidence.texts)), seed=1)
+    groups = np.arange(len(evidence.texts))
+    return compare(evidence, groups, params.model_copy(update=changed))
 
 
 @pytest.fixture(scope="module")
@@ -56,107 +50,95 @@ def test_a_record_is_flat_and_holds_what_was_measured(tmp_path: Path):
     assert [b["method"] for b in comparison["baselines"]] == ["tfidf", "untuned"]
 
 
-def test_every_pair_of_methods_and_every_method_with_tfidf_is_tested(three):
-    pairs = [(pair["a"], pair["b"], pair["baseline"]) for pair in three["pairs"]]
+def test_every_method_and_tfidf_is_compared_with_the_reference(three):
+    pairs = [(pair["a"], pair["b"], pair["baseline"], pair["level"]) for pair in three["pairs"]]
     assert pairs == [
-        ("full", "lora", False),
-        ("full", "last_block", False),
-        ("lora", "last_block", False),
-        ("full", "tfidf", True),
-        ("lora", "tfidf", True),
-        ("last_block", "tfidf", True),
+        ("lora", "full", False, 0.975),
+        ("last_block", "full", False, 0.975),
+        ("tfidf", "full", True, 0.95),
     ]
 
 
-def test_p_values_are_scipys_and_adjusted_as_one_family(three):
-    exact = [
-        binomtest(p["only_a_right"], p["only_a_right"] + p["only_b_right"]).pvalue
-        for p in three["pairs"]
-    ]
-    assert [p["mcnemar_p"] for p in three["pairs"]] == pytest.approx(exact)
-    adjusted = multipletests(exact, method="holm")[1]
-    assert [p["holm_p"] for p in three["pairs"]] == pytest.approx(adjusted)
+def test_a_third_method_changes_no_claim_on_tfidf(three, tmp_path: Path):
+    two = run(tmp_path)
+    assert two["pairs"][-1] == three["pairs"][-1]
+    assert two["pairs"][0]["level"] == 0.95
 
 
 def test_the_difference_is_that_of_the_accuracies(three):
     accuracy = {r["method"]: r["test_accuracy"] for r in three["methods"] + three["baselines"]}
     for pair in three["pairs"]:
-        low, high = pair["accuracy_difference_ci95"]
         difference = accuracy[pair["a"]] - accuracy[pair["b"]]
-        assert pair["accuracy_difference"] == pytest.approx(difference, abs=1e-12)
-        assert low <= pair["accuracy_difference"] <= high
+        assert pair["difference"] == pytest.approx(difference, abs=1e-12)
+        assert pair["value_a"] == pytest.approx(accuracy[pair["a"]])
+        assert pair["low"] <= pair["difference"] <= pair["high"]
 
 
 def test_a_clear_difference_is_named(three):
-    pair = next(p for p in three["pairs"] if (p["a"], p["b"]) == ("lora", "last_block"))
-    assert pair["verdict"] == A_BETTER
-    assert pair["sentence"].startswith("lora is better than last_block: lora 98.0 %")
+    pair = next(p for p in three["pairs"] if p["a"] == "last_block")
+    assert pair["claim"] == "worse"
+    assert "last_block" in pair["sentence"]
 
 
-@pytest.mark.parametrize(
-    ("interval", "p", "expected"),
-    [
-        ((0.01, 0.05), 0.049, A_BETTER),
-        ((-0.05, -0.01), 0.049, B_BETTER),
-        ((0.01, 0.05), 0.05, NO_EVIDENCE),
-        ((0.0, 0.05), 0.001, NO_EVIDENCE),
-        ((-0.01, 0.05), 0.001, NO_EVIDENCE),
-        ((0.0, 0.0), 1.0, NO_EVIDENCE),
-    ],
-)
-def test_better_needs_both_witnesses(interval: tuple[float, float], p: float, expected: str):
-    assert verdict(interval, p) == expected
-    assert expected in ("A better", "B better", "no evidence of a difference")
-
-
-@pytest.mark.parametrize(
-    ("better", "words"),
-    [
-        ("full", "full better than lora"),
-        ("lora", "lora better than full"),
-        (None, "no evidence of a difference between full and lora"),
-    ],
-)
-def test_the_verdict_is_short_and_the_sentence_where_dvc_shows_none(
-    tmp_path: Path, better: str | None, words: str
-):
-    paths, params = write_inputs(tmp_path, n=60)
-    for name in ("full", "lora"):
-        frame = pd.read_csv(paths.predictions(name, 1))
-        right = better in (name, None)
-        frame["predicted"] = frame["label"] if right else frame["label"].to_numpy()[::-1]
-        frame.to_csv(paths.predictions(name, 1), index=False)
-        seal(paths.evaluated(name))
-    comparison = compare(load_evidence(paths, params), np.arange(60), seed=1)
-    assert comparison["verdict"] == words
-    assert headline(comparison) == comparison["pairs"][0]["sentence"]
+def test_the_verdict_is_short_and_the_sentence_where_dvc_shows_none(three):
     # `dvc metrics` makes a column of every scalar and leaves out lists.
-    scalars = [v for v in comparison.values() if not isinstance(v, list | dict)]
+    scalars = [v for v in three.values() if not isinstance(v, list | dict)]
     assert all(len(str(value)) < 60 for value in scalars)
+    (said,) = three["headline"]
+    recommendation = three["recommendation"]
+    assert recommendation["why"] in said
+    assert {"use", "kind", "method", "fine_tuning_needed", "why"} == {*recommendation}
 
 
-def test_identical_answers_are_said_to_be_so(tmp_path: Path):
-    paths, params = write_inputs(tmp_path)
-    paths.predictions("lora", 1).write_bytes(paths.predictions("full", 1).read_bytes())
-    paths.evaluation("lora").write_bytes(paths.evaluation("full").read_bytes())
-    seal(paths.evaluated("lora"))
-    evidence = load_evidence(paths, params)
-    comparison = compare(evidence, np.arange(296), seed=1)
-    pair = comparison["pairs"][0]
-    assert pair["accuracy_difference_ci95"] == [0.0, 0.0]
-    assert pair["mcnemar_p"] == 1.0
-    assert pair["verdict"] == NO_EVIDENCE
-    assert (
-        pair["sentence"] == "full and lora are right on exactly the same of the 296 test messages."
-    )
+def test_what_it_was_compared_by_stands_beside_it(tmp_path: Path):
+    found = run(tmp_path / "plain")
+    assert (found["metric"], found["margin"], found["level"]) == ("accuracy", 0.02, 0.05)
+    assert found["prior"] == {"ham": 0.5, "spam": 0.5}
+    assert (found["seeds"], found["test_messages"], found["near_duplicate_groups"]) == (1, 296, 296)
+    settings = {
+        "comparison": {"metric": "recall", "margin": 0.01},
+        "classifier": {"positive": "ham"},
+        "data": {"prior": {"ham": 0.8, "spam": 0.2}},
+    }
+    found = run(tmp_path / "other", settings=settings)
+    assert (found["metric"], found["margin"], found["positive"]) == ("recall", 0.01, "ham")
+    assert found["prior"] == pytest.approx({"ham": 0.8, "spam": 0.2})
+    assert all(pair["metric"] == "recall" for pair in found["pairs"])
+
+
+def test_a_positive_class_of_no_message_is_refused(tmp_path: Path):
+    with pytest.raises(ParamsError, match=r"positive class is none of the data's"):
+        run(tmp_path, settings={"classifier": {"positive": "Spam"}})
+
+
+@pytest.mark.parametrize(
+    ("methods", "expected"),
+    [
+        (("lora", "full"), "full"),
+        (("lora", "head"), "head"),
+        (("lora_r4", "lora"), "lora"),
+    ],
+)
+def test_the_reference_trains_everything_or_is_the_first_by_name(methods, expected: str):
+    params = make_params(methods)
+    assert reference_method(params) == expected
+    assert reference_method(make_params(methods[::-1])) == expected
+    named = params.comparison.model_copy(update={"reference": methods[0]})
+    assert reference_method(params.model_copy(update={"comparison": named})) == methods[0]
+
+
+def test_of_several_that_train_everything_full_is_the_reference():
+    params = make_params(("full", "lora"))
+    others = dict.fromkeys(("again", "full", "whole"), params.methods["full"])
+    assert reference_method(params.model_copy(update={"methods": others})) == "full"
+    del others["full"]
+    assert reference_method(params.model_copy(update={"methods": others})) == "again"
 
 
 def test_one_method_is_compared_with_tfidf_only(tmp_path: Path):
     comparison = run(tmp_path, ("lora",))
-    assert [(p["a"], p["b"]) for p in comparison["pairs"]] == [("lora", "tfidf")]
+    assert [(p["a"], p["b"]) for p in comparison["pairs"]] == [("tfidf", "lora")]
     assert comparison["reference"] is None
-    assert comparison["verdict"] == "lora is the only method"
-    assert "add another" in headline(comparison)
     assert comparison["methods"][0]["parameters_of_full"] is None
 
 
@@ -170,19 +152,20 @@ def test_the_reference_divides_lora_by_full(three):
         ("artifact_ratio", "artifact_bytes"),
     ):
         assert reference[ratio] == records["lora"][key] / records["full"][key]
-    assert reference["accuracy_difference"] == -three["pairs"][0]["accuracy_difference"]
+    assert reference["accuracy_difference"] == pytest.approx(three["pairs"][0]["difference"])
 
 
 @pytest.mark.parametrize(
     "names", [("full", "lora", "lora_r4"), ("last_block", "lora", "lora_r4"), ("full", "lora_r4")]
 )
 def test_the_order_of_the_methods_decides_nothing(tmp_path: Path, names: tuple[str, ...]):
-    one, other = (run(tmp_path / str(i), order) for i, order in enumerate((names, names[::-1])))
-    assert one["reference"] == other["reference"]
-    assert sorted(one["verdict"].split()) == sorted(other["verdict"].split())
-    champions = [choose_champion(comparison) for comparison in (one, other)]
-    assert champions[0] is not None
-    assert champions[0].method == champions[1].method
+    paths, params = write_inputs(tmp_path, names)
+    turned = params.model_copy(update={"methods": dict(reversed(params.methods.items()))})
+    groups = np.arange(296)
+    one, other = (compare(load_evidence(paths, p), groups, p) for p in (params, turned))
+    for key in ("reference", "verdict", "recommendation", "headline"):
+        assert one[key] == other[key]
+    assert sorted(map(str, one["pairs"])) == sorted(map(str, other["pairs"]))
 
 
 def test_memory_that_was_not_measured_has_no_ratio(tmp_path: Path):
@@ -190,7 +173,7 @@ def test_memory_that_was_not_measured_has_no_ratio(tmp_path: Path):
     cost = read_json(paths.cost_copy("full"))
     write_json(paths.cost_copy("full"), cost | {"peak_memory_bytes": None})
     seal(paths.training("full"))
-    comparison = compare(load_evidence(paths, params), np.arange(296), seed=1)
+    comparison = compare(load_evidence(paths, params), np.arange(296), params)
     assert comparison["reference"]["memory_ratio"] is None
 
 
@@ -246,7 +229,7 @@ def test_the_table_of_answers_holds_what_is_compared_and_no_removed_method(tmp_p
 def test_the_figures_for_dvc_put_the_methods_side_by_side(tmp_path: Path):
     paths, params = write_inputs(tmp_path, THREE)
     evidence = load_evidence(paths, params)
-    comparison = compare(evidence, np.arange(len(evidence.texts)), seed=1)
+    comparison = compare(evidence, np.arange(len(evidence.texts)), params)
     records = {r["method"]: r for r in comparison["methods"] + comparison["baselines"]}
     assert figures(evidence) == {
         "accuracy": {name: records[name]["test_accuracy"] for name in (*THREE, "tfidf")},
@@ -287,39 +270,3 @@ def test_every_differing_setting_is_listed_and_no_other():
         "lora.r": {"lora": 16, "lora_r4": 4},
     }
     assert differing_settings(params, ["full"]) == {}
-
-
-@pytest.mark.parametrize(
-    ("interval", "told"),
-    [
-        ((-0.027, 0.012), "a may still be up to 2.7 points worse or 1.2 points better than b."),
-        ((0.0, 0.031), "a may still be up to 3.1 points better than b."),
-        ((-0.0004, 0.031), "a may still be up to 3.1 points better than b."),
-        ((0.0004, 0.031), "a may still be up to 3.1 points better than b."),
-        ((-0.031, 0.0), "a may still be up to 3.1 points worse than b."),
-        ((0.004, 0.031), "a is 0.4 to 3.1 points better than b, but the test does not confirm it"),
-        ((-0.031, -0.004), "b is 0.4 to 3.1 points better than a, but the test does not confirm"),
-        ((-0.0004, 0.0004), "a may still be a little better or worse than b."),
-    ],
-)
-def test_the_caution_says_what_the_interval_leaves_open_and_never_0_points(
-    interval: tuple[float, float], told: str
-) -> None:
-    pair = {
-        "a": "a",
-        "b": "b",
-        "n": 255,
-        "only_a_right": 5,
-        "only_b_right": 1,
-        "holm_p": 0.22,
-        "accuracy_a": 0.9,
-        "accuracy_b": 0.88,
-        "accuracy_difference": 0.02,
-        "accuracy_difference_ci95": list(interval),
-    }
-    pair["verdict"] = verdict(interval, pair["holm_p"])
-    pair["sentence"] = pair_sentence(pair)
-    words = caution({"headline": [pair["sentence"]], "pairs": [pair]})
-    assert pair["verdict"] == "no evidence of a difference"
-    assert told in words
-    assert "0.0 points" not in words

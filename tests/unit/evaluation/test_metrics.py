@@ -4,16 +4,14 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 from sklearn import metrics as sk
-from sklearn.calibration import calibration_curve
 
 from lora_compare.errors import DataError
 from lora_compare.evaluation.metrics import (
     CLASS_FIGURES,
-    calibration_bins,
     evaluate_predictions,
-    expected_calibration_error,
     predicted_classes,
 )
+from lora_compare.evaluation.scores import prior_weights
 from lora_compare.project.files import canonical_json
 
 BINARY = ["ham", "spam"]
@@ -60,6 +58,8 @@ def test_figures_are_scikit_learns(n: int, n_classes: int, tied: bool):
         "accuracy": sk.accuracy_score(labels, predicted),
         "log_loss": sk.log_loss(labels, y_proba=chances, labels=every),
         "brier": sk.brier_score_loss(labels, chances, labels=every, scale_by_half=True),
+        "balanced_accuracy": sk.balanced_accuracy_score(labels, predicted),
+        "macro_f1": sk.f1_score(labels, predicted, average="macro"),
     }
     assert {key: figures[key] for key in expected} == approximately(expected)
     assert (
@@ -76,6 +76,90 @@ def test_figures_of_many_classes_are_the_means_of_each_class():
     for name in CLASS_FIGURES:
         assert figures[name] == pytest.approx(sum(one[name] for one in per_class) / 5)
     assert [one["n"] for one in per_class] == np.bincount(labels).tolist()
+
+
+@pytest.mark.parametrize("n_classes", [2, 3, 6])
+def test_rounded_scores_keep_their_ties(n_classes: int):
+    labels, chances = make_scores(401, n_classes, seed=7)
+    rounded = chances.round(2)
+    rounded[:, 0] += 1 - rounded.sum(axis=1)
+    rounded = np.clip(rounded, 0, 1).round(2).astype(np.float32)
+    # Their sums are 1 but for rounding, and by it dividing would tell equal scores apart.
+    figures = evaluate_predictions(labels, rounded, [f"c{i}" for i in range(n_classes)])
+    each = list(figures.get("per_class", {"c1": figures}).values())
+    places = range(n_classes) if n_classes > 2 else [1]
+    for index, found in zip(places, each, strict=True):
+        mine, chance = labels == index, rounded[:, index]
+        assert found["auroc"] == pytest.approx(sk.roc_auc_score(mine, chance), rel=1e-12)
+        expected = sk.average_precision_score(mine, chance)
+        assert found["average_precision"] == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("n_classes", [2, 4])
+def test_weighted_figures_are_scikit_learns(n_classes: int):
+    labels, chances = make_scores(301, n_classes, seed=5)
+    names, every = [f"c{i}" for i in range(n_classes)], list(range(n_classes))
+    prior = dict(
+        zip(names, np.arange(1, n_classes + 1) / sum(range(1, n_classes + 1)), strict=True)
+    )
+    weights = prior_weights(labels, names, prior)
+    figures = evaluate_predictions(labels, chances, names, weights=weights)
+    predicted, weighed = chances.argmax(axis=1), {"sample_weight": weights}
+    average = "binary" if n_classes == 2 else "macro"
+    expected = {
+        "accuracy": sk.accuracy_score(labels, predicted, **weighed),
+        "precision": sk.precision_score(labels, predicted, average=average, **weighed),
+        "recall": sk.recall_score(labels, predicted, average=average, **weighed),
+        "f1": sk.f1_score(labels, predicted, average=average, **weighed),
+        "macro_f1": sk.f1_score(labels, predicted, average="macro", **weighed),
+        "log_loss": sk.log_loss(labels, y_proba=chances, labels=every, **weighed),
+        "brier": sk.brier_score_loss(labels, chances, labels=every, scale_by_half=True, **weighed),
+        "auroc": np.mean(
+            [
+                sk.roc_auc_score(labels == i, chances[:, i], **weighed)
+                for i in (every if n_classes > 2 else [1])
+            ]
+        ),
+        "average_precision": np.mean(
+            [
+                sk.average_precision_score(labels == i, chances[:, i], **weighed)
+                for i in (every if n_classes > 2 else [1])
+            ]
+        ),
+    }
+    assert {key: figures[key] for key in expected} == pytest.approx(expected, rel=1e-12)
+    assert figures["n"] == 301
+    assert np.sum(figures["confusion_matrix"]) == 301
+    low, high = figures["accuracy_ci95"]
+    unweighted = evaluate_predictions(labels, chances, names)["accuracy_ci95"]
+    assert high - low > unweighted[1] - unweighted[0]
+
+
+def test_the_positive_class_can_be_either():
+    labels, chances = make_scores(80, 2, seed=6)
+    ham = evaluate_predictions(labels, chances, BINARY, positive=0)
+    predicted = chances.argmax(axis=1)
+    assert ham["recall"] == sk.recall_score(labels, predicted, pos_label=0)
+    assert ham["precision"] == sk.precision_score(labels, predicted, pos_label=0)
+    spam = evaluate_predictions(labels, chances, BINARY, positive=1)
+    assert ham["false_alarms_per_1000"] == spam["misses_per_1000"]
+    assert ham["macro_f1"] == spam["macro_f1"]
+
+
+def test_false_alarms_and_misses_are_counted_at_the_prior():
+    # Of 8 ham 2 are taken for spam, of 2 spam 1 is missed.
+    labels = np.array([0] * 8 + [1] * 2)
+    answers = np.array([1, 1, 0, 0, 0, 0, 0, 0, 0, 1])
+    chances = np.where(np.eye(2)[answers] > 0, 0.9, 0.1)
+    figures = evaluate_predictions(labels, chances, BINARY)
+    assert (figures["false_alarms_per_1000"], figures["misses_per_1000"]) == (200.0, 100.0)
+    halves = prior_weights(labels, BINARY, {"ham": 0.5, "spam": 0.5})
+    figures = evaluate_predictions(labels, chances, BINARY, weights=halves)
+    assert figures["false_alarms_per_1000"] == pytest.approx(125.0)
+    assert figures["misses_per_1000"] == pytest.approx(250.0)
+    assert figures["precision"] == pytest.approx(0.25 / 0.375)
+    many = evaluate_predictions(np.array([0, 1, 2]), np.eye(3), list("abc"))
+    assert "misses_per_1000" not in many
 
 
 def test_four_messages_by_hand():
@@ -98,35 +182,6 @@ def test_the_interval_is_the_published_one():
     chances[290:] = [0.1, 0.9]
     low, high = evaluate_predictions(labels, chances, BINARY)["accuracy_ci95"]
     assert (round(low, 3), round(high, 3)) == (0.940, 0.982)
-
-
-def test_calibration_bins_are_scikit_learns_and_numpys():
-    labels, chances = make_scores(500, 3, seed=2)
-    confidence, correct = chances.max(axis=1), chances.argmax(axis=1) == labels
-    bins = calibration_bins(labels, chances)
-    accuracies, confidences = calibration_curve(correct, confidence, n_bins=15)
-    filled = [b for b in bins if b["n"]]
-    assert [b["accuracy"] for b in filled] == pytest.approx(accuracies)
-    assert [b["confidence"] for b in filled] == pytest.approx(confidences)
-    assert [b["n"] for b in bins] == np.histogram(confidence, 15, (0, 1))[0].tolist()
-
-
-def test_calibration_error_is_the_naive_sum_over_bins():
-    labels, chances = make_scores(500, 4, seed=3)
-    total = 0.0
-    for b in range(15):
-        inside = [i for i in range(500) if b / 15 < chances[i].max() <= (b + 1) / 15]
-        if inside:
-            accuracy = np.mean([chances[i].argmax() == labels[i] for i in inside])
-            confidence = np.mean([chances[i].max() for i in inside])
-            total += len(inside) / 500 * abs(accuracy - confidence)
-    assert expected_calibration_error(labels, chances) == pytest.approx(total, rel=1e-12)
-
-
-def test_a_confidence_of_one_is_in_the_last_bin():
-    bins = calibration_bins(np.array([0, 1]), np.array([[1.0, 0.0], [0.5, 0.5]]), bins=10)
-    assert [b["n"] for b in bins] == [0, 0, 0, 0, 1, 0, 0, 0, 0, 1]
-    assert bins[0]["accuracy"] is None
 
 
 def test_the_lowest_class_wins_a_tie():

@@ -1,24 +1,30 @@
-"""Intervals and paired tests, against scipy's own and by hand."""
+"""The verdict's estimator: by hand, against statsmodels' crossed mixed model, and unchanged by
+what must not matter."""
+
+import math
+import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
-from scipy.stats import binomtest, bootstrap, norm
-from statsmodels.stats.multitest import multipletests
+from scipy.stats import binomtest, norm, t, ttest_1samp
+from statsmodels.regression.mixed_linear_model import MixedLM
 
 from lora_compare.evaluation.statistics import (
     CONFIDENCE,
     NORMAL_QUANTILE,
-    difference_interval,
-    holm,
-    mcnemar_p,
+    Components,
+    difference,
+    reach,
     wilson_interval,
 )
 
 
-def make_answers(only_a: int, only_b: int, both: int, neither: int = 0):
-    a = np.array([True] * only_a + [False] * only_b + [True] * both + [False] * neither)
-    b = np.array([False] * only_a + [True] * only_b + [True] * both + [False] * neither)
-    return a, b
+def make_scores(seeds: int = 5, groups: int = 60, seed: int = 4) -> np.ndarray:
+    """Scores with an effect of every seed and every group, shape (seeds, groups)."""
+    rng = np.random.default_rng(seed)
+    by_seed, by_group = rng.normal(0, 0.2, (seeds, 1)), rng.normal(0, 0.3, (1, groups))
+    return 0.1 + by_seed + by_group + rng.normal(0, 0.4, (seeds, groups))
 
 
 @pytest.mark.parametrize(("successes", "n"), [(290, 300), (0, 10), (10, 10), (1, 2)])
@@ -28,89 +34,144 @@ def test_wilson_is_scipys(successes: int, n: int):
     assert norm.ppf((1 + CONFIDENCE) / 2) == NORMAL_QUANTILE
 
 
-@pytest.mark.parametrize(("only_a", "only_b"), [(5, 0), (1, 9), (7, 7), (12, 3), (400, 900)])
-def test_mcnemar_is_the_binomial_test_of_the_discordant_messages(only_a: int, only_b: int):
-    a, b = make_answers(only_a, only_b, both=100, neither=4)
-    expected = binomtest(only_a, only_a + only_b).pvalue
-    assert mcnemar_p(a, b) == pytest.approx(expected, rel=1e-12, abs=0)
-    assert mcnemar_p(a, b) == mcnemar_p(b, a)
+@pytest.mark.parametrize("seed", [4, 5])
+def test_the_estimator_is_the_crossed_mixed_models(seed: int):
+    scores = make_scores(seed=seed)
+    seeds, groups = scores.shape
+    frame = pd.DataFrame(
+        {
+            "score": scores.ravel(),
+            "seed": np.repeat(np.arange(seeds), groups),
+            "message": np.tile(np.arange(groups), seeds),
+        }
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = MixedLM.from_formula(
+            "score ~ 1",
+            groups=np.ones(len(frame)),
+            re_formula="0",
+            vc_formula={"seed": "0 + C(seed)", "message": "0 + C(message)"},
+            data=frame,
+        )
+        fit = model.fit(reml=True, method="bfgs", gtol=1e-9)
+    found = difference(scores, np.ones(groups), np.arange(groups))
+    expected = dict(zip(model.exog_vc.names, fit.vcomp, strict=True))
+    assert found.theta == pytest.approx(fit.params["Intercept"], rel=1e-4)
+    assert found.components.seed == pytest.approx(expected["seed"], rel=1e-4)
+    assert found.components.message == pytest.approx(expected["message"], rel=1e-4)
+    assert found.components.rest == pytest.approx(fit.scale, rel=1e-4)
+    error = math.sqrt(found.components.of_mean(seeds, groups).total)
+    assert error == pytest.approx(fit.bse["Intercept"], rel=1e-4)
 
 
-def test_mcnemar_of_equal_answers_is_one():
-    a, b = make_answers(0, 0, both=3, neither=2)
-    assert mcnemar_p(a, b) == 1.0
+def test_without_pseudo_groups_the_variances_are_the_components():
+    scores = make_scores()
+    with_them = difference(scores, np.ones(60), np.arange(60))
+    found = difference(scores, np.ones(60), np.arange(60), step=0)
+    parts = found.components.of_mean(5, 60)
+    assert found.variance == pytest.approx((parts.seed + parts.rest, parts.message))
+    assert found.components == with_them.components
+    assert found.theta == with_them.theta
 
 
-def test_holm_by_hand():
-    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
-    assert holm([0.9, 0.8]) == pytest.approx([1.0, 1.0])
-    assert holm([0.2]) == [0.2]
-    assert holm([]) == []
+def test_a_small_table_by_hand():
+    # Two messages in one group, weighing 2; one in another, weighing 1; W = 3, G = 2, S = 3.
+    scores = np.array([[1, 0, 0], [1, 1, 0], [1, 0, -1]])
+    found = difference(scores, np.array([1.0, 1.0, 1.0]), np.array([7, 7, 3]), step=0)
+    theta = 3 / 9
+    assert found.theta == pytest.approx(theta)
+    # Sums: group 7 has 1, 2, 1 and group 3 has 0, 0, -1; less 2 theta and theta; times 2/3.
+    u = np.array([[1 - 2 * theta, 2 - 2 * theta, 1 - 2 * theta], [-theta, -theta, -1 - theta]])
+    u *= 2 / 3
+    by_group, by_seed = u.mean(axis=1), u.mean(axis=0)
+    squares = (
+        2 * (by_seed**2).sum() / 2,
+        3 * (by_group**2).sum() / 1,
+        ((u - by_group[:, None] - by_seed) ** 2).sum() / 2,
+    )
+    expected = squares[0] / 6, (squares[1] - squares[2]) / 6
+    assert found.variance == pytest.approx(expected)
+    wide = math.sqrt(t.ppf(0.975, 2) ** 2 * expected[0] + t.ppf(0.975, 1) ** 2 * expected[1])
+    assert (found.low, found.high) == pytest.approx((theta - wide, theta + wide))
 
 
-@pytest.mark.parametrize("p_values", [[0.01, 0.04, 0.03], [0.02, 0.02, 0.9, 0.011, 0.4]])
-def test_holm_is_statsmodels(p_values: list[float]):
-    assert holm(p_values) == multipletests(p_values, method="holm")[1].tolist()
+def test_two_pseudo_groups_add_the_square_of_one_message():
+    scores = np.zeros((5, 100))
+    found = difference(scores, np.ones(100), np.arange(100))
+    assert found.variance == pytest.approx((0.0, 1 / 101 / 100))
+    assert found.components == Components(0.0, 0.0, 0.0)
+    assert found.reach == pytest.approx(t.ppf(0.975, 99) * math.sqrt(1 / 101 / 100))
+    tenfold = difference(scores, np.ones(100), np.arange(100), step=10.0)
+    assert tenfold.reach == pytest.approx(10 * found.reach)
 
 
-def test_the_interval_is_scipys(monkeypatch: pytest.MonkeyPatch):
-    # So that the draws do not fit one batch.
-    monkeypatch.setattr("lora_compare.evaluation.statistics.RESAMPLING_BATCH", 5_000)
-    a, b = make_answers(12, 4, both=180, neither=4)
-    expected = bootstrap(
-        (a.astype(float) - b,),
-        np.mean,
-        n_resamples=999,
-        batch=25,
-        method="percentile",
-        rng=np.random.default_rng(7),
-    ).confidence_interval
-    assert difference_interval(a, b, np.arange(200), 7, 999) == pytest.approx(expected, abs=1e-15)
+@pytest.mark.parametrize("sizes", [[1] * 40, [1, 1, 2, 3] * 10])
+def test_one_seed_is_a_paired_t_over_groups(sizes: list[int]):
+    groups = np.repeat(np.arange(40), sizes)
+    scores = np.random.default_rng(2).integers(-1, 2, len(groups)).astype(float)
+    found = difference(scores, np.ones(len(groups)), groups, step=0)
+    assert found.theta == pytest.approx(scores.mean())
+    # Of groups of unlike size: the t of the ratio's deviations (Cochran 1977, section 6.4).
+    totals, weights = np.bincount(groups, scores), np.bincount(groups).astype(float)
+    deviations = (totals - weights * scores.mean()) / weights.mean()
+    expected = ttest_1samp(scores.mean() + deviations, 0)
+    interval = expected.confidence_interval(0.95)
+    assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
+    assert found.p() == pytest.approx(expected.pvalue)
 
 
-def test_the_interval_is_that_of_a_naive_resampling():
-    a, b = make_answers(12, 4, both=180, neither=4)
-    rng = np.random.default_rng(5)
-    draws = (a.astype(int) - b)[rng.integers(0, 200, (20_000, 200))].mean(axis=1)
-    naive = np.quantile(draws, [0.025, 0.975])
-    # The mean moves in steps of 1/200; the ends may be one step apart.
-    assert difference_interval(a, b, np.arange(200)) == pytest.approx(naive, abs=1 / 200 + 1e-9)
+def test_what_must_not_matter_does_not():
+    rng = np.random.default_rng(8)
+    scores, groups = make_scores(groups=30), np.arange(30) // 2
+    weights = rng.uniform(0.5, 2, 30)
+    found = difference(scores, weights, groups)
+    swapped = difference(-scores, weights, groups)
+    assert (swapped.low, swapped.high) == pytest.approx((-found.high, -found.low))
+    assert swapped.p() == pytest.approx(found.p())
+    messages, seeds = rng.permutation(30), rng.permutation(5)
+    mixed = difference(scores[seeds][:, messages], weights[messages], groups[messages])
+    renamed = difference(scores, 3 * weights, 100 - groups)
+    for same in (mixed, renamed):
+        assert (same.low, same.high) == pytest.approx((found.low, found.high))
+        assert same.components.rest == pytest.approx(found.components.rest)
 
 
 def test_copies_of_a_message_add_no_evidence():
-    a, b = make_answers(12, 4, both=80, neither=4)
-    once = difference_interval(a, b, np.arange(100))
-    grouped = difference_interval(np.repeat(a, 5), np.repeat(b, 5), np.repeat(np.arange(100), 5))
-    assert grouped == pytest.approx(once)
-    apart = difference_interval(np.repeat(a, 5), np.repeat(b, 5), np.arange(500))
-    assert apart[1] - apart[0] < 0.6 * (once[1] - once[0])
+    scores = make_scores()
+    once = difference(scores, np.ones(60), np.arange(60))
+    grouped = difference(np.repeat(scores, 4, axis=1), np.ones(240), np.repeat(np.arange(60), 4))
+    assert (grouped.low, grouped.high) == pytest.approx((once.low, once.high))
 
 
-def test_the_interval_covers_the_true_difference():
-    rng = np.random.default_rng(0)
-    covered = 0
-    for _ in range(150):
-        sizes = rng.choice([1, 1, 1, 1, 2, 3], 250)
-        groups = np.repeat(np.arange(250), sizes)
-        a, b = (np.repeat(rng.random(250) < accuracy, sizes) for accuracy in (0.97, 0.95))
-        low, high = difference_interval(a, b, groups, resamples=499)
-        covered += low <= 0.02 <= high
-    # 95 % of 150, give or take three standard errors and the few resamples.
-    assert 133 <= covered <= 149
+def test_a_weight_of_two_counts_as_two_messages_of_one_group():
+    scores = make_scores()
+    weights = np.tile([1.0, 2.0], 30)
+    twice = np.repeat(np.arange(60), weights.astype(int))
+    weighted = difference(scores, weights, np.arange(60))
+    doubled = difference(scores[:, twice], np.ones(90), twice)
+    assert (weighted.low, weighted.high) == pytest.approx((doubled.low, doubled.high))
 
 
-def test_the_same_seed_gives_the_same_interval_and_names_of_groups_do_not_matter():
-    a, b = make_answers(9, 3, both=50)
-    groups = np.arange(62) // 2
-    assert difference_interval(a, b, groups, seed=3) == difference_interval(a, b, groups, seed=3)
-    assert difference_interval(a, b, groups + 100) == difference_interval(a, b, groups)
+@pytest.mark.parametrize("seeds", [1, 3, 5])
+def test_p_is_the_level_at_which_the_interval_touches(seeds: int):
+    found = difference(make_scores(seeds), np.ones(60), np.arange(60))
+    for theta in (0.0, 0.05, -0.4):
+        p = found.p(theta)
+        distance = reach(found.variance, seeds, 60, 1 - p)
+        assert distance == pytest.approx(abs(found.theta - theta), rel=1e-6)
+        assert (p < 0.05) == (not found.low <= theta <= found.high)
+    assert found.p(found.theta) == 1.0
 
 
-def test_equal_answers_have_an_interval_of_zero():
-    a, b = make_answers(0, 0, both=40, neither=2)
-    assert difference_interval(a, b, np.arange(42)) == (0.0, 0.0)
+def test_the_interval_widens_with_the_level():
+    wide = [
+        difference(make_scores(), np.ones(60), np.arange(60), level).reach
+        for level in (0.9, 0.95, 0.975, 0.99)
+    ]
+    assert wide == sorted(wide)
 
 
 def test_one_group_says_nothing():
-    a, b = make_answers(3, 0, both=4)
-    assert difference_interval(a, b, np.zeros(7, dtype=int)) == (-1.0, 1.0)
+    found = difference(np.ones((3, 7)), np.ones(7), np.zeros(7, dtype=int))
+    assert (found.theta, found.low, found.high, found.p()) == (1.0, -math.inf, math.inf, 1.0)

@@ -30,7 +30,7 @@ SETTINGS = {
 )
 def test_an_imported_method_has_its_own_settings(line: str, expected: str) -> None:
     text = TEXT.replace(
-        "\ntracking:", f"  theirs:\n    trainable: imported\n    {line}\n\ntracking:"
+        "\ncomparison:", f"  theirs:\n    trainable: imported\n    {line}\n\ncomparison:"
     )
     with pytest.raises(ParamsError) as caught:
         parse_params(text)
@@ -60,6 +60,7 @@ def test_a_method_dumps_what_applies_to_it() -> None:
         "learning_rate",
         "weight_decay",
         "lora",
+        "search",
     }
     assert set(params.method("theirs").model_dump()) == {
         "trainable",
@@ -72,12 +73,12 @@ def test_a_method_dumps_what_applies_to_it() -> None:
 
 VARIANTS = {
     "default": TEXT,
-    "methods last": TEXT.split("\ntracking:")[0].replace(
-        "data:", "tracking: {experiment: x}\ndata:"
+    "methods last": TEXT.split("\ncomparison:")[0].replace(
+        "data:", "comparison: {}\ntracking: {experiment: x}\ndata:"
     )
     + "\n",
-    "no newline at the end": TEXT.split("\ntracking:")[0]
-    .replace("data:", "tracking: {experiment: x}\ndata:")
+    "no newline at the end": TEXT.split("\ncomparison:")[0]
+    .replace("data:", "comparison: {}\ntracking: {experiment: x}\ndata:")
     .rstrip(),
     "windows newlines": TEXT.replace("\n", "\r\n"),
     "deeper indents": TEXT.split("\nmethods:")[0]
@@ -85,7 +86,7 @@ VARIANTS = {
     "comments around": TEXT.replace("bias: none\n", "bias: none  # why\n  # after\n# more\n"),
     "flow style inside": TEXT.split("    lora:\n")[0]
     + "    lora: {r: 2, lora_alpha: 2, lora_dropout: 0.0,\n"
-    + "      target_modules: [q_proj], bias: none}\n\ntracking: {experiment: x}\n",
+    + "      target_modules: [q_proj], bias: none}\n\ncomparison: {}\ntracking: {experiment: x}\n",
 }
 
 
@@ -106,6 +107,9 @@ def test_a_method_is_added_without_touching_another_line(variant: str) -> None:
 
 def test_methods_in_one_line_are_left_to_the_user() -> None:
     full = "{full: {trainable: all, learning_rate: 0.1, weight_decay: 0.1}}"
-    text = TEXT.split("\nmethods:")[0] + f"\nmethods: {full}\ntracking: {{experiment: x}}\n"
+    text = (
+        TEXT.split("\nmethods:")[0]
+        + f"\nmethods: {full}\ncomparison: {{}}\ntracking: {{experiment: x}}\n"
+    )
     with pytest.raises(ParamsError, match="add it yourself"):
         with_method(text, "theirs", SETTINGS)

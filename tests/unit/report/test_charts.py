@@ -36,7 +36,26 @@ def drawn() -> dict[str, str]:
         ),
         "confusion": charts.confusion("full", [[5, 2], [0, 9]], ["ham", "spam"], 0),
         "calibration": charts.calibration("full", bins, 0),
+        "tuning_lora": charts.tuning(
+            "lora", trials(), {"learning_rate": 0.002}, {"learning_rate"}, 1
+        ),
     }
+
+
+def trials(n: int = 3) -> pd.DataFrame:
+    """Two trainings of each of n rates, of which the last of the largest rate has diverged."""
+    rates = np.repeat(0.001 * 2.0 ** np.arange(n), 2)
+    loss = np.where(np.arange(2 * n) == 2 * n - 1, np.nan, 0.1 + 0.01 * np.arange(2 * n))
+    return pd.DataFrame(
+        {
+            "trial": np.repeat(np.arange(n), 2),
+            "learning_rate": rates,
+            "lora.bias": ["none", "all"] * n,
+            "seed": [101, 102] * n,
+            "validation_loss": loss,
+            "status": np.where(np.isnan(loss), "diverged", "finished"),
+        }
+    )
 
 
 def titles(svg: str) -> list[str]:
@@ -160,6 +179,32 @@ def test_a_loss_axis_has_ticks_enough_to_read_and_no_crowd(first: float, last: f
     text = charts.curves({"full": pd.DataFrame(frame)}, "loss", "Loss")
     ticks = re.findall(r'id="loss-ytick_\d+"', text)
     assert 3 <= len(ticks) / 2 <= 8
+
+
+def test_every_trial_tells_its_loss_or_that_it_diverged():
+    text = drawn()["tuning_lora"]
+    tips = re.findall(r"<title>(trial [^<]*)</title>", text)
+    assert len(tips) == 6
+    assert tips[2] == "trial 1, seed 101: learning_rate 0.002, validation loss 0.12 nats"
+    assert tips[5] == "trial 2, seed 102: learning_rate 0.004, diverged"
+    assert "learning_rate, chosen: 0.002" in text
+    # The cross of what diverged is inside the panel: a pointer finds it, and nothing cuts it off.
+    heights = [float(y) for y in re.findall(r'<circle cx="[^"]*" cy="([^"]*)"', text)]
+    assert heights[5] < min(heights[:5])
+
+
+def test_several_settings_have_a_panel_each_and_words_are_places():
+    chosen = {"learning_rate": 0.001, "lora.bias": "all"}
+    text = charts.tuning("lora", trials(9), chosen, {"learning_rate"}, 0)
+    assert text.count("chosen: ") == 2
+    assert "lora.bias, chosen: all" in text
+    assert len(re.findall(r"<title>trial ", text)) == 36
+
+
+def test_a_search_in_which_everything_diverged_is_drawn():
+    gone = trials().assign(validation_loss=np.nan, status="diverged")
+    text = charts.tuning("lora", gone, {"learning_rate": 0.001}, set(), 0)
+    assert text.count(", diverged</title>") == 6
 
 
 @given(st.lists(st.floats(-1e4, 1e4), min_size=1, max_size=12))

@@ -6,8 +6,12 @@ import re
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from comparison_inputs import write_inputs
+from lora_compare.comparison.evidence import load_evidence
+from lora_compare.comparison.verdict import compare
 from lora_compare.errors import DataError
 from lora_compare.report.markdown import render_results, table, write_results
 from small_project import ROOT
@@ -25,7 +29,8 @@ def test_the_readme_shows_the_results_of_the_metrics_in_git() -> None:
 
 
 def test_results_replace_what_stands_between_the_marks(tmp_path: Path) -> None:
-    comparison = json.loads(committed("metrics/comparison.json"))
+    paths, params = write_inputs(tmp_path, n=40)
+    comparison = compare(load_evidence(paths, params), np.arange(40), params)
     path = tmp_path / "a.md"
     path.write_text("# A\n\n<!-- results -->\nold\n<!-- /results -->\n\nend\n")
     write_results(path, comparison)
@@ -33,7 +38,8 @@ def test_results_replace_what_stands_between_the_marks(tmp_path: Path) -> None:
     write_results(path, comparison)
     assert path.read_text() == first
     assert "old" not in first
-    assert first.startswith("# A\n\n<!-- results -->\n**")
+    assert first.startswith("# A\n\n<!-- results -->\nBefore the verdict:\n\n- The base model is")
+    assert "\n\n**Use " in first
     assert first.endswith("|\n<!-- /results -->\n\nend\n")
 
 

@@ -1,4 +1,4 @@
-"""The page's first screen: the axis of accuracies, and the prices."""
+"""The page's first screen: the axis of differences, and the prices."""
 
 from typing import Any
 
@@ -7,45 +7,76 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from comparison_inputs import METHODS, make_params
-from lora_compare.report.overview import MOST_TICKS, describe, make_axis, prices
+from lora_compare.report.overview import MOST_TICKS, describe, make_axis, prices, savings
 
 
-def record(name: str, low: float = 0.92, high: float = 0.98, **figures: Any) -> dict[str, Any]:
+def record(name: str, **figures: Any) -> dict[str, Any]:
     known = {
         "trainable_parameters": 1000,
         "train_seconds": 20.0,
         "peak_memory_bytes": 5_000_000,
         "artifact_bytes": 4000,
     }
-    ends = {"test_accuracy_low": low, "test_accuracy_high": high}
-    return {"method": name, **known, **ends, **figures}
+    return {"method": name, **known, **figures}
 
 
-def comparison(*methods: dict[str, Any], baseline: float = 0.9) -> dict[str, Any]:
-    tfidf = record("tfidf", baseline, 0.95, train_seconds=None, peak_memory_bytes=None)
-    untuned = record("untuned", 0.4, 0.5, trainable_parameters=0, artifact_bytes=0)
+def comparison(*methods: dict[str, Any]) -> dict[str, Any]:
+    tfidf = record("tfidf", train_seconds=None, peak_memory_bytes=None)
+    untuned = record("untuned", trainable_parameters=0, artifact_bytes=0)
     names = {method["method"] for method in methods}
     reference = {"full": "full", "lora": "lora"} if {"full", "lora"} <= names else None
     return {"methods": list(methods), "baselines": [tfidf, untuned], "reference": reference}
 
 
-@given(st.floats(0, 1), st.floats(0, 1), st.floats(0, 1))
-def test_the_axis_holds_every_interval_and_has_ticks_that_fit(one: float, two: float, base: float):
+def pairs_of(*intervals: tuple[float, float], margin: float = 0.02) -> dict[str, Any]:
+    return {"margin": margin, "pairs": [{"low": low, "high": high} for low, high in intervals]}
+
+
+@given(st.floats(-1, 1), st.floats(-1, 1), st.floats(0.001, 0.2))
+def test_the_axis_holds_every_interval_and_the_margin_with_ticks_that_fit(
+    one: float, two: float, margin: float
+):
     low, high = sorted((one, two))
-    axis = make_axis(comparison(record("full", low, high), baseline=min(base, 0.95)))
-    ends = [low, high, min(base, 0.95), 0.95]
-    assert all(axis.holds(end) for end in ends)
-    assert 2 <= len(axis.ticks) <= MOST_TICKS + 1
+    axis = make_axis(pairs_of((low, high), (-0.001, 0.001), margin=margin))
+    assert all(axis.holds(end) for end in (low, high, -margin, 0, margin))
+    assert 2 <= len(axis.ticks) <= MOST_TICKS
     assert (axis.ticks[0], axis.ticks[-1]) == (axis.low, axis.high)
-    assert 0 <= axis.low < axis.high <= 1
+    assert 0 in axis.ticks
     assert 0 < axis.place(axis.low) < axis.place(axis.high) < 100
 
 
 def test_the_axis_is_as_near_as_its_ticks_allow():
-    axis = make_axis(comparison(record("full", 0.923, 0.979), baseline=0.931))
-    assert axis.ticks == (0.92, 0.94, 0.96, 0.98)
-    assert axis.place(0.95) == 50
-    assert not axis.holds(0.45)
+    axis = make_axis(pairs_of((-0.009, 0.007), (-0.031, 0.001)))
+    assert axis.ticks == (-0.04, -0.02, 0, 0.02)
+    assert axis.place(-0.01) == 50
+    assert make_axis(pairs_of((-0.009, 0.007), margin=0.01)).ticks == (
+        -0.01,
+        -0.005,
+        0,
+        0.005,
+        0.01,
+    )
+
+
+def test_what_lies_beyond_the_axis_is_drawn_at_its_end():
+    axis = make_axis(pairs_of((-0.009, 0.007)))
+    assert not axis.holds(-0.4)
+    assert axis.place(-0.4) == axis.place(axis.low)
+
+
+def test_lora_beside_full_is_a_share_of_every_known_price():
+    lora = record("lora", trainable_parameters=30)
+    found = comparison(record("full"), lora)
+    found["reference"] |= {"parameter_ratio": 0.03, "time_ratio": None, "artifact_ratio": 1.0}
+    known = {one["title"]: one for one in savings(found)}
+    assert known["trainable parameters"] == {
+        "title": "trainable parameters",
+        "share": "3 %",
+        "lora": "30",
+        "full": "1,000",
+    }
+    assert "training time" not in known
+    assert savings(comparison(record("full"))) == []
 
 
 def test_a_price_is_a_number_a_share_of_full_and_a_part_of_the_dearest():

@@ -4,23 +4,26 @@ import itertools
 import json
 import re
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 from html.parser import HTMLParser
 from io import StringIO
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from rich.console import Console
 
 from comparison_inputs import answers_of, make_texts, seal_metrics, write_inputs
 from lora_compare.comparison import formats
-from lora_compare.comparison.evidence import load_evidence
-from lora_compare.comparison.sentences import caution, headline
+from lora_compare.comparison.evidence import Tuning, load_evidence
+from lora_compare.comparison.sentences import claimed, headline
 from lora_compare.comparison.verdict import compare
 from lora_compare.errors import MissingArtifactError
 from lora_compare.project.checksums import seal
 from lora_compare.project.files import write_json, write_text
 from lora_compare.project.paths import Paths
+from lora_compare.report.markdown import plain, render_results
 from lora_compare.report.page import write_report
 from lora_compare.report.terminal import print_summary
 
@@ -79,7 +82,7 @@ class Page(HTMLParser):
 def make_report(root: Path, methods=("full", "lora"), **options):
     paths, params = write_inputs(root, methods, **options)
     evidence = load_evidence(paths, params)
-    comparison = compare(evidence, np.arange(len(evidence.texts)), seed=1)
+    comparison = compare(evidence, np.arange(len(evidence.texts)), params)
     write_json(paths.metrics("comparison"), comparison)
     write_report(paths, params, evidence, comparison)
     return paths, comparison
@@ -124,13 +127,19 @@ def test_the_page_fetches_nothing_and_runs_nothing(four):
 def test_the_page_says_what_the_comparison_says(four):
     paths, comparison = four
     text = " ".join(" ".join(Page(read_html(paths)).words).split())
-    found, _, numbers = headline(comparison).partition(": ")
-    assert text.index(found) < text.index("Every pair")
-    assert numbers in text
+    first, _, rest = headline(comparison).partition(". ")
+    first = first.replace(" %", "\N{NO-BREAK SPACE}%")
+    cautions = [text.index(caution["sentence"]) for caution in comparison["cautions"]]
+    places = [*cautions, text.index(first), text.index(rest), text.index("Points from full")]
+    assert len(cautions) > 1
+    assert places == sorted(places)
     for record in comparison["methods"] + comparison["baselines"]:
-        low, high = 100 * record["test_accuracy_low"], 100 * record["test_accuracy_high"]
-        assert f"{100 * record['test_accuracy']:.1f} % {low:.1f}{formats.DASH}{high:.1f}" in text
+        assert f"{100 * record['test_accuracy']:.1f} %" in text
         assert f"{record['trainable_parameters']:,}" in text
+    for pair in comparison["pairs"]:
+        low, high = formats.points(pair["low"]), formats.points(pair["high"])
+        assert f"{formats.points(pair['difference'])} ({low} to {high})" in text
+        assert claimed(pair) in text
     assert "lora.lora_alpha" in text
     assert "gradient_accumulation_steps" in text
     assert "SHA-256 of the source" in text
@@ -147,7 +156,7 @@ def test_hostile_messages_stay_text(tmp_path: Path):
         seal(file.parent)
     seal_metrics(paths)
     evidence = load_evidence(paths, params)
-    comparison = compare(evidence, np.arange(40), seed=1)
+    comparison = compare(evidence, np.arange(len(evidence.texts)), params)
     write_report(paths, params, evidence, comparison)
     page = Page(read_html(paths))
     assert not page.tags & {"script", "img"}
@@ -199,7 +208,47 @@ def test_a_report_on_several_seeds_says_what_is_of_all_of_them(tmp_path: Path):
     markdown = paths.report("md").read_text(encoding="utf-8")
     assert re.search(r"\| (\*\*)?(ham|spam) \d+ %, wrong in [12] of 3(\*\*)? \|", markdown)
     one, _ = make_report(tmp_path / "one", n=120)
-    assert "seeds" not in read_html(one).partition('<section id="settings">')[0]
+    html, alone = read_html(paths), read_html(one)
+    # A dot for every seed of lora and beside TF-IDF, the spread, and what the seeds add.
+    assert html.count('<circle class="seed"') == 6
+    assert '<circle class="seed"' not in alone
+    assert re.search(r"<b>9\d\.\d ± \d\.\d %</b>", html)
+    assert "±" not in alone.partition('<section id="settings">')[0]
+    assert re.search(r"messages \d+ %, seeds \d+ %, rest \d+ %", html)
+    assert "seeds 0 %" not in alone
+    assert "Each method was trained once" in " ".join("".join(Page(alone).words).split())
+
+
+def test_a_search_is_drawn_with_its_choice(tmp_path: Path):
+    paths, params = write_inputs(tmp_path, n=60)
+    evidence = load_evidence(paths, params)
+    trials = pd.DataFrame(
+        {
+            "trial": [0, 1, 2],
+            "learning_rate": [0.001, 0.002, 0.004],
+            "seed": 101,
+            "validation_loss": [0.2, 0.1, float("nan")],
+            "validation_accuracy": [0.9, 0.95, float("nan")],
+            "status": ["finished", "finished", "diverged"],
+        }
+    )
+    choice = {
+        "settings": {"learning_rate": 0.002},
+        "searched": True,
+        "at_edge": ["learning_rate"],
+        "extended": 0,
+        "trials": 3,
+    }
+    full, lora = evidence.methods
+    evidence = replace(evidence, methods=(full, replace(lora, tuning=Tuning(choice, trials))))
+    comparison = compare(evidence, np.arange(60), params)
+    write_report(paths, params, evidence, comparison)
+    html = read_html(paths)
+    assert "Chosen: learning_rate 0.002 of 3 trials. At the end of the range: learning_rate" in html
+    assert "trial 2, seed 101: learning_rate 0.004, diverged" in html
+    assert "tuning_full" not in html
+    assert (paths.plots / "tuning_lora.svg").is_file()
+    assert [one["key"] for one in comparison["cautions"]].count("edge") == 1
 
 
 def test_charts_of_methods_that_are_gone_are_deleted(tmp_path: Path):
@@ -215,7 +264,8 @@ def test_charts_of_methods_that_are_gone_are_deleted(tmp_path: Path):
 def test_one_method_has_a_report(tmp_path: Path):
     paths, _ = make_report(tmp_path, ("lora",), n=40)
     text = "".join(Page(read_html(paths)).words)
-    assert "lora is the only method" in text
+    assert "Use lora: it is the only method" in text or "Use TF-IDF: " in text
+    assert "Points from lora" in text
     assert "Where the methods disagree" not in text
     assert "only method" in printed(paths)
 
@@ -245,7 +295,7 @@ def test_passwords_of_addresses_are_not_shown(tmp_path: Path):
     address = "https://user:secret@example.com/messages.csv"
     data = params.data.model_copy(update={"source": address})
     evidence = load_evidence(paths, params)
-    comparison = compare(evidence, np.arange(40), seed=1)
+    comparison = compare(evidence, np.arange(len(evidence.texts)), params)
     write_report(paths, params.model_copy(update={"data": data}), evidence, comparison)
     text = read_html(paths) + paths.report("md").read_text(encoding="utf-8")
     assert "secret" not in text
@@ -260,12 +310,15 @@ def test_wilsons_interval_is_said_to_cover_the_true_accuracy(four):
 def test_markdown_holds_the_verdict_and_no_tags(four):
     paths, comparison = four
     text = paths.report("md").read_text(encoding="utf-8")
-    assert text.splitlines()[2] == f"**{headline(comparison)}**"
+    items = [f"- {plain(caution['sentence'])}" for caution in comparison["cautions"]]
+    found = f"**{plain(headline(comparison))}**"
+    assert text.split("\n\n")[1:4] == ["Before the verdict:", "\n".join(items), found]
     assert "plots/loss.svg" in text
     assert "<" not in text.replace("&#60;", "")
     columns = {line.count("|") for line in text.splitlines() if line.startswith("| lora_r4 |")}
     # Of results, of pairs, and of accuracy without leaks.
     assert columns == {8, 7, 5}
+    assert render_results(comparison, verdict_first=True).startswith(f"{found}\n\nBefore the")
 
 
 def test_markdown_shows_disagreements_leaks_and_versions(four):
@@ -281,13 +334,14 @@ def test_the_terminal_shows_table_verdict_and_next_steps_in_80_columns(four):
     paths, comparison = four
     text = printed(paths)
     assert all(len(line) <= 80 for line in text.splitlines())
-    assert re.search(r"^ lora_r4 +last_block ", text, re.M)  # no name is broken
+    assert re.search(r"^ last_block +full ", text, re.M)  # no name is broken
     flat = " ".join(text.split())
-    assert headline(comparison) in flat
-    assert f"98.0 % (95.6{formats.DASH}99.1) 166,432 15 % 17.0 s 612 MB 667 kB" in flat
+    found = flat.index(headline(comparison))
+    assert all(flat.index(caution["sentence"]) < found for caution in comparison["cautions"])
+    assert "98.0 % 166,432 15 % 17.0 s 612 MB 667 kB" in flat
     assert "tfidf" in flat
     assert "untuned" in flat
-    assert "A better" in flat
+    assert all(claimed(pair) in flat for pair in comparison["pairs"])
     steps = ("make ui", "open reports/comparison/comparison.html", "make repro")
     places = [flat.index(step) for step in steps]
     assert places == sorted(places)
@@ -323,14 +377,14 @@ def test_long_names_and_long_trainings_fit_80_columns_with_every_figure(
     for record in comparison["methods"]:
         record |= {"trainable_parameters": 1_557_611_200, "train_seconds": 754.0}
     for pair in comparison["pairs"]:
-        pair["accuracy_difference_ci95"] = [-0.123, -0.101]
+        pair |= {"difference": -0.111, "low": -0.123, "high": -0.101}
     write_json(Paths(tmp_path).metrics("comparison"), comparison)
     text = printed(Paths(tmp_path))
     assert all(len(line) <= 80 for line in text.splitlines())
     # A name is broken rather than a figure, and neither before there is need.
     assert "\N{HORIZONTAL ELLIPSIS}" not in text
-    whole = re.findall(rf"^ {longest} |^ lora_r4 +{longest} ", text, re.M)
-    assert len(whole) == (0 if len(longest) > 16 else 3)
+    whole = re.findall(rf"^ {longest} ", text, re.M)
+    assert len(whole) == (0 if len(longest) > 16 else 2)
     assert text.count("1,557,611,200") == text.count("12 min 34 s") == 4
 
 
@@ -349,13 +403,6 @@ def test_the_summary_without_a_comparison_names_the_stage(tmp_path: Path):
     paths, _ = write_inputs(tmp_path, n=40)
     with pytest.raises(MissingArtifactError, match=r"comparison\.json is missing"):
         printed(paths)
-
-
-def test_no_evidence_is_not_sold_as_equality(four):
-    low, high = four[1]["pairs"][0]["accuracy_difference_ci95"]
-    text = caution(four[1])
-    assert "no proof of equality" in text
-    assert f"up to {-100 * low:.1f} points worse or {100 * high:.1f} points better" in text
 
 
 @pytest.mark.parametrize(

@@ -129,11 +129,12 @@ def test_a_fully_trained_method_leaves_the_base_as_it_is(models: Path) -> None:
 def test_a_fully_trained_method_needs_no_weights_of_the_base(models: Path, tmp_path: Path) -> None:
     for name in ("config.json", "tokenizer.json", "SHA256SUMS"):
         (tmp_path / name).write_bytes((models / "base" / name).read_bytes())
-    alone = load_classifiers(tmp_path, {"full": models / "full"}, CPU)
+    alone = load_classifiers(tmp_path, {"full": chosen(models / "full")}, CPU)
     expected = load(models, "full", "head").answer(TEXTS, "full")
     assert alone.answer(TEXTS, "full") == expected
+    folders = {name: chosen(models / name) for name in ("full", "head")}
     with pytest.raises(MissingArtifactError, match=r"model\.safetensors"):
-        load_classifiers(tmp_path, {"full": models / "full", "head": models / "head"}, CPU)
+        load_classifiers(tmp_path, folders, CPU)
 
 
 def test_threads_get_the_answers_of_their_own_method(all_of_them: Classifiers) -> None:
@@ -179,7 +180,7 @@ def test_what_is_no_text_is_refused(
 def test_a_method_of_another_base_is_refused(models: Path, tmp_path: Path) -> None:
     write_base(tmp_path / "base", seed=7)
     with pytest.raises(CheckpointError, match="another base"):
-        load_classifiers(tmp_path / "base", {"head": models / "head"}, CPU)
+        load_classifiers(tmp_path / "base", {"head": chosen(models / "head")}, CPU)
 
 
 def test_choosing_copies_and_computes_nothing(

@@ -4,11 +4,13 @@ import io
 import math
 import re
 from datetime import datetime, timedelta
+from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
 from rich.console import Console
+from sklearn.utils.class_weight import compute_class_weight
 from torch import nn
 
 from lora_compare.compute.optimizers import MasterAdamW, Rates
@@ -20,9 +22,9 @@ from lora_compare.models.classifier import loss_and_accuracy, predict_logits
 from lora_compare.models.network import GPT, Classifier, GPTConfig, initialise
 from lora_compare.params import TrainingParams
 from lora_compare.project.progress import Progress
-from lora_compare.training.history import Evaluation, Reporting, sample
+from lora_compare.training.history import Evaluation, Evaluations, Reporting, sample
 from lora_compare.training.loop import optimizer_step, train
-from lora_compare.training.schedule import Schedule
+from lora_compare.training.schedule import Schedule, balanced_weights
 from lora_settings import lora_settings
 
 SEED = 1
@@ -248,3 +250,109 @@ def test_a_training_says_its_steps_and_after_ten_of_them_when_it_will_have_ended
     assert 0 < float(found[1]) < 10
     end = datetime.fromisoformat(found[3])
     assert abs(end - datetime.now()) < timedelta(minutes=5)
+
+
+def unlike(n: int = 21) -> Examples:
+    """Texts of which every third is of class 0."""
+    data = texts(n)
+    return Examples(data.tokens, (np.arange(n) % 3 > 0).astype(np.int64))
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_balanced_weights_are_those_of_scikit_learn(method: str) -> None:
+    labels = unlike().labels
+    weights = balanced_weights(model(method), unlike(), settings(class_weights="balanced"))
+    assert weights is not None
+    expected = compute_class_weight("balanced", classes=np.unique(labels), y=labels)
+    np.testing.assert_allclose(weights.numpy(), expected, rtol=1e-6)
+    assert balanced_weights(model(method), unlike(), settings()) is None
+
+
+@pytest.mark.parametrize("parts", [1, 3])
+def test_class_weights_give_the_loss_and_the_gradient_of_torchs_own(parts: int) -> None:
+    data, plain, ours = unlike(), model().double(), model().double()
+    weights = balanced_weights(plain, data, settings(class_weights="balanced"))
+    loss = nn.CrossEntropyLoss(weights)(plain(*padded(data)), torch.from_numpy(data.labels))
+    loss.backward()
+    batches = [collate(data.take(range(part, 21, parts))) for part in range(parts)]
+    sgd = torch.optim.SGD(ours.parameters(), lr=0.0)
+    found = optimizer_step(ours, batches, sgd, class_weights=weights)
+    assert found.item() == pytest.approx(loss.item(), rel=1e-12)
+    for a, b in zip(ours.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(a.grad, b.grad, rtol=0, atol=1e-12)
+
+
+def test_class_weights_change_the_training_but_not_what_is_watched() -> None:
+    def history(**changes: object) -> list[Evaluation]:
+        return train(model(), unlike(), unlike(), settings(**changes), Rates(0.01, 0.0)).history
+
+    plain, balanced = history(), history(class_weights="balanced")
+    assert plain[0] == balanced[0]
+    assert plain[-1] != balanced[-1]
+
+
+UNSTEADY = {"epochs": 6, "eval_every": 2}
+"""A training whose best evaluation, at the rate 0.05, is neither the first nor the last."""
+
+
+def best_of(history: list[Evaluation]) -> Evaluation:
+    return min(history, key=lambda row: row.validation_loss)
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_the_weights_of_the_best_evaluation_are_kept(method: str) -> None:
+    last, best = model(method), model(method)
+    history = run(last, 0.05, **UNSTEADY)
+    assert run(best, 0.05, keep="best", **UNSTEADY) == history
+    row = best_of(history)
+    assert 0 < row.step < history[-1].step
+    for kept, expected in ((best, row), (last, history[-1])):
+        logits = predict_logits(kept, texts(20, 1))
+        found = loss_and_accuracy(logits, texts(20, 1).labels)
+        assert found == (expected.validation_loss, expected.validation_accuracy)
+
+
+def test_of_equal_evaluations_the_earliest_is_the_best() -> None:
+    evaluations = Evaluations(model(), [], torch.float32, 7, lambda row: None)
+    rows = [Evaluation(step, 0, 0, 0, 0, loss, 0) for step, loss in enumerate((3, 2, 4, 2, 5))]
+    found = []
+    for row in rows:
+        evaluations.restore([row])
+        found.append(evaluations.since_best)
+    assert found == [0, 0, 1, 2, 3]
+
+
+def test_a_kept_embedding_has_decayed_no_further_than_at_its_step() -> None:
+    start, best = model(), model()
+    step = best_of(run(best, 0.05, keep="best", **UNSTEADY)).step
+    # No text has token 39: all that happens to its row is weight decay.
+    expected = start.gpt.wte.weight[39] * (1 - 0.05 * 0.01) ** step
+    torch.testing.assert_close(best.gpt.wte.weight[39], expected)
+
+
+def test_patience_ends_a_training_that_does_not_get_better() -> None:
+    whole, said = run(model(), 0.05, **UNSTEADY), io.StringIO()
+    reporting = Reporting(Progress(console=Console(file=said, width=200)), "finetune full")
+    training, data = settings(patience=2, **UNSTEADY), (texts(50), texts(20, 1))
+    result = train(model(), *data, training, Rates(0.05, 0.01), reporting=reporting)
+    rows = result.history
+    assert rows == whole[: len(rows)]
+    assert len(rows) < len(whole)
+    worse = [row.validation_loss > best_of(rows).validation_loss for row in rows]
+    assert worse[-3:] == [False, True, True]
+    steps = rows[-1].step
+    epochs, more = divmod(steps, 7)
+    assert result.examples == epochs * 50 + more * 8
+    first, last = said.getvalue().splitlines()[0], said.getvalue().splitlines()[-1]
+    assert first == "finetune full: up to 42 steps"
+    assert last == (
+        f"finetune full: ended early, after step {steps} of 42: no lower validation loss in 2 "
+        "evaluations"
+    )
+
+
+def test_a_training_does_not_end_in_its_first_epoch() -> None:
+    history = run(model(), 1e-9, epochs=2, eval_every=1, patience=1)
+    losses = [row.validation_loss for row in history]
+    assert any(later >= earlier for earlier, later in pairwise(losses[:6]))
+    assert history[-1].step >= 7

@@ -16,7 +16,8 @@ from lora_compare.compute.optimizers import Rates
 from lora_compare.lora import inject
 from lora_compare.models.network import Classifier
 from lora_compare.training import loop
-from lora_compare.training.loop import TrainingResult, train
+from lora_compare.training.history import TrainingResult
+from lora_compare.training.loop import train
 from lora_compare.training.resume import SHARE, Checkpoints, code_digest
 from lora_settings import lora_settings
 from unit.training.test_loop import SEED, model, settings, texts
@@ -79,6 +80,12 @@ def cut_off_after(steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop, "optimizer_step", step)
 
 
+BEST = {"keep": "best", "eval_every": 2}
+"""Of `full`, the best evaluation is that after step 4."""
+
+PATIENT = {**BEST, "patience": 5}
+"""Ends `full` after step 12."""
+
 ACCUMULATED = {"lr_scheduler": "cosine", "warmup_ratio": 0.3, "gradient_accumulation_steps": 3}
 
 
@@ -93,6 +100,9 @@ ACCUMULATED = {"lr_scheduler": "cosine", "warmup_ratio": 0.3, "gradient_accumula
         ("lora", 2, ACCUMULATED),
         ("dropout", 4, ACCUMULATED),
         ("bfloat16", 8, ACCUMULATED),
+        *((method, steps, BEST) for method in ("full", "bfloat16") for steps in (3, 11, 20)),
+        ("lora", 17, BEST | {"class_weights": "balanced"}),
+        *(("full", steps, PATIENT) for steps in (5, 9)),
     ],
 )
 def test_going_on_equals_never_having_stopped(
@@ -119,12 +129,18 @@ def test_going_on_equals_never_having_stopped(
         assert torch.equal(mine, theirs), name
 
 
-def test_a_finished_training_is_taken_over_as_it_is(tmp_path: Path) -> None:
+@pytest.mark.parametrize("changes", [{}, PATIENT])
+def test_a_finished_training_is_taken_over_as_it_is(
+    changes: dict[str, object], tmp_path: Path
+) -> None:
     file = tmp_path / "state.safetensors"
-    _, expected = run("lora", Checkpoints(file, FACTS, 0))
-    _, found = run("lora", Checkpoints(file, FACTS, 0))
+    whole, expected = run("full", Checkpoints(file, FACTS, 0), **changes)
+    again, found = run("full", Checkpoints(file, FACTS, 0), **changes)
     assert found.history == expected.history
+    assert found.history[-1].step == (12 if changes else 21)
     assert (found.examples, found.tokens) == (expected.examples, expected.tokens)
+    for mine, theirs in zip(again.parameters(), whole.parameters(), strict=True):
+        assert torch.equal(mine, theirs)
 
 
 @pytest.mark.parametrize(

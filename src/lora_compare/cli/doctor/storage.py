@@ -156,10 +156,8 @@ def folders(project: Project) -> Finding:
     stages = ("download", "split", "base_model", "baseline", "compare")
     folders = [folder for stage in stages for folder in paths.output_folders(stage)]
     for method in project.params.methods:
-        folders += [
-            *paths.output_folders("finetune", method),
-            *paths.output_folders("evaluate", method),
-        ]
+        for stage in ("tune", "finetune", "evaluate"):
+            folders += paths.output_folders(stage, method)
     folders += [paths.root, paths.checkpoints()]
     try:
         require_writable(dict.fromkeys(folders))

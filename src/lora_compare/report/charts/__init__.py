@@ -5,6 +5,7 @@ from lora_compare.report.charts.confusion import MOST_CLASSES, SHORT, confusion,
 from lora_compare.report.charts.drawing import ALONE, COLOURS, INK, STYLE, colour
 from lora_compare.report.charts.learning import curves
 from lora_compare.report.charts.size import accuracy_by_parameters
+from lora_compare.report.charts.tuning import tuning, written
 
 __all__ = [
     "ALONE",
@@ -19,4 +20,6 @@ __all__ = [
     "confusion",
     "curves",
     "most_confused",
+    "tuning",
+    "written",
 ]

@@ -12,7 +12,7 @@ def calibration(name: str, bins: Sequence[Mapping[str, Any]], index: int) -> str
 
     Args:
         name: The method, for the title.
-        bins: Of the test split, from `metrics.calibration_bins`.
+        bins: Of the test split, from `evaluation.calibration.calibration_bins`.
         index: The method's place, which decides its colour.
     """
     filled = [b for b in bins if b["n"]]

@@ -60,7 +60,7 @@ def curves(histories: Mapping[str, pd.DataFrame], quantity: str, title: str) -> 
             panel.set_title(f"{title}, {split}")
             panel.margins(x=0.02)
         if quantity == "loss":
-            _logarithmic(panels[0])
+            logarithmic(panels[0])
         unit = "nats per message, log scale" if quantity == "loss" else "right answers, per cent"
         chart.figure.supylabel(unit, x=0.005, fontsize=10)
         panels[-1].set_xlabel("epoch")
@@ -114,7 +114,8 @@ def _spread(n: int) -> list[int]:
     return sorted({round(i) for i in np.linspace(0, n - 1, min(n, MOST_TIPS))})
 
 
-def _logarithmic(axes: Axes) -> None:
+def logarithmic(axes: Axes) -> None:
+    """Give a panel of losses, once all is drawn, a logarithmic axis with enough ticks."""
     axes.set_yscale("log")
     low, high = axes.get_ylim()
     locators = (LogLocator(subs=places, numticks=12) for places in DECADE)

@@ -1,0 +1,216 @@
+"""What makes a comparison worthless or weak, said before its verdict; every threshold is here."""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from lora_compare.comparison.evidence import Evidence, Outcome
+from lora_compare.comparison.formats import percent
+from lora_compare.comparison.sentences import UNEVEN_CLASSES, listing
+from lora_compare.params import Params
+
+STAND_IN = "gpt2-nano"
+"""The base that the pipeline pre-trains itself, in seconds and on the experiment's own messages."""
+
+FIT_GAP = 0.10
+"""Train accuracy behind the best method's from which a method has not fitted its training split.
+Seeds of one method differ by a point or two there; ten points are another state of training."""
+
+LEARNT = 0.10
+"""Share of what the largest class leaves to be learnt below which the test is near chance. Below a
+tenth, differences between methods are differences between ways of learning nothing."""
+
+CUT = 0.01
+"""Share of test messages cut from which it is said: fewer move an accuracy by less than a point."""
+
+THROWN = 2 / 3
+"""Share of different messages that no split holds from which it is said: with three times the
+messages both methods, and TF-IDF beside them, may be in another order."""
+
+TWINS = 0.01
+"""Share of test messages with a twin in train from which it is said: half of the usual margin."""
+
+UNEVEN = 1.5
+"""Ratio of the largest class to the smallest from which accuracy needs macro-F1 beside it. Up to
+60 to 40, the two differ by less than seeds do."""
+
+MACHINE = ("device", "dtype", "threads", "side_by_side")
+"""What has to be the same of two methods for their times to be comparable."""
+
+Check = Callable[[Evidence, Params, Mapping[str, Any]], Iterator[str]]
+
+
+def cautions(
+    evidence: Evidence, params: Params, comparison: Mapping[str, Any]
+) -> list[dict[str, str]]:
+    """Return what a reader must know before the verdict, the most serious first.
+
+    Args:
+        evidence: What the methods and baselines did.
+        params: The experiment.
+        comparison: The content of metrics/comparison.json, as far as it is known: `metric`.
+
+    Returns:
+        Records of a `key`, which names the kind and may come several times, and a `sentence`.
+    """
+    return [
+        {"key": key, "sentence": sentence}
+        for key, check in CHECKS.items()
+        for sentence in check(evidence, params, comparison)
+    ]
+
+
+def _stand_in(_: Evidence, params: Params, __: Mapping[str, Any]) -> Iterator[str]:
+    model = params.model
+    carries = "its answer does not carry over to pretrained checkpoints."
+    if model.name == STAND_IN:
+        yield f"The base model is {STAND_IN}, a stand-in of a million parameters: {carries}"
+    elif model.weights == "random":
+        yield f"The base model {model.name} starts from random weights: {carries}"
+
+
+def _unfitted(evidence: Evidence, _: Params, __: Mapping[str, Any]) -> Iterator[str]:
+    fitted = {method.name: method.metrics["train"]["accuracy"] for method in evidence.methods}
+    best = max(fitted, key=lambda name: fitted[name])
+    for name, accuracy in fitted.items():
+        if accuracy < fitted[best] - FIT_GAP:
+            yield (
+                f"{name} has not fitted its training split: it is right on {percent(accuracy)} of "
+                f"it, {best} on {percent(fitted[best])}."
+            )
+
+
+def _collapsed(evidence: Evidence, _: Params, __: Mapping[str, Any]) -> Iterator[str]:
+    for method in evidence.methods:
+        if seeds := [str(seed) for seed in method.metrics.get("collapsed", ())]:
+            several = len(seeds) > 1
+            yield (
+                f"{'Seeds' if several else 'Seed'} {listing(seeds)} of {method.name} "
+                f"{'have' if several else 'has'} collapsed, {len(seeds)} of {len(method.seeds)}; "
+                f"{'they count' if several else 'it counts'} in every figure."
+            )
+
+
+def _chance(evidence: Evidence, _: Params, __: Mapping[str, Any]) -> Iterator[str]:
+    counts = _test_classes(evidence)
+    largest = max(counts, key=lambda name: counts[name])
+    share = counts[largest] / sum(counts.values())
+    best = max(method.metrics["test"]["accuracy"] for method in evidence.methods)
+    if best - share < LEARNT * (1 - share):
+        yield (
+            f"The test is near chance: always answering {largest}, the largest class, is right on "
+            f"{percent(share)} of the test messages, the best method on {percent(best)}."
+        )
+
+
+def _cut(evidence: Evidence, _: Params, __: Mapping[str, Any]) -> Iterator[str]:
+    n = len(evidence.texts)
+    counts = {m.name: m.metrics.get("truncated", {}).get("test", 0) for m in evidence.methods}
+    name = max(counts, key=lambda name: counts[name])
+    if counts[name] < CUT * n:
+        return
+    method = next(method for method in evidence.methods if method.name == name)
+    lost = method.metrics.get("truncated_tokens", {}).get("test")
+    tokens = f", which lost {percent(lost)} of all test tokens" if lost is not None else ""
+    yield (
+        f"{counts[name]:,} of {n:,} test messages were cut for the model "
+        f"(training.max_length){tokens}; TF-IDF read them whole."
+    )
+
+
+def _thrown(evidence: Evidence, params: Params, _: Mapping[str, Any]) -> Iterator[str]:
+    split = evidence.split
+    different = split["rows"] - split["duplicates_removed"]
+    kept = sum(split["splits"][part]["n"] for part in ("train", "validation", "test"))
+    if different - kept > THROWN * different:
+        yield (
+            f"The split leaves {different - kept:,} of {different:,} messages out "
+            f"({percent((different - kept) / different, 0)}; split.balance: "
+            f"{params.split.balance}): with them, the order may be another."
+        )
+
+
+def _twins(evidence: Evidence, _: Params, __: Mapping[str, Any]) -> Iterator[str]:
+    near, n = evidence.split["test_rows_with_twin_in_train"]["near"], len(evidence.texts)
+    if near > TWINS * n:
+        yield (
+            f"{near:,} of {n:,} test messages have a near-duplicate in train: they test memory "
+            "(split.twins: together keeps them out)."
+        )
+
+
+def _edge(evidence: Evidence, _: Params, __: Mapping[str, Any]) -> Iterator[str]:
+    for method in evidence.methods:
+        choice = _choice(method)
+        for key in choice.get("at_edge", ()):
+            yield (
+                f"The best {key} found for {method.name}, {choice['settings'][key]:g}, lies at the "
+                "end of what was searched: beyond it may be a better one."
+            )
+
+
+def _one_seed(evidence: Evidence, _: Params, __: Mapping[str, Any]) -> Iterator[str]:
+    trained = [method for method in evidence.methods if method.trainable != "imported"]
+    if trained and all(len(method.seeds) == 1 for method in trained):
+        yield (
+            "Each method was trained once: the verdict is about these trained models, and says "
+            "nothing of the methods with another seed (training.seeds)."
+        )
+
+
+def _budgets(evidence: Evidence, _: Params, __: Mapping[str, Any]) -> Iterator[str]:
+    trained = [method for method in evidence.methods if method.trainable != "imported"]
+    tried = {
+        m.name: c["trials"] - c["extended"] if c["searched"] else 0
+        for m in trained
+        if (c := _choice(m))
+    }
+    if len(set(tried.values())) > 1:
+        told = (
+            f"{name} {f'by {count} trials' if count else 'not at all'}"
+            for name, count in tried.items()
+        )
+        yield f"The methods were not tuned alike: {', '.join(told)}."
+
+
+def _uneven(evidence: Evidence, _: Params, comparison: Mapping[str, Any]) -> Iterator[str]:
+    counts = _test_classes(evidence)
+    largest, least = (f(counts, key=lambda name: counts[name]) for f in (max, min))
+    if comparison["metric"] == "accuracy" and counts[largest] > UNEVEN * counts[least]:
+        yield (
+            f"Accuracy is mostly about the largest class ({largest}: {counts[largest]:,} test "
+            f"messages, {least}: {counts[least]:,}): macro-F1, which counts every class alike, "
+            "stands beside it."
+        )
+
+
+def _times(evidence: Evidence, _: Params, __: Mapping[str, Any]) -> Iterator[str]:
+    costs = [m.cost for m in evidence.methods if m.cost and m.trainable != "imported"]
+    different = [key for key in MACHINE if len({str(cost.get(key)) for cost in costs}) > 1]
+    if different:
+        named = listing([key.replace("_", " ") for key in different])
+        yield f"The methods were not trained alike ({named}): their times are not comparable."
+
+
+def _test_classes(evidence: Evidence) -> dict[str, int]:
+    return dict(evidence.split["splits"]["test"]["classes"])
+
+
+def _choice(method: Outcome) -> Mapping[str, Any]:
+    return method.tuning.choice if method.tuning else {}
+
+
+CHECKS: dict[str, Check] = {
+    "stand_in": _stand_in,
+    "unfitted": _unfitted,
+    "collapsed": _collapsed,
+    "chance": _chance,
+    "cut": _cut,
+    "thrown": _thrown,
+    "twins": _twins,
+    "edge": _edge,
+    "one_seed": _one_seed,
+    "budgets": _budgets,
+    UNEVEN_CLASSES: _uneven,
+    "times": _times,
+}
+"""What is checked, the most serious first."""

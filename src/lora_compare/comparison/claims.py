@@ -1,0 +1,137 @@
+"""What may be claimed of two methods: how they differ, how sure that is, what is missing."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from lora_compare.comparison import sentences
+from lora_compare.comparison.evidence import Outcome
+from lora_compare.evaluation.planning import Plan, groups_needed, seeds_needed
+from lora_compare.evaluation.scores import Task, message_scores
+from lora_compare.evaluation.statistics import FEWEST_SEEDS, Difference, difference
+from lora_compare.params import ComparisonParams
+
+Claim = Literal["better", "worse", "equivalent", "not worse", "undecided"]
+
+
+@dataclass(frozen=True)
+class Judge:
+    """What two outcomes are compared by.
+
+    Attributes:
+        settings: Metric, margin and level.
+        task: The test messages, their classes and what each counts.
+        groups: Number of each message's near-duplicate group, shape (n,).
+    """
+
+    settings: ComparisonParams
+    task: Task
+    groups: npt.NDArray[np.integer[Any]]
+
+    def compare(self, a: Outcome, b: Outcome, tests: int) -> dict[str, Any]:
+        """Return what is found of two outcomes, as it stands under `pairs`.
+
+        A baseline and an imported method have one set of answers, which stands beside those of
+        every seed of the other.
+
+        Args:
+            a: The one that is claimed to be better, worse, or as good.
+            b: The one that it is compared with.
+            tests: How many pairs there are in the family: the interval's level is 1 minus their
+                share of `comparison.level` (Bonferroni), so that no claim depends on the others.
+        """
+        settings, metric = self.settings, self.settings.metric
+        (scores_a, step_a), (scores_b, step_b) = (
+            message_scores(metric, self.task, outcome.predicted) for outcome in (a, b)
+        )
+        level, step = 1 - settings.level / tests, max(step_a, step_b)
+        weights, scores = self.task.weights, scores_a - scores_b
+        found = difference(scores, weights, self.groups, level, step)
+        made, parts = claim(found, settings.margin), found.components
+        pair: dict[str, Any] = {
+            "a": a.name,
+            "b": b.name,
+            "baseline": "baseline" in (a.trainable, b.trainable),
+            "metric": metric,
+            "value_a": float(np.average(scores_a, axis=1, weights=weights).mean()),
+            "value_b": float(np.average(scores_b, axis=1, weights=weights).mean()),
+            "difference": found.theta,
+            "low": max(found.low, -1.0),
+            "high": min(found.high, 1.0),
+            "level": level,
+            "p": found.p(),
+            "claim": made,
+            "margin": settings.margin,
+            "seeds": found.seeds,
+            "n": len(self.groups),
+            "groups": found.groups,
+            "variance": _shares(found),
+            "seed_sd": math.sqrt(parts.seed) if found.seeds > 1 else None,
+            "per_seed": np.average(scores, axis=1, weights=weights).tolist(),
+            "messages_needed": None,
+            "seeds_needed": None,
+        }
+        if made == "undecided":
+            pair |= _needed(found, len(self.groups), settings.margin, step)
+        return pair | {"sentence": sentences.pair_sentence(pair)}
+
+
+def claim(found: Difference, margin: float) -> Claim:
+    """Return what the interval of A minus B says.
+
+    `better` and `worse`: it excludes 0. `equivalent`: it lies within the margin on both sides.
+    `not worse`: A is not worse by the margin. A method may be worse, and yet by less than the
+    margin: `is_not_worse` looks at the interval alone. Two seeds allow no claim.
+
+    Args:
+        found: A minus B.
+        margin: The difference that does not matter.
+    """
+    if 1 < found.seeds < FEWEST_SEEDS:
+        return "undecided"
+    if found.low > 0:
+        return "better"
+    if found.high < 0:
+        return "worse"
+    if found.low > -margin:
+        return "equivalent" if found.high < margin else "not worse"
+    return "undecided"
+
+
+def is_not_worse(pair: Mapping[str, Any]) -> bool:
+    """Return whether the first of a pair is shown to be not worse than the other by the margin."""
+    return pair["claim"] != "undecided" and bool(pair["low"] > -pair["margin"])
+
+
+def _shares(found: Difference) -> dict[str, float]:
+    """Return the components' shares in the variance of the difference; 0 of none."""
+    parts = found.components.of_mean(found.seeds, found.groups)
+    total = parts.total or 1.0
+    return {
+        "seed": parts.seed / total,
+        "message": parts.message / total,
+        "rest": parts.rest / total,
+    }
+
+
+def _needed(found: Difference, n: int, margin: float, step: float) -> dict[str, int | None]:
+    """Return the messages, or the seeds, either of which would allow a claim.
+
+    They would show that equal methods are within the margin. Where there are as many already and
+    the measured difference stands in the way, it is taken for the true one, and they would show
+    on which side of the margin, or of 0, it lies.
+    """
+    if found.groups < 2:
+        return {}
+    plan = Plan(found.components, found.seeds, found.groups, found.level, step)
+    if plan.seen <= margin:
+        margin = max(abs(found.theta), margin + found.theta)
+    groups = None if 1 < found.seeds < FEWEST_SEEDS else groups_needed(plan, margin)
+    return {
+        "messages_needed": groups and math.ceil(groups * n / found.groups),
+        "seeds_needed": seeds_needed(plan, margin),
+    }

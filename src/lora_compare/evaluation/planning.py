@@ -1,0 +1,106 @@
+"""How many test messages and seeds a verdict needs, from what makes differences vary."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from scipy.special import ndtr
+
+from lora_compare.evaluation.statistics import CONFIDENCE, FEWEST_SEEDS, Components, reach
+
+POWER_QUANTILE = 0.84
+"""The standard normal's at 0.8: a plan should succeed four times in five."""
+
+MOST_GROUPS = 10_000_000
+"""Groups of messages that a plan may ask for."""
+
+MOST_SEEDS = 1_000
+"""Seeds that a plan may ask for."""
+
+TYPICAL = Components(seed=2 * 0.005**2, message=0.0150, rest=0.0125)
+"""What to expect before anything is trained: two methods with 96 % accuracy, whose trainings differ
+by 0.5 points (standard deviation) and disagree about 2.75 of 100 messages. So it was of gpt2-nano,
+and so it is simulated in tests/unit/evaluation/test_error_rates.py."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A comparison that is planned, or one that was made.
+
+    Attributes:
+        components: What makes the difference vary.
+        seeds: How many seeds.
+        groups: How many groups of test messages.
+        level: That of the interval, in 0..1.
+        step: As in `statistics.difference`.
+    """
+
+    components: Components
+    seeds: int
+    groups: int
+    level: float = CONFIDENCE
+    step: float = 1.0
+
+    @property
+    def variance(self) -> tuple[float, float]:
+        """Return that of the difference by the seeds and by the messages, as it is expected."""
+        part = self.components.of_mean(self.seeds, self.groups)
+        pseudo = self.step**2 / (self.groups * (self.groups + 1))
+        by_message = part.message + pseudo
+        return (part.seed + part.rest, by_message) if self.seeds > 1 else (0.0, by_message)
+
+    @property
+    def reach(self) -> float:
+        """Half the width of the interval."""
+        return reach(self.variance, self.seeds, self.groups, self.level)
+
+    @property
+    def error(self) -> float:
+        """The standard error of the difference."""
+        return math.sqrt(sum(self.variance))
+
+    @property
+    def seen(self) -> float:
+        """The true difference that would be called one four times in five."""
+        return self.reach + POWER_QUANTILE * self.error
+
+    def chance(self, margin: float) -> float:
+        """Return how often equal methods would be shown to be not worse by `margin`, in 0..1."""
+        return float(ndtr((margin - self.reach) / self.error))
+
+
+def groups_needed(plan: Plan, margin: float) -> int | None:
+    """Return the groups of messages with which equal methods are shown to be within `margin`.
+
+    None where no number is enough with these seeds.
+    """
+    return _least(
+        lambda n: Plan(plan.components, plan.seeds, n, plan.level, plan.step).seen <= margin,
+        plan.groups,
+        MOST_GROUPS,
+    )
+
+
+def seeds_needed(plan: Plan, margin: float) -> int | None:
+    """Return the seeds with which equal methods are shown to be within `margin`.
+
+    None where no number is enough with these messages, and of one seed, which says nothing of
+    what another would change.
+    """
+    if plan.seeds < 2:
+        return None
+    return _least(
+        lambda n: Plan(plan.components, n, plan.groups, plan.level, plan.step).seen <= margin,
+        max(plan.seeds, FEWEST_SEEDS),
+        MOST_SEEDS,
+    )
+
+
+def _least(enough: Callable[[int], bool], low: int, high: int) -> int | None:
+    """Return the least number from `low` to `high` that is enough; None if not even `high` is."""
+    if not enough(high):
+        return None
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if enough(middle) else (middle + 1, high)
+    return low
