@@ -13,6 +13,7 @@ from lora_compare.project.checksums import seal
 from lora_compare.project.corpus import make_split, write_split
 from lora_compare.project.files import write_json
 from lora_compare.project.paths import Paths
+from lora_compare.training.tuning.trials import NOT_SEARCHED, write_choice
 
 CLASSES = ["ham", "spam"]
 
@@ -45,16 +46,17 @@ data: {source: bundled, text_column: text, label_column: label}
 split: {deduplicate: exact, balance: undersample, train: 0.7, validation: 0.1, seed: 123}
 model: {name: gpt2-nano, weights: pretrained}
 classifier: {position: last_token, bias: true}
-training: {epochs: 5, batch_size: 8, seed: 123, eval_examples: 200}
+training: {epochs: 5, batch_size: 8, seeds: SEEDS, eval_examples: 200}
 comparison: {metric: accuracy, margin: 0.02, level: 0.05}
 tracking: {experiment: lora-compare}
 methods:
 """
 
 
-def make_params(methods: Sequence[str]) -> Params:
-    """Return parameters with these methods."""
-    return parse_params(SETTINGS + "".join(f"  {name}: {METHODS[name]}\n" for name in methods))
+def make_params(methods: Sequence[str], seeds: Sequence[int] = (1,)) -> Params:
+    """Return parameters with these methods and seeds."""
+    settings = SETTINGS.replace("SEEDS", str([*seeds]))
+    return parse_params(settings + "".join(f"  {name}: {METHODS[name]}\n" for name in methods))
 
 
 def make_texts(n: int, seed: int = 0) -> list[str]:
@@ -94,7 +96,7 @@ def write_inputs(
     The first eight test messages have a twin in the training split: two word for word, two but
     for case and digits, four nearly.
     """
-    paths, params = Paths(root), make_params(methods)
+    paths, params = Paths(root), make_params(methods, seeds)
     texts = list(texts or make_texts(n))
     labels = np.arange(n) % len(classes)
     for place, name in enumerate(methods):
@@ -185,6 +187,7 @@ def _write_method(
     first = pd.concat(histories)
     first.insert(0, "seed", first.pop("seed"))
     first.to_csv(paths.history(name), index=False)
+    write_choice(paths.tuning(name), NOT_SEARCHED)
     seal(paths.evaluated(name), paths.training(name))
 
 

@@ -239,7 +239,15 @@ def _load_method(paths: Paths, name: str, trainable: str) -> Outcome:
         {seed: _read_predictions(paths, name, seed) for seed in metrics["seeds"]},
         json.loads(read_verified(paths.cost_copy(name), finetune)),
         pd.read_csv(io.BytesIO(read_verified(paths.history(name), finetune))),
+        _read_tuning(paths, name),
     )
+
+
+def _read_tuning(paths: Paths, name: str) -> Tuning:
+    stage, trials = f"tune@{name}", paths.tuning(name) / "trials.csv"
+    choice = json.loads(read_verified(paths.choice(name), stage))
+    found = io.BytesIO(read_verified(trials, stage)) if choice["searched"] else None
+    return Tuning(choice, None if found is None else pd.read_csv(found))
 
 
 def _read_predictions(paths: Paths, name: str, seed: int | None) -> pd.DataFrame:
