@@ -280,7 +280,8 @@ def with_import(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
         ):
             result = CliRunner().invoke(cli.main, arguments)
             assert result.exit_code == 0, result.output + repr(result.exception)
-    return run_stages(folder, "finetune@theirs", "evaluate@theirs", "compare")
+    stages = (f"{stage}@theirs" for stage in ("tune", "finetune", "evaluate"))
+    return run_stages(folder, *stages, "compare")
 
 
 def test_an_imported_adapter_is_evaluated_as_any_method(with_import: Path) -> None:
