@@ -211,7 +211,7 @@ def test_row_08_a_checkpoint_that_does_not_fit_leaves_the_last_one_whole(disk: S
     [
         (["download"], "data/raw/messages.tsv"),
         (["split"], "data/splits/train.csv"),
-        (["finetune", "full"], "models/full/model.safetensors"),
+        (["finetune", "full"], "models/full/seed-123/model.safetensors"),
     ],
 )
 def test_row_08_a_stage_says_what_it_needs_and_ends_well_once_there_is_room(

@@ -57,7 +57,7 @@ def test_the_run_cache_restores_everything_without_training(project: Path) -> No
     (project / "dvc.lock").unlink()
     assert ran(dvc(project, "repro")) == []
     assert read_lock(project) == before
-    assert (project / "models/lora/model.safetensors").exists()
+    assert (project / "models/lora/seed-123/model.safetensors").exists()
 
 
 def test_every_run_is_in_mlflow_once(project: Path) -> None:
