@@ -227,9 +227,9 @@ def test_row_10_every_stage_refuses_every_changed_input(
 @pytest.mark.parametrize(
     ("arguments", "file"),
     [
-        (["classify", "home by 6"], "models/lora/model.safetensors"),
+        (["classify", "home by 6"], "models/lora/seed-123/model.safetensors"),
         (["classify", "home by 6"], "models/base/tokenizer.json"),
-        (["export", "--format", "merged"], "models/lora/config.json"),
+        (["export", "--format", "merged"], "models/lora/seed-123/config.json"),
         (["import", "inputs", "--name", "theirs"], "models/base/model.safetensors"),
         (["import", "inputs", "--name", "theirs"], "data/splits/classes.json"),
     ],

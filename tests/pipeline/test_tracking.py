@@ -383,7 +383,9 @@ def test_the_experiment_says_what_came_out_and_shows_the_columns_that_matter(
     logged: TrackedProject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     experiment = logged.client().get_experiment_by_name(EXPERIMENT)
-    assert experiment.tags[NOTE].startswith("**Use lora: not worse than full by more than 2 points,")
+    assert experiment.tags[NOTE].startswith(
+        "**Use lora: not worse than full by more than 2 points,"
+    )
     assert "| lora | 96.0 %" in experiment.tags[NOTE]
     view = json.loads(experiment.tags[SHARED_VIEW])
     columns = json.loads(view["state"])["selectedColumns"]
