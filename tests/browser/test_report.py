@@ -14,8 +14,8 @@ from lora_compare.report.page import write_comparison
 
 pytestmark = pytest.mark.browser
 
-DESKTOP, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
-WIDTHS = (320, 390, 768, 880, 1000, 1280)
+DESKTOP, PHONE = {"width": 1280, "height": 800}, {"width": 375, "height": 812}
+WIDTHS = (320, 375, 768, 1100, 1180, 1280)
 """Of phones, of a tablet, and on both sides of where the page changes its layout."""
 
 PAPER = {"width": 703, "height": 1017}
@@ -36,6 +36,7 @@ LONG_NAMES = ("x" * 64, "lora" + "_with_a_name" * 5)
 KINDS: dict[str, dict[str, Any]] = {
     "two methods": {},
     "one method": {"methods": ("lora",), "n": 80},
+    "three seeds": {"seeds": (1, 2, 3)},
     "five methods": {"methods": tuple(METHODS), "n": 200},
     "seven classes": {"n": 210, "classes": [f"a class called {i}" for i in range(7)]},
     "long names": {
@@ -108,36 +109,51 @@ def bottom(page: Page, selector: str) -> float:
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "long names"])
-def test_the_first_screen_holds_verdict_intervals_baseline_and_price(
+def test_the_first_screen_holds_cautions_what_to_use_and_the_price(
     page: Page, reports: dict[str, Path], kind: str
 ) -> None:
     show(page, reports[kind])
-    assert bottom(page, "h1") < 200
-    rows = page.locator(".forest tbody tr")
+    places = [bottom(page, selector) for selector in (".cautions", "h1", ".lead")]
+    assert places == sorted(places)
+    assert bottom(page, ".lead") < 500
+    assert page.locator("h1").inner_text().startswith("Use ")
     methods = KINDS[kind].get("methods", ("full", "lora"))
+    rows = page.locator(".forest tbody tr")
     assert rows.count() == len(methods) + 2
-    for row in rows.all():
-        box = row.bounding_box()
-        assert box is not None
-        assert box["y"] + box["height"] <= DESKTOP["height"]
-        assert row.locator("td.price").count() == 4
-    # A drawn interval for every method and for TF-IDF, and TF-IDF's line beside each.
-    for index in range(len(methods) + 1):
-        drawn = rows.nth(index).locator(".plot .bar").bounding_box()
-        assert drawn is not None
-        assert drawn["width"] > 5
-        assert rows.nth(index).locator(".plot .rival").count() == 1
-    assert "tfidf" in rows.nth(len(methods)).inner_text()
+    first = rows.first.bounding_box()
+    assert first is not None
+    assert first["y"] + first["height"] <= DESKTOP["height"]
+    assert all(row.locator("td.price").count() == 4 for row in rows.all())
+    if len(methods) > 1:
+        assert bottom(page, ".tiles") < DESKTOP["height"]
 
 
-def test_a_phone_shows_the_verdict_and_every_interval_of_two_methods_first(
-    page: Page, reports: dict[str, Path]
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_interval_lies_on_the_band_of_the_margin(
+    page: Page, reports: dict[str, Path], kind: str
 ) -> None:
+    show(page, reports[kind])
+    methods = KINDS[kind].get("methods", ("full", "lora"))
+    rows = page.locator(".forest tbody tr")
+    assert rows.locator(".plot .origin").count() == 1
+    # Every method but the reference, and TF-IDF; the untuned model lies beyond the axis.
+    assert rows.locator(".plot .bar").count() == len(methods)
+    assert rows.locator(".plot .band").count() == len(methods) + 2
+    for bar in rows.locator(".plot .bar").all():
+        drawn, cell = bar.bounding_box(), bar.locator("xpath=ancestor::td").bounding_box()
+        assert drawn is not None
+        assert cell is not None
+        assert drawn["width"] > 2
+        assert cell["x"] <= drawn["x"]
+        assert drawn["x"] + drawn["width"] <= cell["x"] + cell["width"]
+    seeds = rows.locator(".plot .seed, .plot text").count()
+    assert seeds == 1 + (3 * len(methods) if kind == "three seeds" else 0)
+
+
+def test_a_phone_shows_what_to_use_first(page: Page, reports: dict[str, Path]) -> None:
     show(page, reports["two methods"], PHONE)
-    plots = page.locator(".forest tbody .plot")
-    boxes = [plots.nth(index).bounding_box() for index in range(3)]
-    assert all(box and box["y"] + box["height"] <= PHONE["height"] for box in boxes)
-    assert bottom(page, ".tiles") < PHONE["height"] / 2
+    assert bottom(page, ".lead") < PHONE["height"]
+    assert bottom(page, ".tiles") < PHONE["height"]
 
 
 @pytest.mark.parametrize("kind", KINDS)

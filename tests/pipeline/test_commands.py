@@ -134,7 +134,9 @@ def check(folder: Path, *arguments: str) -> str:
 
 def test_check_accepts_good_settings_and_downloads_nothing(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text(small_params(source="https://example.com/m.csv"))
-    assert check(tmp_path) == "params.yaml is in order; methods: full, lora\n"
+    assert check(tmp_path) == (
+        "params.yaml is in order; methods: full, lora\ntrainings: full 1, lora 1; 2 in all\n"
+    )
     assert json.loads(check(tmp_path, "--json"))["data"] is None
 
 
@@ -143,7 +145,7 @@ def test_check_reads_the_file_and_shows_columns_classes_counts_and_time(tmp_path
     lines = check(tmp_path).splitlines()
     assert lines[0] == "params.yaml is in order; methods: full, lora"
     assert re.fullmatch(r"180 messages, read in \d+\.\d s; columns: kind, message", lines[1])
-    assert lines[2:] == ["2 classes: 120 ham, 60 spam"]
+    assert lines[2:] == ["2 classes: 120 ham, 60 spam", "trainings: full 1, lora 1; 2 in all"]
     data = json.loads(check(tmp_path, "--json"))["data"]
     assert data.pop("seconds") > 0
     assert data == {
@@ -219,12 +221,13 @@ def test_check_says_how_many_trainings_there_will_be(
     trained_project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     search = "search: {learning_rate: {low: 5.0e-4, high: 8.0e-3, log: true}}"
-    changes = {"seeds: [123]": "seeds: [1, 2, 3]", "epochs: null": "epochs: 2"}
-    text = (trained_project / "params.yaml").read_text()
-    for old, new in {
+    changes = {
         "learning_rate: 2.0e-3": f"learning_rate: 2.0e-3\n    {search}",
-        **changes,
-    }.items():
+        "seeds: [123]": "seeds: [1, 2, 3]",
+        "epochs: null": "epochs: 2",
+    }
+    text = (trained_project / "params.yaml").read_text()
+    for old, new in changes.items():
         assert text.count(old) == 1, old
         text = text.replace(old, new)
     write_settings(tmp_path)

@@ -103,12 +103,10 @@ def _all_steps(
 ) -> int:
     """Return the most optimizer steps of all trainings together."""
     epochs = params.training.epochs
-    tuned = {
-        name: count // epochs * (params.tuning.epochs or epochs) for name, count in steps.items()
-    }
+    tuning = params.tuning.epochs or epochs
     return sum(
-        trainings[name]["compare"] * count + trainings[name]["tune"] * tuned[name]
-        for name, count in steps.items()
+        count // epochs * (trainings[m]["compare"] * epochs + trainings[m]["tune"] * tuning)
+        for m, count in steps.items()
     )
 
 

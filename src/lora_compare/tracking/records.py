@@ -232,7 +232,9 @@ def current_records(pipeline: Pipeline, just_ran: str = "") -> tuple[list[RunRec
         if usable(output, stage):
             records.append(stage_record(pipeline, stage))
     for method in pipeline.params.methods:
-        if usable(paths.cost(method), "finetune", method):
+        # An earlier version left a method of one training, without seeds.
+        seeded = (paths.model(method) / SEEDS_FILE).is_file()
+        if usable(paths.cost(method), "finetune", method) and seeded:
             evaluated = usable(paths.metrics(method), "evaluate", method)
             records += method_records(pipeline, method, evaluated, compared)
     if compared:

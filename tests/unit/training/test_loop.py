@@ -284,7 +284,9 @@ def test_class_weights_give_the_loss_and_the_gradient_of_torchs_own(parts: int) 
 
 def test_class_weights_change_the_training_but_not_what_is_watched() -> None:
     def history(**changes: object) -> list[Evaluation]:
-        return train(model(), unlike(), unlike(), settings(**changes), Rates(0.01, 0.0)).history
+        return train(
+            model(), unlike(), unlike(), settings(**changes), Rates(0.01, 0.0), SEED
+        ).history
 
     plain, balanced = history(), history(class_weights="balanced")
     assert plain[0] == balanced[0]
@@ -334,7 +336,7 @@ def test_patience_ends_a_training_that_does_not_get_better() -> None:
     whole, said = run(model(), 0.05, **UNSTEADY), io.StringIO()
     reporting = Reporting(Progress(console=Console(file=said, width=200)), "finetune full")
     training, data = settings(patience=2, **UNSTEADY), (texts(50), texts(20, 1))
-    result = train(model(), *data, training, Rates(0.05, 0.01), reporting=reporting)
+    result = train(model(), *data, training, Rates(0.05, 0.01), SEED, reporting=reporting)
     rows = result.history
     assert rows == whole[: len(rows)]
     assert len(rows) < len(whole)

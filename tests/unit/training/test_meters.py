@@ -12,7 +12,7 @@ from lora_compare.training import loop
 from lora_compare.training.loop import TrainingResult, train
 from lora_compare.training.meters import STATE, TIMED, Meter, cost_figures
 from lora_compare.training.schedule import Schedule
-from unit.training.test_loop import model, settings, texts
+from unit.training.test_loop import SEED, model, settings, texts
 
 CPU = torch.device("cpu")
 MACHINE = Machine(CPU, torch.float32, 1)
@@ -20,7 +20,7 @@ MACHINE = Machine(CPU, torch.float32, 1)
 
 def trained(method: str, **changes: object) -> TrainingResult:
     data = texts(50), texts(20, 1)
-    return train(model(method), *data, settings(**changes), Rates(0.01, 0.05))
+    return train(model(method), *data, settings(**changes), Rates(0.01, 0.05), SEED)
 
 
 def test_the_state_of_full_fine_tuning_is_four_numbers_a_weight_and_the_activations() -> None:
@@ -56,7 +56,7 @@ def test_lora_holds_every_weight_and_moves_few() -> None:
 def test_tensors_are_counted_in_the_step_of_most_tokens(
     changes: dict[str, object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    schedule, data = Schedule(settings(**changes), 50), texts(50)
+    schedule, data = Schedule(settings(**changes), 50, SEED), texts(50)
     groups = list(schedule.batches())[: schedule.steps_per_epoch]
     most = [max(int(data.lengths[chosen].sum()) for chosen in group) for group in groups]
     longest = schedule.longest_step(data.lengths)
@@ -77,7 +77,7 @@ def test_bfloat16_counts_the_masters_and_the_gradients_as_they_are() -> None:
     states = []
     for dtype in (torch.float32, torch.bfloat16):
         data = texts(50), texts(20, 1)
-        result = train(model("full"), *data, settings(), Rates(0.01, 0.05), dtype)
+        result = train(model("full"), *data, settings(), Rates(0.01, 0.05), SEED, dtype)
         assert result.state is not None
         states.append(result.state)
     plain, lower = states
@@ -134,8 +134,8 @@ def test_every_step_is_timed_and_of_a_training_without_a_step_nothing_is_known()
 def test_the_measured_step_changes_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
     measured, plain = model("lora"), model("lora")
     data = texts(50), texts(20, 1)
-    train(measured, *data, settings(), Rates(0.01, 0.05))
+    train(measured, *data, settings(), Rates(0.01, 0.05), SEED)
     monkeypatch.setattr(Schedule, "longest_step", lambda *_: -1)
-    assert train(plain, *data, settings(), Rates(0.01, 0.05)).state == {}
+    assert train(plain, *data, settings(), Rates(0.01, 0.05), SEED).state == {}
     for a, b in zip(measured.parameters(), plain.parameters(), strict=True):
         assert torch.equal(a, b)
