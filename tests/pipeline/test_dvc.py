@@ -20,6 +20,8 @@ ALL = [
     "split",
     "base_model",
     "baseline",
+    "tune@full",
+    "tune@lora",
     "finetune@full",
     "finetune@lora",
     "evaluate@full",
@@ -91,7 +93,7 @@ def _count_runs(project: Path) -> int:
 
 def test_an_experiment_reruns_only_what_its_parameter_touches(project: Path) -> None:
     output = dvc(project, "exp", "run", "-S", "methods.lora.lora.r=4")
-    assert ran(output) == ["finetune@lora", "evaluate@lora", "compare"]
+    assert ran(output) == ["tune@lora", "finetune@lora", "evaluate@lora", "compare"]
     assert _count_runs(project) == 8 + 3
     diff = json.loads(dvc(project, "metrics", "diff", "--json").splitlines()[-1])
     assert {*diff} == {"metrics/summary.json", "metrics/comparison.json"}
@@ -117,7 +119,7 @@ def test_an_experiment_reruns_only_what_its_parameter_touches(project: Path) -> 
         (("tracking", "cli", "serving", "exchange"), []),
         (("report",), ["compare"]),
         # What a training costs is never the same twice, and compare reads it.
-        (("training",), ["finetune@full", "finetune@lora", "compare"]),
+        (("training",), ["tune@full", "tune@lora", "finetune@full", "finetune@lora", "compare"]),
     ],
 )
 def test_an_edited_comment_reruns_what_its_wing_can_change(
@@ -177,7 +179,8 @@ def test_a_method_joins_the_comparison_by_a_block_in_params(project: Path) -> No
     params = project / "params.yaml"
     block = "  last_block: {trainable: last_block, learning_rate: 1.0e-3, weight_decay: 0.1}\n"
     params.write_text(params.read_text().replace("  lora:\n", f"{block}  lora:\n", 1))
-    assert ran(dvc(project, "repro")) == ["finetune@last_block", "evaluate@last_block", "compare"]
+    own = [f"{stage}@last_block" for stage in ("tune", "finetune", "evaluate")]
+    assert ran(dvc(project, "repro")) == [*own, "compare"]
     comparison = json.loads((project / "metrics/comparison.json").read_text())
     names = [record["method"] for record in comparison["methods"]]
     assert names == ["full", "last_block", "lora"]
