@@ -52,10 +52,10 @@ def test_it_writes_the_bytes_of_the_stage(project: Path, tmp_path_factory):
 
 
 def test_a_missing_file_is_named_with_the_way_to_get_it(project: Path):
-    (project / "reports" / "evaluation" / "lora" / "predictions.csv").unlink()
+    (project / "reports" / "evaluation" / "lora" / "predictions-1.csv").unlink()
     done = report()
     assert done.exit_code == 2
-    assert "predictions.csv is missing" in done.stderr
+    assert "predictions-1.csv is missing" in done.stderr
     assert "the output of the stage evaluate@lora" in done.stderr
     assert "dvc pull" in done.stderr
     assert "dvc repro" in done.stderr
