@@ -227,7 +227,7 @@ def test_row_27_the_same_through_dvc_and_mlflow(tmp_path: Path, record_property:
         project = repro(tmp_path / str(number), world)
         assert differences(usual, project) == []
     record_property("trials", len(ALL_AT_ONCE))
-    weights = project / "models/lora/seed-123/model.safetensors"
+    weights = project / "models" / "lora" / "seed-123" / "model.safetensors"
     weights.chmod(0o644)
     weights.write_bytes(weights.read_bytes()[:-1] + b"?")
     assert differences(usual, project) == ["models/lora/seed-123/model.safetensors"]

@@ -75,11 +75,12 @@ def test_every_run_is_in_mlflow_once(project: Path) -> None:
 
 
 def test_training_is_the_same_without_tracking(project: Path) -> None:
-    before = {p: p.read_bytes() for p in (project / "models" / "lora").iterdir()}
+    folder = project / "models" / "lora" / "seed-123"
+    before = {p: p.read_bytes() for p in folder.iterdir()}
     runs = _count_runs(project)
     output = dvc(project, "repro", "-f", "-s", "finetune@lora", LORA_COMPARE_TRACKING="off")
     assert ran(output) == ["finetune@lora"]
-    assert {p: p.read_bytes() for p in (project / "models" / "lora").iterdir()} == before
+    assert {p: p.read_bytes() for p in folder.iterdir()} == before
     assert _count_runs(project) == runs
     subprocess.run(["git", "checkout", "-q", "."], cwd=project, check=True)
     dvc(project, "checkout", "-f")
