@@ -53,10 +53,15 @@ methods:
 """
 
 
+def settings(methods: Sequence[str], seeds: Sequence[int] = (1,)) -> str:
+    """Return the text of a params.yaml with these methods and seeds."""
+    text = SETTINGS.replace("SEEDS", str([*seeds]))
+    return text + "".join(f"  {name}: {METHODS[name]}\n" for name in methods)
+
+
 def make_params(methods: Sequence[str], seeds: Sequence[int] = (1,)) -> Params:
     """Return parameters with these methods and seeds."""
-    settings = SETTINGS.replace("SEEDS", str([*seeds]))
-    return parse_params(settings + "".join(f"  {name}: {METHODS[name]}\n" for name in methods))
+    return parse_params(settings(methods, seeds))
 
 
 def make_texts(n: int, seed: int = 0) -> list[str]:

@@ -41,7 +41,7 @@ number that costs time made small."""
 METHODS = ("full", "lora")
 STAGES = [
     *("download", "split", "base_model", "baseline"),
-    *(f"{stage}@{method}" for method in METHODS for stage in ("finetune", "evaluate")),
+    *(f"{stage}@{method}" for method in METHODS for stage in ("tune", "finetune", "evaluate")),
     "compare",
 ]
 """All stages in an order in which they can run."""

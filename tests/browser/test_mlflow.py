@@ -21,7 +21,7 @@ from browser.conftest import watched_page
 from dvc_runs import dvc
 from lora_compare.comparison.recommendation import read_recommendation
 from lora_compare.params import Params, load_params
-from lora_compare.tracking.records import method_params
+from lora_compare.tracking.runs import method_params
 from lora_compare.tracking.view import VIEW_NAME, differing
 from small_project import copy_project, environment
 

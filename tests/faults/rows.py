@@ -122,6 +122,10 @@ ROWS = {
         "the postman that shows runs in MLflow is killed, its project deleted, its store locked",
         "nothing is lost or there twice, no stage waits, no process is left 15 s later",
     ),
+    33: Row(
+        "one of several trainings fails or is killed",
+        "the others end and are kept, it is named, and it alone goes on in the next run",
+    ),
     38: Row(
         "text without words, without spaces, of one sign; a class whose texts are all equal",
         "the pipeline ends with figures",

@@ -156,7 +156,10 @@ def run_all(parents: list[Path], worlds: list[World]) -> list[Path]:
 def reference(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     (project,) = run_all([tmp_path_factory.mktemp("usual")], [USUAL])
     files = outputs(project)
-    assert {"models/lora/model.safetensors", "reports/comparison/comparison.html"} <= files.keys()
+    assert {
+        "models/lora/seed-123/model.safetensors",
+        "reports/comparison/comparison.html",
+    } <= files.keys()
     return files
 
 
@@ -224,10 +227,10 @@ def test_row_27_the_same_through_dvc_and_mlflow(tmp_path: Path, record_property:
         project = repro(tmp_path / str(number), world)
         assert differences(usual, project) == []
     record_property("trials", len(ALL_AT_ONCE))
-    weights = project / "models" / "lora" / "model.safetensors"
+    weights = project / "models" / "lora" / "seed-123" / "model.safetensors"
     weights.chmod(0o644)
     weights.write_bytes(weights.read_bytes()[:-1] + b"?")
-    assert differences(usual, project) == ["models/lora/model.safetensors"]
+    assert differences(usual, project) == ["models/lora/seed-123/model.safetensors"]
 
 
 def stages(weights: str, seconds: str) -> dict[str, Any]:

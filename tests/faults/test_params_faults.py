@@ -17,6 +17,7 @@ STAGES = {
     "split": (),
     "base_model": (),
     "baseline": (),
+    "tune": ("full",),
     "finetune": ("full",),
     "evaluate": ("full",),
     "compare": (),

@@ -50,7 +50,9 @@ from lora_compare.models import weights
 left = {checkpoints}
 def reached(point, path):
     global left
-    checkpoint = ".checkpoints" in str(path) and str(path).endswith((".tmp", ".safetensors"))
+    folder, checkpoint = Path(path).parent, False
+    if folder.parent.name == ".checkpoints":  # not that of a finished training
+        checkpoint = str(path).endswith((".tmp", ".safetensors"))
     if checkpoint and point == {point!r}:
         left -= 1
         if left == 0:
@@ -103,22 +105,23 @@ def go_on(project: Path, method: str) -> str:
         patch.setenv("LORA_COMPARE_TRACKING", "off")
         result = run("finetune", method)
     assert result.exit_code == 0, result.output + repr(result.exception)
-    assert not checkpoint(project, method).exists()
+    assert not checkpoints(project, method)
     return result.output
 
 
 def outputs(project: Path, method: str) -> dict[str, bytes]:
     """Return the bytes of all that the stage writes, but for times and memory."""
-    found = [*(project / "models" / method).glob("*"), *history(project, method)]
-    return {str(p.relative_to(project)): p.read_bytes() for p in found}
+    found = [*(project / "models" / method).rglob("*"), *history(project, method)]
+    return {str(p.relative_to(project)): p.read_bytes() for p in found if p.is_file()}
 
 
 def history(project: Path, method: str) -> Iterator[Path]:
     return (project / "reports" / "training" / method).glob("history.csv")
 
 
-def checkpoint(project: Path, method: str) -> Path:
-    return project / ".checkpoints" / f"{method}.safetensors"
+def checkpoints(project: Path, method: str) -> list[Path]:
+    """Return the files of trainings that are not finished."""
+    return sorted((project / ".checkpoints" / f"finetune@{method}").glob("*.safetensors"))
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +143,8 @@ def project(trained: Path, tmp_path: Path) -> Path:
 
 
 def untrain(project: Path) -> None:
-    for folder in (*(project / "models" / method for method in METHODS), project / "reports"):
+    trained = (project / "models" / method for method in METHODS)
+    for folder in (*trained, project / "reports", *project.glob(".checkpoints/finetune@*/")):
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -186,7 +190,7 @@ def kill_while_writing(
     kept = checkpoints if point == "after the rename" else checkpoints - 1
     assert (f"go on after step {kept}, from " in go_on(project, method)) == (kept > 0)
     assert outputs(project, method) == outputs(trained, method)
-    assert not list((project / ".checkpoints").glob(".*.tmp"))
+    assert not list((project / ".checkpoints").rglob(".*.tmp"))
 
 
 POINTS = ["half written", "before fsync", "before the rename", "after the rename"]
@@ -217,7 +221,7 @@ def test_row_04_a_signal_ends_it_with_a_checkpoint(trained: Path, project: Path)
         assert ended.returncode == code
         assert f"go on after step {kept}, from " in ended.stderr or not kept
         kept += 4  # the step is finished first
-        where = f"step {kept} is kept in {checkpoint(project, 'lora')}"
+        where = f"step {kept} is kept in {checkpoints(project, 'lora')[0]}"
         said = f"finetune@lora: ended by {signum.name}; {where}; dvc repro goes on from there"
         assert said in ended.stderr
         assert "Traceback" not in ended.stderr
@@ -273,6 +277,7 @@ def killed(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project whose training was killed after five steps."""
     folder = tmp_path_factory.mktemp("killed") / "project"
     shutil.copytree(trained, folder)
+    untrain(folder)
     finetune(folder, "lora", BEFORE_A_STEP.format(steps=5, deed=KILL))
     return folder
 
@@ -324,8 +329,7 @@ def wait_for(condition: Callable[[], bool], seconds: float = 120) -> None:
 def test_row_03_a_stage_ends_with_the_dvc_that_started_it(tmp_path: Path) -> None:
     folder = copy_project(tmp_path / "project", checkpoint_every=0, epochs=20)
     first = repro(folder, "finetune@lora")
-    file = checkpoint(folder, "lora")
-    wait_for(file.exists)
+    wait_for(lambda: bool(checkpoints(folder, "lora")))
     stage = psutil.Process(int((folder / ".checkpoints" / "finetune@lora.pid").read_text()))
     stage.suspend()  # it would have ended before the other has started
     first.kill()
@@ -334,7 +338,7 @@ def test_row_03_a_stage_ends_with_the_dvc_that_started_it(tmp_path: Path) -> Non
     assert second.returncode == 2
     assert f"process {stage.pid} writes its outputs" in second.stderr
     wait_for(lambda: not stage.is_running() or stage.status() == psutil.STATUS_ZOMBIE)
-    assert file.exists()
+    assert checkpoints(folder, "lora")
     assert not (folder / "models" / "lora").exists()
     output, _ = first.communicate()
     assert "dvc, which started this stage, has ended" in output
@@ -363,4 +367,4 @@ def test_row_12_the_same_stage_runs_once_at_a_time(project: Path) -> None:
         first.stdin.write("\n")
         first.stdin.flush()
         assert first.wait() == 0
-    assert not checkpoint(project, "lora").exists()
+    assert not checkpoints(project, "lora")

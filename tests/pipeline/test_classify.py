@@ -3,15 +3,22 @@
 import gzip
 import json
 import shlex
+import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
+from safetensors.torch import load_file, save_file
 
 from lora_compare import cli
+from lora_compare.project.checksums import seal
+from lora_compare.project.files import read_json, sha256, write_json
+from lora_compare.project.paths import Paths
+from lora_compare.project.seeds import save_seeds
 
 
 def test_classify_prints_label_probability_and_text(inside: Path) -> None:
@@ -110,11 +117,72 @@ def test_a_column_of_what_is_no_table_is_a_wrong_call(inside: Path, tmp_path: Pa
 
 
 def test_classify_gives_the_probabilities_of_the_evaluation(inside: Path) -> None:
-    rows = pd.read_csv(inside / "reports/evaluation/lora/predictions.csv").head(5)
-    result = CliRunner().invoke(cli.main, ["classify", "--json", *rows["text"]])
-    records = [json.loads(line) for line in result.output.splitlines()]
-    spam = [record["probabilities"]["spam"] for record in records]
-    assert spam == pytest.approx(rows["p_spam"].tolist(), abs=1e-6)
+    rows = pd.read_csv(inside / "reports/evaluation/lora/predictions-123.csv").head(5)
+    assert chances_of_spam(*rows["text"]) == pytest.approx(rows["p_spam"].tolist(), abs=1e-6)
+
+
+def chances_of_spam(*arguments: str) -> list[float]:
+    result = CliRunner().invoke(cli.main, ["classify", "--json", *arguments])
+    assert result.exit_code == 0, result.output
+    return [json.loads(line)["probabilities"]["spam"] for line in result.output.splitlines()]
+
+
+@pytest.fixture
+def two_seeds(inside: Path) -> Iterator[Path]:
+    """The project with another training of lora, of other weights; it is chosen."""
+    paths = Paths(inside)
+    other = shutil.copytree(paths.trained("lora", 123), paths.trained("lora", 7))
+    tensors = load_file(other / "model.safetensors")
+    save_file({name: -tensor for name, tensor in tensors.items()}, other / "model.safetensors")
+    write_json(other / "config.json", {**read_json(other / "config.json"), "seed": 7})
+    seal(other)
+    before = (paths.model("lora") / "seeds.json").read_bytes()
+    save_seeds(paths.model("lora"), {123: 0.2, 7: 0.1})
+    yield inside
+    shutil.rmtree(other)
+    (paths.model("lora") / "seeds.json").write_bytes(before)
+    seal(paths.model("lora"))
+
+
+def test_classify_uses_the_chosen_seed_and_another_on_request(two_seeds: Path) -> None:
+    rows = pd.read_csv(two_seeds / "reports/evaluation/lora/predictions-123.csv").head(5)
+    first, chosen = chances_of_spam("--seed", "123", *rows["text"]), chances_of_spam(*rows["text"])
+    assert first == pytest.approx(rows["p_spam"].tolist(), abs=1e-6)
+    assert chances_of_spam("--seed", "7", *rows["text"]) == chosen
+    assert np.abs(np.subtract(chosen, first)).min() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--seed", "8"], "one of its seeds: 123, 7"),
+        (["--method", "full", "--seed", "7"], "one of its seeds: 123"),
+        (["--method", "tfidf", "--seed", "7"], "tfidf has none"),
+    ],
+)
+def test_a_seed_that_was_not_trained_is_refused_with_those_that_there_are(
+    two_seeds: Path, arguments: list[str], expected: str
+) -> None:
+    for command in (["classify", "hi"], ["export", "--format", "merged"]):
+        result = CliRunner().invoke(cli.main, [*command, *arguments])
+        assert result.exit_code == 2
+        assert expected in result.output
+    assert not (two_seeds / "exports").exists()
+
+
+def test_an_export_is_of_the_chosen_seed_or_of_the_one_that_is_named(two_seeds: Path) -> None:
+    for arguments, folder, seed in (
+        ([], "lora-peft", 7),
+        (["--seed", "123"], "lora-seed-123-peft", 123),
+    ):
+        result = CliRunner().invoke(cli.main, ["export", "--format", "peft", *arguments])
+        assert result.exit_code == 0, result.output
+        place = two_seeds / "exports" / folder
+        weights = Paths(two_seeds).trained("lora", seed) / "model.safetensors"
+        record = read_json(place / "export.json")
+        assert (record["seed"], record["method_sha256"]) == (seed, sha256(weights))
+        assert f"with the seed {seed} and written" in (place / "README.md").read_text()
+    shutil.rmtree(two_seeds / "exports")
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from lora_compare import cli
 from lora_compare.params import load_params
 from lora_compare.project.lineage import Pipeline
 from lora_compare.project.paths import Paths
-from lora_compare.tracking.records import method_record
+from lora_compare.tracking.records import method_records
 from small_project import (
     ROOT,
     copy_project,
@@ -286,19 +286,20 @@ def with_import(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
         ):
             result = CliRunner().invoke(cli.main, arguments)
             assert result.exit_code == 0, result.output + repr(result.exception)
-    return run_stages(folder, "finetune@theirs", "evaluate@theirs", "compare")
+    stages = (f"{stage}@theirs" for stage in ("tune", "finetune", "evaluate"))
+    return run_stages(folder, *stages, "compare")
 
 
 def test_an_imported_adapter_is_evaluated_as_any_method(with_import: Path) -> None:
     mine, theirs = (
-        pd.read_csv(with_import / f"reports/evaluation/{name}/predictions.csv")
+        pd.read_csv(with_import / f"reports/evaluation/{name}/predictions-123.csv")
         for name in ("lora", "theirs")
     )
     assert mine["text"].equals(theirs["text"])
     assert mine["p_spam"].tolist() == pytest.approx(theirs["p_spam"].tolist(), abs=1e-5)
     history = pd.read_csv(with_import / "reports/training/theirs/history.csv")
     assert history["step"].tolist() == [0]
-    config = json.loads((with_import / "models/theirs/config.json").read_text())
+    config = json.loads((with_import / "models/theirs/seed-123/config.json").read_text())
     exported = load_file(with_import / "exports/lora-peft/adapter_model.safetensors")
     assert config["trainable"] == "lora"
     assert config["trainable_parameters"] == sum(t.numel() for t in exported.values())
@@ -330,7 +331,7 @@ def test_an_imported_adapter_is_a_run_in_mlflow(
     with_import: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     params = load_params(with_import / "params.yaml")
-    record = method_record(Pipeline(Paths(with_import), params), "theirs", True, True)
+    (record,) = method_records(Pipeline(Paths(with_import), params), "theirs", True, True)
     points = {point.key: point.value for point in record.points}
     assert points["cost/train_seconds"] == 0.0
     assert "cost/examples_per_second" not in points

@@ -20,6 +20,8 @@ ALL = [
     "split",
     "base_model",
     "baseline",
+    "tune@full",
+    "tune@lora",
     "finetune@full",
     "finetune@lora",
     "evaluate@full",
@@ -55,7 +57,7 @@ def test_the_run_cache_restores_everything_without_training(project: Path) -> No
     (project / "dvc.lock").unlink()
     assert ran(dvc(project, "repro")) == []
     assert read_lock(project) == before
-    assert (project / "models/lora/model.safetensors").exists()
+    assert (project / "models/lora/seed-123/model.safetensors").exists()
 
 
 def test_every_run_is_in_mlflow_once(project: Path) -> None:
@@ -73,11 +75,12 @@ def test_every_run_is_in_mlflow_once(project: Path) -> None:
 
 
 def test_training_is_the_same_without_tracking(project: Path) -> None:
-    before = {p: p.read_bytes() for p in (project / "models" / "lora").iterdir()}
+    folder = project / "models" / "lora" / "seed-123"
+    before = {p: p.read_bytes() for p in folder.iterdir()}
     runs = _count_runs(project)
     output = dvc(project, "repro", "-f", "-s", "finetune@lora", LORA_COMPARE_TRACKING="off")
     assert ran(output) == ["finetune@lora"]
-    assert {p: p.read_bytes() for p in (project / "models" / "lora").iterdir()} == before
+    assert {p: p.read_bytes() for p in folder.iterdir()} == before
     assert _count_runs(project) == runs
     subprocess.run(["git", "checkout", "-q", "."], cwd=project, check=True)
     dvc(project, "checkout", "-f")
@@ -90,7 +93,7 @@ def _count_runs(project: Path) -> int:
 
 def test_an_experiment_reruns_only_what_its_parameter_touches(project: Path) -> None:
     output = dvc(project, "exp", "run", "-S", "methods.lora.lora.r=4")
-    assert ran(output) == ["finetune@lora", "evaluate@lora", "compare"]
+    assert ran(output) == ["tune@lora", "finetune@lora", "evaluate@lora", "compare"]
     assert _count_runs(project) == 8 + 3
     diff = json.loads(dvc(project, "metrics", "diff", "--json").splitlines()[-1])
     assert {*diff} == {"metrics/summary.json", "metrics/comparison.json"}
@@ -116,7 +119,7 @@ def test_an_experiment_reruns_only_what_its_parameter_touches(project: Path) -> 
         (("tracking", "cli", "serving", "exchange"), []),
         (("report",), ["compare"]),
         # What a training costs is never the same twice, and compare reads it.
-        (("training",), ["finetune@full", "finetune@lora", "compare"]),
+        (("training",), ["tune@full", "tune@lora", "finetune@full", "finetune@lora", "compare"]),
     ],
 )
 def test_an_edited_comment_reruns_what_its_wing_can_change(
@@ -176,7 +179,8 @@ def test_a_method_joins_the_comparison_by_a_block_in_params(project: Path) -> No
     params = project / "params.yaml"
     block = "  last_block: {trainable: last_block, learning_rate: 1.0e-3, weight_decay: 0.1}\n"
     params.write_text(params.read_text().replace("  lora:\n", f"{block}  lora:\n", 1))
-    assert ran(dvc(project, "repro")) == ["finetune@last_block", "evaluate@last_block", "compare"]
+    own = [f"{stage}@last_block" for stage in ("tune", "finetune", "evaluate")]
+    assert ran(dvc(project, "repro")) == [*own, "compare"]
     comparison = json.loads((project / "metrics/comparison.json").read_text())
     names = [record["method"] for record in comparison["methods"]]
     assert names == ["full", "last_block", "lora"]

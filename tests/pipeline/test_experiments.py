@@ -51,7 +51,7 @@ def test_queued_experiments_run_from_a_clean_tree_and_leave_it_clean(project: Pa
     assert done.stdout == ""
     assert list((project / ".dvc" / "tmp" / "exps").glob("tmp*")) == []
     log = dvc(project, "queue", "logs", "rank-1")
-    assert ran(log) == ["finetune@lora", "evaluate@lora", "compare"]
+    assert ran(log) == ["tune@lora", "finetune@lora", "evaluate@lora", "compare"]
     assert "warning" not in log.lower()
 
 

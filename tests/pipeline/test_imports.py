@@ -18,6 +18,7 @@ USES = {
     ("split",): {"pandas", "scipy"},
     ("base_model",): {"torch"},
     ("baseline",): {"torch", "pandas", "sklearn", "scipy"},
+    ("tune", "lora"): set(),  # there is no search
     ("finetune", "lora"): {"torch"},
     ("evaluate", "lora"): {"torch"},
     ("compare",): {"pandas", "scipy", "matplotlib"},

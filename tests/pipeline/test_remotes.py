@@ -159,11 +159,12 @@ def test_a_removed_and_a_renamed_method_leave_nothing(results: Path, tmp_path: P
     before, full = text.split("  full:\n")[0], text.split("\n  lora:\n")[1]
     params.write_text(f"{before}  renamed:\n{full}")
     output = dvc(project, "repro", LORA_COMPARE_TRACKING="off")
-    assert ran(output) == ["finetune@renamed", "evaluate@renamed", "compare"]
-    for place in ("models/full", "metrics/lora_cost.json", "reports/evaluation/lora"):
+    own = ["tune@renamed", "finetune@renamed", "evaluate@renamed"]
+    assert ran(output) == [*own, "compare"]
+    for place in ("models/full", "metrics/lora_cost.json", "reports/tuning/lora"):
         assert f"removed {place}: no method of params.yaml" in output
     stages = read_yaml(project / "dvc.lock")["stages"]
-    assert [name for name in stages if "@" in name] == ["finetune@renamed", "evaluate@renamed"]
+    assert [name for name in stages if "@" in name] == own
     parts = {part for name in files(project) for part in Path(name).parts}
     assert "renamed_cost.json" in parts
     assert not {"full", "lora", "full.json", "lora.json", "full_cost.json"} & parts

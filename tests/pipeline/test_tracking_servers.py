@@ -14,11 +14,12 @@ from gate import LOGIN, Certificates, Gate, gate, make_certificates
 from lora_compare.cli import main
 from lora_compare.errors import UserError
 from lora_compare.project.lineage import Pipeline
-from lora_compare.tracking.records import UPLOAD_LIMIT, current_records
+from lora_compare.tracking.records import current_records
+from lora_compare.tracking.runs import UPLOAD_LIMIT
 from mlflow_servers import REFUSING, Page, real_server, serving
 from postgres import database
 from small_project import ROOT
-from tracked_project import RUNS, Lines, TrackedProject, history
+from tracked_project import RUNS, SEED, Lines, TrackedProject, history
 
 pytestmark = [pytest.mark.timeout(120), pytest.mark.usefixtures("no_tracking_settings")]
 
@@ -274,9 +275,9 @@ def test_an_experiment_that_another_machine_has_just_made_is_used(
 def test_the_largest_model_that_is_uploaded_comes_back_with_equal_bytes(
     locked: Gate, project: TrackedProject
 ) -> None:
-    weights = project.paths.model("lora") / "model.safetensors"
+    weights = project.paths.trained("lora", SEED) / "model.safetensors"
     weights.write_bytes(weights.read_bytes() + os.urandom(UPLOAD_LIMIT - weights.stat().st_size))
-    larger = project.paths.model("full") / "model.safetensors"
+    larger = project.paths.trained("full", SEED) / "model.safetensors"
     larger.write_bytes(larger.read_bytes() + bytes(UPLOAD_LIMIT))
     project.sync()
     check_artifacts(project)

@@ -61,6 +61,12 @@ VERDICT = "lora_compare.verdict"
 CLAIM = "claim"
 """The tag of a comparison with what is claimed of its main pair."""
 
+TRIAL_FIGURES = ("validation_loss", "validation_accuracy")
+"""What is shown of a trial of a search beside its curve."""
+
+TRIAL_COLUMNS = ("trial", "seed", "status", *TRIAL_FIGURES)
+"""The columns of trials.csv that are no setting."""
+
 HARDWARE = ("device", "dtype", "threads")
 """What it ran on: tags, not metrics."""
 
@@ -113,12 +119,25 @@ def _numbers_of_list(values: list[Any], prefix: str) -> Iterator[Point]:
             yield from numbers(value, f"{prefix}/{segment(name)}")
 
 
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """Return the rows of a CSV file by column."""
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
 def histories(path: Path) -> dict[int, list[Point]]:
     """Return the points of a history file by the seed of the training."""
     found: dict[int, list[Point]] = {}
-    with path.open(encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            found.setdefault(int(row["seed"]), []).extend(curve_points(row))
+    for row in read_rows(path):
+        found.setdefault(int(row["seed"]), []).extend(curve_points(row))
+    return found
+
+
+def trial_curves(path: Path) -> dict[tuple[str, str], list[Point]]:
+    """Return the points of the history of a search by trial and seed."""
+    found: dict[tuple[str, str], list[Point]] = {}
+    for row in read_rows(path):
+        found.setdefault((row["trial"], row["seed"]), []).extend(curve_points(row))
     return found
 
 

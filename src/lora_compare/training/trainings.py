@@ -9,16 +9,12 @@ from typing import Any
 from lora_compare.compute.device import Machine, choose_machine, keep_freed_memory
 from lora_compare.compute.parallel import Tell, choose_processes, run_tasks
 from lora_compare.compute.seeding import make_deterministic
-from lora_compare.errors import (
-    DivergenceError,
-    KilledError,
-    TrainingError,
-)
+from lora_compare.errors import DivergenceError, KilledError, TrainingError
 from lora_compare.models.base import load_base, read_description
 from lora_compare.models.classifier import loss_and_accuracy, predict_logits
 from lora_compare.models.methods import Trained, save_method
 from lora_compare.models.tokens import read_examples
-from lora_compare.project.checksums import SUMS, digest
+from lora_compare.project.checksums import SUMS, digest, verified
 from lora_compare.project.corpus import read_classes
 from lora_compare.project.interruption import Interrupted, deferred
 from lora_compare.project.paths import require
@@ -38,7 +34,6 @@ from lora_compare.training.resume import Checkpoints, circumstances, refusal
 
 Show = Callable[[Mapping[str, Any]], None]
 """What is called with every row of the histories, under whose key `seed` the training's stands."""
-
 
 ROW = "row"
 """The kind of message that holds a row of a history; all others are a `Relay`'s."""
@@ -93,15 +88,22 @@ def run_trainings(
 
 
 def _origin(shared: Shared, trainings: Sequence[Training]) -> tuple[Machine, list[dict[str, Any]]]:
-    """Return what trainings compute with, and all that the result of each depends on."""
+    """Return what trainings compute with, and all that the result of each depends on.
+
+    Their inputs are checked here, because of those that are finished nobody reads them again.
+    """
     paths, params = shared.paths, shared.params
+    tokens = {name: paths.tokens(name) for name in ("train", "validation")}
+    weights = (paths.base / name for name in ("model.safetensors", "tokenizer.json"))
+    for path in (*tokens.values(), *weights):
+        verified(path, "base_model")
     base = read_description(paths.base)
     machine = choose_machine(params.training, base["shape"]["n_embd"])
     common = {
         "classifier": params.classifier.model_dump(),
         "classes": read_classes(require(paths.classes, "split")),
         "base": base["sha256"],
-        **{name: digest(paths.tokens(name), "base_model") for name in ("train", "validation")},
+        **{name: digest(path, "base_model") for name, path in tokens.items()},
         **circumstances(machine),
     }
     own = [

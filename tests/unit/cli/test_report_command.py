@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from comparison_inputs import METHODS as METHOD_SETTINGS
-from comparison_inputs import SETTINGS, write_inputs
+from comparison_inputs import settings, write_inputs
 from lora_compare.cli import main
 from lora_compare.report.page import write_comparison
 from small_project import environment
@@ -27,8 +26,7 @@ def outputs(root: Path) -> dict[str, bytes]:
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A project with the results of all stages before compare, and the current folder."""
     write_inputs(tmp_path, METHODS, n=60)
-    methods = "".join(f"  {name}: {METHOD_SETTINGS[name]}\n" for name in METHODS)
-    (tmp_path / "params.yaml").write_text(SETTINGS + methods)
+    (tmp_path / "params.yaml").write_text(settings(METHODS))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -52,10 +50,10 @@ def test_it_writes_the_bytes_of_the_stage(project: Path, tmp_path_factory):
 
 
 def test_a_missing_file_is_named_with_the_way_to_get_it(project: Path):
-    (project / "reports" / "evaluation" / "lora" / "predictions.csv").unlink()
+    (project / "reports" / "evaluation" / "lora" / "predictions-1.csv").unlink()
     done = report()
     assert done.exit_code == 2
-    assert "predictions.csv is missing" in done.stderr
+    assert "predictions-1.csv is missing" in done.stderr
     assert "the output of the stage evaluate@lora" in done.stderr
     assert "dvc pull" in done.stderr
     assert "dvc repro" in done.stderr
