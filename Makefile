@@ -20,7 +20,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-dev in-git repro summary report results ui experiments test test-slow test-browser \
-  parity benchmark benchmark-pipeline faults fuzz lint types params-page check reproducible audit lock clean
+  parity benchmark benchmark-pipeline benchmark-scaling faults fuzz lint types params-page check reproducible audit lock clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' Makefile
@@ -99,6 +99,9 @@ benchmark: setup-dev ## measure steps beside PEFT and the notebook (SCALE=1: by 
 
 benchmark-pipeline: setup-dev ## time dvc repro in a fresh clone: work and overhead by stage
 	python benchmarks/overhead.py
+
+benchmark-scaling: setup-dev ## measure what LoRA saves at GPT-2's sizes, for the report's table
+	python -m benchmarks scaling $(BENCHMARK_ARGS)
 
 lint: setup-dev ## ruff: rules and format; import-linter: which wing may import which
 	ruff check .

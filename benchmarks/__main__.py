@@ -8,7 +8,7 @@ from typing import Any
 import click
 import torch
 
-from benchmarks import page, processes, scale, steps
+from benchmarks import page, processes, scale, scaling, steps
 from benchmarks.jobs import IMPLEMENTATIONS
 from benchmarks.machine import ROOT
 from benchmarks.workload import make_workload
@@ -145,6 +145,22 @@ def measure_scale(
     results = scale.sweep(settings, Progress(), processes.run_in_process)
     write_json(output or RESULTS / f"scale-{settings.device}.json", results)
     click.echo(page.scale_table(results))
+
+
+@main.command("scaling")
+@names_option("--models", scaling.MODELS, scaling.MODELS)
+@click.option("--steps", "n_steps", type=POSITIVE, default=6, show_default=True)
+@THREADS
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=scaling.RESULTS,
+    help="The results file; by default the one that reports read.",
+)
+@report_user_errors
+def measure_scaling(models: tuple[str, ...], n_steps: int, threads: int, output: Path) -> None:
+    """Measure what LoRA saves at every size of GPT-2, for the table in reports."""
+    write_json(output, scaling.measure(models, n_steps, threads, Progress()))
 
 
 @main.command()

@@ -30,9 +30,12 @@ MATMUL_SECONDS = 0.5
 
 def describe_machine(device: str) -> dict[str, Any]:
     """Return the hardware: CPU, cores of this process, memory, GPU."""
+    # Here, because a process that measures others' code shall not pay for this project's.
+    from lora_compare.compute.device import processor
+
     capabilities = torch.cpu.get_capabilities()
     return {
-        "cpu": _cpu_name(),
+        "cpu": processor(),
         "architecture": platform.machine(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0,
         "capabilities": [name for name in CAPABILITIES if capabilities.get(name)],
@@ -40,13 +43,6 @@ def describe_machine(device: str) -> dict[str, Any]:
         "gpu": torch.cuda.get_device_name() if device == "cuda" else None,
         "system": platform.system(),
     }
-
-
-def _cpu_name() -> str:
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text().splitlines() if path.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or "unknown"
 
 
 def describe_versions(packages: tuple[str, ...] = PACKAGES) -> dict[str, str]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from lora_compare.cli.stage import stage
 from lora_compare.errors import ParamsError
-from lora_compare.params import Params, require_fit
+from lora_compare.params import Params, require_fit, require_positive
 from lora_compare.project.paths import Paths, require
 from lora_compare.project.progress import Progress
 
@@ -33,7 +33,10 @@ def main(paths: Paths, params: Params, progress: Progress, method: str, show: Sh
 
     settings, training = chosen_method(paths, params, method), params.training
     # Of all methods: none shall train for an hour before the next one is refused.
-    require_fit(params, len(read_classes(require(paths.classes, "split"))))
+    classes = read_classes(require(paths.classes, "split"))
+    require_fit(params, len(classes))
+    # Now, and not after hours of training, when the stage evaluate needs it.
+    require_positive(params.classifier.positive, classes)
     make_deterministic(training.seeds[0], params.threads)
     machine = choose_machine(training, read_description(paths.base)["shape"]["n_embd"])
     tokens = map(paths.tokens, ("train", "validation"))

@@ -1,5 +1,6 @@
 """Split the messages into train, validation, test and unused."""
 
+from lora_compare.cli.running import power_of
 from lora_compare.cli.stage import stage
 from lora_compare.params import Params
 from lora_compare.project.paths import Paths
@@ -9,7 +10,12 @@ from lora_compare.project.progress import Progress
 @stage("split")
 def main(paths: Paths, params: Params, progress: Progress) -> None:
     """Write data/splits and metrics/split.json."""
-    from lora_compare.data.classes import count_available, describe_balance
+    from lora_compare.data.classes import (
+        balanced_pool,
+        count_available,
+        describe_balance,
+        describe_split,
+    )
     from lora_compare.data.splits import split
     from lora_compare.project.checksums import seal
     from lora_compare.project.corpus import read_messages, write_split
@@ -26,12 +32,16 @@ def main(paths: Paths, params: Params, progress: Progress) -> None:
     sizes = ", ".join(f"{len(frame):,} {name}" for name, frame in frames.items())
     twins = metrics["test_rows_with_twin_in_train"]
     progress.say(f"{sizes}; {metrics['duplicates_removed']:,} exact duplicates removed")
-    if left_out := describe_balance(count_available(messages, params.split), params.split):
+    progress.say(describe_split(metrics, params.split))
+    counts = {name: part["classes"] for name, part in metrics["splits"].items()}
+    pool = balanced_pool(counts, count_available(messages, params.split), params.split)
+    if left_out := describe_balance(pool, params.split):
         progress.say(left_out)
     progress.say(
         f"test messages with a twin in train: {twins['exact']} word for word, "
         f"{twins['normalized']} but for digits and punctuation, {twins['near']} nearly"
     )
+    progress.say(power_of(params, len(frames["test"])))
     if metrics["conflicting_texts"]:
         progress.say(f"texts that stand under two labels: {metrics['conflicting_texts']}")
 

@@ -25,6 +25,7 @@ from lora_compare.tracking.postman import Postman
 from lora_compare.tracking.server import Server
 from lora_compare.tracking.store import quietly
 from lora_compare.tracking.tracker import Tracker, tracker
+from lora_compare.training.tuning.trials import NOT_SEARCHED, write_choice
 from small_project import ROOT, environment
 from verdict_inputs import make_comparison, make_pair
 
@@ -103,6 +104,7 @@ def write_method(
     _write(paths.cost(method), cost)
     _write(paths.cost_copy(method), cost)
     _write(paths.metrics(method), _seeded(method, seeds))
+    write_choice(paths.tuning(method), NOT_SEARCHED)
 
 
 def write_comparison(paths: Paths) -> None:
@@ -195,7 +197,7 @@ def _write(path: Path, content: object) -> None:
 def label(run: Any) -> str:
     """Return what a run is of: its name without a pipeline's key or an experiment's name."""
     name = str(run.info.run_name)
-    return name if " seed " in name else name.split()[0]
+    return name if " seed " in name else name.split()[0]  # a trial's has one too
 
 
 class Shown:
@@ -320,6 +322,29 @@ class TrackedProject(Shown):
         for record in found["methods"]:
             record["test_accuracy_sd"] = 0.004
         _write(self.paths.metrics("comparison"), found)
+
+    def search(self, method: str) -> None:
+        """Write what a search of one setting with two values and two seeds leaves."""
+        params = self.paths.params.read_text()
+        line = f"  {method}: {{" if method == "full" else f"  {method}:\n    "
+        search = "search: {learning_rate: {low: 1.0e-4, high: 1.0e-3, log: true}}"
+        joint = ", " if method == "full" else "\n    "
+        if search not in params:
+            self.paths.params.write_text(params.replace(line, f"{line}{search}{joint}"))
+        self.params = load_params(self.paths.params)
+        trials, rows = [], []
+        for trial, (rate, loss) in enumerate(((0.0001, 0.3), (0.001, None)), start=1):
+            for seed in (101, 102):
+                status = "finished" if loss else "diverged"
+                figures = {
+                    "validation_loss": loss or "",
+                    "validation_accuracy": 0.9 if loss else "",
+                }
+                values = {"trial": trial, "learning_rate": rate, "seed": seed}
+                trials.append({**values, **figures, "status": status})
+                rows += [{"trial": trial, **row} for row in history(0.5, seed)]
+        choice = {**NOT_SEARCHED, "settings": {"learning_rate": 0.0001}, "searched": True}
+        write_choice(self.paths.tuning(method), choice, {"trials": trials, "history": rows})
 
     def log_pipeline(self, progress: Progress = SILENT, deliver: bool = True) -> None:
         self.log("download", "split", "base_model", "baseline", progress=progress, deliver=deliver)

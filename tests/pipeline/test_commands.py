@@ -145,14 +145,20 @@ def test_check_reads_the_file_and_shows_columns_classes_counts_and_time(tmp_path
     lines = check(tmp_path).splitlines()
     assert lines[0] == "params.yaml is in order; methods: full, lora"
     assert re.fullmatch(r"180 messages, read in \d+\.\d s; columns: kind, message", lines[1])
-    assert lines[2:] == ["2 classes: 120 ham, 60 spam", "trainings: full 1, lora 1; 2 in all"]
+    assert lines[2:5] == [
+        "2 classes: 120 ham, 60 spam",
+        "to be split into about 84 train, 12 validation, 24 test",
+        "trainings: full 1, lora 1; 2 in all",
+    ]
     data = json.loads(check(tmp_path, "--json"))["data"]
+    assert lines[5].startswith("with 24 test messages and ")
     assert data.pop("seconds") > 0
     assert data == {
         "rows": 180,
         "distinct": 180,
         "columns": ["kind", "message"],
         "classes": {"ham": 120, "spam": 60},
+        "splits": {"train": 84, "validation": 12, "test": 24},
         "warnings": [],
     }
     assert not (tmp_path / "data").exists()

@@ -1,6 +1,7 @@
 """What every stage writes, one after the other, in one small project."""
 
 import json
+import random
 import re
 import shutil
 from importlib.metadata import version
@@ -11,10 +12,12 @@ import pytest
 from click.testing import CliRunner
 
 from lora_compare import cli
+from lora_compare.models.tokens import read_examples
 from lora_compare.project.checksums import seal
+from lora_compare.project.corpus import read_split
 from lora_compare.project.files import read_json, sha256
 from lora_compare.project.paths import Paths
-from small_project import METHODS, run
+from small_project import METHODS, run, run_stages, write_settings
 
 
 def metrics(project: Path, name: str) -> dict:
@@ -36,6 +39,59 @@ def test_split_writes_disjoint_balanced_splits(project: Path) -> None:
     texts = pd.concat(list(frames.values()))["Text"]
     assert texts.is_unique
     assert len(texts) == 180
+
+
+TOPICS = {
+    "ham": "mum train dinner garden football homework birthday lesson kettle holiday",
+    "spam": "winner prize loan casino voucher crypto ringtone bonus lottery refund",
+}
+
+
+def test_near_duplicates_stay_in_one_split_and_train_alone_is_cut(tmp_path: Path) -> None:
+    folder = write_settings(tmp_path, twins="together", balance="train")
+    rows = ["kind,message"]
+    for i in range(240):
+        kind = "ham" if i % 3 else "spam"
+        # Every fourth message repeats the one before but for a number.
+        words = random.Random(i - (i % 4 == 3) * 3).choices(TOPICS[kind].split(), k=7)
+        rows.append(f"{kind},{' '.join(words)} {i}")
+    (folder / "inputs/text/messages.csv").write_text("\n".join(rows) + "\n")
+    run_stages(folder, "download", "split", "base_model")
+    found = metrics(folder, "split")
+    assert {name: part["classes"] for name, part in found["splits"].items()} == {
+        "train": {"ham": 56, "spam": 56},
+        "validation": {"ham": 16, "spam": 8},
+        "test": {"ham": 32, "spam": 16},
+        "unused": {"ham": 56, "spam": 0},
+    }
+    assert found["near_duplicates"]["groups"] > 20
+    assert found["test_rows_with_twin_in_train"]["near"] == 0
+    stems = {
+        name: {text.rpartition(" ")[0] for text in read_split(Paths(folder).split(name))["Text"]}
+        for name in ("train", "validation", "test", "unused")
+    }
+    assert not stems["test"] & (stems["train"] | stems["validation"] | stems["unused"])
+    assert not stems["validation"] & (stems["train"] | stems["unused"])
+    for name in ("train", "validation", "test"):
+        assert len(read_examples(Paths(folder).tokens(name))) == found["splits"][name]["n"]
+
+
+def test_shares_of_other_classes_than_the_datas_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_settings(tmp_path)
+    text = (
+        (folder / "params.yaml").read_text().replace("prior: null", "prior: {ham: 0.9, eggs: 0.1}")
+    )
+    (folder / "params.yaml").write_text(text)
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("LORA_COMPARE_TRACKING", "off")
+    for result in (run("download"), CliRunner().invoke(cli.main, ["check"])):
+        assert result.exit_code == 2
+        assert "a share of each of 'ham', 'spam'" in result.output
+        assert "no share of 'spam'; no class of the data: 'eggs'" in result.output
+        assert "Traceback" not in result.output
+    assert not (folder / "data" / "raw" / "messages.tsv").exists()
 
 
 def test_the_base_model_learns_nothing_from_what_it_is_evaluated_on(
@@ -99,7 +155,8 @@ def test_every_method_has_every_figure(project: Path, method: str) -> None:
         } <= figures[split].keys()
         low, high = figures[split]["accuracy_ci95"]
         assert low <= figures[split]["accuracy"] <= high
-    assert figures["truncated"] == {"train": 0, "validation": 0, "test": 0}
+    nothing = {"train": 0, "validation": 0, "test": 0}
+    assert figures["truncated"] == figures["truncated_tokens"] == nothing
     file = project / "models" / method / "seed-123" / "model.safetensors"
     assert figures["artifact_bytes"] == file.stat().st_size
     assert figures["trainable_parameters"] <= figures["total_parameters"]

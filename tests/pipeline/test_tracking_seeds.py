@@ -215,3 +215,62 @@ def test_a_method_of_one_seed_has_no_run_below_it(project: TrackedProject) -> No
         tracked.finish()
     assert project.names() == ["lora", "pipeline"]
     assert {len(project.curve("lora", key)) for key in CURVES} == {5}
+
+
+TRIALS = [f"lora trial {trial} seed {seed}" for trial in (1, 2) for seed in (101, 102)]
+
+
+def test_every_training_of_a_search_has_a_run_below_its_method_that_is_yet_to_begin(
+    project: TrackedProject,
+) -> None:
+    project.search("lora")
+    project.log("tune@lora")
+    assert project.names() == sorted(["lora", "pipeline", *TRIALS])
+    assert project.run("lora").info.status == "SCHEDULED"
+    assert {parents(project)[name] for name in TRIALS} == {"lora"}
+    one, other = project.run(TRIALS[0]), project.run(TRIALS[3])
+    assert (one.data.tags["tuning"], one.data.tags["seed"]) == ("1", "101")
+    assert one.data.params == {"method.learning_rate": "0.0001", "seed": "101"}
+    assert one.data.metrics["tuning/validation_loss"] == 0.3
+    assert len(project.curve(TRIALS[0], "validation/loss")) == len(STEPS)
+    assert other.data.tags["status"] == "diverged"
+    assert "tuning/validation_loss" not in other.data.metrics
+
+
+def test_a_methods_training_goes_on_in_the_run_that_holds_its_search(
+    project: TrackedProject,
+) -> None:
+    project.search("lora")
+    project.log("tune@lora")
+    planned = project.run("lora").info.run_id
+    with project.stage("finetune@lora") as tracked:
+        tracked.log(history(seed=3)[0])
+        project.deliver()
+        assert project.run("lora").info.status == "RUNNING"
+        tracked.finish()
+    assert project.run("lora").info.run_id == planned
+    assert project.run("lora").info.status == "FINISHED"
+    assert {parents(project)[name] for name in TRIALS} == {"lora"}
+    assert set(project.names()) >= {"lora seed 3", "lora seed 1", *TRIALS}
+    project.log("tune@lora", "compare")
+    assert project.sync().published == ()
+    assert project.names().count(TRIALS[0]) == 1
+
+
+def test_a_search_is_shown_by_sync_too_and_moves_below_a_run_that_replaces_its_methods(
+    project: TrackedProject,
+) -> None:
+    project.search("lora")
+    project.sync()
+    before = project.run("lora").info.run_id
+    assert {parents(project)[name] for name in TRIALS} == {"lora"}
+    write_method(project.paths, "lora", loss=0.9, seeds=SEEDS)
+    project.search("lora")
+    project.sync()
+    assert project.run("lora").info.run_id != before
+    assert {parents(project)[name] for name in TRIALS} == {"lora"}
+
+
+def test_without_a_search_tuning_shows_nothing_of_itself(project: TrackedProject) -> None:
+    project.log("tune@lora")
+    assert project.names() == ["pipeline"]

@@ -14,7 +14,8 @@ from gate import LOGIN, Certificates, Gate, gate, make_certificates
 from lora_compare.cli import main
 from lora_compare.errors import UserError
 from lora_compare.project.lineage import Pipeline
-from lora_compare.tracking.records import UPLOAD_LIMIT, current_records
+from lora_compare.tracking.records import current_records
+from lora_compare.tracking.runs import UPLOAD_LIMIT
 from mlflow_servers import REFUSING, Page, real_server, serving
 from postgres import database
 from small_project import ROOT

@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,14 @@ import torch
 from click.testing import CliRunner
 
 from benchmarks import __main__ as commands
-from benchmarks import page, processes, scale, serving, steps
+from benchmarks import page, processes, scale, scaling, serving, steps
 from benchmarks.floor import attention_flops, prediction_flops, step_flops
 from benchmarks.jobs import IMPLEMENTATIONS, Job
 from benchmarks.records import matmul_record, training_record, with_ratios
 from benchmarks.worker import measure
 from benchmarks.workload import length_figures, make_workload, random_texts
 from lora_compare.errors import UserError
+from lora_compare.models.network import GPTConfig
 from lora_compare.project.files import read_json
 from small_project import ROOT
 
@@ -268,3 +269,56 @@ def test_a_server_holds_the_base_once_however_many_adapters_there_are(tmp_path: 
     assert figures.choose_seconds > 0
     assert figures.same_seconds > 0
     assert figures.other_seconds > 0
+
+
+STATE = ("weights", "gradients", "optimizer", "activations")
+COUNTED = (
+    "trainable_parameters",
+    "total_parameters",
+    "artifact_bytes",
+    "training_state_bytes",
+    *(f"training_state_bytes_{part}" for part in STATE),
+)
+
+
+@pytest.mark.parametrize("method", scaling.METHODS)
+@pytest.mark.parametrize("model", ["gpt2-small", "gpt2-xl"])
+def test_the_table_of_larger_models_has_the_counts_of_today(model: str, method: str) -> None:
+    written = read_json(scaling.RESULTS)
+    counted = scaling.count(model, method, scaling.Settings())
+    assert {key: written["models"][model][method][key] for key in COUNTED} == {
+        key: counted[key] for key in COUNTED
+    }
+    settings = asdict(scaling.Settings())
+    assert {key: written["settings"][key] for key in settings} == settings
+    assert counted["step_cpu_seconds"] is None
+
+
+@pytest.mark.parametrize("method", scaling.METHODS)
+def test_tensors_that_are_not_made_have_the_bytes_of_those_of_a_training(
+    method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(scaling.CONFIGS, "tiny", GPTConfig(**SHAPE))
+    settings = scaling.Settings(batch_size=3, tokens=7, vocabulary=40, rank=2)
+    counted = scaling.count("tiny", method, settings)
+    made = scaling._train("tiny", method, settings, steps=3, warmup=1)
+    assert {key: counted[key] for key in COUNTED} == {key: made[key] for key in COUNTED}
+    assert made["step_cpu_seconds_low"] <= made["step_cpu_seconds"]
+
+
+def test_scaling_times_a_model_only_where_its_tensors_have_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scaling, "available_memory_bytes", lambda device: 30_000_000)
+    for name, width in (("tiny", 8), ("wide", 640)):
+        shape = GPTConfig(**{**SHAPE, "context_length": 64, "n_embd": width, "vocab_size": 5000})
+        monkeypatch.setitem(scaling.CONFIGS, name, shape)
+    results = scaling.measure(("tiny", "wide"), steps=2, threads=1)
+    seconds = [
+        results["models"][name][method]["step_cpu_seconds"]
+        for name in ("tiny", "wide")
+        for method in scaling.METHODS
+    ]
+    assert all(time > 0 for time in seconds[:2])
+    assert seconds[2:] == [None, None]
+    assert set(results["machine"]) >= {"cpu", "threads"}

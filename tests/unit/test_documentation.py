@@ -107,11 +107,8 @@ def test_a_number_is_taken_in_the_range_that_its_text_says_and_not_beyond(path: 
     adapter = TypeAdapter(Annotated[field.annotation, "", *field.metadata])
     found = set()
     for number, is_allowed in edges(text, 1e-9 if kind is float else 1):
-        value: object = kind(number)
-        if path.endswith(("_pattern", "prior")):
-            value = {"name": value}
-        elif path.endswith("seeds"):
-            value = [value]
+        value: object = {"layer": kind(number)} if "dict[" in str(field) else kind(number)
+        value = [value] if path.endswith("seeds") else value
         found.add(is_allowed)
         with nullcontext() if is_allowed else pytest.raises(ValidationError):
             adapter.validate_python(value)

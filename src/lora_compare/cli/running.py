@@ -3,7 +3,7 @@
 import csv
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,8 +34,11 @@ def check(output: Output) -> None:
     paths, params = project()
     _require_here(paths, params)
     data = _read_data(output, paths, params) if is_file(params.data) else None
-    trainings, steps = _trainings(params), _steps(paths, params)
+    sizes = _sizes(paths)
+    trainings, steps = _trainings(params), _steps(sizes, params)
     total = _all_steps(params, trainings, steps)
+    test_messages = data["splits"]["test"] if data else sizes.get("test")
+    power = power_of(params, test_messages) if test_messages else ""
     output.record(
         {
             "valid": True,
@@ -46,12 +49,15 @@ def check(output: Output) -> None:
             "trainings": trainings,
             "steps": steps,
             "all_steps": total,
+            "power": power,
         }
     )
     output.say(f"params.yaml is in order; methods: {', '.join(params.methods)}")
     if data:
         _say_data(output, data)
     _say_work(output, trainings, steps, total)
+    if power:
+        output.say(power)
 
 
 def _trainings(params: "Params") -> dict[str, dict[str, int]]:
@@ -86,15 +92,28 @@ def _say_work(
         output.say(f"steps of all trainings: {total:,}")
 
 
-def _steps(paths: "Paths", params: "Params") -> dict[str, int]:
-    """Return the most optimizer steps of every method that is trained; none before the split."""
+def power_of(params: "Params", messages: int) -> str:
+    """Return what the planned test messages and seeds can show, as a line to print."""
+    # Here and not in a stage, for what a stage imports can change what it writes.
+    from lora_compare.evaluation.planning import describe_power
+
+    return describe_power(messages, params)
+
+
+def _sizes(paths: "Paths") -> dict[str, int]:
+    """Return the messages of each split that is there."""
     from lora_compare.project.files import read_json
 
     metrics = paths.metrics("split")
     splits = read_json(metrics).get("splits", {}) if metrics.is_file() else {}
-    if "train" not in splits:
+    return {name: part["n"] for name, part in splits.items()}
+
+
+def _steps(sizes: Mapping[str, int], params: "Params") -> dict[str, int]:
+    """Return the most optimizer steps of every method that is trained; none before the split."""
+    if "train" not in sizes:
         return {}
-    steps = params.training.epochs * params.training.steps_per_epoch(splits["train"]["n"])
+    steps = params.training.epochs * params.training.steps_per_epoch(sizes["train"])
     return {m: steps for m, method in params.methods.items() if method.trainable != "imported"}
 
 
@@ -115,7 +134,7 @@ def _read_data(output: Output, paths: "Paths", params: "Params") -> dict[str, An
     from lora_compare.data import classes
     from lora_compare.data.messages import make_messages
     from lora_compare.data.sources import read_source
-    from lora_compare.params import require_fit
+    from lora_compare.params import require_fit, require_positive
     from lora_compare.project.corpus import class_order
 
     started = time.perf_counter()
@@ -125,19 +144,25 @@ def _read_data(output: Output, paths: "Paths", params: "Params") -> dict[str, An
     counts = Counter(messages["label"])
     available = classes.count_available(messages, params.split)
     require_fit(params, len(available))
+    classes.require_prior(params.data.prior, available)
+    require_positive(params.classifier.positive, list(available))
+    sizes = classes.stratified_sizes(available, params.split)
     if params.split.mode == "stratified":
-        sizes = classes.stratified_sizes(available, params.split)
         classes.require_in_every_split(sizes, available, params.split)
+    pool = classes.balanced_pool(
+        classes.proportional_sizes(available, params.split), available, params.split
+    )
     warnings = [
         *table.warnings,
         classes.likely_cause(available),
-        classes.describe_balance(available, params.split).removeprefix("warning: "),
+        classes.describe_balance(pool, params.split).removeprefix("warning: "),
     ]
     return {
         "rows": len(messages["label"]),
         "distinct": sum(available.values()),
         "columns": table.columns,
         "classes": {name: counts[name] for name in class_order(counts)},
+        "splits": {name: sum(parts.values()) for name, parts in sizes.items()},
         "warnings": list(filter(None, warnings)),
         "seconds": time.perf_counter() - started,
     }
@@ -151,6 +176,8 @@ def _say_data(output: Output, data: dict[str, Any]) -> None:
     repeats = data["rows"] - data["distinct"]
     counts = show_counts(data["classes"]) + (f"; {repeats:,} repeats" if repeats else "")
     output.say(f"{len(data['classes']):,} classes: {counts}")
+    sizes = ", ".join(f"{n:,} {name}" for name, n in data["splits"].items())
+    output.say(f"to be split into about {sizes}")
     for warning in data["warnings"]:
         output.say(f"warning: {warning}")
 

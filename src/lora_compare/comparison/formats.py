@@ -79,6 +79,27 @@ def duration(seconds: float | None) -> str:
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
 
 
+TIMES = ((1.0, "s"), (1e-3, "ms"), (1e-6, "\N{MICRO SIGN}s"))
+"""Units of short times, in seconds."""
+
+
+def short_time(seconds: float | None) -> str:
+    """Return a time in the unit that suits it, with three digits, such as `18.4 ms`."""
+    if seconds is None:
+        return UNKNOWN
+    return f"{in_unit_of(seconds, seconds)} {_unit(seconds)[1]}"
+
+
+def in_unit_of(seconds: float, other: float) -> str:
+    """Return a time without its unit, which is the one that suits another time."""
+    value = seconds / _unit(other)[0]
+    return f"{value:,.{max(0, 2 - len(str(int(value))) + 1)}f}"
+
+
+def _unit(seconds: float) -> tuple[float, str]:
+    return next((unit for unit in TIMES if seconds >= unit[0]), TIMES[-1])
+
+
 def share(ratio: float | None) -> str:
     """Return a ratio to a reference as a percentage of it, such as `7.1 %`."""
     if ratio is None:

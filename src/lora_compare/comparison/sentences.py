@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lora_compare.comparison.formats import MINUS, percent, points, share
-from lora_compare.comparison.prices import PRICES
+from lora_compare.comparison.formats import MINUS, points, share, spread
+from lora_compare.comparison.prices import PRICES, Price
 from lora_compare.project.paths import TFIDF
 
 NAMES = {TFIDF: "TF-IDF"}
@@ -21,9 +21,6 @@ METRICS = {
 
 UNDECIDED, BETTER, WORSE = "undecided", "better", "worse"
 """Claims on a pair that the words single out; the others are `equivalent` and `not worse`."""
-
-TRAINED = "trainable_parameters"
-"""The price that sentences call the trained parameters."""
 
 UNEVEN_CLASSES = "uneven_classes"
 """The key of the caution with which tables show macro-F1 beside accuracy."""
@@ -121,14 +118,18 @@ def _saving(comparison: Mapping[str, Any], method: str) -> str:
     part, whole = prices.get(method), prices.get(str(comparison["pairs"][0]["b"]))
     if part is None or not whole or part >= whole:
         return ""
-    titles = {price.key: price.title for price in PRICES} | {TRAINED: "trained parameters"}
-    return f", with {share(part / whole)} of the {titles[comparison['cost']]}"
+    cost = _cost(comparison)
+    title = "trained parameters" if cost.key == "trainable_parameters" else cost.title
+    return f", with {share(part / whole)} of the {title}"
 
 
 def _prices(comparison: Mapping[str, Any]) -> dict[str, float]:
-    cost = comparison["cost"]
-    known = {r["method"]: r.get(cost) for r in comparison["methods"]}
-    return {name: value for name, value in known.items() if value is not None}
+    paid = {record["method"]: _cost(comparison).of(record) for record in comparison["methods"]}
+    return {name: value for name, value in paid.items() if value is not None}
+
+
+def _cost(comparison: Mapping[str, Any]) -> Price:
+    return next(price for price in PRICES if price.key == comparison["cost"])
 
 
 def _needed(comparison: Mapping[str, Any]) -> str:
@@ -255,18 +256,6 @@ def margin_words(margin: float) -> str:
     return f"{shown} point{'' if shown == '1' else 's'}"
 
 
-def price_sentence(reference: Mapping[str, Any] | None) -> str:
-    """Return what LoRA costs beside full fine-tuning; nothing without both."""
-    if reference is None:
-        return ""
-    shares = [
-        f"{share(ratio)} of the {price.title}"
-        for price in PRICES
-        if (ratio := reference.get(price.ratio))
-    ]
-    return f"{reference['lora']} needs, of {reference['full']}: {', '.join(shares)}."
-
-
 def measured(comparison: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, str]:
     """Return what a method or baseline reached on test, by the metric's name, with its spread.
 
@@ -284,9 +273,7 @@ def is_uneven(comparison: Mapping[str, Any]) -> bool:
 
 def with_spread(record: Mapping[str, Any], key: str) -> str:
     """Return a figure of a record with its standard deviation over seeds: `96.1 ± 0.4 %`."""
-    spread = record.get(f"{key}_sd")
-    mean = percent(record.get(key))
-    return mean if spread is None else f"{mean[:-2]} ± {percent(spread)}"
+    return spread(record.get(key), record.get(f"{key}_sd"))
 
 
 def listing(names: Sequence[str], word: str = "and") -> str:

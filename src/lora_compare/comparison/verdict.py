@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lora_compare.comparison import formats, sentences
+from lora_compare.comparison import formats, prices, sentences
 from lora_compare.comparison.cautions import cautions
 from lora_compare.comparison.claims import Judge
 from lora_compare.comparison.evidence import Evidence, Outcome
-from lora_compare.comparison.prices import PRICES
 from lora_compare.comparison.recommendation import recommend
 from lora_compare.errors import DataError
 from lora_compare.evaluation.scores import Task, positive_class, prior_weights
@@ -57,11 +56,15 @@ COST_FIGURES = (
     "train_seconds",
     "examples_per_second",
     "tokens_per_second",
-    "peak_memory_bytes",
-    "training_state_bytes",
     "step_cpu_seconds",
     "step_cpu_seconds_low",
     "step_cpu_seconds_high",
+    "training_state_bytes",
+    "training_state_bytes_weights",
+    "training_state_bytes_gradients",
+    "training_state_bytes_optimizer",
+    "training_state_bytes_activations",
+    "peak_memory_bytes",
     "side_by_side",
     "device",
     "dtype",
@@ -207,7 +210,8 @@ def flat_record(outcome: Outcome) -> dict[str, Any]:
         record |= {f"{split}_{name}": figures[name] for name in spreads}
     record |= {name: outcome.metrics.get(name) for name in SIZE_FIGURES}
     cost = outcome.cost or {}
-    return record | {name: cost.get(name) for name in COST_FIGURES}
+    record |= {name: cost.get(name) for name in COST_FIGURES}
+    return record | {"machine": prices.machine(cost) if cost else None}
 
 
 def differing_settings(params: Params, methods: Collection[str]) -> dict[str, dict[str, Any]]:
@@ -233,12 +237,11 @@ def _reference(
 ) -> dict[str, Any] | None:
     if full is None or lora is None:
         return None
-    ratios = {price.ratio: _ratio(lora, full, price.key) for price in PRICES}
     return {
         "full": full["method"],
         "lora": lora["method"],
         "accuracy_difference": lora["test_accuracy"] - full["test_accuracy"],
-        **ratios,
+        **prices.ratios(lora, full),
     }
 
 

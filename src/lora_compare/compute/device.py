@@ -1,8 +1,10 @@
 """The machine: where a model computes, in what arithmetic, and how memory is given back."""
 
 import ctypes
+import platform
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -59,6 +61,14 @@ class Machine:
             "cpu_capability": torch.backends.cpu.get_cpu_capability(),
             "threads": self.threads,
         }
+
+
+def processor() -> str:
+    """Return the name of the CPU, such as `AMD EPYC`; "unknown" where the system tells none."""
+    known = Path("/proc/cpuinfo")
+    lines = known.read_text(encoding="utf-8").splitlines() if known.exists() else []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor()) or "unknown"
 
 
 def choose_machine(training: TrainingParams, width: int) -> Machine:

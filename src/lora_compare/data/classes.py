@@ -2,11 +2,11 @@
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
-from lora_compare.errors import DataError
+from lora_compare.errors import DataError, ParamsError
 from lora_compare.params import SplitParams
 from lora_compare.project.corpus import Messages, class_order
 from lora_compare.project.paths import SPLITS
@@ -19,6 +19,12 @@ SHOWN = 5
 
 FEW = 200
 """Messages of a class with fewer of which to train is worth a warning."""
+
+CUT: dict[str, tuple[str, ...]] = {"train": SPLITS[:1], "undersample": SPLITS, "none": ()}
+"""Splits that each `split.balance` cuts to their smallest class."""
+
+Sizes = dict[str, dict[str, int]]
+"""Messages of each class by split."""
 
 BETWEEN_LABELS = ",;|"
 """What stands between the labels of a text that has several."""
@@ -67,18 +73,29 @@ def apportion(total: int, weights: list[Fraction]) -> list[int]:
     return shares
 
 
-def stratified_sizes(counts: Mapping[str, int], params: SplitParams) -> dict[str, dict[str, int]]:
-    """Return messages per split and class; the splits' totals are exact, classes within one.
+def stratified_sizes(counts: Mapping[str, int], params: SplitParams) -> Sizes:
+    """Return messages per split and class as `params` plans them, by groups or one by one.
 
     Args:
         counts: Messages of each class, one at least.
         params: How they are balanced and shared out.
     """
-    smallest = min(counts.values())
-    used = {c: smallest if params.balance == "undersample" else n for c, n in counts.items()}
+    if params.balance == "undersample" and params.twins == "apart":
+        return proportional_sizes(dict.fromkeys(counts, min(counts.values())), params)
+    return {
+        part: dict.fromkeys(shares, min(shares.values())) if part in CUT[params.balance] else shares
+        for part, shares in proportional_sizes(counts, params).items()
+    }
+
+
+def proportional_sizes(counts: Mapping[str, int], params: SplitParams) -> Sizes:
+    """Return every message's share by split and class, before any balancing.
+
+    The splits' totals are exact, classes within one.
+    """
     train, validation = Fraction(str(params.train)), Fraction(str(params.validation))
-    totals = apportion(sum(used.values()), [train, validation, 1 - train - validation])
-    left, sizes = dict(used), {}
+    totals = apportion(sum(counts.values()), [train, validation, 1 - train - validation])
+    left, sizes = dict(counts), {}
     for part, total in zip(SPLITS, totals, strict=True):
         shares = apportion(total, [Fraction(n) for n in left.values()])
         sizes[part] = dict(zip(left, shares, strict=True))
@@ -118,6 +135,36 @@ def require_in_every_split(
     )
 
 
+def require_prior(prior: Mapping[str, float] | None, classes: Iterable[str]) -> None:
+    """Refuse shares of other classes than the data's.
+
+    Args:
+        prior: What data.prior says.
+        classes: Names of the data's classes.
+
+    Raises:
+        ParamsError: A class has no share, or a share no class; all of them are named.
+    """
+    known = class_order(classes)
+    if prior is None or set(prior) == set(known):
+        return
+    missing = [name for name in known if name not in prior]
+    unknown = [name for name in prior if name not in known]
+    named = {"no share of": missing, "no class of the data:": unknown}
+    raise ParamsError(
+        "data.prior does not name the classes of the data.",
+        where="params.yaml: data.prior",
+        expected=f"a share of each of {_list(known)}",
+        actual="; ".join(f"{words} {_list(names)}" for words, names in named.items() if names),
+        next="name each class once, with shares that sum to 1, or set data.prior: null",
+    )
+
+
+def _list(names: Sequence[str]) -> str:
+    more = len(names) - SHOWN
+    return ", ".join(map(repr, names[:SHOWN])) + (f" and {more:,} more" if more > 0 else "")
+
+
 def _missing(
     sizes: Mapping[str, Mapping[str, int]], available: Mapping[str, int]
 ) -> dict[str, list[str]]:
@@ -131,7 +178,7 @@ def _missing(
 
 def _remedy(available: Mapping[str, int], params: SplitParams) -> str:
     """Return the first change of settings after which every class is in every split."""
-    changes: list[dict[str, Any]] = [{"balance": "none"}, {"train": 0.6, "validation": 0.2}]
+    changes: list[dict[str, Any]] = [{"balance": "train"}, {"train": 0.6, "validation": 0.2}]
     for change in (*changes, changes[0] | changes[1]):
         changed = params.model_copy(update={"mode": "stratified", **change})
         if min(available.values()) and not _missing(
@@ -188,19 +235,56 @@ def _several_labels(counts: Mapping[str, int]) -> str:
     return ""
 
 
-def describe_balance(available: Mapping[str, int], params: SplitParams) -> str:
+def balanced_pool(sizes: Sizes, available: dict[str, int], params: SplitParams) -> dict[str, int]:
+    """Return the messages of each class among which `split.balance` chooses.
+
+    Args:
+        sizes: Messages of each split and class, `unused` included where there is any.
+        available: Messages of each class that there were to share out.
+        params: How they are balanced.
+    """
+    if params.balance != "train":
+        return available
+    left_out = sizes.get("unused", {})
+    return {name: n + left_out.get(name, 0) for name, n in sizes["train"].items()}
+
+
+def describe_balance(pool: Mapping[str, int], params: SplitParams) -> str:
     """Return what undersampling leaves out, where that is most messages; empty elsewhere.
 
     Args:
-        available: Messages of each class that there are to share out.
+        pool: Messages of each class among which it chooses, from `balanced_pool`.
         params: How they are balanced.
     """
-    rarest = min(available, key=lambda name: (available[name], name))
-    total, kept = sum(available.values()), available[rarest] * len(available)
-    if params.balance != "undersample" or 2 * kept >= total:
+    rarest = min(pool, key=lambda name: (pool[name], name))
+    total, kept = sum(pool.values()), pool[rarest] * len(pool)
+    if params.balance == "none" or 2 * kept >= total:
         return ""
-    warning = "warning: " if available[rarest] < FEW else ""
+    warning = "warning: " if pool[rarest] < FEW else ""
+    train, there = (" train", " there") if params.balance == "train" else ("", "")
     return (
-        f"{warning}split.balance: undersample leaves out {total - kept:,} of {total:,} messages, "
-        f"since {rarest!r}, the rarest class, has {available[rarest]:,}; none keeps them all"
+        f"{warning}split.balance: {params.balance} leaves out {total - kept:,} of {total:,}{train} "
+        f"messages, since {rarest!r}, the rarest class, has {pool[rarest]:,}{there}; none keeps "
+        "them all"
+    )
+
+
+def describe_split(metrics: Mapping[str, Any], params: SplitParams) -> str:
+    """Return in words which splits have the data's proportions, and what stayed together.
+
+    Args:
+        metrics: metrics/split.json.
+        params: How the messages were split.
+    """
+    cut = {
+        "train": "train is cut to its smallest class, validation and test keep the data's shares",
+        "undersample": "every split is cut to its smallest class",
+        "none": "every split keeps the data's shares of the classes",
+    }
+    found = metrics.get("near_duplicates", {"groups": 0})
+    if not found["groups"]:
+        return cut[params.balance]
+    return (
+        f"{cut[params.balance]}; {found['messages']:,} messages are in {found['groups']:,} groups "
+        f"of near-duplicates, none in two splits; the largest group has {found['largest']:,}"
     )

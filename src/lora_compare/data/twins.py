@@ -5,7 +5,7 @@ from array import array
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -143,7 +143,12 @@ def near_duplicate_groups(texts: Sequence[str]) -> npt.NDArray[np.int64]:
     shape = (len(texts), len(texts))
     graph = coo_array((np.ones(len(rows), dtype=np.int8), (rows, columns)), shape=shape)
     _, component = connected_components(graph, directed=False)
-    _, first, inverse = np.unique(component, return_index=True, return_inverse=True)
+    return by_appearance(component)
+
+
+def by_appearance(groups: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.int64]:
+    """Return the same groups, shape (n,), numbered from 0 in the order in which they appear."""
+    _, first, inverse = np.unique(groups, return_index=True, return_inverse=True)
     return np.argsort(np.argsort(first))[inverse].astype(np.int64)
 
 

@@ -29,6 +29,7 @@ class Answers:
         chances: For each split the classes' probabilities, shape (n, n_classes).
         sizes: Its figures of `size_figures`.
         truncated: For each split the number of texts that were cut.
+        truncated_tokens: For each split the share of its tokens that this took away.
         merge_error: What merging its adapter changes, as of `merge_error`; None without one.
     """
 
@@ -36,6 +37,7 @@ class Answers:
     chances: dict[str, npt.NDArray[np.float64]]
     sizes: dict[str, Any]
     truncated: dict[str, int]
+    truncated_tokens: dict[str, float]
     merge_error: dict[str, float] | None
 
 
@@ -76,6 +78,7 @@ def answer(
         chances,
         size_figures(config["trainable_parameters"], config["total_parameters"], size),
         {name: classifier.fit(texts)[1] for name, texts in splits.items()},
+        {name: texts.lost(classifier.max_length) for name, texts in splits.items()},
         error,
     )
 
@@ -86,7 +89,8 @@ def of_all(answers: Sequence[Answers]) -> dict[str, Any]:
     They are of one size; of their errors of merging the largest counts.
     """
     first = answers[0]
-    facts = {**first.sizes, "truncated": first.truncated}
+    cut = {"truncated": first.truncated, "truncated_tokens": first.truncated_tokens}
+    facts = {**first.sizes, **cut}
     if first.merge_error:
         errors = [own.merge_error or {} for own in answers]
         facts["merge_error"] = {key: max(e[key] for e in errors) for key in first.merge_error}

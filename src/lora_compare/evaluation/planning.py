@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from scipy.special import ndtr
 
 from lora_compare.evaluation.statistics import CONFIDENCE, FEWEST_SEEDS, Components, reach
+from lora_compare.params import Params
 
 POWER_QUANTILE = 0.84
 """The standard normal's at 0.8: a plan should succeed four times in five."""
@@ -67,6 +68,34 @@ class Plan:
     def chance(self, margin: float) -> float:
         """Return how often equal methods would be shown to be not worse by `margin`, in 0..1."""
         return float(ndtr((margin - self.reach) / self.error))
+
+
+def describe_power(messages: int, params: Params) -> str:
+    """Return what the accuracies of a planned comparison can show, and what that assumes.
+
+    Args:
+        messages: Test messages that are planned.
+        params: The experiment: its seeds, its methods, its margin and level.
+
+    Checked by tests/unit/evaluation/test_error_rates.py by simulation.
+    """
+    seeds, margin = len(params.training.seeds), params.comparison.margin
+    level = 1 - params.comparison.level / max(len(params.methods) - 1, 1)
+    with_these = f"with {messages:,} test messages and {seeds} seed{'s' * (seeds != 1)}"
+    if 1 < seeds < FEWEST_SEEDS:
+        return (
+            f"{with_these} nothing can be claimed of methods: {FEWEST_SEEDS} seeds or more can "
+            "tell methods apart, 1 seed two trained models"
+        )
+    plan, points = Plan(TYPICAL, seeds, messages, level), 100 * margin
+    trained = " between the trained models" if seeds == 1 else ""
+    shown = f"{points:g} point{'s' * (points != 1)}"
+    return (
+        f"{with_these}, a difference{trained} of about {100 * plan.seen:.1f} points would be seen, "
+        f"and 'not worse by {shown}' be shown in about {100 * plan.chance(margin):.0f} % of cases "
+        "where the methods are equal (assuming accuracies of 95 to 97 % whose standard deviation "
+        "between seeds is 0.5 points)"
+    )
 
 
 def groups_needed(plan: Plan, margin: float) -> int | None:

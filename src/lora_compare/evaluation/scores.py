@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lora_compare.errors import DataError, ParamsError
+from lora_compare.errors import DataError
+from lora_compare.params import require_positive
 
 Array = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.integer[Any]]
@@ -56,14 +57,7 @@ def positive_class(classes: Sequence[str], labels: Labels, named: str | None) ->
     if named is None:
         counts = np.bincount(labels, minlength=len(classes))
         return len(classes) - 1 - int(counts[::-1].argmin())
-    if named not in classes:
-        raise ParamsError(
-            "The positive class is none of the data's.",
-            where="params.yaml: classifier.positive",
-            expected=", ".join(classes),
-            actual=named,
-            next="name one of these, or null for the rarest, then dvc repro",
-        )
+    require_positive(named, classes)
     return list(classes).index(named)
 
 
@@ -77,10 +71,11 @@ def prior_weights(
     Args:
         labels: Index of each message's class, shape (n,).
         classes: Names of the classes.
-        prior: The share of each class; None for that of `labels`.
+        prior: Share of each class, from data.prior; None for that of `labels`.
     """
     if prior is None:
         return np.ones(len(labels))
+    assert set(prior) == set(classes)
     counts = np.bincount(labels, minlength=len(classes))
     target = np.array([prior[name] for name in classes])
     weights = (target / np.maximum(counts, 1))[labels]

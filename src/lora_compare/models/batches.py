@@ -161,6 +161,10 @@ class Examples:
         tokens = [sequence[:max_length] for sequence in self.tokens]
         return Examples(tokens, self.labels), int((self.lengths > max_length).sum())
 
+    def lost(self, max_length: int) -> float:
+        """Return the share of all tokens, in 0..1, that `cut` takes away."""
+        return float(np.maximum(self.lengths - max_length, 0).sum() / self.lengths.sum())
+
     @property
     def lengths(self) -> IntArray:
         """Tokens of every text, shape (n,)."""

@@ -1,5 +1,6 @@
 """Typed, frozen and strict models of params.yaml; the only reader of YAML."""
 
+from lora_compare.params.comparison import ComparisonParams
 from lora_compare.params.editing import with_method
 from lora_compare.params.experiment import (
     METHOD_NAME,
@@ -17,11 +18,11 @@ from lora_compare.params.reading import (
     parse_params,
     read_yaml,
     require_fit,
+    require_positive,
 )
 from lora_compare.params.search import Space, TuningParams, count_trials, is_whole
 from lora_compare.params.sections import (
     ClassifierParams,
-    ComparisonParams,
     DataParams,
     ModelParams,
     PretrainingParams,
@@ -66,5 +67,6 @@ __all__ = [
     "parse_params",
     "read_yaml",
     "require_fit",
+    "require_positive",
     "with_method",
 ]

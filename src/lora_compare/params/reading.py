@@ -1,6 +1,6 @@
 """YAML into typed parameters, every mistake named at once."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,9 @@ from lora_compare.errors import ParamsError
 from lora_compare.params.experiment import Params
 from lora_compare.params.fit import describe_misfits
 from lora_compare.params.mistakes import describe
+
+SHOWN = 5
+"""Classes that a mistake names; the others are counted."""
 
 
 def load_params(path: Path) -> Params:
@@ -67,6 +70,28 @@ def require_fit(params: Params, n_classes: int) -> None:
     """
     if problems := describe_misfits(params.model_dump(), n_classes):
         raise _mistakes(problems, "params.yaml")
+
+
+def require_positive(named: str | None, classes: Sequence[str]) -> None:
+    """Refuse a positive class that the data does not have.
+
+    Args:
+        named: `classifier.positive`; None needs no class.
+        classes: Names of the data's classes.
+
+    Raises:
+        ParamsError: No class has that name.
+    """
+    if named is not None and named not in classes:
+        shown = ", ".join(classes[:SHOWN])
+        more = f" and {len(classes) - SHOWN:,} more" if len(classes) > SHOWN else ""
+        raise ParamsError(
+            "The positive class is none of the data's.",
+            where="params.yaml: classifier.positive",
+            expected=shown + more,
+            actual=named,
+            next="name one of these, or set it to null for the rarest, then dvc repro",
+        )
 
 
 def is_possible(params: Params, name: str, settings: Mapping[str, Any], n_classes: int) -> bool:

@@ -110,23 +110,30 @@ class SplitParams(Section):
     deduplicate: Literal["exact", "none"]
     """`exact` drops repeated messages before splitting, `none` keeps them."""
 
-    balance: Literal["undersample", "none"]
-    """`undersample` cuts every class to the smallest, `none` keeps the prior."""
+    twins: Literal["together", "apart"] = "apart"
+    """`together` deals groups of near-duplicates whole, so that no test message has a twin in train
+    or validation; `apart` deals message by message."""
+
+    balance: Literal["train", "undersample", "none"]
+    """`train` cuts every class of the training split to the smallest and leaves validation and test
+    the data's proportions, `undersample` cuts all three splits so, `none` cuts nothing."""
 
     train: Fraction
-    """Fraction of the balanced messages to train on: above 0, below 1."""
+    """Fraction of the messages for the training split, before `balance: train` cuts it: above 0,
+    below 1. Of `undersample` it is one of what is left."""
 
     validation: Fraction
-    """Fraction of the balanced messages to choose by: above 0, below 1. The test split gets the
-    rest, at least 0.001."""
+    """Fraction of the messages to choose by: above 0, below 1. The test split gets the rest, at
+    least 0.001."""
 
     seed: Seed
     """Seed of every random choice of the split: 0 to 4294967295."""
 
-    @field_validator("deduplicate", "balance")
+    @field_validator("deduplicate", "twins", "balance")
     @classmethod
     def _follow_the_book(cls, value: str, info: ValidationInfo) -> str:
-        needed = {"deduplicate": "none", "balance": "undersample"}[info.field_name or ""]
+        book = {"deduplicate": "none", "twins": "apart", "balance": "undersample"}
+        needed = book[info.field_name or ""]
         if info.data.get("mode") == "appendix_e" and value != needed:
             raise ValueError(f"mode appendix_e needs {info.field_name}: {needed}")
         return value
@@ -292,29 +299,6 @@ class TrainingParams(Section):
         drops = self.drop_last and n >= self.batch_size  # the only batch of an epoch stays
         passes = n // self.batch_size if drops else -(-n // self.batch_size)
         return -(-passes // self.gradient_accumulation_steps)
-
-
-class ComparisonParams(Section):
-    """What the verdict is about, and when two methods are as good as one another."""
-
-    metric: Literal["accuracy", "balanced_accuracy", "macro_f1", "recall", "precision"] = "accuracy"
-    """What methods are compared by. `recall` and `precision` are those of `classifier.positive`."""
-
-    reference: Annotated[str, Field(min_length=1)] | None = None
-    """Method that every other one is compared with; null: the one that trains everything, of
-    several the one called `full`, else the first by name."""
-
-    margin: Fraction = 0.02
-    """Difference of the metric that does not matter, to be set before looking: above 0, below 1;
-    0.02 is 2 points."""
-
-    level: Fraction = 0.05
-    """Probability of a false claim, shared out among the methods: above 0, below 1."""
-
-    cost: Literal[
-        "trainable_parameters", "training_state_bytes", "artifact_bytes", "step_cpu_seconds"
-    ] = "trainable_parameters"
-    """What makes a method cheaper than another that is as good."""
 
 
 class TrackingParams(Section):

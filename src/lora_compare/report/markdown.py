@@ -6,15 +6,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lora_compare.comparison import formats
-from lora_compare.comparison.prices import cells
+from lora_compare.comparison.prices import cells, footnote, price_sentence
+from lora_compare.comparison.scaling import larger_models
 from lora_compare.comparison.sentences import (
     called,
     headline,
     level,
     measured,
-    price_sentence,
     settled,
 )
+from lora_compare.data.classes import describe_split
 from lora_compare.errors import DataError
 from lora_compare.project.files import write_text
 
@@ -46,7 +47,7 @@ def render_results(comparison: Mapping[str, Any], verdict_first: bool = False) -
         verdict_first: Whether the verdict stands before that, where a reader sees one line.
     """
     records = [*comparison["methods"], *comparison["baselines"]]
-    price = price_sentence(comparison["reference"])
+    price = price_sentence(comparison)
     items = "\n".join(f"- {plain(caution['sentence'])}" for caution in comparison["cautions"])
     before = [f"Before the verdict:\n\n{items}"] if items else []
     verdict = [f"**{plain(headline(comparison))}**"]
@@ -56,7 +57,11 @@ def render_results(comparison: Mapping[str, Any], verdict_first: bool = False) -
         *([plain(price)] if price else []),
         table(list(rows[0]), [list(row.values()) for row in rows]),
     ]
-    return "\n\n".join(parts)
+    larger = larger_models(comparison)
+    notes = [footnote(comparison), *([larger.caption] if larger else [])]
+    parts.append(plain(" ".join(filter(None, notes))))
+    parts += [table(larger.header, larger.rows)] if larger else []
+    return "\n\n".join(filter(None, parts))
 
 
 def write_results(path: Path, comparison: Mapping[str, Any]) -> None:
@@ -146,7 +151,9 @@ def _leaks(contents: "Contents") -> list[str]:
         [str(record["method"]), *(_accuracy(record[part]) for part in ("all", "clean", "leaked"))]
         for record in contents.leaks
     ]
+    rules = describe_split(contents.evidence.split, contents.params.split)
     return [
+        f"Splits: {rules}.",
         table(tuple(counts), [[formats.count(value) for value in counts.values()]]),
         *([table(LEAK_HEADER, rows)] if contents.twins else []),
     ]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lora_compare.comparison import formats
-from lora_compare.comparison.prices import PRICES, Price
+from lora_compare.comparison.prices import PRICES, Price, comparable
 from lora_compare.params import Params
 
 FREE = 7.0
@@ -128,11 +128,12 @@ def _price(
     value = price.of(record)
     share, part = "", None
     if methods and value is not None:
-        dearest = max(other[price.key] or 0 for other in methods)
+        dearest = max(price.of(other) or 0 for other in methods)
         part = round(100 * value / dearest, 2) if dearest and len(methods) > 1 else None
-        if full is not None and full is not record and full[price.key]:
-            share = formats.share(value / full[price.key])
-    written = price.write(value)
+        paid = None if full is None or full is record else price.of(full)
+        if paid and comparable(price, record, full or {}):
+            share = formats.share(value / paid)
+    written = price.text(record)
     return {"title": price.title.capitalize(), "value": written, "share": share, "part": part}
 
 

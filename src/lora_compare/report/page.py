@@ -15,6 +15,8 @@ from markupsafe import Markup, escape
 from lora_compare.comparison import formats, leaks
 from lora_compare.comparison.disagreements import find_confusions
 from lora_compare.comparison.evidence import Evidence, load_evidence
+from lora_compare.comparison.prices import footnote, price_sentence
+from lora_compare.comparison.scaling import larger_models
 from lora_compare.comparison.sentences import (
     METRICS,
     claimed,
@@ -27,6 +29,7 @@ from lora_compare.comparison.sentences import (
 )
 from lora_compare.comparison.tables import answers, curves, figures
 from lora_compare.comparison.verdict import compare
+from lora_compare.data.classes import describe_split
 from lora_compare.data.twins import near_duplicate_groups
 from lora_compare.errors import without_credentials
 from lora_compare.params import Params
@@ -142,6 +145,9 @@ def render_html(contents: Contents, drawings: Mapping[str, str]) -> str:
             per_thousand="test_misses_per_1000" in comparison["methods"][0],
             positive=comparison.get("positive"),
             savings=overview.savings(comparison),
+            price=price_sentence(comparison),
+            footnote=footnote(comparison),
+            larger=larger_models(comparison),
             tuned=[tuned(method) for method in evidence.methods if searched(method)],
             params=params,
             names=evidence.names,
@@ -163,6 +169,7 @@ def render_html(contents: Contents, drawings: Mapping[str, str]) -> str:
             class_places={name: place for place, name in enumerate(evidence.classes)},
             case_classes=Counter(case.label for case in contents.cases.shown),
             split=evidence.split,
+            split_rules=describe_split(evidence.split, params.split),
             leaks=contents.leaks,
             likeness=leaks.LIKENESS,
             twins=leaks.pairs(evidence, contents.twins)[:MOST_PAIRS],

@@ -9,13 +9,12 @@ from rich.table import Table
 from rich.text import Text
 
 from lora_compare.comparison import formats
-from lora_compare.comparison.prices import OF_FULL, cells
+from lora_compare.comparison.prices import OF_FULL, cells, footnote, price_sentence
 from lora_compare.comparison.sentences import (
     called,
     headline,
     level,
     measured,
-    price_sentence,
     settled,
 )
 from lora_compare.comparison.verdict import read_comparison
@@ -32,7 +31,7 @@ NEXT_STEPS = (
 )
 
 
-SPARED = (OF_FULL, "artifact size", "peak memory", "training time")
+SPARED = (OF_FULL, "artifact size", "step time", "training state")
 """Headings of prices that a narrow terminal does without, the first one first."""
 
 WIDE = 80
@@ -65,8 +64,10 @@ def print_summary(paths: Paths, console: Console, with_next_steps: bool = True) 
         console.print(_item(caution["sentence"]))
     console.print()
     console.print(Padding(Text(headline(comparison), style="bold"), (0, 0, 0, 1)))
-    if price := price_sentence(comparison["reference"]):
+    if price := price_sentence(comparison):
         console.print(Padding(Text(price), (0, 0, 0, 1)))
+    if note := footnote(comparison):
+        console.print(Padding(Text(note, style="dim"), (0, 0, 0, 1)))
     console.print()
     for pairs in _pairs(comparison, console.width):
         console.print(pairs)
@@ -112,7 +113,7 @@ def summary_table(
     Args:
         comparison: The content of metrics/comparison.json.
         without: Headings of columns that are left out.
-        breaks: Whether the spread stands under its figure.
+        breaks: Whether spreads stand under their figures.
     """
     table = Table(box=None, pad_edge=True, padding=(0, 1), header_style="bold")
     records = [*comparison["methods"], *comparison["baselines"]]
@@ -127,11 +128,13 @@ def summary_table(
     for record in records:
         used = record["method"] == comparison["recommendation"]["use"]
         style = "" if record in comparison["methods"] else "dim"
-        prices, figures = cells(record), measured(comparison, record).values()
-        known = ["" if prices[title] == formats.UNKNOWN else prices[title] for title in shown]
-        spread = [figure.replace(" ±", "\n±") if breaks else figure for figure in figures]
+        prices, figures = cells(record), [*measured(comparison, record).values()]
+        known = [prices[title].replace(formats.UNKNOWN, "") for title in shown]
+        if breaks:
+            figures = [figure.replace(" ±", "\n±") for figure in figures]
+            known = [price.replace(" (", "\n(") for price in known]
         # A name or number is text, never markup of the terminal.
-        row = [Text(cell) for cell in (record["method"], *spread, *known)]
+        row = [Text(cell) for cell in (record["method"], *figures, *known)]
         table.add_row(*row, style="bold" if used else style)
     return table
 

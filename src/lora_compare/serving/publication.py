@@ -15,8 +15,8 @@ from lora_compare.serving.packaging import requirements
 from lora_compare.serving.registry import Registered, register_all
 from lora_compare.tracking.delivery import AfterComparison, Outcome, deliver_waiting
 from lora_compare.tracking.diary import Diary
-from lora_compare.tracking.records import UPLOAD_LIMIT, current_records
-from lora_compare.tracking.runs import RunRecord
+from lora_compare.tracking.records import current_records
+from lora_compare.tracking.runs import UPLOAD_LIMIT, RunRecord
 from lora_compare.tracking.server import (
     RESTART,
     UNHURRIED,

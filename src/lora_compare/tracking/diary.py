@@ -18,6 +18,9 @@ from lora_compare.tracking.store import KEY, Store
 COMPLETE = "lora_compare.complete"
 CONTENT = "lora_compare.content"
 FILES = "lora_compare.files"
+PLANNED = "SCHEDULED"
+"""What MLflow calls the status of a run that is there and has not begun."""
+
 LETTER = "lora_compare.letter"
 """The tag by which a postman knows the run again that another one, now dead, has begun."""
 
@@ -39,14 +42,20 @@ class Diary:
     def publish_all(self, records: list[RunRecord]) -> list[tuple[str, bool]]:
         """Publish records; return each one's name and whether the store changed.
 
-        A parent run exists before its children, and is completed after them: it links them.
+        A parent run exists before its children, and is completed after them: it links them. A
+        method's, too, may be there to hold its search before it is trained.
         """
-        # A method comes before its seeds among them.
-        children = [record for record in records if record.parent]
+        # A method comes before its trainings among them.
+        children = [record for record in records if record.parent and not record.is_begun]
         parents = [record for record in records if not record.parent]
         for parent in parents:
             if self.id_of(parent.key) is None:
                 self.start(parent, now())
+        for record in records:
+            if record.is_begun and self.id_of(record.key) is None:
+                run_id = str(self.start(record, now()).info.run_id)
+                self._store.log(run_id, params=record.params, tags=record.tags)
+                self._store.finish(run_id, PLANNED, None)
         return [(record.name, self.publish(record)) for record in children + parents]
 
     def id_of(self, key: str) -> str | None:
@@ -89,8 +98,8 @@ class Diary:
     def restart(self, record: RunRecord, letter: str, at: int) -> str | None:
         """Return the id of the run to fill while it trains; None if it was done before.
 
-        A run that the same letter began is gone on with. What a killed training of the same key
-        left is deleted.
+        A run that the same letter began is gone on with, and so is one that holds a search. What a
+        killed training of the same key left is deleted.
 
         Args:
             record: What is known of it.
@@ -100,12 +109,14 @@ class Diary:
         found = self._store.find(record.key)
         if any(map(_is_complete, found)):
             return None
-        own = [run for run in found if run.data.tags.get(LETTER) == letter]
+        own = [r for r in found if r.data.tags.get(LETTER) == letter or r.info.status == PLANNED]
         for run in found:
             if run not in own[:1]:
                 self._store.delete(run.info.run_id)
         run_id = str((own or [self.start(record, at, letter)])[0].info.run_id)
-        self._store.log(run_id, params=record.params, tags=record.tags)
+        self._store.log(run_id, params=record.params, tags={**record.tags, LETTER: letter})
+        if own and own[0].info.status == PLANNED:
+            self._store.finish(run_id, "RUNNING", None)
         return run_id
 
     def log(self, run_id: str, points: Sequence[tuple[Point, int]]) -> None:

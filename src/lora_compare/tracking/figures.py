@@ -29,14 +29,25 @@ FINAL = ("accuracy", "accuracy_sd", "accuracy_low", "accuracy_high", "f1", "macr
 PAIR = ("difference", "low", "high", "margin", "p", "messages_needed", "seeds_needed")
 """What is shown of two methods beside one another; the rest is in comparison.json."""
 
-COST = ("train_seconds", "examples_per_second", "tokens_per_second", "peak_memory_bytes")
+COST = (
+    "training_state_bytes",
+    "step_cpu_seconds",
+    "step_cpu_seconds_low",
+    "step_cpu_seconds_high",
+    "train_seconds",
+    "examples_per_second",
+    "tokens_per_second",
+    "peak_memory_bytes",
+    "side_by_side",
+)
 """What a training cost."""
 
 ROW = {
     "test_accuracy": "test/accuracy",
     "trainable_parameters": "params/trainable",
+    "training_state_bytes": "cost/training_state_bytes",
+    "step_cpu_seconds": "cost/step_cpu_seconds",
     "train_seconds": "cost/train_seconds",
-    "peak_memory_bytes": "cost/peak_memory_bytes",
     "artifact_bytes": "artifact/bytes",
 }
 """What the table of runs shows of a method, by its name in a comparison."""
@@ -49,6 +60,12 @@ VERDICT = "lora_compare.verdict"
 
 CLAIM = "claim"
 """The tag of a comparison with what is claimed of its main pair."""
+
+TRIAL_FIGURES = ("validation_loss", "validation_accuracy")
+"""What is shown of a trial of a search beside its curve."""
+
+TRIAL_COLUMNS = ("trial", "seed", "status", *TRIAL_FIGURES)
+"""The columns of trials.csv that are no setting."""
 
 HARDWARE = ("device", "dtype", "threads")
 """What it ran on: tags, not metrics."""
@@ -102,12 +119,25 @@ def _numbers_of_list(values: list[Any], prefix: str) -> Iterator[Point]:
             yield from numbers(value, f"{prefix}/{segment(name)}")
 
 
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """Return the rows of a CSV file by column."""
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
 def histories(path: Path) -> dict[int, list[Point]]:
     """Return the points of a history file by the seed of the training."""
     found: dict[int, list[Point]] = {}
-    with path.open(encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            found.setdefault(int(row["seed"]), []).extend(curve_points(row))
+    for row in read_rows(path):
+        found.setdefault(int(row["seed"]), []).extend(curve_points(row))
+    return found
+
+
+def trial_curves(path: Path) -> dict[tuple[str, str], list[Point]]:
+    """Return the points of the history of a search by trial and seed."""
+    found: dict[tuple[str, str], list[Point]] = {}
+    for row in read_rows(path):
+        found.setdefault((row["trial"], row["seed"]), []).extend(curve_points(row))
     return found
 
 
@@ -203,16 +233,17 @@ def _found(pair: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def headline(comparison: Mapping[str, Any]) -> Iterator[Point]:
-    """Yield what matters most of a comparison: its champion's, each method's, LoRA against full.
+    """Yield what matters most of a comparison: each method's, the champion's, LoRA against full.
 
-    Those of the champion have the keys of a method's own run, so that the row of a pipeline has
-    the figures of what came out of it.
+    Those of the champion, a method or TF-IDF, have the keys of a method's own run, so that the
+    row of a pipeline has the figures of what came out of it.
     """
     recommended = read_recommendation(comparison)
     for record in comparison.get("methods", ()):
         wanted = ("test_accuracy", "trainable_parameters", "train_seconds")
         figures = {name: record.get(name) for name in wanted}
         yield from numbers(figures, segment(record["method"]))
+    for record in (*comparison.get("methods", ()), *comparison.get("baselines", ())):
         if recommended is not None and record["method"] == recommended.use:
             yield from (p for n, k in ROW.items() for p in numbers(record.get(n), k))
     yield from numbers(comparison.get("reference"), "lora_to_full")

@@ -1,11 +1,10 @@
 """The record of every run, built from files on disk alone; MLflow is where it is shown."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lora_compare.params import Params
 from lora_compare.project.files import read_json, sha256
 from lora_compare.project.lineage import Pipeline
 from lora_compare.project.paths import SPLITS, TFIDF, Paths
@@ -13,6 +12,8 @@ from lora_compare.project.seeds import SEEDS_FILE, chosen
 from lora_compare.report.markdown import render_results
 from lora_compare.tracking.figures import (
     HARDWARE,
+    TRIAL_COLUMNS,
+    TRIAL_FIGURES,
     Point,
     costs,
     describe_method,
@@ -20,8 +21,10 @@ from lora_compare.tracking.figures import (
     headline,
     histories,
     mean_curves,
+    read_rows,
     sizes,
     stage_figures,
+    trial_curves,
     verdict_tags,
 )
 from lora_compare.tracking.runs import (
@@ -31,18 +34,22 @@ from lora_compare.tracking.runs import (
     PIPELINE,
     SEED,
     STAGES,
-    Artifact,
+    TRIAL,
     Data,
     RunRecord,
     artifact,
     lineage_tags,
+    method_files,
     method_key,
     method_params,
+    model_files,
+    model_tags,
     pipeline_key,
+    plots,
     section_params,
-    seed_key,
     stage_key,
     subject,
+    training_key,
 )
 
 METHOD_TAG = "lora_compare.method"
@@ -54,12 +61,9 @@ SECTIONS: dict[str, tuple[str, ...]] = {
     "base_model": ("data", "split", "model"),
 }
 
-UPLOAD_LIMIT = 100_000_000
-"""Bytes above which a model file is named by its checksum and not copied."""
-
 
 def method_records(
-    pipeline: Pipeline, method: str, evaluated: bool, plots: bool
+    pipeline: Pipeline, method: str, evaluated: bool, with_plots: bool
 ) -> list[RunRecord]:
     """Return the records of one method's run and of the runs below it, one for each seed.
 
@@ -67,7 +71,7 @@ def method_records(
         pipeline: The state on disk.
         method: The method's name.
         evaluated: Whether the evaluation on disk is of the models on disk.
-        plots: Whether the same holds for the report's plots.
+        with_plots: Whether the same holds for the report's plots.
     """
     paths = pipeline.paths
     cost, trainings = read_json(paths.cost(method)), histories(paths.history(method))
@@ -79,13 +83,13 @@ def method_records(
         points.extend(evaluation(metrics))
         stages[f"evaluate@{method}"] = pipeline.lineage("evaluate", method)
     start, *below = starting_records(pipeline, method, [*trainings])
-    tags = {**start.tags, **_model_tags(paths, folder)}
+    tags = {**start.tags, **model_tags(paths, folder)}
     tags |= {f"cost.{name}": str(cost[name]) for name in HARDWARE if name in cost}
     own = replace(
         start,
         points=tuple(points),
         tags=tags | lineage_tags(stages),
-        artifacts=tuple(_method_files(paths, pipeline.params, method, evaluated, plots)),
+        artifacts=tuple(method_files(paths, pipeline.params, method, evaluated, with_plots)),
         datasets=datasets(pipeline, SPLITS if evaluated else SPLITS[:2]),
         seconds=float(cost.get("train_seconds", 0.0)),
         description=describe_method(metrics, cost) if evaluated else "",
@@ -113,7 +117,7 @@ def starting_records(pipeline: Pipeline, method: str, seeds: Sequence[int]) -> l
     )
     below = [
         RunRecord(
-            key=seed_key(key, seed),
+            key=training_key(key, seed),
             name=f"{method} seed {seed}",
             stage=SEED,
             parent=key,
@@ -142,6 +146,32 @@ def _filled(
     )
 
 
+def trial_records(pipeline: Pipeline, method: str) -> list[RunRecord]:
+    """Return the records of a method's search: one for each training; none without a search."""
+    folder, key = pipeline.paths.tuning(method), method_key(pipeline, method)
+    if not read_json(pipeline.paths.choice(method))["searched"]:
+        return []
+    names, curves = subject(pipeline.params.flat()), trial_curves(folder / "history.csv")
+    records = []
+    for row in read_rows(folder / "trials.csv"):
+        trial, seed = row["trial"], row["seed"]
+        searched = {f"method.{k}": v for k, v in row.items() if k not in TRIAL_COLUMNS}
+        figures = [Point(f"tuning/{k}", float(row[k])) for k in TRIAL_FIGURES if row[k]]
+        records.append(
+            RunRecord(
+                key=training_key(key, int(seed), int(trial)),
+                name=f"{method} trial {trial} seed {seed}",
+                stage=TRIAL,
+                parent=key,
+                params={**searched, SEED: seed},
+                points=(*curves.get((trial, seed), ()), *figures),
+                tags={METHOD_TAG: method, TRIAL: trial, SEED: seed, "status": row["status"]}
+                | names,
+            )
+        )
+    return records
+
+
 def stage_record(pipeline: Pipeline, stage: str) -> RunRecord:
     """Return the record of a stage that is not about one method."""
     paths, params = pipeline.paths, pipeline.params
@@ -155,10 +185,10 @@ def stage_record(pipeline: Pipeline, stage: str) -> RunRecord:
     artifacts = [artifact(file, file.name) for file in files if file.is_file()]
     tags = lineage_tags({stage: pipeline.lineage(stage)}) | subject(params.flat())
     if stage == "baseline" and paths.model(TFIDF).is_dir():
-        tags |= _model_tags(paths, paths.model(TFIDF))
-        artifacts += _model_files(paths.model(TFIDF))
+        tags |= model_tags(paths, paths.model(TFIDF))
+        artifacts += model_files(paths.model(TFIDF))
     if stage == "compare":
-        artifacts += [artifact(p, f"plots/{p.name}") for p in _plots(paths)]
+        artifacts += [artifact(p, f"plots/{p.name}") for p in plots(paths)]
         tags |= verdict_tags(read_json(files[0]))
     return RunRecord(
         key=stage_key(pipeline, stage),
@@ -237,12 +267,15 @@ def current_records(pipeline: Pipeline, just_ran: str = "") -> tuple[list[RunRec
         if usable(paths.cost(method), "finetune", method) and seeded:
             evaluated = usable(paths.metrics(method), "evaluate", method)
             records += method_records(pipeline, method, evaluated, compared)
+            if usable(paths.choice(method), "tune", method):
+                records += trial_records(pipeline, method)
     if compared:
         records.append(stage_record(pipeline, "compare"))
     if not records:
         return [], usable.stale
-    # Of a method its seeds are a click away.
-    shown = [record for record in records if record.stage != SEED] if compared else []
+    # Of a method its trainings are a click away.
+    below = (SEED, TRIAL)
+    shown = [record for record in records if record.stage not in below] if compared else []
     runs = tuple((record.name, record.key) for record in shown)
     return [pipeline_record(pipeline, runs), *records], usable.stale
 
@@ -256,46 +289,3 @@ def datasets(pipeline: Pipeline, splits: tuple[str, ...]) -> tuple[Data, ...]:
         for name, file in files.items()
         if file.is_file()
     )
-
-
-def _method_files(
-    paths: Paths, params: Params, method: str, evaluated: bool, plots: bool
-) -> Iterator[Artifact]:
-    yield artifact(paths.history(method), "history.csv")
-    yield artifact(paths.cost(method), "cost.json")
-    yield artifact(paths.model(method) / SEEDS_FILE, SEEDS_FILE)
-    yield from _model_files(chosen(paths.model(method)))
-    if evaluated:
-        yield artifact(paths.metrics(method), "metrics.json")
-        for file in sorted(paths.evaluated(method).glob("predictions-*.csv")):
-            yield artifact(file, file.name)
-    for plot in _plots(paths) if plots else ():
-        if _owner(plot.stem, params) == method:
-            yield artifact(plot, f"plots/{plot.name}")
-
-
-def _model_tags(paths: Paths, folder: Path) -> dict[str, str]:
-    place, weights = folder.relative_to(paths.root).as_posix(), folder / "model.safetensors"
-    return {"lora_compare.model": place, "lora_compare.model.sha256": sha256(weights)}
-
-
-def _model_files(folder: Path) -> Iterator[Artifact]:
-    for file in sorted(folder.iterdir()):
-        if file.is_file() and file.stat().st_size <= UPLOAD_LIMIT:
-            yield artifact(file, f"model/{file.name}")
-
-
-def _plots(paths: Paths) -> list[Path]:
-    return sorted(paths.plots.glob("*.svg"))
-
-
-def _owner(stem: str, params: Params) -> str | None:
-    """Return the method that a plot's name starts or ends with, the longest name first."""
-    for method in sorted(params.methods, key=len, reverse=True):
-        edges = (
-            tuple(f"{method}{mark}" for mark in "_-."),
-            tuple(f"{mark}{method}" for mark in "_-."),
-        )
-        if stem == method or stem.startswith(edges[0]) or stem.endswith(edges[1]):
-            return method
-    return None

@@ -1,7 +1,7 @@
 """What a run shows and by which key it is known, independent of where; and as JSON to keep."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -10,6 +10,8 @@ from lora_compare.errors import without_credentials
 from lora_compare.params import Params
 from lora_compare.project.files import sha256, sha256_of
 from lora_compare.project.lineage import Lineage, Pipeline
+from lora_compare.project.paths import Paths
+from lora_compare.project.seeds import SEEDS_FILE, chosen
 from lora_compare.tracking.figures import Point, segment
 
 PIPELINE = "pipeline"
@@ -18,8 +20,9 @@ PIPELINE = "pipeline"
 STAGES = ("download", "split", "base_model", "baseline", "compare")
 """The stages with a run of their own; `finetune` and `evaluate` of a method share one."""
 
-METHOD, SEED = "method", "seed"
-"""The stages of a method's run, and of the runs below it: one for each of its trainings."""
+METHOD, SEED, TRIAL = "method", "seed", "tuning"
+"""The stages of a method's run and of the runs below it: of its trainings, of its search's. The
+latter two are tags as well, of the training's seed and of the trial's number."""
 
 EVERY_SECTION = ("data", "split", "model", "classifier", "training")
 
@@ -36,6 +39,10 @@ def subject(settings: Mapping[str, object]) -> dict[str, str]:
     address = without_credentials(str(settings["data.source"])).partition("?")[0]
     source = PurePosixPath(address.removesuffix(".gz"))
     return {DATA: segment(source.stem), BASE: str(settings["model.name"])}
+
+
+UPLOAD_LIMIT = 100_000_000
+"""Bytes above which a model file is named by its checksum and not copied."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +84,7 @@ class RunRecord:
     Attributes:
         key: Names the content that was computed: the same for the same inputs and code.
         name: What people see.
-        stage: `method`, `seed`, a stage, or `pipeline`.
+        stage: `method`, `seed`, `tuning`, a stage, or `pipeline`.
         parent: Key of the pipeline's run, for a seed of its method's; empty for the first.
         params: Flattened parameters.
         points: Metrics.
@@ -116,6 +123,11 @@ class RunRecord:
     def provisional(self) -> bool:
         """Whether it is a pipeline's record made before there was a comparison."""
         return self.stage == PIPELINE and not self.points
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether it is a method's record made before there was anything to show of it."""
+        return self.stage == METHOD and not self.points
 
     def to_dict(self) -> dict[str, Any]:
         """Return the record as a JSON value; the sources of artifacts are file names alone."""
@@ -194,14 +206,15 @@ def pipeline_key(pipeline: Pipeline) -> str:
     return sha256_of({"settings": settings, "sources": pipeline.sources()})
 
 
-def seed_key(method: str, seed: int) -> str:
+def training_key(method: str, seed: int, trial: int | None = None) -> str:
     """Return the key of the run of one training.
 
     Args:
         method: The key of the method's run.
         seed: The training's seed.
+        trial: The trial's number, for a training of the method's search.
     """
-    return sha256_of({"method": method, "seed": seed})
+    return sha256_of({"method": method, "seed": seed, "trial": trial})
 
 
 def _holds_times(path: str) -> bool:
@@ -227,3 +240,58 @@ def section_params(params: Params, sections: tuple[str, ...]) -> dict[str, str]:
 def _as_text(settings: Mapping[str, Any]) -> dict[str, str]:
     texts = {k: v if isinstance(v, str) else json.dumps(v) for k, v in settings.items()}
     return {key: without_credentials(text) for key, text in texts.items()}
+
+
+def method_files(
+    paths: Paths, params: Params, method: str, evaluated: bool, with_plots: bool
+) -> Iterator[Artifact]:
+    """Yield the files of a method's run.
+
+    Args:
+        paths: The project.
+        params: Its parameters.
+        method: The method's name.
+        evaluated: Whether the evaluation on disk is of the models on disk.
+        with_plots: Whether the same holds for the report's plots.
+    """
+    yield artifact(paths.history(method), "history.csv")
+    yield artifact(paths.cost(method), "cost.json")
+    yield artifact(paths.model(method) / SEEDS_FILE, SEEDS_FILE)
+    yield from model_files(chosen(paths.model(method)))
+    if evaluated:
+        yield artifact(paths.metrics(method), "metrics.json")
+        for file in sorted(paths.evaluated(method).glob("predictions-*.csv")):
+            yield artifact(file, file.name)
+    for plot in plots(paths) if with_plots else ():
+        if _owner(plot.stem, params) == method:
+            yield artifact(plot, f"plots/{plot.name}")
+
+
+def model_tags(paths: Paths, folder: Path) -> dict[str, str]:
+    """Return the tags that say in which folder a run's model lies, and its checksum."""
+    place, weights = folder.relative_to(paths.root).as_posix(), folder / "model.safetensors"
+    return {"lora_compare.model": place, "lora_compare.model.sha256": sha256(weights)}
+
+
+def model_files(folder: Path) -> Iterator[Artifact]:
+    """Yield the files of a model, but for those above `UPLOAD_LIMIT`."""
+    for file in sorted(folder.iterdir()):
+        if file.is_file() and file.stat().st_size <= UPLOAD_LIMIT:
+            yield artifact(file, f"model/{file.name}")
+
+
+def plots(paths: Paths) -> list[Path]:
+    """Return the report's plots."""
+    return sorted(paths.plots.glob("*.svg"))
+
+
+def _owner(stem: str, params: Params) -> str | None:
+    """Return the method that a plot's name starts or ends with, the longest name first."""
+    for method in sorted(params.methods, key=len, reverse=True):
+        edges = (
+            tuple(f"{method}{mark}" for mark in "_-."),
+            tuple(f"{mark}{method}" for mark in "_-."),
+        )
+        if stem == method or stem.startswith(edges[0]) or stem.endswith(edges[1]):
+            return method
+    return None

@@ -17,6 +17,7 @@ from lora_compare.tracking.records import (
     pipeline_record,
     stage_record,
     starting_records,
+    trial_records,
 )
 from lora_compare.tracking.runs import RunRecord
 from lora_compare.tracking.server import Server, first_line
@@ -212,6 +213,8 @@ def stage_records(pipeline: Pipeline, stage: str, method: str | None = None) -> 
     if method is None:
         return [pipeline_record(pipeline), stage_record(pipeline, stage)]
     if stage == "tune":
-        return [pipeline_record(pipeline)]
-    own = method_records(pipeline, method, evaluated=stage == "evaluate", plots=False)
+        trials = trial_records(pipeline, method)
+        above = starting_records(pipeline, method, ())[:1] if trials else []
+        return [pipeline_record(pipeline), *above, *trials]
+    own = method_records(pipeline, method, evaluated=stage == "evaluate", with_plots=False)
     return [pipeline_record(pipeline), *own]

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lora_compare.compute.device import Machine
+from lora_compare.compute.device import Machine, processor
 from lora_compare.compute.memory import Saved, peak_memory_bytes, storage_bytes
 from lora_compare.errors import DivergenceError, TrainingError
 from lora_compare.models.batches import Batch, IntArray
@@ -270,6 +270,7 @@ def cost_figures(
         "peak_memory_bytes": peak_memory_bytes(machine.device) if seconds else None,
         "side_by_side": side_by_side if seconds else None,
         "device": machine.device.type,
+        "processor": processor(),
         "dtype": str(machine.dtype).removeprefix("torch."),
         "threads": machine.threads,
     }

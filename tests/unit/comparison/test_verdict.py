@@ -147,6 +147,8 @@ def test_the_reference_divides_lora_by_full(three):
     reference = three["reference"]
     assert reference["parameter_ratio"] == 166_432 / 1_074_690
     for ratio, key in (
+        ("state_ratio", "training_state_bytes"),
+        ("step_ratio", "step_cpu_seconds"),
         ("time_ratio", "train_seconds"),
         ("memory_ratio", "peak_memory_bytes"),
         ("artifact_ratio", "artifact_bytes"),

@@ -7,15 +7,19 @@ import pytest
 
 from lora_compare.data.classes import (
     apportion,
+    balanced_pool,
     count_available,
     describe_balance,
+    describe_split,
     likely_cause,
+    proportional_sizes,
     require_in_every_split,
+    require_prior,
     show_counts,
     stratified_sizes,
 )
 from lora_compare.data.splits import split
-from lora_compare.errors import DataError
+from lora_compare.errors import DataError, ParamsError
 from lora_compare.project.corpus import make_corpus
 from split_settings import split_settings
 
@@ -105,6 +109,54 @@ def test_a_column_that_holds_no_classes_is_recognized(labels: list[str], cause: 
     found = likely_cause(counts)
     assert cause in found
     assert bool(cause) == bool(found)
+
+
+def test_shares_are_those_of_the_modes() -> None:
+    counts = {"ham": 4602, "spam": 637}
+    for balance, train, test in (
+        ("train", (446, 446), (921, 127)),
+        ("undersample", (446, 446), (127, 127)),
+        ("none", (3221, 446), (921, 127)),
+    ):
+        sizes = stratified_sizes(counts, split_settings(twins="together", balance=balance))
+        assert tuple(sizes["train"].values()) == train
+        assert tuple(sizes["test"].values()) == test
+    # One by one, a split's total is exact: 254.8 messages are 255.
+    assert sum(stratified_sizes(counts, split_settings())["test"].values()) == 255
+
+
+def test_cutting_train_says_what_is_left_out_of_train() -> None:
+    params = split_settings(balance="train")
+    available = {"ham": 4602, "spam": 637}
+    pool = balanced_pool(proportional_sizes(available, params), available, params)
+    assert describe_balance(pool, params) == (
+        "split.balance: train leaves out 2,775 of 3,667 train messages, since 'spam', the rarest "
+        "class, has 446 there; none keeps them all"
+    )
+    found = {"train": {"ham": 446, "spam": 446}, "unused": {"ham": 2775, "spam": 0}}
+    assert balanced_pool(found, available, params) == pool
+
+
+def test_a_prior_names_the_classes_of_the_data() -> None:
+    require_prior(None, ["ham", "spam"])
+    require_prior({"spam": 0.1, "ham": 0.9}, ["ham", "spam"])
+    with pytest.raises(ParamsError) as error:
+        require_prior({"spam": 0.1, "Ham": 0.9}, ["ham", "spam"])
+    assert error.value.where == "params.yaml: data.prior"
+    assert error.value.expected == "a share of each of 'ham', 'spam'"
+    assert error.value.actual == "no share of 'ham'; no class of the data: 'Ham'"
+    with pytest.raises(ParamsError, match=r"'c0', 'c1', 'c2', 'c3', 'c4' and 2 more"):
+        require_prior({"c0": 1.0}, [f"c{i}" for i in range(7)])
+
+
+def test_what_was_cut_and_kept_together_is_said() -> None:
+    found = {"near_duplicates": {"groups": 320, "messages": 943, "largest": 17}}
+    assert describe_split(found, split_settings(balance="train", twins="together")) == (
+        "train is cut to its smallest class, validation and test keep the data's shares; "
+        "943 messages are in 320 groups of near-duplicates, none in two splits; "
+        "the largest group has 17"
+    )
+    assert describe_split({}, split_settings()) == "every split is cut to its smallest class"
 
 
 def test_undersampling_that_leaves_most_out_names_the_rarest_class() -> None:

@@ -34,6 +34,14 @@ DEFAULT = {
 }
 """SHA-256 of the default split's files: a change here is a change of every result."""
 
+TOGETHER = {
+    "train": "a66cf7d13b44e05f1bd5c4cf85edf71c8b4914e11cb24f11e37bdfe56e154545",
+    "validation": "9558aa1dcb5b70b0f2197772e969990f7ea88be5b2a69f1603461d6fdd8bb0ec",
+    "test": "ff096c89c0c7ddea0d70db5a4d287b312238436b6b015b3fb4db7b69991b897b",
+    "unused": "5e0e5694e91da4c858546836cb04df1f1ed2c46309bfec5987398ba59992c5c5",
+}
+"""The same of groups that stay whole, with train alone balanced, as in recipes/sms_spam.yaml."""
+
 BOOK = SplitParams(
     mode="appendix_e",
     deduplicate="none",
@@ -104,6 +112,25 @@ def test_default_split_in_time_and_without_repeated_texts(
     assert metrics["test_rows_with_twin_in_train"]["exact"] == 0
     assert [len(frame) for frame in frames.values()] == [914, 131, 261, 3865]
     for name, expected in DEFAULT.items():
+        write_split(tmp_path / name, frames[name])
+        assert hashlib.sha256((tmp_path / name).read_bytes()).hexdigest() == expected
+
+
+def test_no_message_has_a_twin_elsewhere_where_groups_stay_whole(
+    corpus: pd.DataFrame, tmp_path: Path
+) -> None:
+    params = SplitParams(
+        deduplicate="exact", twins="together", balance="train", train=0.7, validation=0.1, seed=123
+    )
+    started = time.perf_counter()
+    frames, metrics = split(corpus, params)
+    assert time.perf_counter() - started < 10
+    assert [len(frame) for frame in frames.values()] == [914, 517, 1034, 2706]
+    assert metrics["splits"]["test"]["classes"] == {"ham": 903, "spam": 131}
+    texts = {name: list(frame["Text"]) for name, frame in frames.items()}
+    for part, other in (("test", "train"), ("test", "validation"), ("validation", "train")):
+        assert not any(found.any() for found in find_twins(texts[part], texts[other]).values())
+    for name, expected in TOGETHER.items():
         write_split(tmp_path / name, frames[name])
         assert hashlib.sha256((tmp_path / name).read_bytes()).hexdigest() == expected
 

@@ -1,5 +1,6 @@
 """The splits share out every message once, in exact sizes, and the same way everywhere."""
 
+import hashlib
 import io
 from typing import Any
 
@@ -9,9 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lora_compare.data import bundled, splits
+from lora_compare.data.classes import stratified_sizes
 from lora_compare.data.splits import deduplicate, split
+from lora_compare.data.twins import find_twins
 from lora_compare.errors import DataError
-from lora_compare.project.corpus import make_corpus
+from lora_compare.project.corpus import count_classes, make_corpus
 from split_settings import split_settings
 
 
@@ -48,6 +52,116 @@ def test_prior_is_kept_without_balancing() -> None:
         "test": {"n": 200, "classes": {"ham": 180, "spam": 20}},
         "unused": {"n": 0, "classes": {"ham": 0, "spam": 0}},
     }
+
+
+@pytest.mark.parametrize("twins", ["apart", "together"])
+def test_train_alone_is_cut(twins: str) -> None:
+    corpus = make(ham=900, spam=100)
+    # Texts that have nothing in common: each is a group of its own.
+    corpus["text"] = [hashlib.sha256(text.encode()).hexdigest() for text in corpus["text"]]
+    frames, metrics = split(corpus, split_settings(balance="train", twins=twins))
+    assert metrics["splits"] == {
+        "train": {"n": 140, "classes": {"ham": 70, "spam": 70}},
+        "validation": {"n": 100, "classes": {"ham": 90, "spam": 10}},
+        "test": {"n": 200, "classes": {"ham": 180, "spam": 20}},
+        "unused": {"n": 560, "classes": {"ham": 560, "spam": 0}},
+    }
+    assert sorted(text for frame in frames.values() for text in frame["Text"]) == sorted(
+        corpus["text"]
+    )
+    place = {text: row for row, text in enumerate(corpus["text"])}
+    assert frames["unused"]["Text"].map(place).is_monotonic_increasing
+    assert not frames["test"]["Text"].map(place).is_monotonic_increasing
+
+
+WORDS = [a + b + c for a in ("kal", "tro", "min") for b in ("dor", "pel", "gan") for c in "xyz"]
+
+
+def make_twins(ham: int, spam: int) -> pd.DataFrame:
+    """Return messages of which about every third nearly repeats another, and some are repeated."""
+    random = np.random.RandomState(1)
+    texts = [" ".join(random.choice(WORDS, 12)) for _ in range(ham + spam)]
+    for i in range(0, ham + spam - 4, 3):
+        texts[i + 1] = f"{texts[i]} {i}" if i % 2 else texts[i]
+    return make_corpus(["ham"] * ham + ["spam"] * spam, texts)
+
+
+def require_no_twins(frames: dict[str, pd.DataFrame]) -> None:
+    """Check that no split has a message with a twin in one that may be learned from before it."""
+    texts = {name: list(frame["Text"]) for name, frame in frames.items()}
+    for part, other in (("test", "train"), ("test", "validation"), ("validation", "train")):
+        for kind, found in find_twins(texts[part], texts[other]).items():
+            assert not found.any(), f"{kind}: {part}, {other}"
+    for part in ("test", "validation"):
+        assert not find_twins(texts[part], texts["unused"])["normalized"].any()
+
+
+@pytest.mark.parametrize("balance", ["train", "undersample", "none"])
+@pytest.mark.parametrize("deduplicate", ["exact", "none"])
+def test_twins_stay_together(deduplicate: str, balance: str) -> None:
+    corpus = make_twins(300, 120)
+    params = split_settings(deduplicate=deduplicate, balance=balance, twins="together")
+    frames, metrics = split(corpus, params)
+    require_no_twins(frames)
+    repeats = len(corpus) - corpus["text"].nunique()
+    assert repeats > 0
+    assert metrics["duplicates_removed"] == (repeats if deduplicate == "exact" else 0)
+    kept = len(corpus) - metrics["duplicates_removed"]
+    dropped = metrics["unused_rows_dropped_as_twins"]
+    assert sum(map(len, frames.values())) + dropped == kept
+    assert (dropped > 0) == (balance == "undersample")
+    assert metrics["near_duplicates"]["groups"] > 50
+    assert metrics["near_duplicates"]["messages"] >= 2 * metrics["near_duplicates"]["groups"]
+    assert metrics["test_rows_with_twin_in_train"] == {"exact": 0, "normalized": 0, "near": 0}
+    sizes = {name: part["classes"] for name, part in metrics["splits"].items()}
+    planned = stratified_sizes(deduplicated_counts(corpus, deduplicate), params)
+    assert {name: sizes[name] for name in planned} == planned
+    again, _ = split(corpus, params)
+    for name, frame in frames.items():
+        pd.testing.assert_frame_equal(frame, again[name])
+
+
+def deduplicated_counts(corpus: pd.DataFrame, how: str) -> dict[str, int]:
+    return count_classes(deduplicate(corpus) if how == "exact" else corpus)
+
+
+def test_twins_apart_may_be_in_two_splits() -> None:
+    _, metrics = split(make_twins(300, 120), split_settings(balance="train"))
+    assert metrics["test_rows_with_twin_in_train"]["near"] > 0
+    assert "near_duplicates" not in metrics
+
+
+@pytest.mark.parametrize("seed", [123, 3])
+def test_no_message_of_the_bundled_corpus_has_a_twin_elsewhere(seed: int) -> None:
+    labels, texts = zip(*bundled.messages(), strict=True)
+    corpus = make_corpus(list(labels), list(texts))
+    params = split_settings(twins="together", balance="train", seed=seed)
+    frames, metrics = split(corpus, params)
+    require_no_twins(frames)
+    assert {name: part["classes"] for name, part in metrics["splits"].items()} == {
+        "train": {"ham": 446, "spam": 446},
+        "validation": {"ham": 460, "spam": 64},
+        "test": {"ham": 921, "spam": 127},
+        "unused": {"ham": 2775, "spam": 0},
+    }
+
+
+def test_twins_that_only_a_part_of_the_messages_shows_are_joined(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    corpus = make_twins(300, 120)
+    # As if no message were near another among all of them.
+    monkeypatch.setattr(splits, "near_duplicate_groups", lambda texts: np.arange(len(texts)))
+    frames, metrics = split(corpus, split_settings(twins="together", balance="none"))
+    require_no_twins(frames)
+    assert metrics["near_duplicates"]["groups"] > 0
+
+
+def test_messages_that_are_all_twins_are_refused() -> None:
+    texts = [f"Your parcel {i} is waiting, pay {i} now" for i in range(60)]
+    corpus = make_corpus(["ham", "spam"] * 30, texts)
+    with pytest.raises(DataError, match="too large to stay whole"):
+        split(corpus, split_settings(twins="together", balance="train"))
 
 
 @settings(max_examples=60, deadline=None)
@@ -141,7 +255,9 @@ def test_text_with_two_labels_keeps_the_first_and_is_counted() -> None:
     assert kept[kept["text"] == corpus["text"][0]]["label"].tolist() == ["ham"]
 
 
-@pytest.mark.parametrize("settings_", [{}, {"balance": "none"}, BOOK])
+@pytest.mark.parametrize(
+    "settings_", [{}, {"balance": "none"}, {"balance": "train", "twins": "together"}, BOOK]
+)
 def test_class_too_small_for_every_split_is_refused(settings_: dict[str, Any]) -> None:
     with pytest.raises(DataError, match=r"spam: 2 messages, none in"):
         split(make(ham=40, spam=2), split_settings(**settings_))

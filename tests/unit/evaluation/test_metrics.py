@@ -237,3 +237,15 @@ def test_certainty_in_the_wrong_class_is_a_finite_loss():
 def test_no_message_is_an_error():
     with pytest.raises(DataError, match="no message"):
         evaluate_predictions(np.array([], dtype=int), np.zeros((0, 2)), BINARY)
+
+
+def test_weights_give_each_class_the_share_of_the_prior():
+    labels = np.repeat([0, 1], [90, 10])
+    assert prior_weights(labels, BINARY, None).tolist() == [1.0] * 100
+    weights = prior_weights(labels, BINARY, {"spam": 0.5, "ham": 0.5})
+    assert weights.mean() == pytest.approx(1)
+    assert weights[labels == 1].sum() == pytest.approx(50)
+    same = prior_weights(labels, BINARY, {"ham": 0.9, "spam": 0.1})
+    assert same == pytest.approx(np.ones(100))
+    thirds = prior_weights(np.array([0, 1, 2, 2]), "abc", dict.fromkeys("abc", 0.333))
+    assert thirds.tolist() == pytest.approx([4 / 3, 4 / 3, 2 / 3, 2 / 3])

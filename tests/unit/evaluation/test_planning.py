@@ -6,7 +6,14 @@ from dataclasses import replace
 import pytest
 from scipy.stats import norm, t
 
-from lora_compare.evaluation.planning import TYPICAL, Plan, groups_needed, seeds_needed
+from comparison_inputs import make_params
+from lora_compare.evaluation.planning import (
+    TYPICAL,
+    Plan,
+    describe_power,
+    groups_needed,
+    seeds_needed,
+)
 from lora_compare.evaluation.statistics import Components
 
 PARTS = Components(seed=2e-5, message=0.02, rest=0.01)
@@ -59,3 +66,23 @@ def test_the_chance_is_one_in_two_where_the_interval_just_reaches_the_margin():
     plan = Plan(TYPICAL, 5, 1040)
     assert plan.chance(plan.reach) == 0.5
     assert plan.chance(plan.seen) == pytest.approx(norm.cdf(0.84))
+
+
+@pytest.mark.parametrize(
+    ("seeds", "methods", "expected"),
+    [
+        (5, 2, "a difference of about 1.7 points would be seen, and 'not worse by 2 points'"),
+        (5, 3, "a difference of about 2.0 points would be seen"),
+        (1, 2, "a difference between the trained models of about"),
+        (2, 2, "1,040 test messages and 2 seeds nothing can be claimed of methods: 3 seeds"),
+    ],
+)
+def test_the_power_is_said_before_anything_is_trained(seeds: int, methods: int, expected: str):
+    params = make_params(("full", "lora", "head")[:methods])
+    training = params.training.model_copy(update={"seeds": list(range(seeds))})
+    told = describe_power(1040, params.model_copy(update={"training": training}))
+    assert expected in told
+    plan = Plan(TYPICAL, seeds, 1040, 1 - 0.05 / (methods - 1))
+    if seeds != 2:
+        assert f"in about {100 * plan.chance(0.02):.0f} % of cases" in told
+        assert "assuming" in told

@@ -22,6 +22,14 @@ def test_texts_lie_one_behind_the_other() -> None:
     assert batch.labels.tolist() == [0, 1]
 
 
+def test_what_cutting_takes_away_is_a_share_of_all_tokens() -> None:
+    texts = examples(2, 5, 13)
+    kept, cut = texts.cut(5)
+    assert cut == 1
+    assert texts.lost(5) == 1 - kept.lengths.sum() / texts.lengths.sum() == 0.4
+    assert texts.lost(13) == 0.0
+
+
 def test_every_epoch_has_its_own_repeatable_order() -> None:
     first, second = epoch_order(100, seed=1, epoch=0), epoch_order(100, seed=1, epoch=1)
     assert sorted(first) == sorted(second) == list(range(100))

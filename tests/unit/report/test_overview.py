@@ -13,15 +13,15 @@ from lora_compare.report.overview import MOST_TICKS, describe, make_axis, prices
 def record(name: str, **figures: Any) -> dict[str, Any]:
     known = {
         "trainable_parameters": 1000,
-        "train_seconds": 20.0,
-        "peak_memory_bytes": 5_000_000,
+        "step_cpu_seconds": 0.02,
+        "training_state_bytes": 5_000_000,
         "artifact_bytes": 4000,
     }
     return {"method": name, **known, **figures}
 
 
 def comparison(*methods: dict[str, Any]) -> dict[str, Any]:
-    tfidf = record("tfidf", train_seconds=None, peak_memory_bytes=None)
+    tfidf = record("tfidf", step_cpu_seconds=None, training_state_bytes=None)
     untuned = record("untuned", trainable_parameters=0, artifact_bytes=0)
     names = {method["method"] for method in methods}
     reference = {"full": "full", "lora": "lora"} if {"full", "lora"} <= names else None
@@ -67,7 +67,7 @@ def test_what_lies_beyond_the_axis_is_drawn_at_its_end():
 def test_lora_beside_full_is_a_share_of_every_known_price():
     lora = record("lora", trainable_parameters=30)
     found = comparison(record("full"), lora)
-    found["reference"] |= {"parameter_ratio": 0.03, "time_ratio": None, "artifact_ratio": 1.0}
+    found["reference"] |= {"parameter_ratio": 0.03, "step_ratio": None, "artifact_ratio": 1.0}
     known = {one["title"]: one for one in savings(found)}
     assert known["trainable parameters"] == {
         "title": "trainable parameters",
@@ -75,7 +75,7 @@ def test_lora_beside_full_is_a_share_of_every_known_price():
         "lora": "30",
         "full": "1,000",
     }
-    assert "training time" not in known
+    assert "step time" not in known
     assert savings(comparison(record("full"))) == []
 
 
@@ -83,8 +83,8 @@ def test_a_price_is_a_number_a_share_of_full_and_a_part_of_the_dearest():
     table = prices(comparison(record("full"), record("lora", trainable_parameters=140)))
     assert [price["title"] for price in table["lora"]] == [
         "Trainable parameters",
-        "Training time",
-        "Peak memory",
+        "Training state",
+        "Step time",
         "Artifact size",
     ]
     assert table["lora"][0] == {
@@ -98,11 +98,11 @@ def test_a_price_is_a_number_a_share_of_full_and_a_part_of_the_dearest():
 
 
 def test_what_was_not_paid_is_not_known_and_a_baseline_has_no_part():
-    imported = record("theirs", train_seconds=0.0, peak_memory_bytes=None)
+    imported = record("theirs", step_cpu_seconds=None, training_state_bytes=None)
     table = prices(comparison(imported, record("head")))
     assert [price["value"] for price in table["theirs"]] == ["1,000", "n/a", "n/a", "4.0 kB"]
     assert [price["part"] for price in table["theirs"]] == [100.0, None, None, 100.0]
-    assert [price["value"] for price in table["untuned"]] == ["0", "20.0 s", "5.0 MB", "n/a"]
+    assert [price["value"] for price in table["untuned"]] == ["0", "5.0 MB", "20.0 ms", "n/a"]
     assert {price["part"] for price in table["tfidf"]} == {None}
     assert {price["share"] for rows in table.values() for price in rows} == {""}
 

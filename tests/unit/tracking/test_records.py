@@ -94,7 +94,7 @@ def test_the_comparison_has_a_new_key_where_its_methods_have_new_runs(
 
 
 def test_the_curves_are_the_history_files(project: tuple[Paths, Params]) -> None:
-    (record,) = method_records(Pipeline(*project), "lora", evaluated=False, plots=False)
+    (record,) = method_records(Pipeline(*project), "lora", evaluated=False, with_plots=False)
     for column, key in (
         ("train_loss", "train/loss"),
         ("validation_accuracy", "validation/accuracy"),
@@ -107,7 +107,7 @@ def test_the_curves_are_the_history_files(project: tuple[Paths, Params]) -> None
 def test_the_digest_of_a_split_is_that_of_its_file(project: tuple[Paths, Params]) -> None:
     import subprocess
 
-    (record,) = method_records(Pipeline(*project), "lora", evaluated=True, plots=False)
+    (record,) = method_records(Pipeline(*project), "lora", evaluated=True, with_plots=False)
     for data in record.datasets:
         command = ["sha256sum", str(project[0].root / data.path)]
         output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
@@ -192,7 +192,7 @@ def test_what_is_missing_has_no_record(project: tuple[Paths, Params]) -> None:
 def test_a_waiting_record_comes_back_as_it_was(
     project: tuple[Paths, Params], tmp_path: Path
 ) -> None:
-    (record,) = method_records(Pipeline(*project), "lora", evaluated=True, plots=True)
+    (record,) = method_records(Pipeline(*project), "lora", evaluated=True, with_plots=True)
     draft = Draft(tmp_path, "evaluate@lora", {})
     draft.finish([record])
     draft.close()
