@@ -93,8 +93,8 @@ def describe_power(messages: int, params: Params) -> str:
     return (
         f"{with_these}, a difference in accuracy{trained} of about {100 * plan.seen:.1f} points "
         f"would be seen, and 'not worse by {shown}' be shown in about "
-        f"{100 * plan.chance(margin):.0f} % of cases where the methods are equal (assuming accuracies of "
-        "95 to 97 % whose standard deviation between seeds is 0.5 points)"
+        f"{100 * plan.chance(margin):.0f} % of cases where the methods are equal (assuming "
+        "accuracies of 95 to 97 % whose standard deviation between seeds is 0.5 points)"
     )
 
 
