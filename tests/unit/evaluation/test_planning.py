@@ -74,7 +74,7 @@ def test_the_chance_is_one_in_two_where_the_interval_just_reaches_the_margin():
         (
             5,
             2,
-            "a difference in accuracy of about 1.7 points would be seen, and 'not worse by 2 points'",
+            "in accuracy of about 1.7 points would be seen, and 'not worse by 2 points'",
         ),
         (5, 3, "a difference in accuracy of about 2.0 points would be seen"),
         (1, 2, "a difference in accuracy between the trained models of about"),
