@@ -11,7 +11,13 @@ from lora_compare.params.fit import MAX_CLASSES
 from lora_compare.params.layers import Aliases, Layer, choose_layers
 from lora_compare.params.methods import FROM_WEIGHT, LoraParams, MethodParams, Trainable
 from lora_compare.params.network import CONFIGS, GPTConfig, classifier_modules, gpt2_paths
-from lora_compare.params.reading import load_params, parse_params, read_yaml, require_fit
+from lora_compare.params.reading import (
+    load_params,
+    parse_params,
+    read_yaml,
+    require_fit,
+    require_prior,
+)
 from lora_compare.params.sections import (
     ClassifierParams,
     DataParams,
@@ -52,5 +58,6 @@ __all__ = [
     "parse_params",
     "read_yaml",
     "require_fit",
+    "require_prior",
     "with_method",
 ]

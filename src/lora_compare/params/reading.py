@@ -1,5 +1,6 @@
 """YAML into typed parameters, every mistake named at once."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,37 @@ def require_fit(params: Params, n_classes: int) -> None:
     """
     if problems := describe_misfits(params.model_dump(), n_classes):
         raise _mistakes(problems, "params.yaml")
+
+
+def require_prior(params: Params, classes: Sequence[str]) -> None:
+    """Refuse shares of other classes than the data's, now that these are known.
+
+    Args:
+        params: The parameters.
+        classes: Names of the data's classes, in their order.
+
+    Raises:
+        ParamsError: A class has no share, or a share no class; they are named.
+    """
+    prior = params.data.prior
+    if prior is None or set(prior) == set(classes):
+        return
+    named = {
+        "no share of": [name for name in classes if name not in prior],
+        "no class of the data:": [name for name in prior if name not in classes],
+    }
+    raise ParamsError(
+        "data.prior does not name the classes of the data.",
+        where="params.yaml: data.prior",
+        expected=f"a share of each of {_names(classes)}",
+        actual="; ".join(f"{words} {_names(names)}" for words, names in named.items() if names),
+        next="name each class once, with shares that sum to 1, or set data.prior: null",
+    )
+
+
+def _names(names: Sequence[str], shown: int = 5) -> str:
+    more = f" and {len(names) - shown:,} more" if len(names) > shown else ""
+    return ", ".join(map(repr, names[:shown])) + more
 
 
 def _load(text: str, name: str) -> tuple[Any, list[str]]:

@@ -263,6 +263,14 @@ def test_class_too_small_for_every_split_is_refused(settings_: dict[str, Any]) -
         split(make(ham=40, spam=2), split_settings(**settings_))
 
 
+@pytest.mark.parametrize("balance", ["train", "undersample"])
+def test_of_whole_groups_only_the_class_that_is_too_small_is_named(balance: str) -> None:
+    params = split_settings(balance=balance, twins="together")
+    with pytest.raises(DataError) as error:
+        split(make(ham=400, spam=2), params)
+    assert error.value.actual == "spam: 2 messages, none in validation"
+
+
 def test_class_that_duplicates_were_most_of_is_refused_with_its_count() -> None:
     corpus = pd.concat([make(ham=40, spam=0), make_corpus(["spam"] * 30, ["win"] * 30)])
     with pytest.raises(DataError, match="spam: 1 messages"):
