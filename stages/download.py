@@ -1,7 +1,7 @@
 """Fetch the labelled text, check every row, and write it in the canonical format."""
 
 from lora_compare.cli.stage import stage
-from lora_compare.params import Params, require_fit
+from lora_compare.params import Params, require_fit, require_prior
 from lora_compare.project.paths import Paths
 from lora_compare.project.progress import Progress
 
@@ -9,10 +9,10 @@ from lora_compare.project.progress import Progress
 @stage("download")
 def main(paths: Paths, params: Params, progress: Progress) -> None:
     """Write data/raw: the messages, and where they came from with checksums."""
-    from lora_compare.data.classes import likely_cause, require_prior, show_counts
+    from lora_compare.data.classes import likely_cause, show_counts
     from lora_compare.data.sources import load_corpus, require_watched
     from lora_compare.project.checksums import seal
-    from lora_compare.project.corpus import write_messages
+    from lora_compare.project.corpus import class_order, write_messages
     from lora_compare.project.files import sha256, write_json
     from lora_compare.project.lineage import Pipeline
 
@@ -24,7 +24,7 @@ def main(paths: Paths, params: Params, progress: Progress) -> None:
         messages, provenance = load_corpus(params.data, paths, progress, anew)
         # An adapter's rank may have no room in the head of so few classes.
         require_fit(params, len(provenance["classes"]))
-        require_prior(params.data.prior, provenance["classes"])
+        require_prior(params, class_order(provenance["classes"]))
         write_messages(paths.messages, messages)
     write_json(paths.provenance, provenance | {"messages_sha256": sha256(paths.messages)})
     seal(paths.raw)

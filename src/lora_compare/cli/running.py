@@ -136,7 +136,7 @@ def _read_data(output: Output, paths: "Paths", params: "Params") -> dict[str, An
     from lora_compare.data import classes
     from lora_compare.data.messages import make_messages
     from lora_compare.data.sources import read_source
-    from lora_compare.params import require_fit, require_positive
+    from lora_compare.params import require_fit, require_positive, require_prior
     from lora_compare.project.corpus import class_order
 
     started = time.perf_counter()
@@ -146,11 +146,13 @@ def _read_data(output: Output, paths: "Paths", params: "Params") -> dict[str, An
     counts = Counter(messages["label"])
     available = classes.count_available(messages, params.split)
     require_fit(params, len(available))
-    classes.require_prior(params.data.prior, available)
+    require_prior(params, list(available))
     require_positive(params.classifier.positive, list(available))
     sizes = classes.stratified_sizes(available, params.split)
     if params.split.mode == "stratified":
-        classes.require_in_every_split(sizes, available, params.split)
+        classes.require_in_every_split(
+            classes.dealt_sizes(available, params.split), available, params.split
+        )
     pool = classes.balanced_pool(
         classes.proportional_sizes(available, params.split), available, params.split
     )

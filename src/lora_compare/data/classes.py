@@ -2,11 +2,11 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
-from lora_compare.errors import DataError, ParamsError
+from lora_compare.errors import DataError
 from lora_compare.params import SplitParams
 from lora_compare.project.corpus import Messages, class_order
 from lora_compare.project.paths import SPLITS
@@ -80,12 +80,23 @@ def stratified_sizes(counts: Mapping[str, int], params: SplitParams) -> Sizes:
         counts: Messages of each class, one at least.
         params: How they are balanced and shared out.
     """
-    if params.balance == "undersample" and params.twins == "apart":
-        return proportional_sizes(dict.fromkeys(counts, min(counts.values())), params)
+    cut = () if _is_cut_first(params) else CUT[params.balance]
     return {
-        part: dict.fromkeys(shares, min(shares.values())) if part in CUT[params.balance] else shares
-        for part, shares in proportional_sizes(counts, params).items()
+        part: dict.fromkeys(shares, min(shares.values())) if part in cut else shares
+        for part, shares in dealt_sizes(counts, params).items()
     }
+
+
+def dealt_sizes(counts: Mapping[str, int], params: SplitParams) -> Sizes:
+    """Return messages per split and class before a split is cut; arguments as above."""
+    if _is_cut_first(params):
+        counts = dict.fromkeys(counts, min(counts.values()))
+    return proportional_sizes(counts, params)
+
+
+def _is_cut_first(params: SplitParams) -> bool:
+    """Return whether classes are cut before messages are dealt: of groups it cannot be said."""
+    return params.balance == "undersample" and params.twins == "apart"
 
 
 def proportional_sizes(counts: Mapping[str, int], params: SplitParams) -> Sizes:
@@ -122,7 +133,7 @@ def require_in_every_split(
     rarest = min(available.values())
     lines = []
     for name, parts in list(missing.items())[:SHOWN]:
-        is_cut = params.balance == "undersample" and available[name] > rarest
+        is_cut = _is_cut_first(params) and available[name] > rarest
         cut = f", cut to {rarest} by split.balance: undersample" if is_cut else ""
         lines.append(f"{name}: {available[name]:,} messages{cut}, none in {', '.join(parts)}")
     more = len(missing) - len(lines)
@@ -133,36 +144,6 @@ def require_in_every_split(
         actual="\n".join(lines + ([f"... and {more:,} more classes"] if more else [])),
         next="\n".join(filter(None, [likely_cause(available), _remedy(available, params)])),
     )
-
-
-def require_prior(prior: Mapping[str, float] | None, classes: Iterable[str]) -> None:
-    """Refuse shares of other classes than the data's.
-
-    Args:
-        prior: What data.prior says.
-        classes: Names of the data's classes.
-
-    Raises:
-        ParamsError: A class has no share, or a share no class; all of them are named.
-    """
-    known = class_order(classes)
-    if prior is None or set(prior) == set(known):
-        return
-    missing = [name for name in known if name not in prior]
-    unknown = [name for name in prior if name not in known]
-    named = {"no share of": missing, "no class of the data:": unknown}
-    raise ParamsError(
-        "data.prior does not name the classes of the data.",
-        where="params.yaml: data.prior",
-        expected=f"a share of each of {_list(known)}",
-        actual="; ".join(f"{words} {_list(names)}" for words, names in named.items() if names),
-        next="name each class once, with shares that sum to 1, or set data.prior: null",
-    )
-
-
-def _list(names: Sequence[str]) -> str:
-    more = len(names) - SHOWN
-    return ", ".join(map(repr, names[:SHOWN])) + (f" and {more:,} more" if more > 0 else "")
 
 
 def _missing(
@@ -281,8 +262,8 @@ def describe_split(metrics: Mapping[str, Any], params: SplitParams) -> str:
         "undersample": "every split is cut to its smallest class",
         "none": "every split keeps the data's shares of the classes",
     }
-    found = metrics.get("near_duplicates", {"groups": 0})
-    if not found["groups"]:
+    found = metrics.get("near_duplicates")
+    if not found or not found["groups"]:
         return cut[params.balance]
     return (
         f"{cut[params.balance]}; {found['messages']:,} messages are in {found['groups']:,} groups "

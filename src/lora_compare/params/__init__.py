@@ -19,6 +19,7 @@ from lora_compare.params.reading import (
     read_yaml,
     require_fit,
     require_positive,
+    require_prior,
 )
 from lora_compare.params.search import Space, TuningParams, count_trials, is_whole
 from lora_compare.params.sections import (
@@ -68,5 +69,6 @@ __all__ = [
     "read_yaml",
     "require_fit",
     "require_positive",
+    "require_prior",
     "with_method",
 ]

@@ -15,9 +15,6 @@ from lora_compare.params.experiment import Params
 from lora_compare.params.fit import describe_misfits
 from lora_compare.params.mistakes import describe
 
-SHOWN = 5
-"""Classes that a mistake names; the others are counted."""
-
 
 def load_params(path: Path) -> Params:
     """Return the parameters that `path` holds.
@@ -83,12 +80,10 @@ def require_positive(named: str | None, classes: Sequence[str]) -> None:
         ParamsError: No class has that name.
     """
     if named is not None and named not in classes:
-        shown = ", ".join(classes[:SHOWN])
-        more = f" and {len(classes) - SHOWN:,} more" if len(classes) > SHOWN else ""
         raise ParamsError(
             "The positive class is none of the data's.",
             where="params.yaml: classifier.positive",
-            expected=shown + more,
+            expected=_names(classes),
             actual=named,
             next="name one of these, or set it to null for the rarest, then dvc repro",
         )
@@ -109,6 +104,37 @@ def is_possible(params: Params, name: str, settings: Mapping[str, Any], n_classe
         return False
     values = params.model_copy(update={"methods": {name: changed}}).model_dump()
     return not describe_misfits(values, n_classes)
+
+
+def require_prior(params: Params, classes: Sequence[str]) -> None:
+    """Refuse shares of other classes than the data's, now that these are known.
+
+    Args:
+        params: The parameters.
+        classes: Names of the data's classes, in their order.
+
+    Raises:
+        ParamsError: A class has no share, or a share no class; they are named.
+    """
+    prior = params.data.prior
+    if prior is None or set(prior) == set(classes):
+        return
+    named = {
+        "no share of": [name for name in classes if name not in prior],
+        "no class of the data:": [name for name in prior if name not in classes],
+    }
+    raise ParamsError(
+        "data.prior does not name the classes of the data.",
+        where="params.yaml: data.prior",
+        expected=f"a share of each of {_names(classes)}",
+        actual="; ".join(f"{words} {_names(names)}" for words, names in named.items() if names),
+        next="name each class once, with shares that sum to 1, or set data.prior: null",
+    )
+
+
+def _names(names: Sequence[str], shown: int = 5) -> str:
+    more = f" and {len(names) - shown:,} more" if len(names) > shown else ""
+    return ", ".join(map(repr, names[:shown])) + more
 
 
 def _load(text: str, name: str) -> tuple[Any, list[str]]:

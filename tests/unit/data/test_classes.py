@@ -14,12 +14,11 @@ from lora_compare.data.classes import (
     likely_cause,
     proportional_sizes,
     require_in_every_split,
-    require_prior,
     show_counts,
     stratified_sizes,
 )
 from lora_compare.data.splits import split
-from lora_compare.errors import DataError, ParamsError
+from lora_compare.errors import DataError
 from lora_compare.project.corpus import make_corpus
 from split_settings import split_settings
 
@@ -135,18 +134,6 @@ def test_cutting_train_says_what_is_left_out_of_train() -> None:
     )
     found = {"train": {"ham": 446, "spam": 446}, "unused": {"ham": 2775, "spam": 0}}
     assert balanced_pool(found, available, params) == pool
-
-
-def test_a_prior_names_the_classes_of_the_data() -> None:
-    require_prior(None, ["ham", "spam"])
-    require_prior({"spam": 0.1, "ham": 0.9}, ["ham", "spam"])
-    with pytest.raises(ParamsError) as error:
-        require_prior({"spam": 0.1, "Ham": 0.9}, ["ham", "spam"])
-    assert error.value.where == "params.yaml: data.prior"
-    assert error.value.expected == "a share of each of 'ham', 'spam'"
-    assert error.value.actual == "no share of 'ham'; no class of the data: 'Ham'"
-    with pytest.raises(ParamsError, match=r"'c0', 'c1', 'c2', 'c3', 'c4' and 2 more"):
-        require_prior({"c0": 1.0}, [f"c{i}" for i in range(7)])
 
 
 def test_what_was_cut_and_kept_together_is_said() -> None:

@@ -2,6 +2,8 @@
 
 import hashlib
 import io
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -123,6 +125,20 @@ def test_twins_stay_together(deduplicate: str, balance: str) -> None:
 
 def deduplicated_counts(corpus: pd.DataFrame, how: str) -> dict[str, int]:
     return count_classes(deduplicate(corpus) if how == "exact" else corpus)
+
+
+def test_whole_groups_need_neither_scikit_learn_nor_torch() -> None:
+    program = (
+        "import sys; from lora_compare.data.splits import split; "
+        "from lora_compare.project.corpus import make_corpus; "
+        "from lora_compare.params import SplitParams; "
+        "split(make_corpus(['a', 'b'] * 20, [f'{i:b}'.replace('0', 'o').replace('1', 'i') "
+        "for i in range(40)]), SplitParams(deduplicate='exact', twins='together', "
+        "balance='train', train=0.7, validation=0.1, seed=1)); "
+        "print({'torch', 'sklearn'} & {*sys.modules})"
+    )
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    assert ran.stdout.decode().strip() == "set()"
 
 
 def test_twins_apart_may_be_in_two_splits() -> None:
@@ -261,6 +277,14 @@ def test_text_with_two_labels_keeps_the_first_and_is_counted() -> None:
 def test_class_too_small_for_every_split_is_refused(settings_: dict[str, Any]) -> None:
     with pytest.raises(DataError, match=r"spam: 2 messages, none in"):
         split(make(ham=40, spam=2), split_settings(**settings_))
+
+
+@pytest.mark.parametrize("balance", ["train", "undersample"])
+def test_of_whole_groups_only_the_class_that_is_too_small_is_named(balance: str) -> None:
+    params = split_settings(balance=balance, twins="together")
+    with pytest.raises(DataError) as error:
+        split(make(ham=400, spam=2), params)
+    assert error.value.actual == "spam: 2 messages, none in validation"
 
 
 def test_class_that_duplicates_were_most_of_is_refused_with_its_count() -> None:

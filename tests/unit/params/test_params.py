@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lora_compare.errors import ParamsError
-from lora_compare.params import LoraParams, Params, load_params, parse_params
+from lora_compare.params import LoraParams, Params, load_params, parse_params, require_prior
 
 ROOT = Path(__file__).resolve().parents[3]
 TEXT = (ROOT / "recipes" / "default.yaml").read_text()
@@ -225,3 +225,16 @@ def test_any_edited_line_is_accepted_or_refused_cleanly(number: int, value: str)
     except ParamsError as error:
         outcome = str(error)
     assert outcome
+
+
+def test_a_prior_names_the_classes_of_the_data() -> None:
+    require_prior(parse_params(TEXT), ["ham", "spam"])
+    params = parse_params(edited(("prior: null", "prior: {spam: 0.1, ham: 0.9}")))
+    require_prior(params, ["ham", "spam"])
+    with pytest.raises(ParamsError) as error:
+        require_prior(params, ["Ham", "spam"])
+    assert error.value.where == "params.yaml: data.prior"
+    assert error.value.expected == "a share of each of 'Ham', 'spam'"
+    assert error.value.actual == "no share of 'Ham'; no class of the data: 'ham'"
+    with pytest.raises(ParamsError, match=r"'c0', 'c1', 'c2', 'c3', 'c4' and 2 more"):
+        require_prior(params, [f"c{i}" for i in range(7)])

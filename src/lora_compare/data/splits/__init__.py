@@ -6,7 +6,12 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from lora_compare.data.classes import CUT, require_in_every_split, stratified_sizes
+from lora_compare.data.classes import (
+    CUT,
+    dealt_sizes,
+    require_in_every_split,
+    stratified_sizes,
+)
 from lora_compare.data.splits.book import as_the_book_reads, split_as_the_book
 from lora_compare.data.splits.dealing import deal
 from lora_compare.data.twins import closest_twins, find_twins, near_duplicate_groups
@@ -45,13 +50,14 @@ def split(corpus: pd.DataFrame, params: SplitParams) -> tuple[Frames, dict[str, 
     kin: pd.Series[Any] = pool["text"]
     if is_book:
         parts = split_as_the_book(pool, params)
-    elif params.twins == "apart":
-        parts = _split_stratified(pool, params)
+        sizes = {name: count_classes(parts[name]) for name in SPLITS}
+        require_in_every_split(sizes, available, params)
     else:
-        require_in_every_split(stratified_sizes(available, params), available, params)
-        parts, kin = _split_together(pool, params)
-    sizes = {name: count_classes(parts[name]) for name in SPLITS}
-    require_in_every_split(sizes, available, params)
+        require_in_every_split(dealt_sizes(available, params), available, params)
+        if params.twins == "together":
+            parts, kin = _split_together(pool, params)
+        else:
+            parts = _split_stratified(pool, params)
     evaluated = {*kin[parts["validation"].index], *kin[parts["test"].index]}
     unused = parts["unused"]
     parts["unused"] = unused[~kin[unused.index].isin(evaluated)]
