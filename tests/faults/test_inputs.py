@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import random
 import re
 import shlex
 import subprocess
@@ -168,6 +169,22 @@ def test_row_18_a_class_too_small_for_every_split_is_refused_with_counts(
     assert "A class is too small to be in every split." in message
     # A repeated message counts once.
     assert "spam: 2 messages, none in" in message
+
+
+@pytest.mark.parametrize("deduplicate", ["exact", "none"])
+def test_row_18_a_class_of_near_duplicates_is_refused_with_counts(
+    tmp_path: Path, deduplicate: str
+) -> None:
+    words = ["mum", "train", "dinner", "garden", "football", "homework", "birthday", "kettle"]
+    rows = [f"ham\t{' '.join(random.Random(i).choices(words, k=9))}" for i in range(80)]
+    rows += [f"spam\tYour code is {i}" for i in range(40)]
+    changes = {"twins": "together", "balance": "train", "deduplicate": deduplicate}
+    write_project(tmp_path, "m.tsv", "\n".join(rows).encode(), **changes)
+    succeed(tmp_path, "download")
+    message = refusal(tmp_path, "split")
+    assert "Groups of near-duplicates are too large to stay whole." in message
+    assert "spam: 40 of 40 messages are one group; 40 of 28 in train, 0 of 4 in vali" in message
+    assert "split.twins: apart" in message
 
 
 def test_row_18_an_identifier_as_label_is_named_in_a_few_lines(tmp_path: Path) -> None:

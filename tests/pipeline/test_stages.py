@@ -165,6 +165,10 @@ def test_every_method_has_every_figure(project: Path, method: str) -> None:
     assert cost["threads"] == 1
     assert cost["train_seconds"] > 0
     assert cost["peak_memory_bytes"] > 50e6
+    assert 0 < cost["step_cpu_seconds_low"] <= cost["step_cpu_seconds"]
+    weights = 4 * figures["total_parameters"]
+    assert weights <= cost["training_state_bytes_weights"] < cost["training_state_bytes"]
+    assert cost["training_state_bytes_gradients"] <= 4 * figures["trainable_parameters"]
 
 
 def test_the_metrics_agree_with_the_predictions(project: Path) -> None:

@@ -23,7 +23,8 @@ def check(output: Output) -> None:
 
     Every mistake in params.yaml is named at once, with its key and what is allowed, and so is what
     it names and is not here: a file, an adapter, a device. Then the file of data.source is read,
-    its columns shown and its classes counted. Nothing is run or downloaded.
+    its columns shown and its classes counted, and it is said what its test messages and the seeds
+    can show. Nothing is run or downloaded.
 
     \b
     lora-compare check
@@ -33,7 +34,8 @@ def check(output: Output) -> None:
 
     paths, params = project()
     _require_here(paths, params)
-    data = _read_data(output, paths, params) if is_file(params.data) else None
+    is_here = is_file(params.data) or params.data.source == "bundled"
+    data = _read_data(output, paths, params) if is_here else None
     sizes = _sizes(paths)
     trainings, steps = _trainings(params), _steps(sizes, params)
     total = _all_steps(params, trainings, steps)

@@ -19,6 +19,10 @@ LEARNT = 0.10
 """Share of what the largest class leaves to be learnt below which the test is near chance. Below a
 tenth, differences between methods are differences between ways of learning nothing."""
 
+FEW_MESSAGES = 100
+"""Groups of near-duplicates in the test split below which it is said: of a hundred, one answer is a
+point, and equal methods are hardly ever shown to be within two."""
+
 CUT = 0.01
 """Share of test messages cut from which it is said: fewer move an accuracy by less than a point."""
 
@@ -47,7 +51,8 @@ def cautions(
     Args:
         evidence: What the methods and baselines did.
         params: The experiment.
-        comparison: The content of metrics/comparison.json, as far as it is known: `metric`.
+        comparison: The content of metrics/comparison.json, as far as it is known: `metric` and
+            `near_duplicate_groups`.
 
     Returns:
         Records of a `key`, which names the kind and may come several times, and a `sentence`.
@@ -99,6 +104,14 @@ def _chance(evidence: Evidence, _: Params, __: Mapping[str, Any]) -> Iterator[st
         yield (
             f"The test is near chance: always answering {largest}, the largest class, is right on "
             f"{percent(share)} of the test messages, the best method on {percent(best)}."
+        )
+
+
+def _few(_: Evidence, __: Params, comparison: Mapping[str, Any]) -> Iterator[str]:
+    if (groups := comparison["near_duplicate_groups"]) < FEW_MESSAGES:
+        yield (
+            f"The test split holds {groups:,} different message{'' if groups == 1 else 's'} only "
+            "(near-duplicates count as one): it can show large differences alone."
         )
 
 
@@ -204,6 +217,7 @@ CHECKS: dict[str, Check] = {
     "unfitted": _unfitted,
     "collapsed": _collapsed,
     "chance": _chance,
+    "few_messages": _few,
     "cut": _cut,
     "thrown": _thrown,
     "twins": _twins,

@@ -27,4 +27,5 @@ class ComparisonParams(Section):
     cost: Literal[
         "trainable_parameters", "training_state_bytes", "artifact_bytes", "step_cpu_seconds"
     ] = "trainable_parameters"
-    """What makes a method cheaper than another that is as good."""
+    """What makes a method cheaper than another that is as good. `step_cpu_seconds` is measured: of
+    methods whose steps take about as long, another run may take the other for the cheaper."""

@@ -12,7 +12,7 @@ from lora_compare.comparison.cautions import CHECKS, cautions
 from lora_compare.comparison.evidence import Evidence, Outcome, Tuning, load_evidence
 from lora_compare.params import Params
 
-ACCURACY = {"metric": "accuracy"}
+ACCURACY = {"metric": "accuracy", "near_duplicate_groups": 290}
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +109,15 @@ def test_a_test_near_chance_is_named(sound, accuracy: float, said: bool) -> None
         assert "always answering ham, the largest class, is right on 50.0 %" in sentences["chance"]
 
 
+@pytest.mark.parametrize(
+    ("groups", "said"), [(1, "1 different message only"), (99, "99 d"), (100, "")]
+)
+def test_a_test_of_few_different_messages_is_named(sound, groups: int, said: str) -> None:
+    sentences = found(*sound, {**ACCURACY, "near_duplicate_groups": groups})
+    assert list(sentences) == ["few_messages"] * bool(said)
+    assert f"holds {said}" in sentences.get("few_messages", "holds ")
+
+
 def test_cut_messages_are_counted_with_their_tokens(sound) -> None:
     evidence, params = sound
     cut = changed(evidence, "lora", truncated={"test": 60}, truncated_tokens={"test": 0.123})
@@ -181,7 +190,7 @@ def test_classes_of_different_size_ask_for_macro_f1_beside_accuracy(sound) -> No
         "the largest class (ham: 870 test messages, spam: 130)"
         in found(uneven, params)["uneven_classes"]
     )
-    assert "uneven_classes" not in found(uneven, params, {"metric": "macro_f1"})
+    assert "uneven_classes" not in found(uneven, params, {**ACCURACY, "metric": "macro_f1"})
 
 
 def test_times_of_different_circumstances_are_not_comparable(sound) -> None:

@@ -122,9 +122,9 @@ def test_no_message_has_a_twin_elsewhere_where_groups_stay_whole(
     params = SplitParams(
         deduplicate="exact", twins="together", balance="train", train=0.7, validation=0.1, seed=123
     )
-    started = time.perf_counter()
+    started = time.process_time()
     frames, metrics = split(corpus, params)
-    assert time.perf_counter() - started < 10
+    assert time.process_time() - started < 5
     assert [len(frame) for frame in frames.values()] == [914, 517, 1034, 2706]
     assert metrics["splits"]["test"]["classes"] == {"ham": 903, "spam": 131}
     texts = {name: list(frame["Text"]) for name, frame in frames.items()}

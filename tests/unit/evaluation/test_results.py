@@ -5,7 +5,7 @@ import statistics
 import numpy as np
 import pytest
 
-from lora_compare.evaluation.metrics import calibration_bins
+from lora_compare.evaluation.calibration import calibration_bins
 from lora_compare.evaluation.results import (
     Results,
     collapsed,

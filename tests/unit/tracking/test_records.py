@@ -9,7 +9,7 @@ from lora_compare.params import Params, load_params
 from lora_compare.project.files import read_json
 from lora_compare.project.lineage import Pipeline
 from lora_compare.project.paths import Paths
-from lora_compare.tracking.figures import Point, numbers
+from lora_compare.tracking.figures import Point, headline, numbers, verdict_tags
 from lora_compare.tracking.mailbox import Draft
 from lora_compare.tracking.records import current_records, method_records, stage_record
 from lora_compare.tracking.runs import (
@@ -20,6 +20,7 @@ from lora_compare.tracking.runs import (
     stage_key,
 )
 from tracked_project import SEED, history, write_method, write_project
+from verdict_inputs import make_comparison, make_pair
 
 
 @pytest.fixture
@@ -154,6 +155,15 @@ def test_baselines_and_pairs_show_their_essence(project: tuple[Paths, Params]) -
     assert {p.key for p in compared.points} == found | pair | {"lora_to_full/parameter_ratio"}
     assert Point("seed_variance_share", 0.2) in compared.points
     assert compared.tags["claim"] == "not worse"
+
+
+@pytest.mark.parametrize(("use", "trained"), [("lora", 30.0), ("tfidf", 20022.0)])
+def test_the_pipeline_has_the_figures_of_what_is_recommended(use: str, trained: float) -> None:
+    pairs = [make_pair(), make_pair("tfidf", claim="equivalent")]
+    tfidf = {"method": "tfidf", "trainable_parameters": 20022}
+    found = make_comparison(pairs, use, use == "lora", baselines=[tfidf])
+    assert Point("params/trainable", trained) in list(headline(found))
+    assert verdict_tags(found)["lora_compare.champion"] == use
 
 
 def test_numbers_of_a_metrics_file_become_keys() -> None:
