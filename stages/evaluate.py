@@ -60,7 +60,7 @@ def say(progress: Progress, method: str, metrics: Mapping[str, Any]) -> None:
     test = metrics["test"]
     spread = f" ± {test['accuracy_sd']:.2%} between seeds" if "accuracy_sd" in test else ""
     progress.say(f"{method}: test accuracy {test['accuracy']:.2%}{spread}")
-    for seed in metrics["collapsed"]:
+    for seed in metrics.get("collapsed", ()):
         accuracy = metrics["per_seed"][str(seed)]["train"]["accuracy"]
         progress.say(
             f"{method}: seed {seed} has collapsed, with {accuracy:.1%} of train right; "

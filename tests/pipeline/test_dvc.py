@@ -134,7 +134,7 @@ def test_an_edited_comment_reruns_what_its_wing_can_change(
 
 
 def test_a_mistake_in_params_costs_no_training(project: Path) -> None:
-    params, outputs = project / "params.yaml", ("metrics/full_cost.json", "models/full")
+    params, outputs = project / "params.yaml", ("reports/tuning/full",)
     good = params.read_text()
     params.write_text(good.replace("epochs: 1", "epochs: one"))
     checked = subprocess.run(
@@ -163,7 +163,9 @@ def test_plots_show_curves_and_confusion_of_every_method(project: Path) -> None:
     assert {row["method"] for row in rows} == {"full", "lora"}
     assert {row["split"] for row in rows} == {"train", "validation"}
     # Points on the lines would replace the dashes in the legend, and hide which split is which.
-    assert "point" not in plots["loss"][0]["content"]["spec"]["mark"]
+    marks = [layer["mark"] for layer in plots["loss"][0]["content"]["spec"]["layer"]]
+    assert [mark["type"] for mark in marks] == ["area", "line"]
+    assert "point" not in marks[1]
     # Metrics files that DVC may not list as metrics are there too, with nothing to draw.
     assert {name for name in plots if plots[name]} == {"loss", "accuracy", "confusion"}
     confusion = plots["confusion"][0]["content"]
@@ -184,7 +186,8 @@ def test_a_method_joins_the_comparison_by_a_block_in_params(project: Path) -> No
     comparison = json.loads((project / "metrics/comparison.json").read_text())
     names = [record["method"] for record in comparison["methods"]]
     assert names == ["full", "last_block", "lora"]
-    assert len([pair for pair in comparison["pairs"] if not pair["baseline"]]) == 3
+    others = {pair["a"]: pair["b"] for pair in comparison["pairs"] if not pair["baseline"]}
+    assert others == {"last_block": "full", "lora": "full"}
     plots = json.loads(dvc(project, "plots", "show", "--json").splitlines()[-1])["data"]
     assert "last_block" in {row["method"] for row in plots["loss"][0]["content"]["data"]["values"]}
     page = project / "reports" / "comparison" / "comparison.html"

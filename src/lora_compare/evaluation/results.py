@@ -84,16 +84,18 @@ def over_seeds(results: Mapping[int, Results]) -> dict[str, Any]:
 
     Beside every figure of a split that is a number stands, with two seeds or more, its standard
     deviation between them (of n - 1), as `<figure>_sd`. A figure that one seed does not have is
-    None. Confusion matrices are added up.
+    None. Confusion matrices are added up. `collapsed` lists the seeds of that function, if any.
 
     Args:
         results: What is known of the classifier of each seed.
     """
     by_split = {name: [result.figures[name] for result in results.values()] for name in SPLITS}
+    fallen = collapsed(dict(zip(results, by_split["train"], strict=True)))
     return {
         **{name: _with_spread(figures) for name, figures in by_split.items()},
         "seeds": list(results),
-        "collapsed": collapsed(dict(zip(results, by_split["train"], strict=True))),
+        # Not where it is empty: `dvc plots` stumbles over an empty list in a metrics file.
+        **({"collapsed": fallen} if fallen else {}),
         "per_seed": {
             str(seed): {name: _scalars(figures) for name, figures in result.figures.items()}
             for seed, result in results.items()

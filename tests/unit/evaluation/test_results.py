@@ -53,6 +53,8 @@ def test_the_figures_of_one_seed_are_its_own_without_a_spread() -> None:
     only = seed(MOST)
     figures = over_seeds({123: only})
     assert {name: figures[name] for name in SPLITS} == only.figures
+    assert "collapsed" not in over_seeds({1: seed(ALL), 2: seed(ALL)})
+    assert figures["collapsed"] == [123]
     own = figures["per_seed"]["123"]["test"]
     assert own == {k: v for k, v in only.figures["test"].items() if isinstance(v, float)}
 
