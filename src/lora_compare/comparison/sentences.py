@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lora_compare.comparison.formats import MINUS, percent, points, share
+from lora_compare.comparison.formats import MINUS, points, share, spread
 from lora_compare.comparison.prices import PRICES, Price
 from lora_compare.project.paths import TFIDF
 
@@ -273,9 +273,7 @@ def is_uneven(comparison: Mapping[str, Any]) -> bool:
 
 def with_spread(record: Mapping[str, Any], key: str) -> str:
     """Return a figure of a record with its standard deviation over seeds: `96.1 ± 0.4 %`."""
-    spread = record.get(f"{key}_sd")
-    mean = percent(record.get(key))
-    return mean if spread is None else f"{mean[:-2]} ± {percent(spread)}"
+    return spread(record.get(key), record.get(f"{key}_sd"))
 
 
 def listing(names: Sequence[str], word: str = "and") -> str:

@@ -135,6 +135,8 @@ class Space(Section):
             whole: Whether the setting is a whole number.
         """
         low, high = self.ends
+        if self.step is None and place in (0, count - 1):
+            return self.extremes(whole)[min(place, 1)]  # type: ignore[no-any-return]
         if self.step is not None:
             value = low + place * self.step
         elif self.log:

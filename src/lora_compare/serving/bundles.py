@@ -6,8 +6,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from lora_compare.comparison.formats import count, percent, percent_interval, spread
+from lora_compare.comparison.formats import count, percent, percent_interval
 from lora_compare.comparison.recommendation import Recommendation, read_recommendation
+from lora_compare.comparison.sentences import with_spread
 from lora_compare.comparison.verdict import read_comparison
 from lora_compare.project.checksums import SUMS, digest
 from lora_compare.project.files import is_file, read_json, sha256, sha256_of
@@ -267,7 +268,7 @@ def _reached(source: _Source, own: RunRecord, record: Mapping[str, Any]) -> str:
         reached = percent(record["test_accuracy"])
         return f"Test accuracy {reached} (95 % interval {interval}), {trained}"
     of_this = next((p.value for p in own.points if p.key == "test/accuracy"), None)
-    mean = spread(record["test_accuracy"], record.get("test_accuracy_sd"))
+    mean = with_spread(record, "test_accuracy")
     return (
         f"Test accuracy of this model {percent(of_this)}; mean and standard deviation of the "
         f"method's {source.seed.count} trainings {mean}; {trained}"

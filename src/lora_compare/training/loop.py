@@ -1,6 +1,5 @@
 """The one training loop: full fine-tuning, LoRA and everything between."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import astuple
 from itertools import islice
@@ -70,7 +69,6 @@ def train(
     watched = [sample(e, training, seed) for e in (train_examples, validation_examples)]
     told = reporting.on_evaluation
     evaluations = Evaluations(model, watched, dtype, schedule.steps_per_epoch, told)
-    patience = training.patience or math.inf
     losses = Losses(next(model.parameters()).device)
     checkpoints = checkpoints or Checkpoints()
     with (
@@ -86,7 +84,7 @@ def train(
         forecast = Forecast(run, reporting)
         run.clock.start()
         for groups in islice(schedule.batches(), run.step, None):
-            if schedule.may_end(run.step) and evaluations.since_best >= patience:
+            if run.is_over:
                 break
             rate = run.next_rate
             batches = [collate(train_examples.take(g)) for g in groups]
@@ -158,6 +156,14 @@ class Run:
     def next_rate(self) -> float:
         """The learning rate of the next step."""
         return self._rates.learning_rate * self.schedule.factor(self.step)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has had its patience with evaluations that are no better, and every text."""
+        patience = self.schedule.training.patience
+        if patience is None or self.step < self.schedule.steps_per_epoch:
+            return False
+        return self._evaluations.since_best >= patience
 
     def take_step(self, batches: list[Batch], dtype: torch.dtype) -> Tensor:
         """Do one optimizer step, as `optimizer_step` does, and return its loss, shape ()."""

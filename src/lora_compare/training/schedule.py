@@ -52,10 +52,6 @@ class Schedule:
         """Return whether the model is looked at after so many steps."""
         return step % self.training.eval_every == 0 or step % self.steps_per_epoch == 0
 
-    def may_end(self, step: int) -> bool:
-        """Return whether a training may end early after so many steps: not in its first epoch."""
-        return step >= self.steps_per_epoch
-
     def factor(self, step: int) -> float:
         """Return the learning rate of 0-based `step` as a fraction of its peak."""
         training = self.training

@@ -36,6 +36,7 @@ def lora() -> MethodParams:
     [
         ({"low": 5e-5, "high": 8e-4, "log": True}, False, [5e-5, 0.000125992, 0.00031748, 8e-4]),
         ({"low": 0.0, "high": 0.3}, False, [0.0, 0.1, 0.2, 0.3]),
+        ({"low": 0.1, "high": 0.9999999}, False, [0.1, 0.4, 0.7, 0.9999999]),
         ({"low": 0.0, "high": 0.35, "step": 0.1}, False, [0.0, 0.1, 0.2, 0.3]),
         ({"low": 1, "high": 64, "log": True}, True, [1, 4, 16, 64]),
         ({"low": 1, "high": 3}, True, [1, 2, 3]),  # four places, three whole numbers

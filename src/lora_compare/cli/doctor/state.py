@@ -35,9 +35,11 @@ def params(project: Project) -> Finding:
         listed = "".join(f"\n{line}" for line in mistakes) if len(mistakes) > 1 else ""
         return trouble(said + listed, error.next, mistakes=mistakes)
     methods = {name: method.trainable for name, method in known.methods.items()}
+    seeds = known.training.seeds
     facts = {"model": known.model.name, "source": known.data.source, "methods": methods}
     what = f"{known.model.name} on {known.data.source}; methods: {', '.join(methods)}"
-    return ok(f"params.yaml is in order: {what}", **facts)
+    what += f"; seeds: {', '.join(map(str, seeds))}"
+    return ok(f"params.yaml is in order: {what}", **facts, seeds=seeds)
 
 
 def pipeline(project: Project) -> Finding:

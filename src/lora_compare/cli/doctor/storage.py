@@ -136,9 +136,11 @@ def _needs(project: Project) -> Iterator[tuple[Path, int]]:
     config = sizes.shape(params.model)
     base = sizes.parameters(config)
     methods = [sizes.trained(config, method) for method in params.methods.values()]
-    outputs = sizes.FLOAT32 * (base + sum(methods))
-    checkpoint = sizes.FLOAT32 * STATES * max(methods)
-    yield root, outputs + checkpoint + BESIDE
+    seeds = len(params.training.seeds)
+    outputs = sizes.FLOAT32 * (base + seeds * sum(methods))
+    # Finished trainings are kept beside the outputs, and any seed may be cut off at a checkpoint.
+    checkpoints = sizes.FLOAT32 * seeds * (sum(methods) + STATES * max(methods))
+    yield root, outputs + checkpoints + BESIDE
     with suppress(UserError):  # without DVC there is no cache
         # As if links were copies, which they are on most file systems.
         yield project.cache, outputs
