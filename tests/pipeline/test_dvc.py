@@ -134,7 +134,7 @@ def test_an_edited_comment_reruns_what_its_wing_can_change(
 
 
 def test_a_mistake_in_params_costs_no_training(project: Path) -> None:
-    params, outputs = project / "params.yaml", ("metrics/full_cost.json", "models/full")
+    params, outputs = project / "params.yaml", ("reports/tuning/full",)
     good = params.read_text()
     params.write_text(good.replace("epochs: 1", "epochs: one"))
     checked = subprocess.run(
