@@ -14,7 +14,6 @@ from benchmarks.jobs import LEARNING_RATES, SEED, WEIGHT_DECAY
 from benchmarks.machine import available_memory_bytes, describe_machine, describe_versions
 from benchmarks.workload import random_texts
 from lora_compare import lora
-from lora_compare.comparison.scaling import FILE
 from lora_compare.compute.device import Machine, keep_freed_memory
 from lora_compare.compute.memory import storage_bytes
 from lora_compare.compute.optimizers import MasterAdamW
@@ -24,6 +23,7 @@ from lora_compare.models.methods import Trained, choose_trainable
 from lora_compare.models.network import CONFIGS, GPT, Classifier
 from lora_compare.params import LoraParams
 from lora_compare.project.progress import SILENT, Progress
+from lora_compare.report.scaling import FILE
 from lora_compare.training.embeddings import seen_rows
 from lora_compare.training.loop import optimizer_step
 from lora_compare.training.meters import Meter, cost_figures

@@ -317,7 +317,11 @@ def test_nothing_is_written_where_nothing_is_new(
 def test_another_verdict_moves_the_crown_and_registers_nothing(again: ServedProject) -> None:
     file = again.paths.metrics("comparison")
     found = read_json(file)
-    found["recommendation"] |= {"use": "full", "method": "full", "why": "full is better than lora."}
+    found["recommendation"] |= {
+        "use": "full",
+        "method": "full",
+        "why": ["full is better than lora."],
+    }
     write_json(file, found)
 
     again.log("compare")
@@ -471,7 +475,7 @@ def test_the_baseline_is_registered_and_champion_where_it_beats_every_method(
     file = project.paths.metrics("comparison")
     found = read_json(file)
     record = found["methods"][0] | {"method": "tfidf", "trainable_parameters": 7}
-    why = {"use": "tfidf", "kind": "baseline", "fine_tuning_needed": False, "why": "It is best."}
+    why = {"use": "tfidf", "kind": "baseline", "fine_tuning_needed": False, "why": ["It is best."]}
     found["recommendation"] |= why
     write_json(file, found | {"baselines": [record]})
 

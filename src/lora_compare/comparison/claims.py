@@ -1,7 +1,6 @@
 """What may be claimed of two methods: how they differ, how sure that is, what is missing."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -85,7 +84,7 @@ def claim(found: Difference, margin: float) -> Claim:
 
     `better` and `worse`: it excludes 0. `equivalent`: it lies within the margin on both sides.
     `not worse`: A is not worse by the margin. A method may be worse, and yet by less than the
-    margin: `is_not_worse` looks at the interval alone. Two seeds allow no claim.
+    margin: `recommendation.is_not_worse` looks at the interval alone. Two seeds allow no claim.
 
     Args:
         found: A minus B.
@@ -100,11 +99,6 @@ def claim(found: Difference, margin: float) -> Claim:
     if found.low > -margin:
         return "equivalent" if found.high < margin else "not worse"
     return "undecided"
-
-
-def is_not_worse(pair: Mapping[str, Any]) -> bool:
-    """Return whether the first of a pair is shown to be not worse than the other by the margin."""
-    return pair["claim"] != "undecided" and bool(pair["low"] > -pair["margin"])
 
 
 def _shares(found: Difference) -> dict[str, float]:

@@ -5,8 +5,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from lora_compare.comparison.claims import is_not_worse
-
 
 @dataclass(frozen=True)
 class Recommendation:
@@ -28,13 +26,19 @@ class Recommendation:
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as it stands in metrics/comparison.json."""
-        return asdict(self)
+        # DVC's tables show every scalar, and would be as wide as the reason; lists they skip.
+        return asdict(self) | {"why": [self.why]}
 
 
 def read_recommendation(comparison: Mapping[str, Any]) -> Recommendation | None:
     """Return what metrics/comparison.json recommends; None where it has no such entry."""
     found = comparison.get("recommendation")
-    return Recommendation(**found) if found else None
+    return Recommendation(**{**found, "why": " ".join(found["why"])}) if found else None
+
+
+def is_not_worse(pair: Mapping[str, Any]) -> bool:
+    """Return whether the first of a pair is shown to be not worse than the other by the margin."""
+    return pair["claim"] != "undecided" and bool(pair["low"] > -pair["margin"])
 
 
 def recommend(

@@ -91,10 +91,10 @@ def describe_power(messages: int, params: Params) -> str:
     trained = " between the trained models" if seeds == 1 else ""
     shown = f"{points:g} point{'s' * (points != 1)}"
     return (
-        f"{with_these}, a difference{trained} of about {100 * plan.seen:.1f} points would be seen, "
-        f"and 'not worse by {shown}' be shown in about {100 * plan.chance(margin):.0f} % of cases "
-        "where the methods are equal (assuming accuracies of 95 to 97 % whose standard deviation "
-        "between seeds is 0.5 points)"
+        f"{with_these}, a difference in accuracy{trained} of about {100 * plan.seen:.1f} points "
+        f"would be seen, and 'not worse by {shown}' be shown in about "
+        f"{100 * plan.chance(margin):.0f} % of cases where the methods are equal (assuming "
+        "accuracies of 95 to 97 % whose standard deviation between seeds is 0.5 points)"
     )
 
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from lora_compare.comparison import formats
 from lora_compare.comparison.prices import cells, footnote, price_sentence
-from lora_compare.comparison.scaling import larger_models
 from lora_compare.comparison.sentences import (
     called,
     headline,
@@ -18,6 +17,7 @@ from lora_compare.comparison.sentences import (
 from lora_compare.data.classes import describe_split
 from lora_compare.errors import DataError
 from lora_compare.project.files import write_text
+from lora_compare.report.scaling import larger_models
 
 # The results alone are shown without what the whole report takes to compute.
 if TYPE_CHECKING:

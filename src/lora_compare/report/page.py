@@ -16,7 +16,6 @@ from lora_compare.comparison import formats, leaks
 from lora_compare.comparison.disagreements import find_confusions
 from lora_compare.comparison.evidence import Evidence, load_evidence
 from lora_compare.comparison.prices import footnote, price_sentence
-from lora_compare.comparison.scaling import larger_models
 from lora_compare.comparison.sentences import (
     METRICS,
     claimed,
@@ -41,6 +40,7 @@ from lora_compare.report import charts, overview, versions
 from lora_compare.report.contents import Contents, gather
 from lora_compare.report.figures import describe_matrix, draw, learned, searched, tuned
 from lora_compare.report.markdown import render_markdown
+from lora_compare.report.scaling import larger_models
 
 LONGEST_MESSAGE = 600
 """Characters of a message that the page shows."""

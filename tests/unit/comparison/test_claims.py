@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lora_compare.comparison.claims import Judge, claim, is_not_worse
+from lora_compare.comparison.claims import Judge, claim
+from lora_compare.comparison.recommendation import is_not_worse
 from lora_compare.evaluation.planning import Plan
 from lora_compare.evaluation.scores import Task, prior_weights
 from lora_compare.evaluation.statistics import Components, Difference, difference

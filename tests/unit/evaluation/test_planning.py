@@ -71,9 +71,13 @@ def test_the_chance_is_one_in_two_where_the_interval_just_reaches_the_margin():
 @pytest.mark.parametrize(
     ("seeds", "methods", "expected"),
     [
-        (5, 2, "a difference of about 1.7 points would be seen, and 'not worse by 2 points'"),
-        (5, 3, "a difference of about 2.0 points would be seen"),
-        (1, 2, "a difference between the trained models of about"),
+        (
+            5,
+            2,
+            "in accuracy of about 1.7 points would be seen, and 'not worse by 2 points'",
+        ),
+        (5, 3, "a difference in accuracy of about 2.0 points would be seen"),
+        (1, 2, "a difference in accuracy between the trained models of about"),
         (2, 2, "1,040 test messages and 2 seeds nothing can be claimed of methods: 3 seeds"),
     ],
 )

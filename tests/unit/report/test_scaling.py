@@ -1,7 +1,7 @@
 """The table of larger models: where it is shown, and what its cells say."""
 
-from lora_compare.comparison.scaling import FILE, larger_models
 from lora_compare.project.files import read_json
+from lora_compare.report.scaling import FILE, larger_models
 
 
 def test_it_stands_beside_full_fine_tuning_and_lora_alone() -> None:
