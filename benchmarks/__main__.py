@@ -150,7 +150,7 @@ def measure_scale(
 @main.command("scaling")
 @names_option("--models", scaling.MODELS, scaling.MODELS)
 @click.option("--steps", "n_steps", type=POSITIVE, default=6, show_default=True)
-@THREADS
+@click.option("--threads", type=POSITIVE, default=1, show_default=True)
 @click.option(
     "--output",
     type=click.Path(path_type=Path, dir_okay=False),

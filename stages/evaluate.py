@@ -15,12 +15,12 @@ def main(paths: Paths, params: Params, progress: Progress, method: str) -> None:
     from lora_compare.compute.seeding import make_deterministic
     from lora_compare.evaluation.answers import answer, of_all
     from lora_compare.evaluation.results import measure, over_seeds, pooled_calibration
-    from lora_compare.models.methods import read_seeds
     from lora_compare.models.tokens import check_fit, read_examples
     from lora_compare.project.checksums import seal
     from lora_compare.project.corpus import read_split
     from lora_compare.project.files import write_csv, write_json
     from lora_compare.project.provenance import EVALUATION, versions
+    from lora_compare.project.seeds import read_seeds
 
     params.method(method)
     stage_of_model = f"finetune@{method}"

@@ -195,9 +195,7 @@ def _write_method(
     }
     write_json(paths.cost_copy(name), cost)
     paths.history(name).parent.mkdir(parents=True, exist_ok=True)
-    histories = [
-        _history(place + 100 * number).assign(seed=seed) for number, seed in enumerate(seeds)
-    ]
+    histories = [_history(place, number).assign(seed=seed) for number, seed in enumerate(seeds)]
     first = pd.concat(histories)
     first.insert(0, "seed", first.pop("seed"))
     first.to_csv(paths.history(name), index=False)
@@ -250,12 +248,18 @@ def _figures(
     }
 
 
-def _history(seed: int) -> pd.DataFrame:
-    rng = np.random.default_rng(seed)
+def _history(place: int, number: int) -> pd.DataFrame:
+    rng = np.random.default_rng(place + 100 * number)
     steps = np.arange(0, 651, 50)
     epochs = steps / 130
-    train = 0.69 * np.exp(-(1.1 + 0.15 * seed) * epochs) + 0.004 + 0.004 * rng.random(len(steps))
-    validation = 0.66 * np.exp(-1.2 * epochs) + 0.05 + 0.012 * rng.random(len(steps))
+    train = (
+        0.69 * np.exp(-(1.1 + 0.15 * place + 0.05 * number) * epochs)
+        + 0.004
+        + 0.004 * rng.random(len(steps))
+    )
+    validation = (
+        0.66 * np.exp(-(1.2 + 0.05 * number) * epochs) + 0.05 + 0.012 * rng.random(len(steps))
+    )
     return pd.DataFrame(
         {
             "step": steps,

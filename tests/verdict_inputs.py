@@ -83,7 +83,7 @@ def make_comparison(
         },
         **more,
     }
-    comparison["recommendation"]["why"] = sentences.why(comparison)
+    comparison["recommendation"]["why"] = [sentences.why(comparison)]
     comparison["verdict"] = sentences.verdict_of(comparison)
     comparison["headline"] = [sentences.headline_of(comparison)]
     return comparison

@@ -127,7 +127,9 @@ def test_sync_registers_every_method_from_files_and_crowns_one(
     description = registered.version(LORA).description
     interval = f"95 % interval {percent_interval([0.94, 0.97])}"
     assert f"Test accuracy 96.0 % ({interval}), 100 trained parameters" in description
-    assert "no evidence that lora differs from full, and it trains the fewest" in description
+    assert (
+        "**Champion of its comparison**: not worse than full by more than 2 points" in description
+    )
     assert "Champion" not in registered.version(FULL).description
 
 
@@ -315,7 +317,11 @@ def test_nothing_is_written_where_nothing_is_new(
 def test_another_verdict_moves_the_crown_and_registers_nothing(again: ServedProject) -> None:
     file = again.paths.metrics("comparison")
     found = read_json(file)
-    found["pairs"][0]["verdict"] = "A better"
+    found["recommendation"] |= {
+        "use": "full",
+        "method": "full",
+        "why": ["full is better than lora."],
+    }
     write_json(file, found)
 
     again.log("compare")
@@ -469,15 +475,16 @@ def test_the_baseline_is_registered_and_champion_where_it_beats_every_method(
     file = project.paths.metrics("comparison")
     found = read_json(file)
     record = found["methods"][0] | {"method": "tfidf", "trainable_parameters": 7}
-    beaten = [{"a": m, "b": "tfidf", "verdict": "B better"} for m in ("full", "lora")]
-    write_json(file, found | {"baselines": [record], "pairs": found["pairs"] + beaten})
+    why = {"use": "tfidf", "kind": "baseline", "fine_tuning_needed": False, "why": ["It is best."]}
+    found["recommendation"] |= why
+    write_json(file, found | {"baselines": [record]})
 
     assert project.sync().models.champion == f"{TFIDF} 1"
 
     assert project.champions() == [(TFIDF, 1)]
     description = project.version(TFIDF).description
     assert "Test accuracy 97.0 %" in description
-    assert "tfidf is better than full and lora; no method is better than tfidf." in description
+    assert "**Champion of its comparison**: It is best." in description
     folder = project.artifacts(TFIDF)
     models = sorted(p.relative_to(folder).as_posix() for p in folder.glob("artifacts/models/*/*"))
     names = ("SHA256SUMS", "config.json", "model.safetensors", "vocabulary.json")

@@ -8,9 +8,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from lora_compare.models.methods import read_seeds
 from lora_compare.project.files import read_json
 from lora_compare.project.paths import Paths
+from lora_compare.project.seeds import read_seeds
 from lora_compare.tracking.tracker import Tracker
 from lora_compare.training import trainings
 from small_project import ROOT, environment, run, run_stages, write_settings

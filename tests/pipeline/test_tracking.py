@@ -83,7 +83,7 @@ def test_the_parent_run_shows_the_verdict_and_links_every_run(logged: TrackedPro
     note = logged.run("pipeline").data.tags["mlflow.note.content"]
     assert note.startswith("**Use lora: not worse than full by more than 2 points, with 10 % of")
     assert "\n\nBefore the verdict:\n\n- The base model is a stand-in.\n\n" in note
-    assert "| lora | 96.0 % | 100 | 10 % | 3.0 s | 100 MB | 1.2 kB |" in note
+    assert "| lora | 96.0 % | 100 | 10 % | n/a | n/a | 1.2 kB |" in note
     linked = [run for run in logged.runs() if not run.info.run_name.startswith("pipeline")]
     assert all(f"[{run.info.run_name}](#" in note for run in linked)
     assert all(f"/runs/{run.info.run_id})" in note for run in linked)

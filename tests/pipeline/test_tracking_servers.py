@@ -115,7 +115,7 @@ def test_a_stage_asks_a_server_a_dozen_times_and_once_for_each_file(
     locked: Gate, project: TrackedProject
 ) -> None:
     project.log("download")  # the first one makes the experiment and the parent run
-    for stage, files in (("split", 1), ("finetune@lora", 4), ("evaluate@lora", 2)):
+    for stage, files in (("split", 1), ("finetune@lora", 5), ("evaluate@lora", 2)):
         locked.requests.clear()
         project.log(stage, seconds=2.0)
         calls = [call for call, _ in locked.requests]

@@ -26,13 +26,14 @@ class Recommendation:
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as it stands in metrics/comparison.json."""
-        return asdict(self)
+        # DVC's tables show every scalar, and would be as wide as the reason; lists they skip.
+        return asdict(self) | {"why": [self.why]}
 
 
 def read_recommendation(comparison: Mapping[str, Any]) -> Recommendation | None:
     """Return what metrics/comparison.json recommends; None where it has no such entry."""
     found = comparison.get("recommendation")
-    return Recommendation(**found) if found else None
+    return Recommendation(**{**found, "why": " ".join(found["why"])}) if found else None
 
 
 def is_not_worse(pair: Mapping[str, Any]) -> bool:

@@ -55,10 +55,9 @@ def called(name: str) -> str:
 
 def recommended(comparison: Mapping[str, Any]) -> str:
     """Return what to use and why; then whether fine-tuning is needed at all."""
-    recommendation = comparison["recommendation"]
-    if not recommendation["use"]:
-        return f"Nothing can be recommended: {recommendation['why']}"
-    return f"Use {called(recommendation['use'])}: {recommendation['why']}"
+    use, reason = (comparison["recommendation"][key] for key in ("use", "why"))
+    advice = f"Use {called(use)}" if use else "Nothing can be recommended"
+    return f"{advice}: {' '.join(reason)}"
 
 
 def why(comparison: Mapping[str, Any]) -> str:

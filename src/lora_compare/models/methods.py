@@ -21,10 +21,6 @@ from lora_compare.models.network import GPT, Classifier
 from lora_compare.params import ClassifierParams, LoraParams, MethodParams, Trainable, gpt2_paths
 from lora_compare.project.checksums import read_verified, seal, verified
 from lora_compare.project.files import write_json
-from lora_compare.project.seeds import Seeds as Seeds
-from lora_compare.project.seeds import chosen as chosen
-from lora_compare.project.seeds import read_seeds as read_seeds
-from lora_compare.project.seeds import save_seeds as save_seeds
 
 TENSORS_FILE, CONFIG_FILE = "model.safetensors", "config.json"
 """The files of a method's training with one seed."""

@@ -44,7 +44,8 @@ def larger_models(comparison: Mapping[str, Any]) -> LargerModels | None:
         f"From the benchmark, not from this run: LoRA of rank {settings['rank']} beside full "
         f"fine-tuning of larger models. Random weights, {settings['batch_size']} messages of "
         f"{settings['tokens']} tokens, {settings['dtype']}; bytes counted, steps timed on "
-        f"{machine['cpu']}, {machine['threads']} threads, {results['date']}, if memory sufficed.",
+        f"{machine['cpu']} ({machine['threads']} of its cores, {results['date']}) if memory "
+        "sufficed.",
         ("model", *(price.title for price in PRICES)),
         tuple(
             (name, *map(_cell, PRICES, repeat(pair))) for name, pair in results["models"].items()

@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from lora_compare.errors import IntegrityError, MissingArtifactError
-from lora_compare.models.methods import CONFIG_FILE, TENSORS_FILE, Seeds, save_seeds
+from lora_compare.models.methods import CONFIG_FILE, TENSORS_FILE
 from lora_compare.params import Params
 from lora_compare.project.checksums import SUMS, read_verified, seal, verified
 from lora_compare.project.files import replacing_folder, sha256_of, storage_faults, write_json
 from lora_compare.project.paths import Paths, seed_folder
 from lora_compare.project.progress import Progress
+from lora_compare.project.seeds import Seeds, save_seeds
 from lora_compare.training.finetuning import Training
 
 RESULT, MODEL = "result.json", "model"

@@ -65,9 +65,10 @@ def _waiting_for(device: torch.device) -> Callable[[], None]:
 class Meter:
     """Measures single optimizer steps, from batches to changed weights: time and tensors.
 
-    On a CPU a step's time is that for which all threads of the process computed: other programs
-    lengthen it less than the time on the wall. On a GPU it is the time on the wall of every tenth
-    step. Tensors are counted in one step, exactly, since that costs time.
+    On a CPU a step's time is that for which all threads of the process computed: with one thread
+    other programs lengthen it less than the time on the wall, while several threads also wait for
+    each other. On a GPU it is the time on the wall of every tenth step. Tensors are counted in one
+    step, exactly, since that costs time.
 
     Args:
         model: What is trained. All its parameters and buffers count, trained or not.

@@ -32,12 +32,12 @@ def test_results_replace_what_stands_between_the_marks(tmp_path: Path) -> None:
     paths, params = write_inputs(tmp_path, n=40)
     comparison = compare(load_evidence(paths, params), np.arange(40), params)
     path = tmp_path / "a.md"
-    path.write_text("# A\n\n<!-- results -->\nold\n<!-- /results -->\n\nend\n")
+    path.write_text("# A\n\n<!-- results -->\nyesterday\n<!-- /results -->\n\nend\n")
     write_results(path, comparison)
     first = path.read_text()
     write_results(path, comparison)
     assert path.read_text() == first
-    assert "old" not in first
+    assert "yesterday" not in first
     assert first.startswith("# A\n\n<!-- results -->\nBefore the verdict:\n\n- The base model is")
     assert "\n\n**Use " in first
     assert first.endswith("|\n<!-- /results -->\n\nend\n")
