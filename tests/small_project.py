@@ -48,8 +48,8 @@ STAGES = [
 
 
 def small_params(**changes: object) -> str:
-    """Return the default parameters made small, and changed where a key stands once in them."""
-    text = (ROOT / "recipes" / "default.yaml").read_text(encoding="utf-8")
+    """Return the quick parameters made small, and changed where a key stands once in them."""
+    text = (ROOT / "recipes" / "quick.yaml").read_text(encoding="utf-8")
     for key, value in {**SMALL, **changes}.items():
         text, times = re.subn(rf"(?m)^( +{key}:) (\[.*?\]|\S+)", rf"\1 {value}", text)
         assert times == 1, key

@@ -87,12 +87,12 @@ def _misfits(values: Any, n_classes: int | None) -> Iterator[str]:
     known = KNOWN_CLASSES.get(source) if isinstance(source, str) else None
     modules = classifier_modules(config, n_classes or known or MAX_CLASSES) if config else None
     for name, method in _mapping(_look_up(values, "methods")).items():
-        if modules is not None:
-            mistakes = _unfit(modules, _section(LoraParams, method, "lora"))
-            yield from (f"methods.{name}.{mistake}" for mistake in mistakes)
+        mistakes = _unfit(modules, _section(LoraParams, method, "lora")) if modules else []
+        yield from (f"methods.{name}.{mistake}" for mistake in mistakes)
         spaces = _spaces(_look_up(method, "search"))
         plain = {key: value for key, value in _mapping(method).items() if key != "search"}
-        if (found := _section(MethodParams, plain)) and spaces:
+        # A mistake of the method would come back with every value of its search.
+        if spaces and not mistakes and (found := _section(MethodParams, plain)):
             unfit = _wrong_searches(found, spaces, tuning, modules)
             yield from (f"methods.{name}.search{mistake}" for mistake in unfit)
 

@@ -221,7 +221,7 @@ class TrainingParams(Section):
     batch_size: Count
     """Messages a forward pass: 1 or more."""
 
-    seeds: Annotated[list[Seed], Field(min_length=1)]
+    seeds: Seeds
     """Every method is trained once with each: seeds of the head's initial weights, of batches,
     adapters and dropout, each 0 to 4294967295, none twice."""
 
@@ -286,13 +286,6 @@ class TrainingParams(Section):
     threads: Count | None = None
     """CPU threads: 1 or more; null: 1 for `gpt2-nano`, else torch's default (all cores). Results
     repeat for equal numbers."""
-
-    @field_validator("seeds")
-    @classmethod
-    def _differ(cls, seeds: list[int]) -> list[int]:
-        if repeated := [seed for seed in seeds if seeds.count(seed) > 1]:
-            raise ValueError(f"the seed {repeated[0]} stands in it more than once")
-        return seeds
 
     def steps_per_epoch(self, n: int) -> int:
         """Return the optimizer steps of a pass over `n` texts."""
