@@ -311,11 +311,11 @@ IMPORT = ("import", "exports/lora-peft", "--name", "theirs")
     [
         (
             lambda c, t: c.update(r=7, base_model_name_or_path=None),
-            "shape (16, 128), rank and model ask for (7, 128)",
+            "shape (4, 128), rank and model ask for (7, 128)",
         ),
         (
             lambda c, t: c.update(rank_pattern={"h.0.attn.c_attn": 5}),
-            "h.0.attn.c_attn.lora_A.weight: shape (48, 128), rank and model ask for (5, 128)",
+            "h.0.attn.c_attn.lora_A.weight: shape (12, 128), rank and model ask for (5, 128)",
         ),
         (
             lambda c, t: c.update(base_model_name_or_path="openai-community/gpt2-medium"),

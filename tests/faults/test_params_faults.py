@@ -273,7 +273,7 @@ def test_row_26_the_summary_shows_what_there_is_while_params_have_a_mistake(
     assert "params.yaml has 1 mistake" in refusal(project, "summary")
     shutil.copytree(ROOT / "metrics", project / "metrics")
     printed = succeed(project, "summary")
-    assert "test accuracy" in printed
+    assert "accuracy macro-F1 parameters" in printed
     assert "may be out of date: params.yaml has 1 mistake." in printed
     assert "lora-compare check" in printed
     (project / "params.yaml").unlink()
@@ -284,7 +284,7 @@ def test_row_26_the_summary_shows_what_there_is_while_params_have_a_mistake(
     ("change", "expected"),
     [
         (lambda c: c.pop("headline"), "no headline"),
-        (lambda c: c.clear(), "no headline, methods, baselines, pairs, reference"),
+        (lambda c: c.clear(), "no headline, recommendation, cautions, methods, baselines, pairs, reference"),
         (None, "Expecting"),
     ],
 )

@@ -296,7 +296,7 @@ def other_data(project: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (other_settings, ["training.batch_size was 8, is 16", "method.lora.lora_alpha was 16"]),
+        (other_settings, ["training.batch_size was 8, is 16", "method.lora.lora_alpha was 4"]),
         (other_data, ["train was "]),
         (lambda _: torch.__setattr__("__version__", "2.99.0"), ["torch was 2.", "is 2.99.0"]),
     ],
