@@ -284,7 +284,10 @@ def test_row_26_the_summary_shows_what_there_is_while_params_have_a_mistake(
     ("change", "expected"),
     [
         (lambda c: c.pop("headline"), "no headline"),
-        (lambda c: c.clear(), "no headline, recommendation, cautions, methods, baselines, pairs, reference"),
+        (
+            lambda c: c.clear(),
+            "no headline, recommendation, cautions, methods, baselines, pairs, reference",
+        ),
         (None, "Expecting"),
     ],
 )

@@ -92,7 +92,7 @@ def _count_runs(project: Path) -> int:
 
 
 def test_an_experiment_reruns_only_what_its_parameter_touches(project: Path) -> None:
-    output = dvc(project, "exp", "run", "-S", "methods.lora.lora.r=4")
+    output = dvc(project, "exp", "run", "-S", "methods.lora.lora.r=1")
     assert ran(output) == ["tune@lora", "finetune@lora", "evaluate@lora", "compare"]
     assert _count_runs(project) == 8 + 3
     diff = json.loads(dvc(project, "metrics", "diff", "--json").splitlines()[-1])
@@ -106,7 +106,7 @@ def test_an_experiment_reruns_only_what_its_parameter_touches(project: Path) -> 
     )
     assert every["metrics/lora.json"]["trainable_parameters"] == parameters
     params = json.loads(dvc(project, "params", "diff", "--json").splitlines()[-1])
-    assert params == {"params.yaml": {"methods.lora.lora.r": {"old": 16, "new": 4, "diff": -12}}}
+    assert params == {"params.yaml": {"methods.lora.lora.r": {"old": 4, "new": 1, "diff": -3}}}
     shown = json.loads(dvc(project, "exp", "show", "--json").splitlines()[-1])
     assert len(shown) >= 2
     subprocess.run(["git", "checkout", "-q", "."], cwd=project, check=True)

@@ -118,7 +118,7 @@ def test_a_positive_class_that_is_not_there_is_refused():
     with pytest.raises(ParamsError) as caught:
         positive_class(["ham", "spam"], np.array([0, 1]), "Spam")
     assert caught.value.where == "params.yaml: classifier.positive"
-    assert (caught.value.expected, caught.value.actual) == ("ham, spam", "Spam")
+    assert (caught.value.expected, caught.value.actual) == ("'ham', 'spam'", "Spam")
 
 
 def test_weights_give_the_classes_their_shares():

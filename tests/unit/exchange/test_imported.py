@@ -33,7 +33,7 @@ from lora_compare.training.meters import cost_figures
 from lora_settings import lora_settings
 
 ROOT = Path(__file__).resolve().parents[3]
-TEXT = (ROOT / "recipes" / "default.yaml").read_text()
+TEXT = (ROOT / "recipes" / "quick.yaml").read_text()
 CPU = torch.device("cpu")
 LAYER = "base_model.model.transformer.h.0.attn.c_attn"
 

@@ -61,7 +61,7 @@ def test_a_positive_class_that_the_data_does_not_have_is_refused() -> None:
     require_positive("ham", ["ham", "spam"])
     with pytest.raises(ParamsError) as caught:
         require_positive("Spam", ["ham", "spam"])
-    assert (caught.value.expected, caught.value.actual) == ("ham, spam", "Spam")
+    assert (caught.value.expected, caught.value.actual) == ("'ham', 'spam'", "Spam")
     with pytest.raises(ParamsError) as caught:
         require_positive("x", [f"c{i}" for i in range(700)])
-    assert caught.value.expected == "c0, c1, c2, c3, c4 and 695 more"
+    assert caught.value.expected == "'c0', 'c1', 'c2', 'c3', 'c4' and 695 more"

@@ -9,7 +9,7 @@ from lora_compare.errors import ParamsError
 from lora_compare.params import parse_params, with_method
 
 ROOT = Path(__file__).resolve().parents[3]
-TEXT = (ROOT / "recipes" / "default.yaml").read_text()
+TEXT = (ROOT / "recipes" / "quick.yaml").read_text()
 SETTINGS = {
     "trainable": "imported",
     "adapter": "inputs/adapters/theirs",

@@ -11,7 +11,7 @@ from lora_compare.errors import ParamsError
 from lora_compare.params import LoraParams, Params, load_params, parse_params, require_prior
 
 ROOT = Path(__file__).resolve().parents[3]
-TEXT = (ROOT / "recipes" / "default.yaml").read_text()
+TEXT = (ROOT / "recipes" / "quick.yaml").read_text()
 
 
 def edited(*replacements: tuple[str, str]) -> str:
@@ -62,13 +62,13 @@ def test_settings_are_flat_under_dotted_keys_with_or_without_defaults() -> None:
     assert flat["methods.lora.lora.rank_pattern"] == {"q_proj": 4}
     assert flat["methods.full.lora"] is None
     assert flat["methods.lora.lora.use_dora"] is False
-    assert chosen["methods.lora.lora.r"] == 16
+    assert chosen["methods.lora.lora.r"] == 4
     assert "methods.lora.lora.use_dora" not in chosen
 
 
 def test_every_mistake_is_reported_at_once() -> None:
     message = mistakes(
-        edited(("train: 0.7", "train: 7"), ("epochs: 5", "epoch: 5"), ("r: 16", "r: -3"))
+        edited(("train: 0.7", "train: 7"), ("epochs: 3", "epoch: 5"), ("r: 4", "r: -3"))
     )
     assert "4 mistakes" in message
     assert "split.train: should be less than 1, not 7" in message
@@ -87,8 +87,8 @@ def test_a_number_is_what_dvc_reads_it_as(written: str) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "expected"),
     [
-        ("epochs: 5", "epochs: 5.0", "training.epochs: should be a whole number, not 5.0"),
-        ("epochs: 5", "epochs: true", "training.epochs"),
+        ("epochs: 3", "epochs: 5.0", "training.epochs: should be a whole number, not 5.0"),
+        ("epochs: 3", "epochs: true", "training.epochs"),
         ("batch_size: 8", "batch_size: 0", "training.batch_size"),
         ("bias: true", "bias: 1", "classifier.bias"),
         ("learning_rate: 2.0e-4", "learning_rate: .nan", "methods.full.learning_rate"),
@@ -139,14 +139,14 @@ def test_a_value_outside_the_rules_is_refused_with_its_key(
 @pytest.mark.parametrize(
     ("old", "new", "expected"),
     [
-        ("epochs: 5", 'epochs: "5"', "whole number, not '5', a text; without quotes: 5"),
+        ("epochs: 3", 'epochs: "5"', "whole number, not '5', a text; without quotes: 5"),
         ("drop_last: false", "drop_last: 'true'", "not 'true', a text; without quotes: true"),
         ("max_length: null", "max_length: None", "not 'None'; the word for nothing is null"),
         ("sha256: null", "sha256: None", "not 'None'; the word for nothing is null"),
-        ("epochs: 5", "epoch: 5", "training.epoch: unknown key; did you mean epochs?"),
+        ("epochs: 3", "epoch: 5", "training.epoch: unknown key; did you mean epochs?"),
         (
-            "r: 16",
-            "r: 16\n      lora_alfa: 1",
+            "r: 4",
+            "r: 4\n      lora_alfa: 1",
             "lora.lora_alfa: unknown key; did you mean lora_alpha?",
         ),
         ("model:", "learning_rate: 1\nmodel:", "elsewhere: model.pretraining.learning_rate or"),
@@ -161,7 +161,7 @@ def test_a_mistake_is_told_in_plain_words(old: str, new: str, expected: str) -> 
 
 
 def test_nothing_is_no_advice_where_it_is_not_allowed() -> None:
-    assert "null" not in mistakes(edited(("epochs: 5", "epochs: None"))).partition("kept")[0]
+    assert "null" not in mistakes(edited(("epochs: 3", "epochs: None"))).partition("kept")[0]
 
 
 @pytest.mark.parametrize("text", ["", "# nothing but words\n"])
