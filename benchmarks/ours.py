@@ -21,13 +21,13 @@ from lora_compare.training.embeddings import seen_rows
 from lora_compare.training.loop import optimizer_step
 
 
-def trained(job: Job) -> Trained:
-    """Return what the job trains."""
-    if job.method != "lora":
+def trained(method: str, rank: int) -> Trained:
+    """Return what `full` or `lora` trains, with an adapter of that rank on every Linear layer."""
+    if method != "lora":
         return Trained("all")
     adapter = LoraParams(
-        r=job.rank,
-        lora_alpha=job.rank,
+        r=rank,
+        lora_alpha=rank,
         lora_dropout=0.0,
         target_modules="all-linear",
         bias="none",
@@ -42,7 +42,7 @@ def build(job: Job) -> Contender:
     dtype = choose_precision(job.precision, device, job.shape["n_embd"])
     with seeded(SEED):
         model = Classifier(initialise(GPT(GPTConfig(**job.shape))), 2, "last_token")
-    choose_trainable(model, trained(job), SEED)
+    choose_trainable(model, trained(job.method, job.rank), SEED)
     model.to(device)
     if job.task == "train":
         lower_frozen(model, dtype, keep=(model.score,))

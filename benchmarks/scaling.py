@@ -12,6 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from benchmarks.jobs import LEARNING_RATES, SEED, WEIGHT_DECAY
 from benchmarks.machine import available_memory_bytes, describe_machine, describe_versions
+from benchmarks.ours import trained
 from benchmarks.workload import random_texts
 from lora_compare import lora
 from lora_compare.compute.device import Machine, keep_freed_memory
@@ -19,9 +20,8 @@ from lora_compare.compute.memory import storage_bytes
 from lora_compare.compute.optimizers import MasterAdamW
 from lora_compare.compute.seeding import seeded
 from lora_compare.models.batches import Batch, Examples, collate
-from lora_compare.models.methods import Trained, choose_trainable
+from lora_compare.models.methods import choose_trainable
 from lora_compare.models.network import CONFIGS, GPT, Classifier
-from lora_compare.params import LoraParams
 from lora_compare.project.progress import SILENT, Progress
 from lora_compare.report.scaling import FILE
 from lora_compare.training.embeddings import seen_rows
@@ -121,7 +121,7 @@ def _train(
     """Return what some steps of a training cost, fake ones included."""
     with seeded(SEED):
         model = Classifier(GPT(CONFIGS[name]), 2, "last_token")
-    choose_trainable(model, _method(method, settings), SEED)
+    choose_trainable(model, trained(method, settings.rank), SEED)
     size = lora.count(model)
     artifact = storage_bytes(p for p in model.parameters() if p.requires_grad)
     every = Examples([np.arange(settings.vocabulary)], np.zeros(1, dtype=np.int64))
@@ -140,19 +140,6 @@ def _train(
         "artifact_bytes": artifact,
         **{k: v for k, v in cost.items() if k.startswith(("training_state", "step_"))},
     }
-
-
-def _method(name: str, settings: Settings) -> Trained:
-    if name == "full":
-        return Trained("all")
-    adapter = LoraParams(
-        r=settings.rank,
-        lora_alpha=settings.rank,
-        lora_dropout=0.0,
-        target_modules="all-linear",
-        bias="none",
-    )
-    return Trained("lora", adapter)
 
 
 def _batches(settings: Settings, steps: int) -> list[Batch]:

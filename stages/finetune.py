@@ -61,9 +61,8 @@ def write(
     from lora_compare.project.checksums import seal
     from lora_compare.project.files import write_csv, write_json
     from lora_compare.project.provenance import ENVIRONMENT
-    from lora_compare.training.finished import clear, publish
+    from lora_compare.training.finished import clear, mean_cost, publish
     from lora_compare.training.history import columns
-    from lora_compare.training.meters import mean_cost
 
     paths, method = shared.paths, shared.method
     cost = mean_cost([one.cost for one in finished])

@@ -188,3 +188,24 @@ def clear(shared: Shared, finished: Sequence[Finished]) -> None:
     for folder in shared.paths.checkpoints().glob(f"{shared.stage}@*/"):
         if folder.name.partition("@")[2] not in shared.params.methods:
             shutil.rmtree(folder)
+
+
+def mean_cost(costs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the cost figures of a training of a method, from all its trainings.
+
+    What differs between them is averaged, but for the most memory and the most trainings at a
+    time, of which the largest counts.
+
+    Args:
+        costs: The content of a cost file for each training.
+    """
+    return {key: _typical(key, [cost[key] for cost in costs]) for key in costs[0]}
+
+
+def _typical(key: str, values: Sequence[Any]) -> Any:
+    if all(value == values[0] for value in values):
+        return values[0]
+    if key in ("peak_memory_bytes", "side_by_side"):
+        return max(values)
+    mean = math.fsum(values) / len(values)
+    return round(mean) if isinstance(values[0], int) else round(mean, 6)
