@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,17 @@ class ServedProject(TrackedProject):
 
     def artifacts(self, name: str) -> Path:
         return Path(unquote(self.version(name).source.removeprefix("file://")))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def own_modules() -> Iterator[None]:
+    """Give processes that are started later this project's modules again, not a served model's.
+
+    MLflow puts the code of a model that it loads before everything else.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "path", [*sys.path])
+        yield
 
 
 @pytest.fixture(scope="module")

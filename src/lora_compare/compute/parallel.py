@@ -246,9 +246,9 @@ class _Worker(Generic[Task, Result]):
 def _killed(pid: int, said: str) -> KilledError:
     codes = said.partition("exit codes of the workers are {")[2].partition("}")[0]
     return KilledError(
-        "A process was killed.",
+        "A process was killed." if codes else "A process ended.",
         where=f"process {pid}",
-        actual=f"it ended by {codes or 'an unknown cause'}; the system kills where memory is short",
+        actual=f"it ended by {codes}; the system kills where memory is short" if codes else said,
         next=f"where memory is short, fewer at once: {PROCESSES}=1 dvc repro; else dvc repro",
     )
 
