@@ -237,7 +237,8 @@ def test_compare_shows_accuracy_parameters_time_and_every_difference(
     assert {"test/accuracy", "params/trainable", "cost/train_seconds"} <= set(seen)
     for method in ("full", "lora"):
         assert str(shown.metrics(method)["trainable_parameters"]) in seen
-    differences = differing([method_params(shown.params, name) for name in ("full", "lora")])
+    names = ("full", "lora")
+    differences = differing([method_params(shown.paths, shown.params, name) for name in names])
     assert {"method.trainable", "method.learning_rate", "method.lora.r"} <= set(differences)
     table = runs.get_by_role("table").filter(has_text="method.trainable")
     runs.get_by_label("Parameters - Show diff only").click()

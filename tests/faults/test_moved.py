@@ -102,6 +102,7 @@ def here(original: Path, tmp_path: Path, way: Callable[[Path, Path], None]) -> P
     return target
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 def test_row_29_sync_shows_runs_and_models_in_the_new_place_and_says_so(
     original: Path, here: Path, way: Callable[[Path, Path], None]

@@ -147,6 +147,7 @@ def test_row_32_a_deleted_project_is_not_brought_back(
     assert not project.paths.root.exists()
 
 
+@pytest.mark.slow
 def test_row_32_a_locked_store_holds_up_no_stage_and_gets_all_of_it_later(
     project: TrackedProject,
 ) -> None:

@@ -110,6 +110,7 @@ def are_gone(processes: list[psutil.Process]) -> bool:
     return True
 
 
+@pytest.mark.slow
 def test_row_33_a_killed_process_is_named_and_its_training_alone_goes_on(
     undisturbed: Path, project: Path
 ) -> None:

@@ -243,6 +243,7 @@ def test_a_methods_training_goes_on_in_the_run_that_holds_its_search(
     project.search("lora")
     project.log("tune@lora")
     planned = project.run("lora").info.run_id
+    assert project.run("lora").data.params["method.learning_rate"] == "0.0001"  # as chosen
     with project.stage("finetune@lora") as tracked:
         tracked.log(history(seed=3)[0])
         project.deliver()

@@ -214,6 +214,7 @@ def test_finetune_refuses_a_choice_that_is_not_of_this_search(
     assert not (folder / "models" / "lora").exists()
 
 
+@pytest.mark.slow
 def test_tpe_tries_rank_and_rate(project: Path) -> None:
     search = "{learning_rate: {low: 1.0e-3, high: 1.0e-2, log: true}, lora.r: {low: 1, high: 4}}"
     set_search(project, search, "trials: 15, seeds: [101]")

@@ -26,10 +26,14 @@ from lora_compare.project.progress import SILENT
 from small_project import ROOT
 
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
+SLOW = {"bundled_corpus.md-0"}
+"""Examples that take half a minute."""
+
 EXAMPLES = [
-    pytest.param(code, id=f"{page.name}-{number}")
+    pytest.param(code, id=name, marks=pytest.mark.slow if name in SLOW else ())
     for page in PAGES
     for number, code in enumerate(re.findall(r"```python\n(.*?)```", page.read_text(), re.S))
+    for name in [f"{page.name}-{number}"]
 ]
 
 

@@ -1,6 +1,7 @@
 """The whole of params.yaml."""
 
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, ValidationInfo, field_validator
@@ -88,6 +89,20 @@ class Params(Section):
         thread also gives the same bits whatever the number of cores (docs/decisions/0005).
         """
         return self.training.threads or (1 if self.model.name == "gpt2-nano" else None)
+
+    def with_choices(self, choices: Mapping[str, Mapping[str, Any]]) -> "Params":
+        """Return the parameters with what the searches of methods have come to.
+
+        Args:
+            choices: For a method its values by dotted key; they replace its search. What is not
+                that of its search, and so of an earlier one, changes nothing.
+        """
+        chosen = {
+            name: method.with_settings(choices[name])
+            for name, method in self.methods.items()
+            if method.search and {*choices.get(name, ())} == {*method.search}
+        }
+        return self.model_copy(update={"methods": self.methods | chosen})
 
     def method(self, name: str) -> MethodParams:
         """Return the settings of one method.

@@ -47,6 +47,7 @@ def gather(params: Params, evidence: Evidence, comparison: Mapping[str, Any]) ->
         comparison: The content of metrics/comparison.json.
     """
     twins = leaks.find_leaks(evidence)
+    tuned = {o.name: o.tuning.choice["settings"] for o in evidence.methods if o.tuning}
     return Contents(
         params,
         evidence,
@@ -54,6 +55,6 @@ def gather(params: Params, evidence: Evidence, comparison: Mapping[str, Any]) ->
         twins,
         leaks.accuracies(evidence, twins),
         find_cases(evidence, leaks.leaked(evidence, twins).tolist()),
-        shown_settings(differing_settings(params, evidence.names)),
+        shown_settings(differing_settings(params.with_choices(tuned), evidence.names)),
         versions.environments(evidence),
     )

@@ -112,7 +112,7 @@ def starting_records(pipeline: Pipeline, method: str, seeds: Sequence[int]) -> l
         name=method,
         stage=METHOD,
         parent=pipeline_key(pipeline),
-        params=method_params(pipeline.params, method),
+        params=method_params(pipeline.paths, pipeline.params, method),
         tags={METHOD_TAG: method, "dvc.stage": f"finetune@{method}"} | names,
     )
     below = [

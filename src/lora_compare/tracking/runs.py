@@ -8,7 +8,7 @@ from typing import Any
 
 from lora_compare.errors import without_credentials
 from lora_compare.params import Params
-from lora_compare.project.files import sha256, sha256_of
+from lora_compare.project.files import read_json, sha256, sha256_of
 from lora_compare.project.lineage import Lineage, Pipeline
 from lora_compare.project.paths import Paths
 from lora_compare.project.seeds import SEEDS_FILE, chosen
@@ -221,14 +221,17 @@ def _holds_times(path: str) -> bool:
     return path.startswith("reports/training") or path.endswith("_cost.json")
 
 
-def method_params(params: Params, method: str) -> dict[str, str]:
+def method_params(paths: Paths, params: Params, method: str) -> dict[str, str]:
     """Return every parameter that shapes a method, under the same keys for every method.
 
     Of an adapter's many settings, those that all methods leave at their default are left out.
+    What was searched has the value that was chosen, with which the method is trained.
     """
-    chosen = [section.flat(defaults=False) for section in params.methods.values()]
-    settings = params.method(method).flat()
-    own = {f"method.{key}": settings.get(key) for keys in chosen for key in keys}
+    choice = paths.choice(method)
+    tuned = {method: read_json(choice)["settings"]} if choice.is_file() else {}
+    named = [section.flat(defaults=False) for section in params.methods.values()]
+    settings = params.method(method).flat() | params.with_choices(tuned).method(method).flat(False)
+    own = {f"method.{key}": settings.get(key) for keys in named for key in keys}
     return section_params(params, EVERY_SECTION) | _as_text(own)
 
 

@@ -176,3 +176,12 @@ def test_several_settings_go_with_tpe() -> None:
     search = "{learning_rate: {low: 1.0e-4, high: 1.0e-3, log: true}, lora.r: {low: 1, high: 8}}"
     text = with_search(search, trials="15", sampler="tpe")
     assert len(parse_params(text).method("lora").search or {}) == 2
+
+
+def test_parameters_take_what_the_searches_of_their_methods_have_come_to() -> None:
+    params = parse_params(with_search("{lora.r: {choices: [1, 4]}}"))
+    chosen = params.with_choices({"lora": {"lora.r": 1}, "full": {}})
+    assert (chosen.method("lora").flat()["lora.r"], chosen.method("lora").search) == (1, None)
+    assert chosen.method("full") == params.method("full")
+    # Of an earlier search:
+    assert params.with_choices({"lora": {"learning_rate": 1.0}}) == params

@@ -116,7 +116,7 @@ def test_the_digest_of_a_split_is_that_of_its_file(project: tuple[Paths, Params]
 
 
 def test_every_method_has_the_same_parameters(project: tuple[Paths, Params]) -> None:
-    full, lora = (method_params(project[1], name) for name in ("full", "lora"))
+    full, lora = (method_params(*project, name) for name in ("full", "lora"))
     assert set(full) == set(lora)
     assert {key: lora[key] for key in lora if lora[key] != full[key]} == {
         "method.trainable": "lora",

@@ -74,6 +74,7 @@ def test_evaluations_stay_as_they_are() -> None:
     assert np.array_equal(predict_logits(compiled, data), predict_logits(plain, data))
 
 
+@pytest.mark.slow
 def test_a_machine_that_cannot_compile_is_told_what_it_lacks(tmp_path: os.PathLike[str]) -> None:
     code = """
 from lora_compare.training.finetuning import compile_blocks
