@@ -21,6 +21,7 @@ from browser.conftest import watched_page
 from dvc_runs import dvc
 from lora_compare.comparison.recommendation import read_recommendation
 from lora_compare.params import Params, load_params
+from lora_compare.project.paths import Paths
 from lora_compare.tracking.runs import method_params
 from lora_compare.tracking.view import VIEW_NAME, differing
 from small_project import copy_project, environment
@@ -238,7 +239,9 @@ def test_compare_shows_accuracy_parameters_time_and_every_difference(
     for method in ("full", "lora"):
         assert str(shown.metrics(method)["trainable_parameters"]) in seen
     names = ("full", "lora")
-    differences = differing([method_params(shown.paths, shown.params, name) for name in names])
+    differences = differing(
+        [method_params(Paths(shown.folder), shown.params, name) for name in names]
+    )
     assert {"method.trainable", "method.learning_rate", "method.lora.r"} <= set(differences)
     table = runs.get_by_role("table").filter(has_text="method.trainable")
     runs.get_by_label("Parameters - Show diff only").click()
