@@ -35,8 +35,8 @@ def run(stage, *arguments):
 for stage in ("download", "split", "base_model", "baseline"):
     run(stage)
 for method in ("full", "lora"):
-    run("finetune", method)
-    run("evaluate", method)
+    for stage in ("tune", "finetune", "evaluate"):
+        run(stage, method)
 run("compare")
 """
 """All stages in one process, since most of a stage's time is its imports.
