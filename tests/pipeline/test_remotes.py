@@ -130,6 +130,10 @@ def test_a_bucket_is_as_good_as_a_folder(
     check(colleague, project)
 
 
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
 def test_a_version_of_a_model_is_a_tag_to_get_it_by(project: Path, tmp_path: Path) -> None:
     folder = clone(project, tmp_path / "clone")
     gto = str(Path(sys.executable).with_name("gto"))
@@ -145,10 +149,7 @@ def test_a_version_of_a_model_is_a_tag_to_get_it_by(project: Path, tmp_path: Pat
     for number, which in enumerate((["--rev", "v1.0.0"], ["--stage", "production"])):
         target = tmp_path / f"model {number}"
         dvc(tmp_path, "artifacts", "get", str(folder), "lora", *which, "--out", str(target))
-        models = project / "models" / "lora"
-        assert {p.name: p.read_bytes() for p in target.iterdir()} == {
-            p.name: p.read_bytes() for p in models.iterdir()
-        }
+        assert contents(target) == contents(project / "models" / "lora")
 
 
 def test_a_removed_and_a_renamed_method_leave_nothing(results: Path, tmp_path: Path) -> None:

@@ -42,9 +42,10 @@ TEXTS = ["WINNER no 9, claim £2 now", "home by 6 then, love", 'She said "£ üb
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project with three methods that the stages have trained, shown in a store of its own."""
     folder = write_settings(tmp_path_factory.mktemp("trained"))
-    text = (folder / "params.yaml").read_text()
-    (folder / "params.yaml").write_text(text.replace("\ntracking:", f"{HEAD}\ntracking:"))
-    run_stages(folder, *STAGES[:-1], "finetune@head", "evaluate@head", "compare")
+    text = (folder / "params.yaml").read_text().replace("\ncomparison:", f"{HEAD}\ncomparison:")
+    # So that the champion is one whose model can serve others on its base.
+    (folder / "params.yaml").write_text(text.replace("reference: null", "reference: head"))
+    run_stages(folder, *STAGES[:-1], "tune@head", "finetune@head", "evaluate@head", "compare")
     with pytest.MonkeyPatch.context() as patch:
         for name in ("LORA_COMPARE_TRACKING", "MLFLOW_TRACKING_URI", "DVC_ROOT"):
             patch.delenv(name, raising=False)
