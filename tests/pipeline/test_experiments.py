@@ -81,8 +81,9 @@ def test_exp_show_puts_the_methods_side_by_side(project: Path) -> None:
     columns = list(rows[0])
     start = columns.index(figures[0])
     assert columns[start : start + len(figures)] == figures
-    # Then the scalars of the comparison, then the settings: there are no other metrics.
-    assert columns.index("data.source") <= start + len(figures) + 12
+    # Then the scalars of the comparison with what is recommended and why it holds (margin, prior),
+    # then the settings: there are no other metrics.
+    assert columns.index("data.source") <= start + len(figures) + 28
     for name, rank in RANKS.items():
         row = experiments[name]
         assert row["methods.lora.lora.r"] == str(rank)

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import stdtrit
 
 CONFIDENCE = 0.95
 """Probability with which an interval method covers the true value, unitless."""
@@ -63,6 +62,9 @@ def reach(variance: tuple[float, float], seeds: int, groups: int, level: float) 
 
     Source: Zou and Donner 2008, Statistics in Medicine 27:1693, doi 10.1002/sim.3095.
     """
+    # Here: measuring a classifier needs this module, and of it no SciPy.
+    from scipy.special import stdtrit
+
     if groups < 2:
         return math.inf
     by_seed, by_message = variance
