@@ -426,7 +426,10 @@ with tracker(paths, load_params(paths.params), stage, Progress(), hire, method o
 
 
 def log_at_once(project: TrackedProject, *stages: str) -> None:
-    """Log stages in processes of their own that start together and have nothing to warn of."""
+    """Log stages in processes of their own that start together and have nothing to warn of.
+
+    But that on a slow machine a comparison may be shown after it has stopped waiting for that.
+    """
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", LOG_STAGE, str(project.paths.root), stage],
@@ -438,7 +441,9 @@ def log_at_once(project: TrackedProject, *stages: str) -> None:
         for stage in stages
     ]
     printed = [process.communicate(timeout=150)[0] for process in processes]
-    assert [text for text in printed if "warning" in text or "Traceback" in text] == []
+    told = [line for text in printed for line in text.splitlines()]
+    assert [line for line in told if "Traceback" in line] == []
+    assert [line for line in told if "warning" in line and "takes too long" not in line] == []
     assert [process.returncode for process in processes] == [0] * len(stages)
 
 

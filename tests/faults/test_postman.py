@@ -159,7 +159,7 @@ def test_row_32_a_locked_store_holds_up_no_stage_and_gets_all_of_it_later(
         wait_until(lambda: all(letter.is_returned for letter in project.letters()))
         other.rollback()
     run(project, "split")
-    project.wait()
+    project.wait_or_deliver()
     assert project.names() == ["download", "lora", "pipeline", "split"]
     assert len(project.curve("lora", "train/loss")) == len(history())
 

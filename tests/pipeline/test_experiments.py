@@ -36,10 +36,14 @@ def read_json(output: str) -> Any:
 
 
 def runs(project: Path) -> dict[str, dict[str, str]]:
-    """The tags of every run in MLflow, by its name."""
+    """The tags of every run in MLflow, by its name.
+
+    What several pipelines share is shown below the one that was shown last, whichever that is.
+    """
     with sqlite3.connect(project / "mlflow.db") as store:
         names = dict(store.execute("select run_uuid, name from runs"))
         tags = store.execute("select run_uuid, key, value from tags").fetchall()
+    tags = [tag for tag in tags if tag[1] != "mlflow.parentRunId"]
     assert len({*names.values()}) == len(names)
     return {n: {k: v for u, k, v in tags if u == uuid} for uuid, n in names.items()}
 

@@ -1,0 +1,63 @@
+"""What a change of the code or of the methods runs again, and what it leaves."""
+
+import json
+import shutil
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from dvc_runs import dvc, ran
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory, results: Path) -> Path:
+    """One project with results goes through the tests of this file in their order."""
+    folder = tmp_path_factory.mktemp("changes") / "project"
+    return shutil.copytree(results, folder, symlinks=True)
+
+
+def test_an_edited_comment_in_training_trains_again_and_evaluates_only_other_bytes(
+    project: Path,
+) -> None:
+    module = project / "src" / "lora_compare" / "training" / "__init__.py"
+    before = module.read_text()
+    module.write_text(before + "# a comment\n")
+    trained = ["tune@full", "tune@lora", "finetune@full", "finetune@lora"]
+    # What a training costs is never the same twice, and compare reads it.
+    assert ran(dvc(project, "repro")) == [*trained, "compare"]
+    module.write_text(before)
+    assert ran(dvc(project, "repro")) == []
+
+
+def test_a_method_joins_the_comparison_by_a_block_in_params(project: Path) -> None:
+    params = project / "params.yaml"
+    block = "  last_block: {trainable: last_block, learning_rate: 1.0e-3, weight_decay: 0.1}\n"
+    params.write_text(params.read_text().replace("  lora:\n", f"{block}  lora:\n", 1))
+    own = [f"{stage}@last_block" for stage in ("tune", "finetune", "evaluate")]
+    assert ran(dvc(project, "repro")) == [*own, "compare"]
+    comparison = json.loads((project / "metrics/comparison.json").read_text())
+    names = [record["method"] for record in comparison["methods"]]
+    assert names == ["full", "last_block", "lora"]
+    others = {pair["a"]: pair["b"] for pair in comparison["pairs"] if not pair["baseline"]}
+    assert others == {"last_block": "full", "lora": "full"}
+    plots = json.loads(dvc(project, "plots", "show", "--json").splitlines()[-1])["data"]
+    assert "last_block" in {row["method"] for row in plots["loss"][0]["content"]["data"]["values"]}
+    page = project / "reports" / "comparison" / "comparison.html"
+    assert "last_block" in page.read_text()
+    with sqlite3.connect(project / "mlflow.db") as store:
+        assert store.execute("select count(*) from runs where name = 'last_block'").fetchone() == (
+            1,
+        )
+
+
+def test_nothing_is_left_of_a_method_that_is_removed(project: Path) -> None:
+    params = project / "params.yaml"
+    lines = params.read_text().splitlines(keepends=True)
+    params.write_text("".join(line for line in lines if not line.startswith("  last_block:")))
+    assert ran(dvc(project, "repro")) == ["compare"]
+    assert not list(project.glob("reports/*/last_block"))
+    assert ran(dvc(project, "repro")) == []
+    assert dvc(project, "status", "--json").splitlines()[-1] == "{}"
