@@ -45,7 +45,7 @@ def load_gpt2_state(path: Path, config: GPTConfig) -> dict[str, Tensor]:
     tensors = _read(path, shapes, optional=head, canonical=_gpt2_name)
     output = tensors.pop("lm_head.weight", None)
     if output is not None and not torch.equal(output, tensors["wte.weight"]):
-        raise _refusal(path, ["lm_head.weight: differs from wte.weight, to which it is tied"])
+        raise refusal(path, ["lm_head.weight: differs from wte.weight, to which it is tied"])
     state: dict[str, Tensor] = {}
     for name in list(tensors):
         state |= from_gpt2(name, tensors.pop(name))
@@ -81,7 +81,7 @@ def holds_gpt2(path: Path, state: Mapping[str, Tensor]) -> bool:
     Raises:
         CheckpointError: It is no safetensors file.
     """
-    with _opened(path) as file:
+    with opened(path) as file:
         keys = {key.removeprefix("transformer."): key for key in file.keys()}  # noqa: SIM118
         return all(
             name in keys and torch.equal(file.get_tensor(keys[name]).float(), tensor)
@@ -172,7 +172,7 @@ def load_any_state(path: Path) -> dict[str, Tensor]:
     Raises:
         CheckpointError: It is no safetensors file, or holds numbers that are no weights.
     """
-    with _opened(path) as file:
+    with opened(path) as file:
         shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
     return load_state(path, shapes)
 
@@ -184,7 +184,7 @@ def _read(
     canonical: Callable[[str], str | None] = str,
 ) -> dict[str, Tensor]:
     """Return the tensors of a safetensors file if they are exactly those of `shapes`."""
-    with _opened(path) as file:
+    with opened(path) as file:
         keys, problems = _by_name(file.keys(), canonical)
         known = {**shapes, **(optional or {})}
         problems += [f"{name}: missing" for name in shapes if name not in keys]
@@ -193,7 +193,7 @@ def _read(
             if name in keys:
                 problems += _layout_problems(name, shape, file.get_slice(keys[name]))
         if problems:
-            raise _refusal(path, problems)
+            raise refusal(path, problems)
         # A copy, because the opened file's tensors are views of the file on the disk.
         tensors = {
             name: file.get_tensor(keys[name]).to(torch.float32, copy=True)
@@ -205,7 +205,7 @@ def _read(
         if count := int((~tensor.isfinite()).sum()):
             problems.append(f"{name}: {count} of {tensor.numel()} numbers NaN or infinite")
     if problems:
-        raise _refusal(path, problems)
+        raise refusal(path, problems)
     return tensors
 
 
@@ -235,8 +235,12 @@ def _layout_problems(name: str, shape: tuple[int, ...], stored: Any) -> list[str
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    """Yield the opened safetensors file; nothing else is ever parsed."""
+def opened(path: Path) -> Iterator[Any]:
+    """Yield the opened safetensors file; nothing else is ever parsed.
+
+    Raises:
+        CheckpointError: It is missing, cut off, or no safetensors file.
+    """
     if not path.is_file():
         raise CheckpointError(
             "The weights are not there.", where=str(path), next="dvc repro, or fetch the file again"
@@ -246,8 +250,8 @@ def _opened(path: Path) -> Iterator[Any]:
     if start[8:9] != b"{":
         raise _not_safetensors(path, _kind(start))
     try:
-        with safe_open(path, framework="pt") as opened:
-            yield opened
+        with safe_open(path, framework="pt") as file_of_tensors:
+            yield file_of_tensors
     except SafetensorError as error:
         raise _not_safetensors(path, str(error)) from error
 
@@ -274,7 +278,8 @@ def _not_safetensors(path: Path, actual: str) -> CheckpointError:
     )
 
 
-def _refusal(path: Path, problems: Sequence[str]) -> CheckpointError:
+def refusal(path: Path, problems: Sequence[str]) -> CheckpointError:
+    """Return the error of weights with these differences from the model, the first ten shown."""
     shown = list(problems[:SHOWN_DIFFERENCES])
     if len(problems) > len(shown):
         shown.append(f"... and {len(problems) - len(shown)} more")
