@@ -156,8 +156,8 @@ def opened(path: Path) -> Iterator[Any]:
     if start[8:9] != b"{":
         raise _not_safetensors(path, _kind(start))
     try:
-        with safe_open(path, framework="pt") as opened:
-            yield opened
+        with safe_open(path, framework="pt") as file_of_tensors:
+            yield file_of_tensors
     except SafetensorError as error:
         raise _not_safetensors(path, str(error)) from error
 
