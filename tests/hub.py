@@ -169,13 +169,13 @@ def speaking_to_hub(monkeypatch: pytest.MonkeyPatch, cache: Path, content: bytes
 
 @contextmanager
 def speaking_of_model(
-    monkeypatch: pytest.MonkeyPatch, cache: Path, files: dict[str, bytes]
+    server: HTTPServer, monkeypatch: pytest.MonkeyPatch, cache: Path, files: dict[str, bytes]
 ) -> Iterator[ModelHub]:
-    """Yield a hub with a model of these files, as `speaking_to_hub`."""
-    with HTTPServer(host="127.0.0.1", threaded=True) as server:
-        hub = ModelHub(server, dict(files))
-        with _listening_to(hub.url, monkeypatch, cache):
-            yield hub
+    """Yield a hub with a model of these files, as `speaking_to_hub`, on a running server."""
+    server.clear()
+    hub = ModelHub(server, files)
+    with _listening_to(hub.url, monkeypatch, cache):
+        yield hub
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from pytest_httpserver import HTTPServer
 from rich.console import Console
 from safetensors.torch import save
 
@@ -41,14 +42,21 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
+@pytest.fixture(scope="module")
+def server() -> Iterator[HTTPServer]:
+    """A server for all hubs: each of its own takes half a second to stop."""
+    with HTTPServer(host="127.0.0.1", threaded=True) as running:
+        yield running
+
+
 @pytest.fixture
 def hub(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: dict[str, bytes]
+    server: HTTPServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: dict[str, bytes]
 ) -> Iterator[ModelHub]:
     """The hub to which the library speaks, with an empty cache in `tmp_path`."""
     monkeypatch.setattr(time, "sleep", lambda seconds: None)
-    with speaking_of_model(monkeypatch, tmp_path / "hub", {**model, **OTHERS}) as server:
-        yield server
+    with speaking_of_model(server, monkeypatch, tmp_path / "hub", {**model, **OTHERS}) as model_hub:
+        yield model_hub
 
 
 def refusal(revision: str = COMMIT, name: str = MODEL) -> DownloadError:
