@@ -11,7 +11,14 @@ from lora_compare.params.experiment import (
 from lora_compare.params.fit import MAX_CLASSES
 from lora_compare.params.layers import Aliases, Layer, choose_layers
 from lora_compare.params.methods import FROM_WEIGHT, LoraParams, MethodParams, Trainable
-from lora_compare.params.network import CONFIGS, GPTConfig, classifier_modules, gpt2_paths
+from lora_compare.params.network import (
+    CONFIGS,
+    DEFAULT_TARGETS,
+    GPTConfig,
+    classifier_modules,
+    customary,
+    gpt2_paths,
+)
 from lora_compare.params.reading import (
     is_possible,
     load_params,
@@ -35,6 +42,7 @@ from lora_compare.params.sections import (
 
 __all__ = [
     "CONFIGS",
+    "DEFAULT_TARGETS",
     "FROM_WEIGHT",
     "MAX_CLASSES",
     "METHOD_NAME",
@@ -60,6 +68,7 @@ __all__ = [
     "choose_layers",
     "classifier_modules",
     "count_trials",
+    "customary",
     "describe_method_name",
     "gpt2_paths",
     "is_possible",
