@@ -10,7 +10,7 @@ from torch import nn
 
 from lora_compare.lora.plain import describe
 from lora_compare.lora.targets import adaptable
-from lora_compare.models.network import GPT, Classifier
+from lora_compare.models.gpt.network import GPT, Classifier
 from lora_compare.params import CONFIGS, classifier_modules
 
 
