@@ -18,6 +18,7 @@ from lora_compare.params.network import (
     GPTConfig,
     ModelParams,
     classifier_modules,
+    customary,
     gpt2_paths,
 )
 from lora_compare.params.search import Space, TuningParams, count_trials, is_whole
@@ -124,7 +125,7 @@ def _unfit(modules: Modules, settings: LoraParams | None) -> list[str]:
     """Return what of an adapter does not fit the network, each with its key."""
     if settings is None:
         return []
-    mistakes = choose_layers(modules, settings, gpt2_paths).mistakes
+    mistakes = choose_layers(modules, customary(settings, "gpt2"), gpt2_paths).mistakes
     return [f"{mistake.where}: {_in_a_line(mistake)}" for mistake in mistakes]
 
 
