@@ -4,8 +4,8 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -218,9 +218,15 @@ def _require_finite(folder: Path, names: Iterable[str]) -> None:
         with opened(folder / name) as file:
             stored.update(file.keys())
             if problems := list(_tensor_problems(file)):
-                raise refusal(folder / name, problems)
+                raise unfit_weights(folder / name, problems)
     if twice := [f"{tensor}: stored twice" for tensor, times in stored.items() if times > 1]:
-        raise refusal(folder / INDEX, twice)
+        raise unfit_weights(folder / INDEX, twice)
+
+
+def unfit_weights(path: Path, problems: Sequence[str]) -> CheckpointError:
+    """Return the error of weights that are not those of the model, by key, in a file or folder."""
+    again = "save the model there anew with transformers' save_pretrained"
+    return replace(refusal(path, problems), next=f"{again}, or {OTHER_MODEL}")
 
 
 def _tensor_problems(file: Any) -> Iterator[str]:
