@@ -15,7 +15,7 @@ from lora_compare.models.hub.folder import unfit_weights
 from lora_compare.models.hub.settings import OTHER_MODEL, transformers
 from lora_compare.project.progress import without_warnings
 
-_BUFFER = re.compile(r".*(\.attn\.(masked_)?bias|inv_freq|position_ids|token_type_ids)")
+_BUFFER = re.compile(r".*(\.(attn|attention)\.(masked_)?bias|inv_freq|position_ids|token_type_ids)")
 """What older versions of transformers stored beside the weights."""
 
 
