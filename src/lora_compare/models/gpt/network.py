@@ -188,6 +188,7 @@ class Classifier(Network):
 
     model_type = "gpt2"
     head = ("score",)
+    adapts_head = True  # as in the book
     embedding = "gpt.wte"
 
     def __init__(self, gpt: GPT, n_classes: int, position: Position, bias: bool = True) -> None:
