@@ -3,9 +3,10 @@
 import json
 import os
 import pickle
+import re
 import shlex
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,16 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from pytest_httpserver import HTTPServer
 from safetensors.torch import load_file, save_file
 
+from faults import commands
+from hub import COMMIT, MODEL, ModelHub, go_offline, speaking_of_model
 from lora_compare.errors import CheckpointError, ParamsError, UserError
+from lora_compare.models import hub_cache
 from lora_compare.models.hub.folder import check_folder, find_folder
 from lora_compare.models.hub.loading import load_network, load_tokenizer
+from small_project import make_project
 from tiny_models import make_model
 
 Edit = Callable[[Path], object]
@@ -440,3 +446,87 @@ def test_row_37_every_setting_with_every_hostile_value_loads_or_is_refused(
         with suppress(UserError):
             load(model)
     record_property("trials", len(trials))
+
+
+# The stage
+
+
+@pytest.fixture(scope="module")
+def split_project(tmp_path_factory: pytest.TempPathFactory, pristine: Path) -> Path:
+    """A small project before the stage base_model, with a model's folder."""
+    folder = make_project(
+        tmp_path_factory.mktemp("project"), "download", "split", name="inputs/models/bert"
+    )
+    shutil.copytree(pristine, folder / "inputs" / "models" / "bert")
+    return folder
+
+
+@pytest.fixture
+def project(split_project: Path, tmp_path: Path) -> Path:
+    """A copy of it."""
+    return shutil.copytree(split_project, tmp_path / "project")
+
+
+def name_the_hub(project: Path, revision: str = COMMIT) -> None:
+    """Let params.yaml name the model of the hub on loopback."""
+    path = project / "params.yaml"
+    text = path.read_text().replace("inputs/models/bert", MODEL)
+    path.write_text(re.sub("(?m)^  revision: \\S+", f"  revision: {revision}", text))
+
+
+STAGE: dict[str, tuple[Edit, str]] = {
+    "code": (lambda m: configure(m, auto_map={"AutoConfig": "evil.Evil"}), "code of its own"),
+    "a pickle": (
+        lambda m: (m / "model.safetensors").rename(m / "pytorch_model.bin"),
+        "in a pickle alone",
+    ),
+    "a cut": (lambda m: os.truncate(m / "model.safetensors", 5000), "not a whole safetensors"),
+    "no folder": (shutil.rmtree, "There is no folder of that model"),
+}
+
+
+@pytest.mark.parametrize("kind", STAGE)
+def test_row_37_the_stage_refuses_it_and_writes_nothing(project: Path, kind: str) -> None:
+    edit, reason = STAGE[kind]
+    edit(project / "inputs" / "models" / "bert")
+    assert reason in commands.refusal(project, "base_model")
+
+
+@pytest.fixture
+def hub(pristine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModelHub]:
+    """A hub that has the model."""
+    files = {path.name: path.read_bytes() for path in pristine.iterdir()}
+    with (
+        HTTPServer(host="127.0.0.1", threaded=True) as server,
+        speaking_of_model(server, monkeypatch, tmp_path / "hub", files) as model_hub,
+    ):
+        yield model_hub
+
+
+def test_row_07_the_stage_says_what_to_do_about_a_hub_that_is_down(
+    project: Path, hub: ModelHub
+) -> None:
+    name_the_hub(project)
+    hub.status = 503
+    message = commands.refusal(project, "base_model")
+    assert f"hf download {MODEL} --revision {COMMIT}" in message
+    hub.status, hub.code = 403, "GatedRepo"
+    assert "accept the model's conditions" in commands.refusal(project, "base_model")
+
+
+def test_row_11_a_damaged_model_in_the_hub_s_cache_is_fetched_again_or_refused(
+    project: Path, hub: ModelHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name_the_hub(project, "main")
+    assert f"set model.revision: {COMMIT}" in commands.succeed(project, "base_model")
+    name_the_hub(project)
+    first = commands.files_of(project / "models")
+    source = json.loads(first["base/config.json"])["source"]
+    assert (source["repository"], source["revision"]) == (MODEL, COMMIT)
+    cached = hub_cache.snapshot(MODEL, COMMIT) / "model.safetensors"
+    cached.resolve().write_bytes(b"other bytes")
+    commands.succeed(project, "base_model")
+    assert commands.files_of(project / "models") == first
+    cached.resolve().write_bytes(b"other bytes")
+    go_offline(monkeypatch)
+    assert "not the published one" in commands.refusal(project, "base_model")
