@@ -50,10 +50,10 @@ class Network(nn.Module, ABC):
 
     Attributes:
         n_classes: Classes to tell apart.
+        model_type: What transformers calls the architecture.
         position: As in params.yaml, whose hidden state is classified.
         bias: As in params.yaml, whether the head has a bias.
         head: Dotted paths of the modules that are new, not the base's.
-        model_type: transformers' name of the architecture.
         adapts_head: Whether LoRA on all linear layers is on the head, too. Otherwise the head is
             trained in full beside every adapter, as in PEFT.
         embedding: Dotted path of the token embedding; None where more than looking tokens up
@@ -63,10 +63,10 @@ class Network(nn.Module, ABC):
     """
 
     n_classes: int
+    model_type: str
     position: str
     bias: bool
     head: tuple[str, ...]
-    model_type: str
     adapts_head: bool = False
     embedding: str | None = None
     pad: int | None = None

@@ -186,8 +186,8 @@ class Classifier(Network):
         bias: Whether the head has a bias.
     """
 
-    head = ("score",)
     model_type = "gpt2"
+    head = ("score",)
     adapts_head = True  # as in the book
     embedding = "gpt.wte"
 
