@@ -3,11 +3,13 @@
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from lora_compare import lora
 from lora_compare.errors import ParamsError
+from lora_compare.exchange.kinds import counterpart_of
 from lora_compare.exchange.peft import names
 from lora_compare.exchange.peft.config import read_adapter, refusal
 from lora_compare.exchange.peft.labels import HeadRows, head_rows
@@ -70,13 +72,13 @@ def import_adapter(
     _check_name(params, name)
     head_order(classes, rows or classes)
     adapter = read_adapter(source)
-    imported = from_peft(adapter, base.gpt, classes)
+    bare = untuned(base, classes, HEAD, SEED)
+    imported = from_peft(adapter, counterpart_of(bare, base.gpt.state_dict()).layout, classes)
     if problem := base_problem(adapter.config.get("base_model_name_or_path"), base, source):
         raise refusal([problem])
     head = head_rows(adapter.config, source, classes, rows)
-    weights = sum(p.numel() for p in base.gpt.parameters()) + len(classes) * base.gpt.config.n_embd
-    count = lora.Count(imported.trainable, weights + imported.factors)
-    classifier = build(imported, base, head.classes)
+    count = lora.Count(imported.trainable, lora.count(bare.model).total + imported.factors)
+    classifier = build(imported, replace(bare, classes=head.classes))
 
     def write(folder: Path) -> None:
         save_method(folder, classifier, Trained("lora", imported.settings), SEED, base, count)
@@ -95,23 +97,21 @@ def import_adapter(
     return imported, head
 
 
-def build(imported: Imported, base: Base, rows: list[str]) -> TextClassifier:
-    """Return the classifier of an imported adapter; the base's network becomes part of it.
+def build(imported: Imported, bare: TextClassifier) -> TextClassifier:
+    """Return the classifier of an imported adapter, which is put on `bare`.
 
     Args:
         imported: The adapter.
-        base: The model that it adapts.
-        rows: Names of the classes in the order of the adapter's head.
+        bare: The untuned classifier; its classes are in the order of the adapter's head.
 
     Raises:
         ParamsError: The adapter does not fit the model.
     """
-    classifier = untuned(base, rows, HEAD, SEED)
-    adapt(classifier.model, imported.settings, initialise=False)
+    adapt(bare.model, imported.settings, initialise=False)
     # Biases that the adapter does not change have the base's values.
-    own = lora.adapter_tensors(classifier.model)
-    lora.load_adapter_tensors(classifier.model, {**own, **imported.tensors})
-    return classifier
+    own = lora.adapter_tensors(bare.model)
+    lora.load_adapter_tensors(bare.model, {**own, **imported.tensors})
+    return bare
 
 
 def _check_name(params: Params, name: str) -> None:

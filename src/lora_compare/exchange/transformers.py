@@ -1,4 +1,4 @@
-"""A classifier in the formats of transformers: weights, config.json and tokenizer files."""
+"""GPT-2 in the formats of transformers: weights, config.json and tokenizer files."""
 
 from collections.abc import Mapping
 from itertools import pairwise
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lora_compare import lora
 from lora_compare.errors import ExportError
+from lora_compare.exchange.counterpart import label_settings
 from lora_compare.models.network import Classifier, GPTConfig
 from lora_compare.models.tokenizer import END_OF_TEXT, byte_alphabet
 from lora_compare.models.weights import gpt2_state_dict
@@ -132,14 +133,6 @@ def model_config(shape: GPTConfig, classes: list[str], pad_token: int) -> dict[s
         "eos_token_id": pad_token,
         "pad_token_id": pad_token,
         **label_settings(classes),
-    }
-
-
-def label_settings(classes: list[str]) -> dict[str, Any]:
-    """Return the names of the classes as transformers' settings `id2label` and `label2id`."""
-    return {
-        "id2label": {str(index): name for index, name in enumerate(classes)},
-        "label2id": {name: index for index, name in enumerate(classes)},
     }
 
 
