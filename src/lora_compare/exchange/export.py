@@ -101,7 +101,7 @@ def load_source(paths: Paths, method: str, seed: int | None = None) -> Source:
     base = load_base(paths.base)
     # The method's training never changes these tensors, it puts others in their places; only
     # a method without adapter overwrites them, and is never asked for its base.
-    original = dict(base.gpt.state_dict())
+    original = dict(base.network.state_dict())
     folder, stage = chosen(paths.model(method), seed), f"finetune@{method}"
     classifier = load_method(folder, base, stage)
     return Source(

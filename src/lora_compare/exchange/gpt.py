@@ -16,8 +16,9 @@ from lora_compare.exchange.transformers import (
     write_tokenizer,
 )
 from lora_compare.models import weights
-from lora_compare.models.network import GPT, Classifier
-from lora_compare.models.weights import gpt2_state_dict
+from lora_compare.models.gpt.base import GPTTokenizer
+from lora_compare.models.gpt.network import GPT, Classifier
+from lora_compare.models.gpt.weights import gpt2_state_dict
 from lora_compare.project.files import write_json
 
 
@@ -27,7 +28,9 @@ class GPTCounterpart(Counterpart):
     @property
     def model(self) -> Classifier:
         """The network here."""
-        return self.classifier.model
+        model = self.classifier.model
+        assert isinstance(model, Classifier), type(model)
+        return model
 
     @property
     def layout(self) -> GPTLayout:
@@ -51,7 +54,9 @@ class GPTCounterpart(Counterpart):
 
     def write_tokenizer(self, folder: Path) -> None:
         """Write tokenizer.json and tokenizer_config.json."""
-        write_tokenizer(folder, self.classifier.encoding, self.classifier.max_length)
+        tokenizer = self.classifier.tokenizer
+        assert isinstance(tokenizer, GPTTokenizer), type(tokenizer)
+        write_tokenizer(folder, tokenizer.encoding, self.classifier.max_length)
 
     def write_onnx(self, folder: Path) -> None:
         """Write model.onnx, and config.json with what its inputs want."""

@@ -18,7 +18,7 @@ from lora_compare.exchange.gpt import GPTCounterpart
 from lora_compare.exchange.peft.gpt import joined, parted
 from lora_compare.exchange.peft.names import Adapter, short_names, with_pattern
 from lora_compare.exchange.transformers import fast_tokenizer, norm_with_head_bias
-from lora_compare.models.network import GPT, Classifier
+from lora_compare.models.gpt.network import GPT, Classifier
 from lora_compare.params import LoraParams
 from lora_settings import lora_settings
 

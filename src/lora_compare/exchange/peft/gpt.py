@@ -9,8 +9,8 @@ from lora_compare import lora
 from lora_compare.exchange.peft.layout import Layout, adapter_of, trained_in_full
 from lora_compare.exchange.peft.names import Adapter
 from lora_compare.exchange.transformers import HEAD, classifier_state
-from lora_compare.models.network import Classifier
-from lora_compare.models.weights import QKV, from_gpt2, gpt2_shapes
+from lora_compare.models.gpt.network import Classifier
+from lora_compare.models.gpt.weights import QKV, from_gpt2, gpt2_shapes
 from lora_compare.params import Layer, gpt2_paths
 
 LAST_NORM = "transformer.ln_f"
