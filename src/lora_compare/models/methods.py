@@ -82,6 +82,7 @@ def adapt(model: Network, settings: LoraParams, initialise: bool = True) -> None
     if settings.quantization:
         # The head is new and small: rounding it would save nothing.
         lora.quantize(model, keep=model.head)
+    settings = model.customary(settings)
     lora.inject(model, settings, aliases=model.aliases, initialise=initialise)
 
 

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Protocol
 from torch import Tensor, nn
 
 from lora_compare.models.batches import IntArray, Packed
-from lora_compare.params import ClassifierParams
+from lora_compare.params import ClassifierParams, LoraParams, customary
 
 
 class Tokenizer(Protocol):
@@ -53,6 +53,9 @@ class Network(nn.Module, ABC):
         position: As in params.yaml, whose hidden state is classified.
         bias: As in params.yaml, whether the head has a bias.
         head: Dotted paths of the modules that are new, not the base's.
+        model_type: transformers' name of the architecture.
+        adapts_head: Whether LoRA on all linear layers is on the head, too. Otherwise the head is
+            trained in full beside every adapter, as in PEFT.
         embedding: Dotted path of the token embedding; None where more than looking tokens up
             depends on it.
         pad: Id that `of_packed` looks up beside the texts' own, where it fills up batches; None:
@@ -63,6 +66,8 @@ class Network(nn.Module, ABC):
     position: str
     bias: bool
     head: tuple[str, ...]
+    model_type: str
+    adapts_head: bool = False
     embedding: str | None = None
     pad: int | None = None
 
@@ -110,6 +115,10 @@ class Network(nn.Module, ABC):
         Args:
             path: The module's own.
         """
+
+    def customary(self, settings: LoraParams) -> LoraParams:
+        """Return an adapter's settings with what they leave to the architecture."""
+        return customary(settings, self.model_type, () if self.adapts_head else self.head)
 
     def head_modules(self) -> tuple[nn.Module, ...]:
         """Return the modules of the head."""

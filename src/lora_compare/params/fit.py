@@ -13,7 +13,13 @@ from lora_compare.errors import ParamsError
 from lora_compare.params.layers import Layer, choose_layers
 from lora_compare.params.methods import LoraParams, MethodParams
 from lora_compare.params.mistakes import describe
-from lora_compare.params.network import CONFIGS, GPTConfig, classifier_modules, gpt2_paths
+from lora_compare.params.network import (
+    CONFIGS,
+    GPTConfig,
+    classifier_modules,
+    customary,
+    gpt2_paths,
+)
 from lora_compare.params.search import Space, TuningParams, count_trials, is_whole
 from lora_compare.params.sections import Section
 
@@ -101,7 +107,7 @@ def _unfit(modules: Modules, settings: LoraParams | None) -> list[str]:
     """Return what of an adapter does not fit the network, each with its key."""
     if settings is None:
         return []
-    mistakes = choose_layers(modules, settings, gpt2_paths).mistakes
+    mistakes = choose_layers(modules, customary(settings, "gpt2"), gpt2_paths).mistakes
     return [f"{mistake.where}: {_in_a_line(mistake)}" for mistake in mistakes]
 
 

@@ -68,6 +68,7 @@ METHODS = {
             "dora": {"use_dora": True},
             "pissa": {"init_lora_weights": "pissa"},
             "saved head": {"modules_to_save": ["score"]},
+            "default layers": {"target_modules": "default"},
         }.items()
     },
 }

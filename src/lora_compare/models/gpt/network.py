@@ -187,6 +187,8 @@ class Classifier(Network):
     """
 
     head = ("score",)
+    model_type = "gpt2"
+    adapts_head = True  # as in the book
     embedding = "gpt.wte"
 
     def __init__(self, gpt: GPT, n_classes: int, position: Position, bias: bool = True) -> None:
