@@ -23,7 +23,7 @@ from interchange import (
 from lora_compare import lora
 from lora_compare.compute.seeding import seeded
 from lora_compare.exchange.export import export
-from lora_compare.exchange.imported import HEAD, SEED, build
+from lora_compare.exchange.imported import HEADS, SEED, build
 from lora_compare.exchange.peft.config import read_adapter
 from lora_compare.exchange.peft.gpt import GPTLayout
 from lora_compare.exchange.peft.reading import Imported, from_peft
@@ -101,7 +101,7 @@ def train_with_peft(base_folder: Path, folder: Path, **settings: Any) -> Any:
 
 def imported(base_folder: Path, folder: Path) -> tuple[Imported, TextClassifier]:
     base = load_base(base_folder)
-    bare = untuned(base, CLASSES, HEAD, SEED)
+    bare = untuned(base, CLASSES, HEADS["gpt"], SEED)
     layout = GPTLayout(bare.model, base.network.state_dict())
     converted = from_peft(read_adapter(folder), layout, CLASSES)
     return converted, build(converted, bare)

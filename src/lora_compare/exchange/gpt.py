@@ -9,12 +9,8 @@ from torch import Tensor
 from lora_compare.exchange.counterpart import TORCH, Counterpart, label_settings
 from lora_compare.exchange.onnx import write_onnx
 from lora_compare.exchange.peft.gpt import GPTLayout
-from lora_compare.exchange.transformers import (
-    classifier_state,
-    merged_state,
-    model_config,
-    write_tokenizer,
-)
+from lora_compare.exchange.peft.layout import merged_state
+from lora_compare.exchange.transformers import classifier_state, model_config, write_tokenizer
 from lora_compare.models import weights
 from lora_compare.models.gpt.base import GPTTokenizer
 from lora_compare.models.gpt.network import GPT, Classifier

@@ -24,8 +24,11 @@ from lora_compare.project.files import is_file, replacing_folder, sha256, write_
 from lora_compare.project.paths import Paths
 from lora_compare.training.imported import head_order
 
-HEAD = ClassifierParams(position="last_token", bias=False)
-"""The head of transformers' GPT2ForSequenceClassification."""
+HEADS = {
+    "gpt": ClassifierParams(position="last_token", bias=False),
+    "hub": ClassifierParams(position="last_token", bias=True),
+}
+"""The head of transformers' classifier by the kind of the base; GPT-2's has no bias there."""
 
 SEED = 0
 """Of initial weights, all of which the adapter's own replace."""
@@ -72,7 +75,7 @@ def import_adapter(
     _check_name(params, name)
     head_order(classes, rows or classes)
     adapter = read_adapter(source)
-    bare = untuned(base, classes, HEAD, SEED)
+    bare = untuned(base, classes, HEADS[base.kind], SEED)
     imported = from_peft(adapter, counterpart_of(bare, base.network.state_dict()).layout, classes)
     if problem := base_problem(adapter.config.get("base_model_name_or_path"), base, source):
         raise refusal([problem])

@@ -7,6 +7,7 @@ from torch import Tensor
 from lora_compare.exchange.counterpart import Counterpart
 from lora_compare.exchange.gpt import GPTCounterpart
 from lora_compare.models.classifier import TextClassifier
+from lora_compare.models.gpt.network import Classifier
 
 
 def counterpart_of(classifier: TextClassifier, base: Mapping[str, Tensor]) -> Counterpart:
@@ -16,4 +17,9 @@ def counterpart_of(classifier: TextClassifier, base: Mapping[str, Tensor]) -> Co
         classifier: The classifier.
         base: The base's weights before fine-tuning and quantisation, by name.
     """
-    return GPTCounterpart(classifier, base)
+    if isinstance(classifier.model, Classifier):
+        return GPTCounterpart(classifier, base)
+    # Here, because GPT-2 needs nothing of transformers.
+    from lora_compare.exchange.hub import HubCounterpart
+
+    return HubCounterpart(classifier, base)

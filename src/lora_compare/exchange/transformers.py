@@ -10,9 +10,9 @@ import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor
 
-from lora_compare import lora
 from lora_compare.errors import ExportError
 from lora_compare.exchange.counterpart import label_settings
+from lora_compare.exchange.peft.layout import merged_state
 from lora_compare.models.gpt.network import Classifier, GPTConfig
 from lora_compare.models.gpt.tokenizer import END_OF_TEXT, byte_alphabet
 from lora_compare.models.gpt.weights import gpt2_state_dict
@@ -49,17 +49,6 @@ def classifier_state(model: Classifier) -> dict[str, Tensor]:
         )
     stored = {f"transformer.{name}": tensor for name, tensor in gpt2_state_dict(gpt).items()}
     return {**stored, f"{HEAD}.weight": state[f"{HEAD}.weight"]}
-
-
-def merged_state(model: Classifier) -> dict[str, Tensor]:
-    """Return the weights of a plain `gpt.Classifier` that computes what `model` does.
-
-    The model is unmerged afterwards.
-    """
-    lora.merge(model)
-    state = lora.bare_state_dict(model)
-    lora.unmerge(model)
-    return state
 
 
 def _require_last_token(model: Classifier) -> None:

@@ -38,7 +38,7 @@ def subject(settings: Mapping[str, object]) -> dict[str, str]:
     """
     address = without_credentials(str(settings["data.source"])).partition("?")[0]
     source = PurePosixPath(address.removesuffix(".gz"))
-    # A registered model has such a name, too, and that of one on the hub or of a folder has slashes.
+    # It is part of a registered model's name, in which MLflow allows no slash.
     base = str(settings["model.name"]).removeprefix(f"{MODEL_FOLDERS}/").replace("/", "-")
     return {DATA: segment(source.stem), BASE: base}
 

@@ -98,3 +98,14 @@ def trained_in_full(model: nn.Module) -> list[str]:
     """Return the paths of the modules whose weight an adapter replaces; a bias alone is none."""
     names = lora.adapter_tensors(model)
     return [n.removesuffix(".weight") for n in names if n.endswith(".weight")]
+
+
+def merged_state(model: nn.Module) -> dict[str, Tensor]:
+    """Return the weights of a plain model that computes what `model` does with its adapter.
+
+    The model is unmerged afterwards.
+    """
+    lora.merge(model)
+    state = lora.bare_state_dict(model)
+    lora.unmerge(model)
+    return state
