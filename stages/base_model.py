@@ -28,7 +28,8 @@ def main(paths: Paths, params: Params, progress: Progress) -> None:
     origin = provenance(paths, params, "base_model", sources, machine.describe())
     texts = [text for name in ("unused", "train") for text in splits[name]["Text"]]
     with progress.work("make the base model"):
-        base = save_base(make_base(params.model, texts, machine.device, progress), paths.base)
+        made = make_base(params.model, texts, machine.device, progress, paths.root)
+        base = save_base(made, paths.base)
     with progress.work("tokenize the splits"):
         for name in SPLITS:
             write_examples(paths.tokens(name), tokenize(base.tokenizer, splits[name]))

@@ -50,6 +50,7 @@ class Network(nn.Module, ABC):
 
     Attributes:
         n_classes: Classes to tell apart.
+        model_type: What transformers calls the architecture.
         position: As in params.yaml, whose hidden state is classified.
         bias: As in params.yaml, whether the head has a bias.
         head: Dotted paths of the modules that are new, not the base's.
@@ -63,6 +64,7 @@ class Network(nn.Module, ABC):
     """
 
     n_classes: int
+    model_type: str
     position: str
     bias: bool
     head: tuple[str, ...]

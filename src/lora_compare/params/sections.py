@@ -212,9 +212,13 @@ class TrainingParams(Section):
     drop_last: bool = False
     """Leave out an epoch's last batch where it is smaller than the others."""
 
-    max_length: Annotated[int, Field(ge=1, le=1024)] | None = None
-    """Longest message in tokens: 1 to 1024; longer ones are cut. null: the model's limit, the most
-    that it takes (256 for `gpt2-nano`)."""
+    max_length: Count | None = None
+    """Longest message in tokens, with those that the model's tokenizer puts around it: 1 or more;
+    longer ones are cut. null: the model's limit, the most that it takes (256 for `gpt2-nano`)."""
+
+    truncation: Literal["head", "tail", "head_tail"] = "head"
+    """What is kept of a longer message: its first tokens, its last, or both, of `head_tail` a
+    quarter from its head."""
 
     max_grad_norm: Positive | None = None
     """Clip the gradient's norm to this (unitless): above 0; null does not clip."""

@@ -186,6 +186,7 @@ class Classifier(Network):
         bias: Whether the head has a bias.
     """
 
+    model_type = "gpt2"
     head = ("score",)
     model_type = "gpt2"
     adapts_head = True  # as in the book
