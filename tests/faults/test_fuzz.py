@@ -27,7 +27,8 @@ from interchange import CLASSES, SMALL, make_small_base, make_source
 from lora_compare.data.sources import load_corpus
 from lora_compare.errors import UserError
 from lora_compare.exchange.export import export
-from lora_compare.exchange.imported import HEADS, SEED, base_problem, build
+from lora_compare.exchange.imported import HEADS, SEED, build
+from lora_compare.exchange.origins import base_problem
 from lora_compare.exchange.peft.config import read_adapter
 from lora_compare.exchange.peft.gpt import GPTLayout
 from lora_compare.exchange.peft.reading import from_peft
@@ -261,7 +262,7 @@ def take_in(folder: Path, base: Base) -> None:
     own = GPTBase(copy.deepcopy(base.network), base.tokenizer, base.description)
     bare = untuned(own, CLASSES, HEADS["gpt"], SEED)
     imported = from_peft(adapter, GPTLayout(bare.model, base.network.state_dict()), CLASSES)
-    base_problem(adapter.config.get("base_model_name_or_path"), base, folder)
+    base_problem(adapter.config, base, folder)
     build(imported, bare)
 
 

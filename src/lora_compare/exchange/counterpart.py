@@ -22,6 +22,14 @@ def label_settings(classes: list[str]) -> dict[str, Any]:
     }
 
 
+def truncation_side(classifier: TextClassifier) -> str:
+    """Return on which side transformers' tokenizer has to cut longer texts.
+
+    It cannot keep both ends, as `head_tail` does: then it keeps the first tokens.
+    """
+    return "left" if classifier.truncation == "tail" else "right"
+
+
 class Counterpart(ABC):
     """transformers' model that computes what a classifier here does.
 

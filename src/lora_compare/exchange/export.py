@@ -217,7 +217,7 @@ def _write_peft(source: Source, new: Path, folder: Path) -> str:
         )
     counterpart, origin = source.counterpart, source.description["source"]
     name, revision = str(origin.get("repository")), origin.get("revision")
-    if origin["kind"] != "checkpoint":
+    if not _is_public(source.description):
         name, revision = f"{folder.as_posix()}/base", None
         counterpart.write_base(new / "base")
     adapter = to_peft(counterpart.layout, source.settings, name, revision)
@@ -229,10 +229,17 @@ def _write_peft(source: Source, new: Path, folder: Path) -> str:
     )
 
 
+def _is_public(base: Mapping[str, Any]) -> bool:
+    """Return whether the hub has all weights of a base, by its description."""
+    pretrained = base["weights"] == "pretrained" and "repository" in base["source"]
+    # What its files lack was drawn here, and would be drawn anew where they are loaded.
+    return pretrained and not base.get("initialised")
+
+
 def _write_merged(source: Source, new: Path, folder: Path) -> str:
     source.counterpart.write_model(new)
     source.counterpart.write_tokenizer(new)
-    return usage.of_merged(folder)
+    return usage.of_merged(folder, source.classifier)
 
 
 def _write_onnx(source: Source, new: Path, folder: Path) -> str:

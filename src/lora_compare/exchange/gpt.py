@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lora_compare.exchange.counterpart import TORCH, Counterpart, label_settings
+from lora_compare.exchange.counterpart import TORCH, Counterpart, label_settings, truncation_side
 from lora_compare.exchange.onnx import write_onnx
 from lora_compare.exchange.peft.gpt import GPTLayout
 from lora_compare.exchange.peft.layout import merged_state
@@ -52,7 +52,8 @@ class GPTCounterpart(Counterpart):
         """Write tokenizer.json and tokenizer_config.json."""
         tokenizer = self.classifier.tokenizer
         assert isinstance(tokenizer, GPTTokenizer), type(tokenizer)
-        write_tokenizer(folder, tokenizer.encoding, self.classifier.max_length)
+        side = truncation_side(self.classifier)
+        write_tokenizer(folder, tokenizer.encoding, self.classifier.max_length, side)
 
     def write_onnx(self, folder: Path) -> None:
         """Write model.onnx, and config.json with what its inputs want."""

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from lora_compare.errors import ExportError
-from lora_compare.exchange.counterpart import Counterpart, label_settings
+from lora_compare.exchange.counterpart import Counterpart, label_settings, truncation_side
 from lora_compare.exchange.peft.hub import HubLayout
 from lora_compare.models.hub.network import HubClassifier
 from lora_compare.models.hub.settings import transformers
@@ -53,9 +53,16 @@ class HubCounterpart(Counterpart):
         tokenizer = self.classifier.tokenizer
         assert isinstance(tokenizer, HubTokenizer), type(tokenizer)
         fast = copy.deepcopy(tokenizer.fast)
-        fast.model_max_length, fast.padding_side = self.classifier.max_length, "right"
-        # A special token inside a text is text like any other, here too.
-        fast.init_kwargs["split_special_tokens"] = fast.split_special_tokens = True
+        settings = {
+            "model_max_length": self.classifier.max_length,
+            "padding_side": "right",
+            "truncation_side": truncation_side(self.classifier),
+            # A special token inside a text is text like any other, here too.
+            "split_special_tokens": True,
+        }
+        for name, value in settings.items():
+            setattr(fast, name, value)
+        fast.init_kwargs |= settings  # which is what its save_pretrained writes
         with _quietly():
             fast.save_pretrained(folder)
 

@@ -125,13 +125,16 @@ def model_config(shape: GPTConfig, classes: list[str], pad_token: int) -> dict[s
     }
 
 
-def write_tokenizer(folder: Path, encoding: tiktoken.Encoding, max_length: int) -> None:
+def write_tokenizer(
+    folder: Path, encoding: tiktoken.Encoding, max_length: int, truncation_side: str = "right"
+) -> None:
     """Write tokenizer.json and tokenizer_config.json: the same ids as `encoding` gives.
 
     Args:
         folder: Where to write.
         encoding: A byte-level BPE whose merges follow from the order of its tokens.
-        max_length: Tokens after which transformers cuts a text if it is asked to.
+        max_length: Tokens to which transformers cuts a text if it is asked to.
+        truncation_side: Where it cuts them.
 
     Checked by tests/parity/test_export.py.
     """
@@ -140,7 +143,7 @@ def write_tokenizer(folder: Path, encoding: tiktoken.Encoding, max_length: int) 
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_max_length": max_length,
         "padding_side": "right",
-        "truncation_side": "right",
+        "truncation_side": truncation_side,
         **dict.fromkeys(("bos_token", "eos_token", "pad_token", "unk_token"), END_OF_TEXT),
         # <|endoftext|> inside a message is text like any other.
         "split_special_tokens": True,

@@ -68,7 +68,6 @@ class Network(nn.Module, ABC):
     position: str
     bias: bool
     head: tuple[str, ...]
-    model_type: str
     adapts_head: bool = False
     embedding: str | None = None
     pad: int | None = None

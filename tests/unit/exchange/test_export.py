@@ -142,11 +142,8 @@ def test_the_missing_extra_is_named(
 def test_an_adapter_of_a_published_checkpoint_names_it(base_folder: Path, tmp_path: Path) -> None:
     source = make_source(base_folder, lora_settings())
     origin = {"kind": "checkpoint", "repository": "openai-community/gpt2", "revision": "607a30d"}
-    lines = export(
-        dataclasses.replace(source, description={**source.description, "source": origin}),
-        "peft",
-        tmp_path,
-    )
+    published = {**source.description, "weights": "pretrained", "source": origin}
+    lines = export(dataclasses.replace(source, description=published), "peft", tmp_path)
     config = json.loads((tmp_path / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == "openai-community/gpt2"
     assert config["revision"] == "607a30d"

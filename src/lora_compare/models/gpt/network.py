@@ -188,7 +188,6 @@ class Classifier(Network):
 
     model_type = "gpt2"
     head = ("score",)
-    model_type = "gpt2"
     adapts_head = True  # as in the book
     embedding = "gpt.wte"
 

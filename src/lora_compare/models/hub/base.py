@@ -41,7 +41,8 @@ class HubBase(Base):
     """A network of transformers below its head, with its tokenizer.
 
     Its description also has architecture, model_type, revision, the files it was made from with
-    their sha256, and the tokens that pad texts and go around them.
+    their sha256, the tensors that these lack, which are random, and the tokens that pad texts and
+    go around them.
 
     Attributes:
         config: transformers' config of the network, with the token that pads.
@@ -140,6 +141,7 @@ def make_hub(model: ModelParams, root: Path, progress: Progress) -> HubBase:
         "model_type": config.model_type,
         "revision": model.revision,
         "context": _context(classifier, fast),
+        "initialised": classifier.initialised,
         "pad_token": fast.pad_token,
         "prefix": list(tokenizer.prefix),
         "suffix": list(tokenizer.suffix),
