@@ -54,7 +54,6 @@ class Network(nn.Module, ABC):
         position: As in params.yaml, whose hidden state is classified.
         bias: As in params.yaml, whether the head has a bias.
         head: Dotted paths of the modules that are new, not the base's.
-        model_type: transformers' name of the architecture.
         adapts_head: Whether LoRA on all linear layers is on the head, too. Otherwise the head is
             trained in full beside every adapter, as in PEFT.
         embedding: Dotted path of the token embedding; None where more than looking tokens up

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from lora_compare.compute.seeding import seeded
 from lora_compare.errors import CheckpointError, ParamsError
 from lora_compare.models.batches import Examples, collate
+from lora_compare.models.hub.fetching import fetch
 from lora_compare.models.hub.folder import check_folder, digests, find_folder
 from lora_compare.models.hub.loading import load_network, load_tokenizer
 from lora_compare.models.hub.network import HubClassifier, head_names
@@ -40,9 +41,9 @@ TOLERANCE = 1e-3
 class HubBase(Base):
     """A network of transformers below its head, with its tokenizer.
 
-    Its description also has architecture, model_type, revision, the files it was made from with
-    their sha256, the tensors that these lack, which are random, and the tokens that pad texts and
-    go around them.
+    Its description also has architecture, model_type, the tensors that its files lack, which are
+    random, and the tokens that pad texts and go around them; its source the sha256 of every file
+    and, of a model on the hub, repository and revision.
 
     Attributes:
         config: transformers' config of the network, with the token that pads.
@@ -123,9 +124,11 @@ def make_hub(model: ModelParams, root: Path, progress: Progress) -> HubBase:
         CheckpointError: The files are no model that may or can be loaded.
         DownloadError: They can be neither found nor fetched.
     """
-    folder = find_folder(model.name, root)
+    folder, source = _locate(model, root, progress)
     pretrained = model.weights == "pretrained"
     facts = check_folder(folder, pretrained)
+    if model.kind == "folder":
+        source |= {"files": digests(folder, facts.names)}
     progress.say(f"load {facts.architecture} from {model.name}")
     with seeded(model.seed):
         classifier = load_network(folder, 2, pretrained)
@@ -136,10 +139,9 @@ def make_hub(model: ModelParams, root: Path, progress: Progress) -> HubBase:
         "name": model.name,
         "weights": model.weights,
         "parameters": sum(p.numel() for p in classifier.base_model.parameters()),
-        "source": {"kind": "folder", "files": digests(folder, facts.names)},
+        "source": source,
         "architecture": facts.architecture,
         "model_type": config.model_type,
-        "revision": model.revision,
         "context": _context(classifier, fast),
         "initialised": classifier.initialised,
         "pad_token": fast.pad_token,
@@ -149,6 +151,16 @@ def make_hub(model: ModelParams, root: Path, progress: Progress) -> HubBase:
     base = HubBase(classifier.base_model, tokenizer, description, copy.deepcopy(config))
     _require_indifference(base)
     return base
+
+
+def _locate(model: ModelParams, root: Path, progress: Progress) -> tuple[Path, dict[str, Any]]:
+    """Return the folder of a model's files, fetched where it is on the hub, and their origin."""
+    if model.kind == "folder":
+        return find_folder(model.name, root), {"kind": "folder"}
+    assert model.revision is not None
+    fetched = fetch(model.name, model.revision, progress, model.weights == "pretrained")
+    origin = {"repository": model.name, "revision": fetched.commit}
+    return fetched.folder, {"kind": "checkpoint", **origin, "files": fetched.files}
 
 
 def load_hub(folder: Path, description: dict[str, Any], with_weights: bool) -> HubBase:

@@ -89,15 +89,15 @@ class HubClassifier(Network):
     @property
     def checkpointing(self) -> bool:
         """Whether training keeps each block's input alone and computes the rest anew."""
-        return bool(self.model.is_gradient_checkpointing)
+        return bool(self.model.is_activation_checkpointing)
 
     @checkpointing.setter
     def checkpointing(self, on: bool) -> None:
         if not on:
             if self.checkpointing:
-                self.model.gradient_checkpointing_disable()
+                self.model.activation_checkpointing_disable()
         elif self.model.supports_gradient_checkpointing:
-            self.model.gradient_checkpointing_enable({"use_reentrant": False})
+            self.model.activation_checkpointing_enable({"use_reentrant": False})
         else:
             raise ParamsError(
                 "transformers cannot compute this architecture's blocks anew.",
