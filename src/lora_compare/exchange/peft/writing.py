@@ -55,7 +55,10 @@ def to_peft(
     tensors |= {PREFIX + name: t for name, t in stored.items() if owners[name] in saved}
     biases = {n: t for n, t in stored.items() if n.endswith(".bias") and owners[n] not in saved}
     tensors |= _biases(biases, settings.bias, layers)
-    config = _config(layout, settings, layers, saved, list(dict.fromkeys(owners.values())))
+    # Among these a name must be the only one: PEFT looks at every module, inside the head, too.
+    leaves = (name.rpartition(".")[0] for name in stored)
+    modules = list(dict.fromkeys([*owners.values(), *leaves]))
+    config = _config(layout, settings, layers, saved, modules)
     base = {"base_model_name_or_path": base_name, "revision": revision}
     return PeftAdapter({**config, **base}, tensors)
 
