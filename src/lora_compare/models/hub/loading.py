@@ -11,11 +11,11 @@ import torch
 from torch import nn
 
 from lora_compare.errors import CheckpointError, UserError
+from lora_compare.models.hub.folder import unfit_weights
 from lora_compare.models.hub.settings import OTHER_MODEL, transformers
-from lora_compare.models.weights import refusal
 from lora_compare.project.progress import without_warnings
 
-_BUFFER = re.compile(r".*(\.attn\.(masked_)?bias|inv_freq|position_ids|token_type_ids)")
+_BUFFER = re.compile(r".*(\.(attn|attention)\.(masked_)?bias|inv_freq|position_ids|token_type_ids)")
 """What older versions of transformers stored beside the weights."""
 
 
@@ -60,7 +60,7 @@ def load_network(folder: Path, n_classes: int, with_weights: bool = True) -> Any
             output_loading_info=True,
         )
     if problems := list(_differences(network, found)):
-        raise refusal(folder, problems)
+        raise unfit_weights(folder, problems)
     network.initialised = sorted(_of_base(network, found["missing_keys"]))
     return network
 
