@@ -249,7 +249,7 @@ def _missing(paths: "Paths", params: "Params") -> Iterator[UserError]:
     "says, else in the data's order. The import prints which.",
 )
 def import_(output: Output, folder: Path, name: str, classes: str | None) -> None:
-    """Add an adapter that PEFT trained on GPT-2 to the comparison, as a method.
+    """Add an adapter that PEFT trained on the base model to the comparison, as a method.
 
     PATH is what PEFT's save_pretrained wrote. It is converted into inputs/adapters/NAME.
 
