@@ -13,9 +13,6 @@ from small_project import METHODS, STAGES, commit, copy_project
 from tiny_models import make_model
 
 MODEL = "inputs/models/tiny"
-FROM_THE_MODEL = STAGES[2:]
-"""The stages that a change of the model reaches: all but download and split."""
-
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
@@ -46,4 +43,6 @@ def test_a_folder_of_a_model_is_compared_and_watched(architecture: str, tmp_path
     assert str(folder) not in (folder / "models/base/transformers/config.json").read_text()
 
     make_model(folder / MODEL, architecture, seed=1)
-    assert sorted(ran(dvc(folder, "repro", "--dry"))) == sorted(FROM_THE_MODEL)
+    assert re.search(
+        r"base_model:\s+changed deps:\s+modified: +inputs/models", dvc(folder, "status")
+    )
