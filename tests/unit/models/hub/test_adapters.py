@@ -38,6 +38,7 @@ from lora_compare.params import (
 from lora_compare.project.files import sha256
 from lora_compare.training.finetuning import Training, finetune
 from lora_settings import lora_settings
+from tiny_models import ARCHITECTURES
 from unit.models.hub.test_architectures import (
     CLASSES,
     CPU,
@@ -60,6 +61,9 @@ KINDS: dict[str, dict[str, Any]] = {
     "dora with dropout": {"use_dora": True, "lora_dropout": 0.1, "bias": "lora_only"},
     "qlora": {"quantization": "nf4"},
 }
+FAST = [
+    pytest.param(name, marks=[] if name == "gpt2" else [pytest.mark.slow]) for name in ARCHITECTURES
+]
 SOME = [kind if kind == "lora" else pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS]
 
 
@@ -99,7 +103,7 @@ def test_an_adapter_trains_to_the_same_bytes_and_is_all_that_is_saved(
     assert not np.allclose(start, wanted, atol=1e-3)
 
 
-@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("name", FAST)
 def test_merging_changes_no_answer_and_taking_off_gives_the_base_back(
     name: str, root: Path
 ) -> None:
@@ -115,7 +119,7 @@ def test_merging_changes_no_answer_and_taking_off_gives_the_base_back(
     assert all(torch.equal(after[key], tensor) for key, tensor in before.items())
 
 
-@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("name", FAST)
 def test_a_base_in_four_bit_computes_with_its_rounded_weights(name: str, root: Path) -> None:
     packed = untuned(load(name, root), CLASSES, HEAD, SEED)
     plain = copy.deepcopy(packed)
@@ -211,3 +215,38 @@ def test_blocks_have_the_index_that_they_have_in_transformers(
         assert paths
         assert any(f".{inside}." in path for path in paths)
         assert not [path for path in paths if f"{inside[:-1]}{1 - index}." in path]
+
+
+HEADS = {
+    "distilbert": {"pre_classifier", "classifier"},
+    "modernbert": {"head", "classifier"},
+    "deberta-v2": {"pooler", "classifier"},
+    "t5": {"classification_head"},
+    "bart": {"classification_head"},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_the_head_is_all_that_is_not_the_base(name: str, root: Path) -> None:
+    head = {path.removeprefix("model.") for path in load_shape(project(name, root) / NAME).head}
+    plain = {"score"} if "classifier" not in head else {"classifier"}
+    assert head == HEADS.get(name, plain)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["bert", "llama"])
+def test_a_saved_embedding_is_trained_and_loaded(name: str, root: Path, tmp_path: Path) -> None:
+    table = {"bert": "word_embeddings", "llama": "embed_tokens"}[name]
+    settings = lora_settings(modules_to_save=[table], target_modules="default")
+    folder = project(name, root) / "base"
+    base = load_base(folder)
+    classifier = trained(base, settings)
+    save_method(tmp_path / "m", classifier, Trained("lora", settings), SEED, base)
+    saved = load_file(tmp_path / "m/model.safetensors")
+    (key,) = (key for key in saved if key.endswith(f"{table}.weight"))
+    start = untuned(load_base(folder), CLASSES, HEAD, SEED).model.state_dict()[key]
+    assert saved[key].shape == start.shape
+    assert not torch.equal(saved[key], start)
+    loaded = load_method(tmp_path / "m", load_base(folder))
+    assert np.array_equal(loaded.probabilities(TEXTS), classifier.probabilities(TEXTS))
