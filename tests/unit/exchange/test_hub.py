@@ -126,6 +126,26 @@ def test_longer_texts_are_cut_on_the_side_of_the_training(project: Path, tmp_pat
         assert ("differ" in lines) == (truncation == "head_tail")
 
 
+def test_an_export_repeats_itself_and_says_nothing_of_this_machine(
+    project: Path, tmp_path: Path
+) -> None:
+    for kind in ("peft", "merged"):
+        folder = tmp_path / kind
+        first, second = ([*_contents(project, folder, kind).items()] for _ in range(2))
+        assert first == second
+        for name, content in first:
+            # The place of the base beside it is what the user typed.
+            there = content.replace(str(folder).encode(), b"")
+            assert str(project).encode() not in there, name
+            assert b"local_files_only" not in there, name
+
+
+def _contents(project: Path, folder: Path, kind: Any) -> dict[str, bytes]:
+    export(make_hub_source(project, SETTINGS), kind, folder)
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
 def test_onnx_is_refused_with_the_way_to_it(project: Path, tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="optimum-cli export onnx"):
         export(make_hub_source(project, SETTINGS), "onnx", tmp_path / "x")
