@@ -92,7 +92,8 @@ def naming(method: str) -> Iterator[None]:
     try:
         yield
     except ParamsError as error:
-        error.where = f"params.yaml: methods.{method}.{error.where}"
+        if not error.where.startswith("params.yaml: "):  # as those of all methods do
+            error.where = f"params.yaml: methods.{method}.{error.where}"
         error.next = error.next or "correct params.yaml, then dvc repro"
         raise
 
