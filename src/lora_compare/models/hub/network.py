@@ -47,7 +47,7 @@ class HubClassifier(Network):
         Shorter texts are padded on the right and masked. There it is exact for causal attention,
         for absolute positions, and for decoders that know no mask.
 
-        Checked by tests/unit/models/hub/test_architectures.py against transformers.
+        Checked by tests/parity/test_architectures.py against transformers.
         """
         lengths = texts.bounds.diff()[:, None]  # (b, 1)
         longest = max(texts.lengths)
