@@ -21,13 +21,14 @@ from lora_compare.exchange.origins import base_problem
 from lora_compare.exchange.peft.config import read_adapter
 from lora_compare.exchange.peft.reading import Imported, from_peft
 from lora_compare.exchange.usage import EXAMPLE
-from lora_compare.models.base import load_base
+from lora_compare.models.base import load_base, make_base
 from lora_compare.models.classifier import untuned
-from lora_compare.params import load_params
+from lora_compare.params import ModelParams, load_params
 from lora_compare.project.files import read_json, sha256
 from lora_compare.project.paths import Paths
 from lora_settings import lora_settings
 from small_project import write_settings
+from tiny_models import make_model
 
 pytestmark = pytest.mark.filterwarnings(
     # PEFT reads a property of transformers by its old name.
@@ -96,6 +97,16 @@ def test_the_base_of_the_hub_is_named_with_its_commit(project: Path, tmp_path: P
     partial = {**public.description, "initialised": ["pooler.dense.weight"]}
     export(replace(public, description=partial), "peft", tmp_path / "partial")
     assert (tmp_path / "partial" / "base" / "model.safetensors").is_file()
+
+
+def test_what_the_files_of_a_base_lack_is_recorded(tmp_path: Path) -> None:
+    folder = make_model(tmp_path / "inputs" / "models" / "mine", "bert")
+    weights = load_file(folder / "model.safetensors")
+    kept = {name: tensor for name, tensor in weights.items() if "pooler" not in name}
+    save_file(kept, folder / "model.safetensors", {"format": "pt"})
+    model = ModelParams(name="inputs/models/mine", weights="pretrained")
+    base = make_base(model, [], torch.device("cpu"), root=tmp_path)
+    assert base.description["initialised"] == ["pooler.dense.bias", "pooler.dense.weight"]
 
 
 def test_the_printed_lines_run(project: Path, tmp_path: Path, monkeypatch: Any) -> None:
