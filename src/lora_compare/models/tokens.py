@@ -23,6 +23,17 @@ TYPES: dict[str, np.dtype[Any]] = {
 """What a file holds: all texts' ids one after the other, shape (tokens,); where each text starts
 and the last one ends, shape (n + 1,); and the class indices, shape (n,)."""
 
+FRAGMENTED = 1.0
+"""Tokens a character above which a tokenizer does not fit the text: then they are single bytes.
+English is a quarter of a token a character, Korean half of one and Chinese up to one in tokenizers
+made for them; GPT-2's makes more than one and a half of both."""
+
+MULTILINGUAL = "FacebookAI/xlm-roberta-base"
+"""A base that knows a hundred languages, to be named where a tokenizer does not fit.
+
+Source: Conneau et al. 2020, arXiv:1911.02116, table 6.
+"""
+
 
 def tokenize(encoding: tiktoken.Encoding, split: Mapping[str, Sequence[Any]]) -> Examples:
     """Return a split as tokens, whole: `Examples.cut` cuts them to what a training takes.
@@ -33,6 +44,46 @@ def tokenize(encoding: tiktoken.Encoding, split: Mapping[str, Sequence[Any]]) ->
     """
     tokens, _ = encode_all(encoding, split["Text"])
     return Examples(tokens, np.array(split["Label"], dtype=np.int64))
+
+
+def measure_tokens(
+    name: str, parts: Sequence[Examples], texts: Sequence[Sequence[str]], classes: Sequence[str]
+) -> dict[str, Any]:
+    """Return how many tokens a tokenizer makes of a character.
+
+    Args:
+        name: The model's name, for the warning.
+        parts: Splits as tokens, of which every class has at least one text.
+        texts: The same as texts.
+        classes: Names of the classes.
+
+    Returns:
+        The content of reports/base/tokens.json: `tokens_per_character` of all texts, the same of
+        each class under `classes`, and `warning`, a sentence or None.
+    """
+    labels = np.concatenate([part.labels for part in parts])
+    lengths = np.concatenate([part.lengths for part in parts])
+    characters = np.array([len(text) for part in texts for text in part])
+    tokens, of = (np.bincount(labels, n, len(classes)) for n in (lengths, characters))
+    shares = dict(zip(classes, (tokens / of).tolist(), strict=True))
+    return {
+        "tokens_per_character": float(tokens.sum() / of.sum()),
+        "classes": shares,
+        "warning": _warn_of_fragments(name, shares),
+    }
+
+
+def _warn_of_fragments(name: str, shares: Mapping[str, float]) -> str | None:
+    worst = max(shares, key=lambda one: shares[one])
+    if shares[worst] <= FRAGMENTED:
+        return None
+    found = sum(share > FRAGMENTED for share in shares.values())
+    other = f" (so of {found} of {len(shares)} classes)" if len(shares) > 1 else ""
+    return (
+        f"The tokenizer of {name} makes {shares[worst]:.1f} tokens of a character of "
+        f"{worst}{other}: it knows this script as single bytes. A base that was trained on the "
+        f"language, or on many as {MULTILINGUAL} was, fits better (model.name)."
+    )
 
 
 def write_examples(path: Path, examples: Examples) -> None:

@@ -9,8 +9,14 @@ from safetensors.numpy import load_file, save_file
 
 from lora_compare.errors import DataError, MissingArtifactError
 from lora_compare.models.batches import Examples
-from lora_compare.models.tokenizer import encode_all, train_encoding
-from lora_compare.models.tokens import check_fit, read_examples, tokenize, write_examples
+from lora_compare.models.tokenizer import encode_all, gpt2_encoding, train_encoding
+from lora_compare.models.tokens import (
+    check_fit,
+    measure_tokens,
+    read_examples,
+    tokenize,
+    write_examples,
+)
 from lora_compare.project.checksums import seal
 
 TEXTS = ["win a prize now", "see you at home", "ok", "Größe 🎉 " * 50]
@@ -96,3 +102,33 @@ def test_one_text_is_a_split_too(tmp_path: Path) -> None:
     write_examples(tmp_path / "one", Examples([np.array([7, 8])], np.array([1])))
     seal(tmp_path)
     assert [ids.tolist() for ids in read_examples(tmp_path / "one").tokens] == [[7, 8]]
+
+
+def test_tokens_a_character_are_counted_over_all_splits_by_class() -> None:
+    parts = [
+        Examples([np.zeros(3, int), np.zeros(5, int)], np.array([0, 1])),
+        Examples([np.zeros(1, int)], np.array([0])),
+    ]
+    texts = [["ten signs.", "five."], ["ok"]]
+    assert measure_tokens("bert", parts, texts, ["ham", "spam"]) == {
+        "tokens_per_character": 9 / 17,
+        "classes": {"ham": 4 / 12, "spam": 1.0},
+        "warning": None,
+    }
+
+
+@pytest.mark.real_data
+def test_gpt2_falls_apart_on_korean_and_not_on_english(
+    assets: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(assets / "tiktoken_cache"))
+    texts = ["My parcel has not arrived, please help me.", "택배가 아직 안 왔어요, 도와주세요."]
+    split = {"Label": [0, 1], "Text": texts}
+    measured = measure_tokens(
+        "gpt2-small", [tokenize(gpt2_encoding(), split)], [texts], ["english", "korean"]
+    )
+    assert measured["classes"]["english"] < 0.3
+    assert measured["classes"]["korean"] > 1.5
+    assert "gpt2-small makes" in measured["warning"]
+    assert "of a character of korean (so of 1 of 2 classes)" in measured["warning"]
+    assert "model.name" in measured["warning"]
