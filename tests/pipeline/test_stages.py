@@ -16,7 +16,7 @@ from lora_compare.models.tokens import read_examples
 from lora_compare.project.checksums import seal
 from lora_compare.project.corpus import read_split
 from lora_compare.project.files import read_json, sha256
-from lora_compare.project.paths import Paths
+from lora_compare.project.paths import SPLITS, Paths
 from small_project import METHODS, run, run_stages, write_settings
 
 

@@ -62,8 +62,9 @@ def answer(
     Raises:
         UserError: As `load_method`.
     """
-    classifier = load_method(folder, load_base(base), stage)
-    machine = choose_machine(training, classifier.model.gpt.config.n_embd)
+    loaded = load_base(base)
+    classifier = load_method(folder, loaded, stage)
+    machine = choose_machine(training, loaded.width)
     classifier.model.to(machine.device)
     error = None
     if lora.active_adapter(classifier.model) is not None:

@@ -5,15 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import tiktoken
 import torch
 
 from lora_compare.compute.precision import computing_in
-from lora_compare.compute.seeding import seeded
-from lora_compare.models.base import Base
 from lora_compare.models.batches import Examples, IntArray, by_length, collate
-from lora_compare.models.network import Classifier
-from lora_compare.models.tokenizer import encode_all
+from lora_compare.models.network import Base, Network, Tokenizer
 from lora_compare.params import ClassifierParams, TrainingParams
 from lora_compare.project.progress import SILENT, Progress
 
@@ -49,14 +45,14 @@ class TextClassifier:
 
     Attributes:
         model: The network with its head.
-        encoding: The tokenizer.
+        tokenizer: The tokenizer.
         classes: Names of the classes, in the order of the logits.
         max_length: Tokens after which a text is cut.
         padding: How texts are padded.
     """
 
-    model: Classifier
-    encoding: tiktoken.Encoding
+    model: Network
+    tokenizer: Tokenizer
     classes: list[str]
     max_length: int
     padding: Padding
@@ -70,8 +66,7 @@ class TextClassifier:
         return self.fit(self._tokenized(texts, labels))
 
     def _tokenized(self, texts: Sequence[str], labels: Sequence[int]) -> Examples:
-        tokens, _ = encode_all(self.encoding, texts)
-        return Examples(tokens, np.asarray(labels, dtype=np.int64))
+        return Examples(self.tokenizer.encode_all(texts), np.asarray(labels, dtype=np.int64))
 
     def fit(self, examples: Examples) -> tuple[Examples, int]:
         """Return whole texts cut and padded for this classifier, and how many were cut."""
@@ -140,26 +135,23 @@ def untuned(
         padded_length: Tokens of every padded text for position `last_position`; also the
             length at which longer texts are cut.
     """
-    with seeded(seed):
-        model = Classifier(base.gpt, len(classes), classifier.position, classifier.bias)
     return TextClassifier(
-        model,
-        base.encoding,
+        base.new_classifier(len(classes), classifier, seed),
+        base.tokenizer,
         classes,
         padded_length or longest_text(base, max_length),
-        Padding(base.encoding.eot_token, padded_length),
+        Padding(base.tokenizer.pad, padded_length),
     )
 
 
 def longest_text(base: Base, max_length: int | None) -> int:
     """Return the tokens after which a text is cut: `max_length`, or all that the model takes."""
-    context = base.gpt.config.context_length
-    return min(max_length or context, context)
+    return min(max_length or base.context, base.context)
 
 
 @torch.inference_mode()
 def predict_logits(
-    model: Classifier,
+    model: Network,
     examples: Examples,
     progress: Progress = SILENT,
     description: str = "evaluate",

@@ -11,7 +11,15 @@ from lora_compare.params.experiment import (
 from lora_compare.params.fit import MAX_CLASSES
 from lora_compare.params.layers import Aliases, Layer, choose_layers
 from lora_compare.params.methods import FROM_WEIGHT, LoraParams, MethodParams, Trainable
-from lora_compare.params.network import CONFIGS, GPTConfig, classifier_modules, gpt2_paths
+from lora_compare.params.network import (
+    CONFIGS,
+    MODEL_FOLDERS,
+    GPTConfig,
+    ModelKind,
+    ModelParams,
+    classifier_modules,
+    gpt2_paths,
+)
 from lora_compare.params.reading import (
     is_possible,
     load_params,
@@ -25,7 +33,6 @@ from lora_compare.params.search import Space, TuningParams, count_trials, is_who
 from lora_compare.params.sections import (
     ClassifierParams,
     DataParams,
-    ModelParams,
     PretrainingParams,
     Section,
     SplitParams,
@@ -38,6 +45,7 @@ __all__ = [
     "FROM_WEIGHT",
     "MAX_CLASSES",
     "METHOD_NAME",
+    "MODEL_FOLDERS",
     "RESERVED_METHOD_NAMES",
     "Aliases",
     "ClassifierParams",
@@ -47,6 +55,7 @@ __all__ = [
     "Layer",
     "LoraParams",
     "MethodParams",
+    "ModelKind",
     "ModelParams",
     "Params",
     "PretrainingParams",

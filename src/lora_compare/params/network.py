@@ -1,9 +1,15 @@
 """The networks that `model.name` means: their sizes and modules, known without torch."""
 
+import difflib
 import re
 from dataclasses import asdict, dataclass
+from pathlib import PurePosixPath
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from lora_compare.params.layers import Layer
+from lora_compare.params.sections import PretrainingParams, Section, Seed
 
 
 @dataclass(frozen=True)
@@ -41,6 +47,103 @@ CONFIGS = {
 Source: Radford et al. 2019, "Language Models are Unsupervised Multitask Learners", table 2;
 `gpt2-nano` is this project's own.
 """
+
+ModelKind = Literal["gpt", "hub", "folder"]
+
+MODEL_FOLDERS = PurePosixPath("inputs/models")
+"""The folder that the stage base_model depends on."""
+
+_HUB_NAME = re.compile(
+    r"(?!.*(--|\.\.)) \b[\w.-]{1,96}\b / \b[\w.-]{1,96}\b (?<!\.git)", re.ASCII | re.VERBOSE
+)
+_REVISION = re.compile(r"(?!.*(\.\.|//|/$|\.lock$))\w[\w./+-]*", re.ASCII)
+
+
+def _require_model_name(name: str) -> str:
+    """Return the name of a model, that of a folder as a plain path.
+
+    What the hub allows is that of huggingface_hub.utils.validate_repo_id.
+    """
+    if name in CONFIGS:
+        return name
+    parts = name.split("/")
+    if parts[0] in ("inputs", "", ".", "..", "~") or len(parts) > 2 or "\\" in name:
+        return _require_model_folder(name)
+    if len(parts) == 1:
+        close = difflib.get_close_matches(name, CONFIGS, n=1)
+        meant = f"; did you mean {close[0]}?" if close else ""
+        raise ValueError(
+            f"should be {', '.join(CONFIGS)}, org/name of a model on the hub such as "
+            f"google-bert/bert-base-uncased, or {MODEL_FOLDERS}/NAME{meant}"
+        )
+    if not _HUB_NAME.fullmatch(name):
+        raise ValueError(
+            "a model on the hub is named org/name, each of letters, digits, _, - and ., beginning "
+            "and ending with a letter, a digit or _, without -- and .., 96 characters at most"
+        )
+    return name
+
+
+def _require_model_folder(name: str) -> str:
+    path = PurePosixPath(name)
+    within = path.is_relative_to(MODEL_FOLDERS) and path != MODEL_FOLDERS
+    if not within or ".." in path.parts or not name.isprintable():
+        raise ValueError(
+            f"a model's folder should be in {MODEL_FOLDERS}/, where DVC sees its changes: "
+            f"copy it there and name it {MODEL_FOLDERS}/NAME"
+        )
+    return str(path)
+
+
+class ModelParams(Section):
+    """The network before fine-tuning."""
+
+    name: Annotated[str, AfterValidator(_require_model_name)]
+    """`gpt2-nano` is pre-trained here; `gpt2-small`, `gpt2-medium`, `gpt2-large` and `gpt2-xl` are
+    OpenAI's checkpoints; `org/name` is a model on the Hugging Face hub, and `inputs/models/NAME` a
+    folder as transformers' `save_pretrained` writes it, both with a fast tokenizer and weights in
+    safetensors."""
+
+    revision: Annotated[str | None, Field(validate_default=True)] = None
+    """Which version of a model on the hub: the commit's 40 hex digits; a branch or tag is looked up
+    anew each time and its commit recorded. null for every other model."""
+
+    weights: Literal["pretrained", "random"]
+    """`random` starts from no checkpoint and no pre-training."""
+
+    seed: Seed = 123
+    """Seed of random weights: 0 to 4294967295."""
+
+    pretraining: PretrainingParams = PretrainingParams()
+    """Settings of the pre-training of `gpt2-nano`."""
+
+    @field_validator("revision")
+    @classmethod
+    def _name_a_version_on_the_hub(cls, revision: str | None, info: ValidationInfo) -> str | None:
+        name = info.data.get("name")
+        if name is None:
+            return revision
+        if _kind(name) != "hub":
+            if revision is not None:
+                raise ValueError(f"only a model on the hub has one; null goes with {name}")
+        elif revision is None:
+            raise ValueError(
+                f"{name} on the hub needs one: a commit of https://huggingface.co/{name}/commits"
+            )
+        elif not _REVISION.fullmatch(revision):
+            raise ValueError("should be a commit's 40 hex digits, or a branch or tag")
+        return revision
+
+    @property
+    def kind(self) -> ModelKind:
+        """Where the network comes from: this project's own GPT, the hub, or a folder."""
+        return _kind(self.name)
+
+
+def _kind(name: str) -> ModelKind:
+    if name in CONFIGS:
+        return "gpt"
+    return "folder" if PurePosixPath(name).is_relative_to(MODEL_FOLDERS) else "hub"
 
 
 def classifier_modules(config: GPTConfig, n_classes: int) -> dict[str, Layer | None]:

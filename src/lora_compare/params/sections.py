@@ -174,25 +174,6 @@ class PretrainingParams(Section):
     """Seed of the initial weights and of the batches: 0 to 4294967295."""
 
 
-ModelName = Literal["gpt2-nano", "gpt2-small", "gpt2-medium", "gpt2-large", "gpt2-xl"]
-
-
-class ModelParams(Section):
-    """The network before fine-tuning."""
-
-    name: ModelName
-    """`gpt2-nano` is pre-trained here; the others are OpenAI's checkpoints."""
-
-    weights: Literal["pretrained", "random"]
-    """`random` starts from no checkpoint and no pre-training."""
-
-    seed: Seed = 123
-    """Seed of random weights: 0 to 4294967295."""
-
-    pretraining: PretrainingParams = PretrainingParams()
-    """Settings of the pre-training of `gpt2-nano`."""
-
-
 Position = Literal["last_token", "last_position", "first", "mean"]
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lora_compare.models.batches import Examples
-from lora_compare.models.network import GPT
+from lora_compare.models.network import Network
 
 
 class SeenRows(nn.Module):
@@ -58,7 +58,7 @@ class Rest:
 
 
 @contextmanager
-def seen_rows(gpt: GPT, splits: Sequence[Examples]) -> Iterator[Rest]:
+def seen_rows(model: Network, splits: Sequence[Examples]) -> Iterator[Rest]:
     """Let the token embedding be only the rows that `splits` look up, if it is trained.
 
     A row that no text looks up has no gradient, and AdamW's moments of it stay zero: all that
@@ -67,7 +67,7 @@ def seen_rows(gpt: GPT, splits: Sequence[Examples]) -> Iterator[Rest]:
     block the embedding is whole again, with the rest decayed at once.
 
     Args:
-        gpt: The network.
+        model: The classifier.
         splits: Every text that it will see in the block.
 
     Yields:
@@ -75,19 +75,21 @@ def seen_rows(gpt: GPT, splits: Sequence[Examples]) -> Iterator[Rest]:
 
     Checked by tests/unit/training/test_embeddings.py against training the whole embedding.
     """
-    table = gpt.wte
-    if not isinstance(table, nn.Embedding) or not table.weight.requires_grad:
+    path = model.embedding
+    table = model.get_submodule(path) if path else None
+    # An adapted embedding is another kind of module.
+    if path is None or not isinstance(table, nn.Embedding) or not table.weight.requires_grad:
         yield Rest()
         return
     rest = Rest(table.weight)
     ids = np.unique(np.concatenate([tokens for split in splits for tokens in split.tokens]))
     seen = torch.from_numpy(ids).to(table.weight.device)
     small = SeenRows(table, seen)
-    gpt.set_submodule("wte", small)
+    model.set_submodule(path, small)
     try:
         yield rest
     finally:
-        gpt.set_submodule("wte", table)
+        model.set_submodule(path, table)
         with torch.no_grad():
             table.weight.mul_(rest.factor)
             table.weight[seen] = small.weight

@@ -75,7 +75,7 @@ def adopt(
     order = head_order(classes, method.classes or config["classes"])
     stored = restore(config, folder / TENSORS_FILE, base)
     with torch.no_grad():
-        head = stored.model.score.weight
+        head = stored.model.output.get_parameter("weight")
         head.copy_(head[order])
     limit = longest_text(base, training.max_length)
     classifier = replace(stored, classes=classes, max_length=limit)

@@ -98,7 +98,7 @@ def _origin(shared: Shared, trainings: Sequence[Training]) -> tuple[Machine, lis
     for path in (*tokens.values(), *weights):
         verified(path, "base_model")
     base = read_description(paths.base)
-    machine = choose_machine(params.training, base["shape"]["n_embd"])
+    machine = choose_machine(params.training, base["width"])
     common = {
         "classifier": params.classifier.model_dump(),
         "classes": read_classes(require(paths.classes, "split")),
@@ -214,7 +214,7 @@ def train_one(job: Job, tell: Tell) -> None:
     make_deterministic(training.seed, params.threads)
     keep_freed_memory()
     base = load_base(paths.base)
-    machine = choose_machine(training.training, base.gpt.config.n_embd)
+    machine = choose_machine(training.training, base.width)
     classes = read_classes(require(paths.classes, "split"))
     splits = {name: read_examples(paths.tokens(name)) for name in ("train", "validation")}
     rows: list[dict[str, float]] = []

@@ -10,7 +10,7 @@ from torch.profiler import ProfilerActivity, profile
 from lora_compare.compute.memory import Saved, storage_bytes
 from lora_compare.lora import inject
 from lora_compare.models.batches import collate
-from lora_compare.models.network import Classifier
+from lora_compare.models.gpt.network import Classifier
 from lora_settings import lora_settings
 from unit.training.test_loop import model, texts
 

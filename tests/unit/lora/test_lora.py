@@ -25,7 +25,7 @@ from lora_compare.lora import (
     unload,
     unmerge,
 )
-from lora_compare.models.network import CONFIGS, GPT, Classifier
+from lora_compare.models.gpt.network import CONFIGS, GPT, Classifier
 from lora_compare.params import gpt2_paths
 from lora_settings import lora_settings
 

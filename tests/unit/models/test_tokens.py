@@ -9,7 +9,8 @@ from safetensors.numpy import load_file, save_file
 
 from lora_compare.errors import DataError, MissingArtifactError
 from lora_compare.models.batches import Examples
-from lora_compare.models.tokenizer import encode_all, gpt2_encoding, train_encoding
+from lora_compare.models.gpt.base import GPTTokenizer
+from lora_compare.models.gpt.tokenizer import encode_all, gpt2_encoding, train_encoding
 from lora_compare.models.tokens import (
     check_fit,
     measure_tokens,
@@ -27,7 +28,7 @@ ENCODING = train_encoding(TEXTS, 270)
 @pytest.fixture
 def stored(tmp_path: Path) -> Path:
     path = tmp_path / "data" / "tokens" / "test.safetensors"
-    write_examples(path, tokenize(ENCODING, SPLIT))
+    write_examples(path, tokenize(GPTTokenizer(ENCODING), SPLIT))
     seal(path.parent)
     return path
 
@@ -125,7 +126,7 @@ def test_gpt2_falls_apart_on_korean_and_not_on_english(
     texts = ["My parcel has not arrived, please help me.", "택배가 아직 안 왔어요, 도와주세요."]
     split = {"Label": [0, 1], "Text": texts}
     measured = measure_tokens(
-        "gpt2-small", [tokenize(gpt2_encoding(), split)], [texts], ["english", "korean"]
+        "gpt2-small", [tokenize(GPTTokenizer(gpt2_encoding()), split)], [texts], ["english", "korean"]
     )
     assert measured["classes"]["english"] < 0.3
     assert measured["classes"]["korean"] > 1.5

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from lora_compare.lora.targets import adaptable, describe
-from lora_compare.models.network import GPT, Classifier
+from lora_compare.models.gpt.network import GPT, Classifier
 from lora_compare.params import CONFIGS, classifier_modules
 
 
