@@ -125,9 +125,8 @@ def test_gpt2_falls_apart_on_korean_and_not_on_english(
     monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(assets / "tiktoken_cache"))
     texts = ["My parcel has not arrived, please help me.", "택배가 아직 안 왔어요, 도와주세요."]
     split = {"Label": [0, 1], "Text": texts}
-    measured = measure_tokens(
-        "gpt2-small", [tokenize(GPTTokenizer(gpt2_encoding()), split)], [texts], ["english", "korean"]
-    )
+    tokens = tokenize(GPTTokenizer(gpt2_encoding()), split)
+    measured = measure_tokens("gpt2-small", [tokens], [texts], ["english", "korean"])
     assert measured["classes"]["english"] < 0.3
     assert measured["classes"]["korean"] > 1.5
     assert "gpt2-small makes" in measured["warning"]
