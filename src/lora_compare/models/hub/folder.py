@@ -23,7 +23,9 @@ TOKENIZER = re.compile(
 )
 """Names of the files of a tokenizer."""
 
-_VOCABULARY = re.compile(r"tokenizer\.json|vocab\.json|vocab\.txt|[\w.-]+\.model")
+VOCABULARY = re.compile(r"tokenizer\.json|vocab\.json|vocab\.txt|[\w.-]+\.model")
+"""Names of those of them without which there are no tokens."""
+
 _SHARD = re.compile(r"[\w-][\w.-]*\.safetensors")
 _PICKLE = re.compile(r".*\.(bin|pt|pth|ckpt|pkl|pickle)")
 _NUMBERS = ("F64", "F32", "F16", "BF16")
@@ -91,7 +93,7 @@ def check_folder(folder: Path, with_weights: bool = True) -> FolderFacts:
     _refuse_links_out(folder)
     settings = check_settings(folder)
     tokenizer = [name for name in _names(folder) if TOKENIZER.fullmatch(name)]
-    if not any(_VOCABULARY.fullmatch(name) for name in tokenizer):
+    if not any(VOCABULARY.fullmatch(name) for name in tokenizer):
         raise _no_vocabulary(folder)
     weights = weight_files(folder) if with_weights else ()
     _require_finite(folder, weights)
@@ -119,7 +121,7 @@ def weight_files(folder: Path) -> tuple[str, ...]:
     if (folder / WEIGHTS).is_file():
         return (WEIGHTS,)
     if not (folder / INDEX).is_file():
-        raise no_weights(folder, str(folder), _names(folder))
+        raise no_weights(str(folder), str(folder), _names(folder), str(folder))
     try:
         shards = sorted(set(json.loads((folder / INDEX).read_text("utf-8"))["weight_map"].values()))
     except (ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
@@ -134,19 +136,22 @@ def weight_files(folder: Path) -> tuple[str, ...]:
     return tuple(shards)
 
 
-def no_weights(folder: Path, where: str, names: Iterable[str]) -> CheckpointError:
+def no_weights(model: str, folder: str, names: Iterable[str], where: str) -> CheckpointError:
     """Return the error of a model without safetensors, which says how to make them of a pickle.
 
     Args:
-        folder: Where its files are, or would be.
+        model: What transformers reads it by, a folder or a name on the hub.
+        folder: Where it would be converted to.
+        names: Names of the files that it has.
         where: What the error is about.
-        names: Names of the files that are there.
     """
     pickles = sorted(name for name in names if _PICKLE.fullmatch(name))
     convert = (
         "if you trust who made it, convert it where transformers is installed:\n"
-        f"""  python -c "from transformers import AutoModel; m = '{folder}'; """
-        'AutoModel.from_pretrained(m, use_safetensors=False).save_pretrained(m)"'
+        f"""  python -c "from transformers import AutoModel, AutoTokenizer; m, d = '{model}', """
+        f"""'{folder}'; AutoModel.from_pretrained(m, use_safetensors=False).save_pretrained(d); """
+        'AutoTokenizer.from_pretrained(m).save_pretrained(d)"\n'
+        f"set model.name: {folder}"
     )
     return CheckpointError(
         "The model has its weights in a pickle alone, which can execute code when it is opened."
@@ -157,7 +162,7 @@ def no_weights(folder: Path, where: str, names: Iterable[str]) -> CheckpointErro
         actual=", ".join(pickles) or f"none of them among {', '.join(sorted(names)[:10])}",
         kept="nothing of the model was loaded or executed",
         next=(convert if pickles else "put them there with transformers' save_pretrained")
-        + f"\nor {OTHER_MODEL}, or set model.weights to random",
+        + f",\nor {OTHER_MODEL}, or set model.weights to random",
     )
 
 
