@@ -75,11 +75,11 @@ def _warn_of_fragments(name: str, shares: Mapping[str, float]) -> str | None:
     worst = max(shares, key=lambda one: shares[one])
     if shares[worst] <= FRAGMENTED:
         return None
-    found = sum(share > FRAGMENTED for share in shares.values())
-    other = f" (so of {found} of {len(shares)} classes)" if len(shares) > 1 else ""
+    others = sum(share > FRAGMENTED for share in shares.values()) - 1
+    beside = f" and {others} other class{'es' * (others > 1)}" * bool(others)
     return (
-        f"The tokenizer of {name} makes {shares[worst]:.1f} tokens of a character of "
-        f"{worst}{other}: it knows this script as single bytes. A base that was trained on the "
+        f"The tokenizer of {name} makes {shares[worst]:.1f} tokens of a character in "
+        f"{worst}{beside}: it knows this script as single bytes. A base that was trained on the "
         f"language, or on many as {MULTILINGUAL} was, fits better (model.name)."
     )
 

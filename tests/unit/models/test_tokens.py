@@ -130,5 +130,7 @@ def test_gpt2_falls_apart_on_korean_and_not_on_english(
     assert measured["classes"]["english"] < 0.3
     assert measured["classes"]["korean"] > 1.5
     assert "gpt2-small makes" in measured["warning"]
-    assert "of a character of korean (so of 1 of 2 classes)" in measured["warning"]
+    assert "tokens of a character in korean: it knows this" in measured["warning"]
+    both = measure_tokens("gpt2-small", [tokens], [[text[:9] for text in texts]], ["a", "b"])
+    assert "tokens of a character in b and 1 other class: it" in both["warning"]
     assert "model.name" in measured["warning"]
