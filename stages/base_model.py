@@ -28,13 +28,15 @@ def main(paths: Paths, params: Params, progress: Progress) -> None:
     origin = provenance(paths, params, "base_model", sources, machine.describe())
     texts = [text for name in ("unused", "train") for text in splits[name]["Text"]]
     with progress.work("make the base model"):
-        base = save_base(make_base(params.model, texts, machine.device, progress), paths.base)
+        made = make_base(params.model, texts, machine.device, progress, paths.root)
+        base = save_base(made, paths.base)
     with progress.work("tokenize the splits"):
         parts = [tokenize(base.tokenizer, splits[name]) for name in SPLITS]
         for name, part in zip(SPLITS, parts, strict=True):
             write_examples(paths.tokens(name), part)
         texts = [splits[name]["Text"] for name in SPLITS]
-        tokens = measure_tokens(params.model.name, parts, texts, read_classes(paths.classes))
+        name, classes = params.model.name, read_classes(paths.classes)
+        tokens = measure_tokens(name, base.tokenizer, parts, texts, classes)
     write_json(paths.tokenization, tokens)
     write_json(paths.base_report / "provenance.json", origin)
     seal(paths.tokens("train").parent, paths.base_report)

@@ -79,7 +79,7 @@ def answer(
         chances,
         size_figures(config["trainable_parameters"], config["total_parameters"], size),
         {name: classifier.fit(texts)[1] for name, texts in splits.items()},
-        {name: texts.lost(classifier.max_length) for name, texts in splits.items()},
+        {name: classifier.lost(texts) for name, texts in splits.items()},
         error,
     )
 

@@ -20,7 +20,11 @@ __all__ = ["Base", "load_base", "make_base", "read_description", "save_base"]
 
 
 def make_base(
-    model: ModelParams, texts: Sequence[str], device: torch.device, progress: Progress = SILENT
+    model: ModelParams,
+    texts: Sequence[str],
+    device: torch.device,
+    progress: Progress = SILENT,
+    root: Path = Path(),
 ) -> Base:
     """Return the model that params.yaml asks for, on the CPU.
 
@@ -30,11 +34,18 @@ def make_base(
             do not look at them.
         device: Where `gpt2-nano` is pre-trained.
         progress: Where to report.
+        root: The project, below which a model's folder lies.
 
     Raises:
         DownloadError: A checkpoint or tokenizer can neither be found nor fetched.
-        CheckpointError: The checkpoint is not the one that was asked for.
+        CheckpointError: The checkpoint is not the one that was asked for, or none that may be
+            loaded.
+        ParamsError: A library that it needs is not installed, or its folder is not there.
     """
+    if model.kind != "gpt":
+        from lora_compare.models.hub.base import make_hub
+
+        return make_hub(model, root, progress)
     return make_gpt(model, texts, device, progress)
 
 
@@ -85,4 +96,10 @@ def load_base(folder: Path, with_weights: bool = True) -> Base:
         MissingArtifactError: The folder or a file in it is missing.
         IntegrityError: A file has changed since it was written.
     """
-    return load_gpt(folder, read_description(folder), with_weights)
+    description = read_description(folder)
+    if description["kind"] == "hub":
+        # Here, because transformers takes seconds to import, which GPT-2 does not need.
+        from lora_compare.models.hub.base import load_hub
+
+        return load_hub(folder, description, with_weights)
+    return load_gpt(folder, description, with_weights)

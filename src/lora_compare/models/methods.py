@@ -82,6 +82,7 @@ def adapt(model: Network, settings: LoraParams, initialise: bool = True) -> None
     if settings.quantization:
         # The head is new and small: rounding it would save nothing.
         lora.quantize(model, keep=model.head)
+    settings = model.customary(settings)
     lora.inject(model, settings, aliases=model.aliases, initialise=initialise)
 
 
@@ -124,6 +125,8 @@ def save_method(
         "trainable_parameters": count.trainable,
         "total_parameters": count.total,
     }
+    if classifier.truncation != "head":
+        config["truncation"] = classifier.truncation
     write_json(folder / CONFIG_FILE, config)
     seal(folder)
 
@@ -171,9 +174,8 @@ def restore(config: Mapping[str, Any], path: Path, base: Base) -> TextClassifier
         CheckpointError: The files do not fit together.
     """
     head = ClassifierParams(position=config["position"], bias=config["bias"])
-    classifier = untuned(
-        base, config["classes"], head, config["seed"], config["max_length"], config["padded_length"]
-    )
+    lengths = config["max_length"], config["padded_length"], config.get("truncation", "head")
+    classifier = untuned(base, config["classes"], head, config["seed"], *lengths)
     trained = Trained.of_config(config)
     if trained.lora is None:
         choose_trainable(classifier.model, trained, config["seed"])
@@ -183,7 +185,7 @@ def restore(config: Mapping[str, Any], path: Path, base: Base) -> TextClassifier
     state = weights.load_state(path, {name: tuple(tensor.shape) for name, tensor in own.items()})
     if trained.lora is None:
         # In place of the base's weights, not into them: other methods may share those.
-        classifier.model.load_state_dict(state, strict=False, assign=True)
+        weights.assign(classifier.model, state)
     else:
         lora.load_adapter_tensors(classifier.model, state)
     return classifier

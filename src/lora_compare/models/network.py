@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Protocol
 from torch import Tensor, nn
 
 from lora_compare.models.batches import IntArray, Packed
-from lora_compare.params import ClassifierParams
+from lora_compare.params import ClassifierParams, LoraParams, customary
 
 
 class Tokenizer(Protocol):
@@ -34,6 +34,11 @@ class Tokenizer(Protocol):
         """Id that fills up shorter texts of a batch."""
         ...
 
+    @property
+    def unknown(self) -> int | None:
+        """Id of what it has no token for; None: it has one for every text."""
+        ...
+
     def encode_all(self, texts: Iterable[str]) -> list[IntArray]:
         """Return the ids of every text, without prefix and suffix, at least one each.
 
@@ -50,9 +55,12 @@ class Network(nn.Module, ABC):
 
     Attributes:
         n_classes: Classes to tell apart.
+        model_type: What transformers calls the architecture.
         position: As in params.yaml, whose hidden state is classified.
         bias: As in params.yaml, whether the head has a bias.
         head: Dotted paths of the modules that are new, not the base's.
+        adapts_head: Whether LoRA on all linear layers is on the head, too. Otherwise the head is
+            trained in full beside every adapter, as in PEFT.
         embedding: Dotted path of the token embedding; None where more than looking tokens up
             depends on it.
         pad: Id that `of_packed` looks up beside the texts' own, where it fills up batches; None:
@@ -60,9 +68,11 @@ class Network(nn.Module, ABC):
     """
 
     n_classes: int
+    model_type: str
     position: str
     bias: bool
     head: tuple[str, ...]
+    adapts_head: bool = False
     embedding: str | None = None
     pad: int | None = None
 
@@ -110,6 +120,10 @@ class Network(nn.Module, ABC):
         Args:
             path: The module's own.
         """
+
+    def customary(self, settings: LoraParams) -> LoraParams:
+        """Return an adapter's settings with what they leave to the architecture."""
+        return customary(settings, self.model_type, () if self.adapts_head else self.head)
 
     def head_modules(self) -> tuple[nn.Module, ...]:
         """Return the modules of the head."""

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from lora_compare.errors import CheckpointError
 from lora_compare.project import files
@@ -60,6 +60,26 @@ def load_state(path: Path, shapes: Mapping[str, Sequence[int]]) -> dict[str, Ten
             by its key.
     """
     return read_tensors(path, {name: tuple(shape) for name, shape in shapes.items()})
+
+
+def assign(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Put tensors in the place of the model's own, not into them, under all names of each.
+
+    Args:
+        model: The model; where several names stand for one parameter, they still do afterwards.
+        state: Tensors by one of their names.
+    """
+    names: dict[int, list[str]] = {}
+    own = {**dict(model.named_parameters(remove_duplicate=False)), **dict(model.named_buffers())}
+    for name, tensor in own.items():
+        names.setdefault(id(tensor), []).append(name)
+    for first, tensor in state.items():
+        current = own[first]
+        if isinstance(current, nn.Parameter):
+            tensor = nn.Parameter(tensor, requires_grad=current.requires_grad)
+        for name in names[id(current)]:
+            owner, _, attribute = name.rpartition(".")
+            setattr(model.get_submodule(owner), attribute, tensor)
 
 
 def load_any_state(path: Path) -> dict[str, Tensor]:

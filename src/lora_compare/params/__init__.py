@@ -13,11 +13,13 @@ from lora_compare.params.layers import Aliases, Layer, choose_layers
 from lora_compare.params.methods import FROM_WEIGHT, LoraParams, MethodParams, Trainable
 from lora_compare.params.network import (
     CONFIGS,
+    DEFAULT_TARGETS,
     MODEL_FOLDERS,
     GPTConfig,
     ModelKind,
     ModelParams,
     classifier_modules,
+    customary,
     gpt2_paths,
 )
 from lora_compare.params.reading import (
@@ -42,6 +44,7 @@ from lora_compare.params.sections import (
 
 __all__ = [
     "CONFIGS",
+    "DEFAULT_TARGETS",
     "FROM_WEIGHT",
     "MAX_CLASSES",
     "METHOD_NAME",
@@ -69,6 +72,7 @@ __all__ = [
     "choose_layers",
     "classifier_modules",
     "count_trials",
+    "customary",
     "describe_method_name",
     "gpt2_paths",
     "is_possible",

@@ -2,13 +2,15 @@
 
 import difflib
 import re
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import PurePosixPath
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from lora_compare.params.layers import Layer
+from lora_compare.params.methods import DEFAULT, LoraParams
 from lora_compare.params.sections import PretrainingParams, Section, Seed
 
 
@@ -183,3 +185,55 @@ def gpt2_paths(path: str) -> list[str]:
     if inside == path:
         return []
     return ["transformer." + re.sub(r"\b[qkv]_proj\b", "c_attn", inside)]
+
+
+_TARGETS: dict[str | tuple[str, ...], str] = {
+    ("q_proj", "v_proj"): "bart opt gptj gpt_neo llama llama4 mistral mixtral stablelm gemma "
+    "gemma2 gemma3_text qwen2 qwen3",
+    ("query", "value"): "bert roberta xlm-roberta electra layoutlm",
+    ("query_proj", "value_proj"): "deberta-v2",
+    ("in_proj",): "deberta",
+    ("q", "v"): "t5 mt5",
+    ("q", "v", "q_proj", "v_proj"): "blip-2",
+    ("c_attn",): "gpt2 gpt_bigcode",
+    ("query_key_value",): "bloom gpt_neox chatglm RefinedWebModel RefinedWeb falcon",
+    ("Wqkv",): "mpt",
+    ("c_proj", "c_attn"): "btlm",
+    ("qkv_proj",): "codegen",
+    ("q_proj", "v_proj", "fc1", "fc2"): "phi",
+    ("q_proj", "k_proj", "v_proj", "o_proj"): "nemotron_h",
+    ("key", "value", "receptance", "output"): "rwkv",
+    ("r_proj", "k_proj", "v_proj", "o_proj", "key", "value"): "rwkv7",
+    r".*language_model\..*\.(q_proj|v_proj)": "gemma4",
+}
+
+DEFAULT_TARGETS = {
+    model_type: targets if isinstance(targets, str) else list(targets)
+    for targets, model_types in _TARGETS.items()
+    for model_type in model_types.split()
+}
+"""What `target_modules: default` adapts, by transformers' `model_type`.
+
+Source: PEFT 0.21, TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING in peft/utils/constants.py.
+Checked by tests/parity/test_peft_architectures.py.
+"""
+
+
+def customary(settings: LoraParams, model_type: str, head: Sequence[str] = ()) -> LoraParams:
+    """Return settings with what PEFT adds to them for a classifier of an architecture.
+
+    Args:
+        settings: An adapter's.
+        model_type: transformers' name of the architecture.
+        head: Dotted paths of the modules that are trained in full whatever the settings say.
+
+    Returns:
+        Settings with the architecture's default targets in place of `default`, which stays where
+        it has none, and with the head among `modules_to_save`.
+    """
+    changes: dict[str, Any] = {}
+    if settings.target_modules == DEFAULT:
+        changes["target_modules"] = DEFAULT_TARGETS.get(model_type, DEFAULT)
+    if head:
+        changes["modules_to_save"] = list(dict.fromkeys([*(settings.modules_to_save or ()), *head]))
+    return settings.model_copy(update=changes)

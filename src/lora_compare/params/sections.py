@@ -214,8 +214,13 @@ class TrainingParams(Section):
     """Leave out an epoch's last batch where it is smaller than the others."""
 
     max_length: Count | None = None
-    """Longest message in tokens: 1 or more; longer ones are cut. null: the model's limit, the most
-    that it takes (1024 for GPT-2 and `gpt2-nano`)."""
+    """Longest message in tokens, with those that the model's tokenizer puts around it: 1 or more;
+    longer ones are cut. null: the model's limit, the most that it takes (1024 for GPT-2 and
+    `gpt2-nano`)."""
+
+    truncation: Literal["head", "tail", "head_tail"] = "head"
+    """What is kept of a longer message: its first tokens, its last, or both, of `head_tail` a
+    quarter from its head."""
 
     max_grad_norm: Positive | None = None
     """Clip the gradient's norm to this (unitless): above 0; null does not clip."""

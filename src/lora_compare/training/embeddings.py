@@ -17,7 +17,8 @@ class SeenRows(nn.Module):
 
     Args:
         table: The whole embedding, of vocab_size rows.
-        seen: Token ids whose rows are kept, shape (m,), sorted.
+        seen: Token ids whose rows are kept, shape (m,), sorted; with them that of padding, where
+            `table` has one, whose row gets no gradient.
 
     Attributes:
         weight: The kept rows, shape (m, d), trained.
@@ -31,10 +32,12 @@ class SeenRows(nn.Module):
         place = seen.new_zeros(table.num_embeddings)
         place[seen] = torch.arange(len(seen), device=seen.device)
         self.register_buffer("place", place)
+        padding = table.padding_idx
+        self.padding_idx = None if padding is None else int(place[padding])
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Return the rows of `tokens`, which must be among those kept, shape (..., d)."""
-        return F.embedding(self.place[tokens], self.weight)
+        return F.embedding(self.place[tokens], self.weight, self.padding_idx)
 
 
 class Rest:
@@ -82,7 +85,9 @@ def seen_rows(model: Network, splits: Sequence[Examples]) -> Iterator[Rest]:
         yield Rest()
         return
     rest = Rest(table.weight)
-    ids = np.unique(np.concatenate([tokens for split in splits for tokens in split.tokens]))
+    padding = [i for i in (model.pad, table.padding_idx) if i is not None]
+    looked_up = (tokens for split in splits for tokens in split.tokens)
+    ids = np.unique(np.concatenate([np.array(padding, dtype=np.int64), *looked_up]))
     seen = torch.from_numpy(ids).to(table.weight.device)
     small = SeenRows(table, seen)
     model.set_submodule(path, small)

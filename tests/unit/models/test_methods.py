@@ -61,13 +61,14 @@ METHODS = {
             trainable="lora",
             learning_rate=1e-2,
             weight_decay=0.1,
-            lora=lora_settings(target_modules=["c_attn", "c_fc"], **changes),
+            lora=lora_settings(**{"target_modules": ["c_attn", "c_fc"], **changes}),
         )
         for name, changes in {
             "qlora": {"quantization": "nf4"},
             "dora": {"use_dora": True},
             "pissa": {"init_lora_weights": "pissa"},
             "saved head": {"modules_to_save": ["score"]},
+            "default layers": {"target_modules": "default"},
         }.items()
     },
 }

@@ -186,7 +186,9 @@ class Classifier(Network):
         bias: Whether the head has a bias.
     """
 
+    model_type = "gpt2"
     head = ("score",)
+    adapts_head = True  # as in the book
     embedding = "gpt.wte"
 
     def __init__(self, gpt: GPT, n_classes: int, position: Position, bias: bool = True) -> None:
