@@ -91,6 +91,8 @@ class HubBase(Base):
             )
         config = copy.deepcopy(self.config)
         config.num_labels = n_classes
+        # Nothing is generated, so keys and values of earlier tokens are of no use.
+        config.use_cache = self.network.config.use_cache = False
         with torch.device("meta"):
             model = _classifier_of(config)
         setattr(model, model.base_model_prefix, self.network)
