@@ -21,7 +21,7 @@ from benchmarks.worker import measure
 from benchmarks.workload import length_figures, make_workload, random_texts
 from lora_compare.errors import UserError
 from lora_compare.models.gpt.network import GPTConfig
-from lora_compare.params import parse_params
+from lora_compare.params import PretrainingParams, load_params, parse_params
 from lora_compare.project.files import read_json
 from small_project import ROOT, small_params
 
@@ -342,3 +342,14 @@ def test_the_nano_is_measured_on_field_texts(tmp_path: Path) -> None:
     assert 2 < found["tokens"] < 60
     assert all(0 <= found[name] <= 1 for name in ("TF-IDF", "full", "lora"))
     assert list(nano.show({"korean": found}).columns[0].cells) == ["korean"]
+
+
+@pytest.mark.slow
+def test_a_third_of_its_pretraining_tells_most_requests_apart(tmp_path: Path) -> None:
+    params = load_params(ROOT / "params.yaml")
+    model = params.model.model_copy(update={"pretraining": PretrainingParams(steps=120)})
+    params = params.model_copy(update={"model": model})
+    found = dict(nano.measure("requests", 77 * 16, params, tmp_path))
+    # On next tokens alone 67 and 20 %.
+    assert found["full"] > 0.7
+    assert found["lora"] > 0.3
