@@ -152,10 +152,10 @@ class PretrainingParams(Section):
     vocabulary_size: Annotated[int, Field(ge=257, le=50_257)] = 2048
     """Tokens of the byte-level BPE: 257 to 50257."""
 
-    steps: Count = 350
+    steps: Count = 700
     """Optimizer steps: 1 or more."""
 
-    batch_tokens: Count = 1024
+    batch_tokens: Count = 512
     """Positions a step, padding included: 1 or more."""
 
     sequence_length: Annotated[int, Field(ge=2, le=1024)] = 1024
