@@ -23,6 +23,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 """Where results go, one file for each kind and device."""
 
 PAGE = ROOT / "docs" / "performance.md"
+MODELS = ROOT / "docs" / "models.md"
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -161,6 +162,17 @@ def measure_scale(
 def measure_scaling(models: tuple[str, ...], n_steps: int, threads: int, output: Path) -> None:
     """Measure what LoRA saves at every size of GPT-2, for the table in reports."""
     write_json(output, scaling.measure(models, n_steps, threads, Progress()))
+
+
+@main.command("memory")
+@click.option("--page", "path", type=click.Path(path_type=Path, dir_okay=False), default=MODELS)
+@report_user_errors
+def plan_memory(path: Path) -> None:
+    """Write what training large models holds in memory into docs/models.md."""
+    require_packages(("transformers",))
+    from benchmarks import memory
+
+    memory.write_page(path, Progress())
 
 
 @main.command()

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -90,6 +91,7 @@ class ModelHub:
         commits: Commit by branch or tag.
         status: Answer to everything, if set.
         code: The hub's own name of that error.
+        delay: Seconds that it takes to answer.
         requests: What was asked: method and path.
     """
 
@@ -101,6 +103,7 @@ class ModelHub:
         self.commits = {COMMIT: COMMIT, "main": COMMIT}
         self.status: int | None = None
         self.code = ""
+        self.delay = 0.0
         self.requests: list[tuple[str, str]] = []
         server.expect_request(re.compile(".*")).respond_with_handler(self._answer)
 
@@ -116,6 +119,7 @@ class ModelHub:
 
     def _answer(self, request: Request) -> Response:
         self.requests.append((request.method, request.path))
+        threading.Event().wait(self.delay)
         if self.status:
             return status(self.status, **({"X_Error_Code": self.code} if self.code else {}))
         about = re.fullmatch(f"/api/models/{MODEL}/revision/(.+)", request.path)

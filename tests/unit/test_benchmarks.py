@@ -347,7 +347,8 @@ def test_the_nano_is_measured_on_field_texts(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_third_of_its_pretraining_tells_most_requests_apart(tmp_path: Path) -> None:
     params = load_params(ROOT / "params.yaml")
-    model = params.model.model_copy(update={"pretraining": PretrainingParams(steps=120, batch_tokens=1024)})
+    short = PretrainingParams(steps=120, batch_tokens=1024)
+    model = params.model.model_copy(update={"pretraining": short})
     params = params.model_copy(update={"model": model})
     found = dict(nano.measure("requests", 77 * 16, params, tmp_path))
     # On next tokens alone 67 and 20 %.

@@ -21,6 +21,9 @@ from lora_compare.project.progress import SILENT, Progress
 
 COMMIT = re.compile("[0-9a-f]{40}")
 
+SECONDS = 10.0
+"""How long the hub may take to say what a model is."""
+
 _SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
 
 
@@ -142,7 +145,8 @@ def _ask(name: str, revision: str) -> Any:
     from huggingface_hub import HfApi, constants
 
     try:
-        return HfApi(endpoint=constants.ENDPOINT).model_info(name, revision=revision, timeout=10)
+        hub = HfApi(endpoint=constants.ENDPOINT)
+        return hub.model_info(name, revision=revision, timeout=SECONDS)
     # As in hub_cache: transports raise errors of unrelated types.
     except Exception as error:
         raise _unknown(name, revision, error) from error

@@ -3,9 +3,10 @@
 import json
 import os
 import re
+import shlex
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -146,11 +147,15 @@ def no_weights(model: str, folder: str, names: Iterable[str], where: str) -> Che
         where: What the error is about.
     """
     pickles = sorted(name for name in names if _PICKLE.fullmatch(name))
+    code = (
+        f"from transformers import AutoModel, AutoTokenizer; m, d = {json.dumps(model)}, "
+        f"{json.dumps(folder)}; "
+        "AutoModel.from_pretrained(m, use_safetensors=False).save_pretrained(d); "
+        "AutoTokenizer.from_pretrained(m).save_pretrained(d)"
+    )
     convert = (
         "if you trust who made it, convert it where transformers is installed:\n"
-        f"""  python -c "from transformers import AutoModel, AutoTokenizer; m, d = '{model}', """
-        f"""'{folder}'; AutoModel.from_pretrained(m, use_safetensors=False).save_pretrained(d); """
-        'AutoTokenizer.from_pretrained(m).save_pretrained(d)"\n'
+        f"  {shlex.join(('python', '-c', code))}\n"
         f"set model.name: {folder}"
     )
     return CheckpointError(
@@ -183,7 +188,8 @@ def _refuse_links_out(folder: Path) -> None:
                     expected="a file, or a link to one in the same folder",
                     actual=f"a link to {target}",
                     kept="nothing of the model was loaded or executed",
-                    next=f"put the file itself there: cp --remove-destination {target} {path}",
+                    next="put the file itself there: "
+                    + shlex.join(("cp", "--remove-destination", str(target), str(path))),
                 )
 
 
@@ -218,9 +224,15 @@ def _require_finite(folder: Path, names: Iterable[str]) -> None:
         with opened(folder / name) as file:
             stored.update(file.keys())
             if problems := list(_tensor_problems(file)):
-                raise refusal(folder / name, problems)
+                raise unfit_weights(folder / name, problems)
     if twice := [f"{tensor}: stored twice" for tensor, times in stored.items() if times > 1]:
-        raise refusal(folder / INDEX, twice)
+        raise unfit_weights(folder / INDEX, twice)
+
+
+def unfit_weights(path: Path, problems: Sequence[str]) -> CheckpointError:
+    """Return the error of weights that are not those of the model, by key, in a file or folder."""
+    again = "save the model there anew with transformers' save_pretrained"
+    return replace(refusal(path, problems), next=f"{again}, or {OTHER_MODEL}")
 
 
 def _tensor_problems(file: Any) -> Iterator[str]:

@@ -11,11 +11,11 @@ import torch
 from torch import nn
 
 from lora_compare.errors import CheckpointError, UserError
+from lora_compare.models.hub.folder import unfit_weights
 from lora_compare.models.hub.settings import OTHER_MODEL, transformers
-from lora_compare.models.weights import refusal
 from lora_compare.project.progress import without_warnings
 
-_BUFFER = re.compile(r".*(\.attn\.(masked_)?bias|inv_freq|position_ids|token_type_ids)")
+_BUFFER = re.compile(r".*(\.(attn|attention)\.(masked_)?bias|inv_freq|position_ids|token_type_ids)")
 """What older versions of transformers stored beside the weights."""
 
 
@@ -23,7 +23,8 @@ def load_network(folder: Path, n_classes: int, with_weights: bool = True) -> Any
     """Return transformers' classifier of a folder in float32 on the CPU, in evaluation mode.
 
     Its head is random, and so is a pooler before it that the file does not hold; random numbers
-    come from torch's generator.
+    come from torch's generator. Its attribute `initialised` names the pooler's tensors then, as
+    the network below the head does.
 
     Args:
         folder: A folder that `check_folder` has passed.
@@ -45,7 +46,9 @@ def load_network(folder: Path, n_classes: int, with_weights: bool = True) -> Any
         )
         _require_memory(folder, config)
         if not with_weights:
-            return auto.from_config(config, dtype=torch.float32, trust_remote_code=False).eval()
+            network = auto.from_config(config, dtype=torch.float32, trust_remote_code=False).eval()
+            network.initialised = []  # as is all of it
+            return network
         network, found = auto.from_pretrained(
             folder,
             config=config,
@@ -57,7 +60,8 @@ def load_network(folder: Path, n_classes: int, with_weights: bool = True) -> Any
             output_loading_info=True,
         )
     if problems := list(_differences(network, found)):
-        raise refusal(folder, problems)
+        raise unfit_weights(folder, problems)
+    network.initialised = sorted(_of_base(network, found["missing_keys"]))
     return network
 
 
@@ -130,6 +134,12 @@ def _differences(network: Any, found: Any) -> Iterator[str]:
     for name in _unknown(network.base_model, prefix, found["unexpected_keys"]):
         yield f"{name}: not part of the model of the config"
     yield from found["error_msgs"]
+
+
+def _of_base(network: Any, names: Iterable[str]) -> Iterator[str]:
+    """Yield those of the classifier's names that are the base's, as the base has them."""
+    prefix = network.base_model_prefix + "."
+    return (name.removeprefix(prefix) for name in names if name.startswith(prefix))
 
 
 def _unknown(base: nn.Module, prefix: str, names: Iterable[str]) -> list[str]:

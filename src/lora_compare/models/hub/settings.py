@@ -88,6 +88,7 @@ def _read(path: Path) -> dict[str, Any]:
             "The folder holds an adapter of PEFT, not a model.",
             where=str(path.parent / "adapter_config.json"),
             expected=f"a model's {CONFIG} and weights",
+            actual="the adapter, whose base is another folder or on the hub",
             next="name the model that it was trained on, and lora-compare import the adapter",
         )
     try:

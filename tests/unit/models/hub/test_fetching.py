@@ -16,6 +16,7 @@ from safetensors.torch import save
 
 from hub import COMMIT, MODEL, ModelHub, etag_of, go_offline, speaking_of_model
 from lora_compare.errors import CheckpointError, DownloadError
+from lora_compare.models.hub import fetching
 from lora_compare.models.hub.fetching import fetch
 from lora_compare.models.hub.folder import check_folder, digests
 from lora_compare.project.progress import Progress
@@ -54,7 +55,7 @@ def hub(
     server: HTTPServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: dict[str, bytes]
 ) -> Iterator[ModelHub]:
     """The hub to which the library speaks, with an empty cache in `tmp_path`."""
-    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)  # between two attempts
     with speaking_of_model(server, monkeypatch, tmp_path / "hub", {**model, **OTHERS}) as model_hub:
         yield model_hub
 
@@ -249,6 +250,14 @@ def test_weights_alone_are_reported(hub: ModelHub) -> None:
     assert fetched.files["model.safetensors"]["sha256"] == hashlib.sha256(content).hexdigest()
     assert f"Downloading model.safetensors of {MODEL} (MB): 3/3" in said.getvalue()
     assert "config" not in said.getvalue()
+
+
+def test_a_hub_that_takes_its_time_is_left_with_what_to_do(
+    hub: ModelHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.delay = 1.0
+    monkeypatch.setattr(fetching, "SECONDS", 0.2)
+    assert "or wait longer: HF_HUB_DOWNLOAD_TIMEOUT" in refusal().next
 
 
 def test_a_hub_that_does_not_answer_ends_with_what_to_do(
