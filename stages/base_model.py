@@ -12,9 +12,9 @@ def main(paths: Paths, params: Params, progress: Progress) -> None:
     from lora_compare.compute.device import choose_machine
     from lora_compare.compute.seeding import make_deterministic
     from lora_compare.models.base import make_base, save_base
-    from lora_compare.models.tokens import tokenize, write_examples
+    from lora_compare.models.tokens import measure_tokens, tokenize, write_examples
     from lora_compare.project.checksums import seal
-    from lora_compare.project.corpus import read_split
+    from lora_compare.project.corpus import read_classes, read_split
     from lora_compare.project.files import write_json
     from lora_compare.project.provenance import provenance
 
@@ -31,11 +31,19 @@ def main(paths: Paths, params: Params, progress: Progress) -> None:
         made = make_base(params.model, texts, machine.device, progress, paths.root)
         base = save_base(made, paths.base)
     with progress.work("tokenize the splits"):
-        for name in SPLITS:
-            write_examples(paths.tokens(name), tokenize(base.tokenizer, splits[name]))
+        parts = [tokenize(base.tokenizer, splits[name]) for name in SPLITS]
+        for name, part in zip(SPLITS, parts, strict=True):
+            write_examples(paths.tokens(name), part)
+        texts = [splits[name]["Text"] for name in SPLITS]
+        name, classes = params.model.name, read_classes(paths.classes)
+        tokens = measure_tokens(name, base.tokenizer, parts, texts, classes)
+    write_json(paths.tokenization, tokens)
     write_json(paths.base_report / "provenance.json", origin)
     seal(paths.tokens("train").parent, paths.base_report)
     progress.say(f"{params.model.name}: {base.description['parameters']:,} parameters")
+    progress.say(f"{tokens['tokens_per_character']:.2f} tokens a character")
+    if tokens["warning"]:
+        progress.say(f"warning: {tokens['warning']}")
     for remark in base.remarks:
         progress.say(remark)
 

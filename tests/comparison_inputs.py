@@ -118,7 +118,10 @@ def write_inputs(
     write_split(paths.split("train"), _training(texts, labels))
     source = {"source": "bundled", "sha256": "5e" * 32, "bytes": 1234, "rows": 5574}
     write_json(paths.provenance, source)
-    seal(paths.raw)
+    per_class = {name: 0.25 + place / 100 for place, name in enumerate(classes)}
+    tokens = {"tokens_per_character": 0.255, "classes": per_class, "warning": None}
+    write_json(paths.tokenization, tokens)
+    seal(paths.raw, paths.base_report)
     seal_metrics(paths)
     return paths, params
 

@@ -258,7 +258,7 @@ def test_row_19_long_messages_are_cut_and_counted(long_messages: tuple[Path, str
         cut[name] = int((texts.str.len() > 100_000).sum())
     assert sum(cut.values()) == 10
     assert metrics["truncated"] == cut
-    assert f"{cut['train'] + cut['validation']} messages were cut at 256 tokens" in said
+    assert f"{cut['train'] + cut['validation']} messages were cut at 1024 tokens" in said
 
 
 @pytest.mark.parametrize("deduplicate", ["none", "exact"])

@@ -16,7 +16,7 @@ from lora_compare.models.tokens import read_examples
 from lora_compare.project.checksums import seal
 from lora_compare.project.corpus import read_split
 from lora_compare.project.files import read_json, sha256
-from lora_compare.project.paths import Paths
+from lora_compare.project.paths import SPLITS, Paths
 from small_project import METHODS, run, run_stages, write_settings
 
 
@@ -118,6 +118,27 @@ def test_the_base_model_learns_nothing_from_what_it_is_evaluated_on(
         for file in [f"data/tokens/{name}.safetensors"]
     }
     assert same == {"train": True, "validation": False, "test": False}
+
+
+def test_the_tokens_of_a_character_stand_beside_the_base_and_on_the_page(project: Path) -> None:
+    paths = Paths(project)
+    tokens = read_json(paths.tokenization)
+    texts = {"ham": "", "spam": ""}
+    counts = dict.fromkeys(texts, 0)
+    for name in SPLITS:
+        split, examples = read_split(paths.split(name)), read_examples(paths.tokens(name))
+        for label, text, ids in zip(split["Label"], split["Text"], examples.tokens, strict=True):
+            of = list(texts)[label]
+            texts[of] += text
+            counts[of] += len(ids)
+    expected = {of: counts[of] / len(text) for of, text in texts.items()}
+    assert tokens["classes"] == pytest.approx(expected)
+    assert tokens["warning"] is None
+    shown = [f"{value:.2f}" for value in (tokens["tokens_per_character"], *expected.values())]
+    page = paths.report("html").read_text(encoding="utf-8")
+    cells = "".join(f"<td>{value}</td>" for value in shown)
+    assert f'<th scope="row">tokens a character</th>{cells}' in page
+    assert f"Tokens a character (gpt2-nano): {shown[0]}, from " in paths.report("md").read_text()
 
 
 def test_tokens_of_another_split_stop_an_evaluation(

@@ -12,7 +12,8 @@ import torch
 from click.testing import CliRunner
 
 from benchmarks import __main__ as commands
-from benchmarks import page, processes, scale, scaling, serving, steps
+from benchmarks import nano, page, processes, scale, scaling, serving, steps
+from benchmarks.field_texts import KINDS
 from benchmarks.floor import attention_flops, prediction_flops, step_flops
 from benchmarks.jobs import IMPLEMENTATIONS, Job
 from benchmarks.records import matmul_record, training_record, with_ratios
@@ -20,8 +21,9 @@ from benchmarks.worker import measure
 from benchmarks.workload import length_figures, make_workload, random_texts
 from lora_compare.errors import UserError
 from lora_compare.models.gpt.network import GPTConfig
+from lora_compare.params import PretrainingParams, load_params, parse_params
 from lora_compare.project.files import read_json
-from small_project import ROOT
+from small_project import ROOT, small_params
 
 SHAPE = {"vocab_size": 60, "context_length": 16, "n_layer": 2, "n_head": 2, "n_embd": 8}
 
@@ -322,3 +324,33 @@ def test_scaling_times_a_model_only_where_its_tensors_have_room(
     assert all(time > 0 for time in seconds[:2])
     assert seconds[2:] == [None, None]
     assert set(results["machine"]) >= {"cpu", "threads"}
+
+
+@pytest.mark.parametrize(("kind", "classes"), [("requests", 77), ("korean", 5), ("reviews", 3)])
+def test_field_texts_repeat_by_seed_and_hold_every_class_alike(kind: str, classes: int) -> None:
+    texts = KINDS[kind](4 * classes, 1)
+    assert texts == KINDS[kind](4 * classes, 1) != KINDS[kind](4 * classes, 2)
+    labels = [label for label, _ in texts]
+    assert {labels.count(label) for label in labels} == {4}
+    assert len(set(labels)) == classes
+
+
+def test_the_nano_is_measured_on_field_texts(tmp_path: Path) -> None:
+    params = parse_params(small_params(eval_examples=5))
+    found = dict(nano.measure("korean", 60, params, tmp_path))
+    assert found["pre-training"] > 0
+    assert 2 < found["tokens"] < 60
+    assert all(0 <= found[name] <= 1 for name in ("TF-IDF", "full", "lora"))
+    assert list(nano.show({"korean": found}).columns[0].cells) == ["korean"]
+
+
+@pytest.mark.slow
+def test_a_third_of_its_pretraining_tells_most_requests_apart(tmp_path: Path) -> None:
+    params = load_params(ROOT / "params.yaml")
+    short = PretrainingParams(steps=120, batch_tokens=1024)
+    model = params.model.model_copy(update={"pretraining": short})
+    params = params.model_copy(update={"model": model})
+    found = dict(nano.measure("requests", 77 * 16, params, tmp_path))
+    # On next tokens alone 67 and 20 %.
+    assert found["full"] > 0.7
+    assert found["lora"] > 0.3

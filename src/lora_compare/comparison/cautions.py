@@ -1,4 +1,7 @@
-"""What makes a comparison worthless or weak, said before its verdict; every threshold is here."""
+"""What makes a comparison worthless or weak, said before its verdict; its thresholds are here.
+
+That of the tokenizer is in `models.tokens`, whose stage warns first.
+"""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -66,11 +69,19 @@ def cautions(
 
 def _stand_in(_: Evidence, params: Params, __: Mapping[str, Any]) -> Iterator[str]:
     model = params.model
-    carries = "its answer does not carry over to pretrained checkpoints."
+    carries = "its answer does not carry over to pretrained models"
     if model.name == STAND_IN:
-        yield f"The base model is {STAND_IN}, a stand-in of a million parameters: {carries}"
+        yield (
+            f"The base model is {STAND_IN}, a stand-in of a million parameters: {carries}, such as "
+            "the one that you would use (model.name)."
+        )
     elif model.weights == "random":
-        yield f"The base model {model.name} starts from random weights: {carries}"
+        yield f"The base model {model.name} starts from random weights: {carries} (model.weights)."
+
+
+def _fragmented(evidence: Evidence, _: Params, __: Mapping[str, Any]) -> Iterator[str]:
+    if warning := evidence.tokens["warning"]:
+        yield warning
 
 
 def _unfitted(evidence: Evidence, _: Params, __: Mapping[str, Any]) -> Iterator[str]:
@@ -214,6 +225,7 @@ def _choice(method: Outcome) -> Mapping[str, Any]:
 
 CHECKS: dict[str, Check] = {
     "stand_in": _stand_in,
+    "fragmented": _fragmented,
     "unfitted": _unfitted,
     "collapsed": _collapsed,
     "chance": _chance,

@@ -128,6 +128,7 @@ class Evidence:
         split: metrics/split.json.
         training: The training split: Label, an index into the classes, and Text.
         source: data/raw/provenance.json: where the messages come from.
+        tokens: reports/base/tokens.json: what the base model's tokenizer makes of them.
     """
 
     methods: tuple[Outcome, ...]
@@ -135,6 +136,7 @@ class Evidence:
     split: Mapping[str, Any]
     training: Mapping[str, list[Any]]
     source: Mapping[str, Any]
+    tokens: Mapping[str, Any]
 
     @property
     def outcomes(self) -> tuple[Outcome, ...]:
@@ -224,6 +226,7 @@ def load_evidence(paths: Paths, params: Params) -> Evidence:
         split,
         read_split(paths.split("train")),
         json.loads(read_verified(paths.provenance, "download")),
+        json.loads(read_verified(paths.tokenization, "base_model")),
     )
     _check_same_messages(paths, evidence)
     return evidence

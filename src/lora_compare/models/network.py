@@ -34,6 +34,11 @@ class Tokenizer(Protocol):
         """Id that fills up shorter texts of a batch."""
         ...
 
+    @property
+    def unknown(self) -> int | None:
+        """Id of what it has no token for; None: it has one for every text."""
+        ...
+
     def encode_all(self, texts: Iterable[str]) -> list[IntArray]:
         """Return the ids of every text, without prefix and suffix, at least one each.
 

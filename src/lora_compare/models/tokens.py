@@ -22,6 +22,20 @@ TYPES: dict[str, np.dtype[Any]] = {
 """What a file holds: all texts' ids one after the other, shape (tokens,); where each text starts
 and the last one ends, shape (n + 1,); and the class indices, shape (n,)."""
 
+FRAGMENTED = 1.0
+"""Tokens a character above which a tokenizer does not fit the text: then they are single bytes.
+English is a quarter of a token a character, Korean half of one and Chinese up to one in tokenizers
+made for them; GPT-2's makes more than one and a half of both."""
+
+UNKNOWN = 0.05
+"""Share of unknown tokens above which a tokenizer does not fit the text: rare signs give less."""
+
+MULTILINGUAL = "FacebookAI/xlm-roberta-base"
+"""A base that knows a hundred languages, to be named where a tokenizer does not fit.
+
+Source: Conneau et al. 2020, arXiv:1911.02116, table 6.
+"""
+
 
 def tokenize(tokenizer: Tokenizer, split: Mapping[str, Sequence[Any]]) -> Examples:
     """Return a split as tokens, whole: `TextClassifier.fit` cuts them to what a training takes.
@@ -31,6 +45,69 @@ def tokenize(tokenizer: Tokenizer, split: Mapping[str, Sequence[Any]]) -> Exampl
         split: Columns Label (class index) and Text.
     """
     return Examples(tokenizer.encode_all(split["Text"]), np.array(split["Label"], dtype=np.int64))
+
+
+def measure_tokens(
+    name: str,
+    tokenizer: Tokenizer,
+    parts: Sequence[Examples],
+    texts: Sequence[Sequence[str]],
+    classes: Sequence[str],
+) -> dict[str, Any]:
+    """Return how many tokens a tokenizer makes of a character, and whether it fits the texts.
+
+    Args:
+        name: The model's name, for the warning.
+        tokenizer: The tokenizer.
+        parts: Splits as tokens, of which every class has at least one text.
+        texts: The same as texts.
+        classes: Names of the classes.
+
+    Returns:
+        The content of reports/base/tokens.json: `tokens_per_character` of all texts, the same of
+        each class under `classes`, and `warning`, a sentence or None.
+    """
+    labels = np.concatenate([part.labels for part in parts])
+    counted = (
+        np.concatenate([part.lengths for part in parts]),
+        np.array([len(text) for part in texts for text in part]),
+        np.array([(ids == tokenizer.unknown).sum() for part in parts for ids in part.tokens]),
+    )
+    tokens, characters, unknown = (np.bincount(labels, n, len(classes)) for n in counted)
+    shares, unread = (
+        dict(zip(classes, (part / whole).tolist(), strict=True))
+        for part, whole in ((tokens, characters), (unknown, tokens))
+    )
+    return {
+        "tokens_per_character": float(tokens.sum() / characters.sum()),
+        "classes": shares,
+        "warning": _warn(name, shares, unread),
+    }
+
+
+def _warn(name: str, shares: Mapping[str, float], unread: Mapping[str, float]) -> str | None:
+    """Return what does not fit, by the tokens a character and the unknown share of each class."""
+    if places := _above(FRAGMENTED, shares):
+        made = f"makes {max(shares.values()):.1f} tokens of a character in {places}"
+        why = "it knows this script as single bytes"
+    elif places := _above(UNKNOWN, unread):
+        made = f"does not know {max(unread.values()):.0%} of the tokens in {places}"
+        why = "the model reads all of them as one"
+    else:
+        return None
+    return (
+        f"The tokenizer of {name} {made}: {why}. A base that was trained on the language, or on "
+        f"many as {MULTILINGUAL} was, fits better (model.name)."
+    )
+
+
+def _above(limit: float, shares: Mapping[str, float]) -> str:
+    """Return the class that is furthest above a limit and how many others are, or nothing."""
+    if not (found := [name for name, share in shares.items() if share > limit]):
+        return ""
+    others = len(found) - 1
+    beside = f" and {others} other class{'es' * (others > 1)}" * bool(others)
+    return max(found, key=lambda name: shares[name]) + beside
 
 
 def write_examples(path: Path, examples: Examples) -> None:

@@ -38,7 +38,7 @@ class GPTConfig:
 
 
 CONFIGS = {
-    "gpt2-nano": GPTConfig(2048, 256, 4, 4, 128),
+    "gpt2-nano": GPTConfig(2048, 1024, 4, 4, 128),
     "gpt2-small": GPTConfig(50_257, 1024, 12, 12, 768),
     "gpt2-medium": GPTConfig(50_257, 1024, 24, 16, 1024),
     "gpt2-large": GPTConfig(50_257, 1024, 36, 20, 1280),

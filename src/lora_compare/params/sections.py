@@ -158,8 +158,9 @@ class PretrainingParams(Section):
     batch_tokens: Count = 512
     """Positions a step, padding included: 1 or more."""
 
-    sequence_length: Annotated[int, Field(ge=2, le=256)] = 128
-    """Tokens after which a message is cut into another sequence: 2 to 256."""
+    sequence_length: Annotated[int, Field(ge=2, le=1024)] = 1024
+    """Tokens after which a message is cut into another sequence: 2 to 1024. Positions behind are
+    not trained."""
 
     learning_rate: Positive = 3.0e-3
     """AdamW's rate for embeddings, biases and norms, at the cosine's peak (unitless): above 0."""
@@ -216,7 +217,8 @@ class TrainingParams(Section):
 
     max_length: Count | None = None
     """Longest message in tokens, with those that the model's tokenizer puts around it: 1 or more;
-    longer ones are cut. null: the model's limit, the most that it takes (256 for `gpt2-nano`)."""
+    longer ones are cut. null: the model's limit, the most that it takes (1024 for GPT-2 and
+    `gpt2-nano`)."""
 
     truncation: Literal["head", "tail", "head_tail"] = "head"
     """What is kept of a longer message: its first tokens, its last, or both, of `head_tail` a

@@ -92,8 +92,13 @@ class Paths:
 
     @property
     def base_report(self) -> Path:
-        """The folder of what was written down about the base model: its provenance."""
+        """The folder of what was written down about the base model: provenance, tokens."""
         return self.root / "reports" / "base"
+
+    @property
+    def tokenization(self) -> Path:
+        """How many tokens the base model's tokenizer makes of each class's texts."""
+        return self.base_report / "tokens.json"
 
     def model(self, method: str) -> Path:
         """Return the folder of one method's trained models, or of the fitted `TFIDF`."""

@@ -154,9 +154,17 @@ def _leaks(contents: "Contents") -> list[str]:
     rules = describe_split(contents.evidence.split, contents.params.split)
     return [
         f"Splits: {rules}.",
+        f"Tokens a character ({contents.params.model.name}): {_tokens(contents.evidence.tokens)}.",
         table(tuple(counts), [[formats.count(value) for value in counts.values()]]),
         *([table(LEAK_HEADER, rows)] if contents.twins else []),
     ]
+
+
+def _tokens(tokens: Mapping[str, Any]) -> str:
+    """Return the tokens a character of all messages, and of the classes at both ends."""
+    ends = sorted(tokens["classes"].items(), key=lambda one: (one[1], one[0]))
+    least, most = (f"{formats.decimal(value, 2)} of {name}" for name, value in (ends[0], ends[-1]))
+    return f"{formats.decimal(tokens['tokens_per_character'], 2)}, from {least} to {most}"
 
 
 def _accuracy(found: tuple[float, tuple[float, float], int] | None) -> str:

@@ -169,6 +169,7 @@ def render_html(contents: Contents, drawings: Mapping[str, str]) -> str:
             class_places={name: place for place, name in enumerate(evidence.classes)},
             case_classes=Counter(case.label for case in contents.cases.shown),
             split=evidence.split,
+            tokens=evidence.tokens,
             split_rules=describe_split(evidence.split, params.split),
             leaks=contents.leaks,
             likeness=leaks.LIKENESS,

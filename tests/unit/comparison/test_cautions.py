@@ -60,18 +60,32 @@ def test_of_a_sound_comparison_nothing_is_said(sound: tuple[Evidence, Params]) -
 @pytest.mark.parametrize(
     ("model", "words"),
     [
-        ({"name": "gpt2-nano"}, "gpt2-nano, a stand-in of a million parameters"),
-        ({"name": "gpt2-small", "weights": "random"}, "gpt2-small starts from random weights"),
+        (
+            {"name": "gpt2-nano"},
+            ("gpt2-nano, a stand-in of a million parameters", "that you would use (model.name)."),
+        ),
+        (
+            {"name": "gpt2-small", "weights": "random"},
+            ("gpt2-small starts from random weights", "(model.weights)."),
+        ),
     ],
 )
-def test_a_base_that_is_not_pretrained_is_named_first(sound, model, words: str) -> None:
+def test_a_base_that_is_not_pretrained_is_named_first(sound, model, words: tuple[str, str]) -> None:
     evidence, params = sound
     params = params.model_copy(update={"model": params.model.model_copy(update=model)})
     evidence = changed(evidence, "lora", collapsed=[3])
     first, second = cautions(evidence, params, ACCURACY)
-    assert words in first["sentence"]
-    assert first["sentence"].endswith("its answer does not carry over to pretrained checkpoints.")
+    assert words[0] in first["sentence"]
+    assert "its answer does not carry over to pretrained models" in first["sentence"]
+    assert first["sentence"].endswith(words[1])
     assert second["key"] == "collapsed"
+
+
+def test_a_tokenizer_that_falls_apart_on_the_text_is_named_in_its_stages_words(sound) -> None:
+    evidence, params = sound
+    warning = "The tokenizer of gpt2-small makes 2.1 tokens of a character."
+    evidence = replace(evidence, tokens={**evidence.tokens, "warning": warning})
+    assert found(evidence, params) == {"fragmented": warning}
 
 
 @pytest.mark.parametrize(("fitted", "said"), [(0.80, True), (0.95, False)])

@@ -6,11 +6,13 @@ import torch
 from torch.nn import functional as F
 
 from lora_compare.compute.optimizers import Muon, rate_factor
+from lora_compare.compute.seeding import seeded
 from lora_compare.errors import TrainingError
 from lora_compare.models.gpt.pretraining import (
     IGNORED,
+    Learner,
     batches,
-    next_token_loss,
+    inverse_document_frequencies,
     pretrain,
     random_nano,
     sequences,
@@ -46,17 +48,35 @@ def test_batches_hold_every_piece_once_an_epoch_within_the_budget() -> None:
     assert first == sorted(len(piece) for piece in pieces)
 
 
-def test_the_loss_is_that_of_each_real_next_token() -> None:
-    gpt = random_nano(300, seed=0)
-    pieces = [torch.tensor([1, 2, 3, 4]), torch.tensor([5, 6])]
-    padded = torch.tensor([[1, 2, 3, 4], [5, 6, IGNORED, IGNORED]])
-    by_hand = torch.cat(
-        [
-            F.cross_entropy(gpt.next_token_logits(gpt(p[None, :-1]))[0], p[1:], reduction="none")
-            for p in pieces
-        ]
-    ).mean()
-    torch.testing.assert_close(next_token_loss(gpt, padded), by_hand)
+def test_the_losses_are_those_of_each_next_token_and_of_each_texts_tokens() -> None:
+    frequencies = torch.rand(300)
+    learner = Learner(random_nano(300, seed=0), frequencies)
+    gpt, pieces = learner.gpt, [torch.tensor([1, 2, 2, 4]), torch.tensor([5, 6])]
+    following, recalled = learner(torch.tensor([[1, 2, 2, 4], [5, 6, IGNORED, IGNORED]]))
+    hidden = [gpt(piece[None, :-1])[0] for piece in pieces]
+    by_hand = sum(
+        F.cross_entropy(gpt.next_token_logits(h), piece[1:], reduction="sum")
+        for h, piece in zip(hidden, pieces, strict=True)
+    )
+    torch.testing.assert_close(following, by_hand)
+    logs = [gpt.next_token_logits(learner.reader(h[-1])).log_softmax(0) for h in hidden]
+    w = frequencies
+    first = -(w[1] * logs[0][1] + 2 * w[2] * logs[0][2]) / (w[1] + 2 * w[2])
+    torch.testing.assert_close(recalled, first - logs[1][5])
+
+
+def test_a_text_of_what_all_texts_have_asks_for_nothing() -> None:
+    learner = Learner(random_nano(300, seed=0), torch.zeros(300))
+    assert learner(torch.tensor([[1, 2, 3]]))[1].item() == 0
+
+
+def test_rare_tokens_weigh_more_as_in_scikit_learn() -> None:
+    text = pytest.importorskip("sklearn.feature_extraction.text")
+    pieces = [np.array(piece) for piece in ([0, 1, 2, 2], [0, 2, 2], [0, 3])]
+    counts = np.stack([np.bincount(piece, minlength=6) for piece in pieces])
+    expected = text.TfidfTransformer(smooth_idf=True).fit(counts).idf_ - 1
+    found = inverse_document_frequencies(pieces, 6)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
 def test_a_step_over_two_halves_equals_one_over_the_whole_batch() -> None:
@@ -64,9 +84,11 @@ def test_a_step_over_two_halves_equals_one_over_the_whole_batch() -> None:
     pieces = sequences(TEXTS[:9], encoding, 16)
     one_step = settings(steps=1, learning_rate=0.01)
     trained, loss = pretrain(pieces, encoding.n_vocab, one_step, CPU)
-    plain = random_nano(encoding.n_vocab, one_step.seed)
-    matrices = [p for p in plain.h.parameters() if p.ndim == 2]
-    rest = [p for p in plain.parameters() if all(p is not m for m in matrices)]
+    gpt = random_nano(encoding.n_vocab, one_step.seed)
+    with seeded(one_step.seed):
+        learner = Learner(gpt, inverse_document_frequencies(pieces, encoding.n_vocab))
+    matrices = [p for p in gpt.h.parameters() if p.ndim == 2]
+    rest = [p for p in learner.parameters() if all(p is not m for m in matrices)]
     decay = one_step.weight_decay
     optimizers = [
         Muon(matrices, lr=one_step.matrix_learning_rate, weight_decay=decay),
@@ -74,12 +96,13 @@ def test_a_step_over_two_halves_equals_one_over_the_whole_batch() -> None:
     ]
     (batch,) = batches(pieces, one_step)
     assert len(batch) % 2 == 1  # halves of different size
-    whole = next_token_loss(plain, batch)
-    whole.backward()
+    following, recalled = learner(batch)
+    mean = following / (batch[:, 1:] != IGNORED).sum()
+    (mean + recalled / len(batch)).backward()
     for optimizer in optimizers:
         optimizer.step()
-    assert loss == pytest.approx(whole.item(), rel=1e-6)
-    for a, b in zip(trained.parameters(), plain.parameters(), strict=True):
+    assert loss == pytest.approx(mean.item(), rel=1e-6)
+    for a, b in zip(trained.parameters(), gpt.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-4)
 
 

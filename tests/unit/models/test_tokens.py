@@ -6,12 +6,22 @@ import numpy as np
 import pandas as pd
 import pytest
 from safetensors.numpy import load_file, save_file
+from tokenizers import Tokenizer
+from tokenizers.models import WordPiece
+from tokenizers.pre_tokenizers import BertPreTokenizer
 
 from lora_compare.errors import DataError, MissingArtifactError
 from lora_compare.models.batches import Examples
 from lora_compare.models.gpt.base import GPTTokenizer
-from lora_compare.models.gpt.tokenizer import encode_all, train_encoding
-from lora_compare.models.tokens import check_fit, read_examples, tokenize, write_examples
+from lora_compare.models.gpt.tokenizer import encode_all, gpt2_encoding, train_encoding
+from lora_compare.models.hub.tokenizer import wrap
+from lora_compare.models.tokens import (
+    check_fit,
+    measure_tokens,
+    read_examples,
+    tokenize,
+    write_examples,
+)
 from lora_compare.project.checksums import seal
 
 TEXTS = ["win a prize now", "see you at home", "ok", "Größe 🎉 " * 50]
@@ -97,3 +107,51 @@ def test_one_text_is_a_split_too(tmp_path: Path) -> None:
     write_examples(tmp_path / "one", Examples([np.array([7, 8])], np.array([1])))
     seal(tmp_path)
     assert [ids.tolist() for ids in read_examples(tmp_path / "one").tokens] == [[7, 8]]
+
+
+def test_tokens_a_character_are_counted_over_all_splits_by_class() -> None:
+    parts = [
+        Examples([np.zeros(3, int), np.zeros(5, int)], np.array([0, 1])),
+        Examples([np.zeros(1, int)], np.array([0])),
+    ]
+    texts = [["ten signs.", "five."], ["ok"]]
+    assert measure_tokens("gpt2", GPTTokenizer(ENCODING), parts, texts, ["ham", "spam"]) == {
+        "tokens_per_character": 9 / 17,
+        "classes": {"ham": 4 / 12, "spam": 1.0},
+        "warning": None,
+    }
+
+
+@pytest.mark.real_data
+def test_gpt2_falls_apart_on_korean_and_not_on_english(
+    assets: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(assets / "tiktoken_cache"))
+    texts = ["My parcel has not arrived, please help me.", "택배가 아직 안 왔어요, 도와주세요."]
+    split = {"Label": [0, 1], "Text": texts}
+    tokenizer = GPTTokenizer(gpt2_encoding())
+    tokens = tokenize(tokenizer, split)
+    measured = measure_tokens("gpt2-small", tokenizer, [tokens], [texts], ["english", "korean"])
+    assert measured["classes"]["english"] < 0.3
+    assert measured["classes"]["korean"] > 1.5
+    assert "gpt2-small makes" in measured["warning"]
+    assert "tokens of a character in korean: it knows this" in measured["warning"]
+    short = [text[:9] for text in texts]
+    both = measure_tokens("gpt2-small", tokenizer, [tokens], [short], ["a", "b"])
+    assert "tokens of a character in b and 1 other class: it" in both["warning"]
+    assert "model.name" in measured["warning"]
+
+
+def test_a_tokenizer_that_reads_most_as_unknown_is_named() -> None:
+    transformers = pytest.importorskip("transformers")
+    words = {"[UNK]": 0, "my": 1, "parcel": 2, "is": 3, "late": 4}
+    pieces = Tokenizer(WordPiece(words, unk_token="[UNK]"))
+    pieces.pre_tokenizer = BertPreTokenizer()
+    unknown = {"unk_token": "[UNK]"}
+    fast = transformers.PreTrainedTokenizerFast(tokenizer_object=pieces, **unknown)
+    tokenizer = wrap(fast, pad=0)
+    texts = ["my parcel is late", "택배가 아직 안 왔어요"]
+    tokens = tokenize(tokenizer, {"Label": [0, 1], "Text": texts})
+    found = measure_tokens("bert", tokenizer, [tokens], [texts], ["english", "korean"])
+    assert found["classes"] == {"english": 4 / 17, "korean": 4 / 12}
+    assert "bert does not know 100% of the tokens in korean: the model" in found["warning"]

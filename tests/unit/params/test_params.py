@@ -153,7 +153,7 @@ def test_a_value_outside_the_rules_is_refused_with_its_key(
         ("\ntraining:", "\ntrainings:", "trainings: unknown key; did you mean training?"),
         ("  full:", "  16:", "methods.16: the method name '16' must be a letter"),
         ("  full:", "  true:", "methods.1: a name should be text, not True"),
-        ("max_length: null", "max_length: 257", "at most 256 for gpt2-nano, not 257"),
+        ("max_length: null", "max_length: 1025", "at most 1024 for gpt2-nano, not 1025"),
     ],
 )
 def test_a_mistake_is_told_in_plain_words(old: str, new: str, expected: str) -> None:

@@ -56,6 +56,7 @@ class GPTTokenizer:
     encoding: tiktoken.Encoding
     prefix: tuple[int, ...] = ()
     suffix: tuple[int, ...] = ()
+    unknown = None
 
     @property
     def pad(self) -> int:

@@ -1,4 +1,9 @@
-"""Language-model pre-training of `gpt2-nano` on the messages that no evaluation uses."""
+"""Pre-training of `gpt2-nano` on the messages that no evaluation uses.
+
+It learns to predict the next token and, at the end of a text, which tokens stand in it. In so short
+a training the first alone leaves nothing of a text at its last token but that it ends there, and
+that token is what a classifier reads.
+"""
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -84,6 +89,64 @@ def batches(pieces: Sequence[IntArray], settings: PretrainingParams) -> Iterator
             yield nn.utils.rnn.pad_sequence(group, batch_first=True, padding_value=IGNORED)
 
 
+class Learner(nn.Module):
+    """A GPT and what is thrown away after its pre-training.
+
+    Args:
+        gpt: The language model.
+        frequencies: Inverse document frequency of every token, shape (vocab_size,).
+
+    Attributes:
+        gpt: The language model.
+        reader: Makes of a text's last hidden state the one that recalls its tokens.
+    """
+
+    frequencies: Tensor
+
+    def __init__(self, gpt: GPT, frequencies: Tensor) -> None:
+        super().__init__()
+        self.gpt = gpt
+        self.reader = nn.Linear(gpt.config.n_embd, gpt.config.n_embd)
+        self.register_buffer("frequencies", frequencies)
+
+    def forward(self, batch: Tensor) -> tuple[Tensor, Tensor]:
+        """Return both losses: the cross-entropies in nats, summed over tokens and over texts.
+
+        The first is of each next token. The second is of the tokens that a text holds, at its last
+        one: the share of each is as its count times its inverse document frequency.
+
+        Args:
+            batch: Token ids padded on the right with IGNORED, shape (b, t), at least two a text.
+
+        Source: of the second, Ma et al. 2024, arXiv:2401.11248, "Drop your Decoder: Pre-training
+        with Bag-of-Word Prediction for Dense Passage Retrieval"; the weights are this project's.
+        """
+        tokens, targets = batch[:, :-1].clamp(min=0), batch[:, 1:]
+        real = targets != IGNORED
+        hidden = self.gpt(tokens)
+        logits = self.gpt.next_token_logits(hidden[real])
+        following = F.cross_entropy(logits, targets[real], reduction="sum")
+        last = hidden[torch.arange(len(batch), device=batch.device), real.sum(dim=1) - 1]
+        recalled = self.gpt.next_token_logits(self.reader(last))  # (b, vocab_size)
+        found = real.nonzero()[:, 0], tokens[real]
+        bags = torch.zeros_like(recalled).index_put_(
+            found, self.frequencies[tokens[real]], accumulate=True
+        )
+        # A text of tokens that all texts have asks for nothing.
+        bags = bags / bags.sum(dim=1, keepdim=True).clamp(min=1e-6)
+        return following, F.cross_entropy(recalled, bags, reduction="sum")
+
+
+def inverse_document_frequencies(pieces: Sequence[IntArray], vocabulary_size: int) -> Tensor:
+    """Return log((1 + n) / (1 + d)) of each token, d of n pieces having it: (vocabulary_size,).
+
+    Checked by tests/unit/models/test_pretraining.py against scikit-learn, which adds 1.
+    """
+    found = np.concatenate([np.unique(piece) for piece in pieces])
+    counts = np.bincount(found, minlength=vocabulary_size)
+    return torch.from_numpy(np.log((1 + len(pieces)) / (1 + counts)).astype(np.float32))
+
+
 def pretrain(
     pieces: Sequence[IntArray],
     vocabulary_size: int,
@@ -91,7 +154,7 @@ def pretrain(
     device: torch.device,
     progress: Progress = SILENT,
 ) -> tuple[GPT, float]:
-    """Return a `gpt2-nano` trained to predict the next token, and its last mean loss.
+    """Return a `gpt2-nano` trained on `pieces`, and its last mean loss.
 
     Args:
         pieces: Token ids of each text or piece of one, at least two each.
@@ -101,14 +164,16 @@ def pretrain(
         progress: Where to report.
 
     Returns:
-        The model on `device`, and the mean cross-entropy in nats of the last tenth of the
-        steps.
+        The model on `device`, and the mean cross-entropy in nats of the next token in the last
+        tenth of the steps.
 
     Raises:
         TrainingError: The loss is not finite.
     """
-    gpt = random_nano(vocabulary_size, settings.seed).to(device)
-    optimizers = _optimizers(gpt, settings)
+    gpt = random_nano(vocabulary_size, settings.seed)
+    with seeded(settings.seed):
+        learner = Learner(gpt, inverse_document_frequencies(pieces, vocabulary_size)).to(device)
+    optimizers = _optimizers(learner, settings)
     schedules = [
         torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: rate_factor(step, settings.steps, "cosine", WARMUP)
@@ -120,7 +185,7 @@ def pretrain(
     with task as advance, _at_once(device) as over:
         for batch in batches(pieces, settings):
             halves = batch.to(device).chunk(2 if device.type == "cpu" else 1)
-            losses.append(_gradients(gpt, halves, over))
+            losses.append(_gradients(learner, halves, over))
             list(over(lambda optimizer: optimizer.step(), optimizers))
             for schedule in schedules:
                 schedule.step()
@@ -135,16 +200,15 @@ def pretrain(
     return gpt, float(np.mean(losses[-max(1, settings.steps // 10) :]))
 
 
-def _optimizers(gpt: GPT, settings: PretrainingParams) -> list[torch.optim.Optimizer]:
-    """Return Muon for the matrices in the blocks, and AdamW for embeddings, biases and norms.
+def _optimizers(learner: Learner, settings: PretrainingParams) -> list[torch.optim.Optimizer]:
+    """Return Muon for the matrices in the blocks, and AdamW for all else.
 
     Muon is there twice, each for every other block, so that both can work at once.
     """
-    matrices = [
-        [p for block in gpt.h[i::2] for p in block.parameters() if p.ndim == 2] for i in (0, 1)
-    ]
+    halves = [learner.gpt.h[i::2] for i in (0, 1)]
+    matrices = [[p for p in half.parameters() if p.ndim == 2] for half in halves]
     inside = {id(p) for half in matrices for p in half}
-    rest = [p for p in gpt.parameters() if id(p) not in inside]
+    rest = [p for p in learner.parameters() if id(p) not in inside]
     rate, decay = settings.matrix_learning_rate, settings.weight_decay
     adam = AdamW(rest, lr=settings.learning_rate, betas=(0.9, 0.95), weight_decay=decay, fused=True)
     return [*(Muon(half, lr=rate, weight_decay=decay) for half in matrices), adam]
@@ -166,30 +230,22 @@ def _at_once(device: torch.device) -> Iterator[Map]:
         yield pool.map
 
 
-def _gradients(gpt: GPT, parts: Sequence[Tensor], over: Map) -> float:
-    """Set the gradients of the mean loss over all tokens of `parts`, and return that loss."""
-    parameters = list(gpt.parameters())
-    n = sum(int((part[:, 1:] != IGNORED).sum()) for part in parts)
+def _gradients(learner: Learner, parts: Sequence[Tensor], over: Map) -> float:
+    """Set the gradients of both losses, the mean over all tokens and that over all texts.
+
+    Returns:
+        The mean over all tokens of `parts`.
+    """
+    parameters = list(learner.parameters())
+    tokens = sum(int((part[:, 1:] != IGNORED).sum()) for part in parts)
+    texts = sum(len(part) for part in parts)
 
     def gradients(part: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        loss = next_token_loss(gpt, part, reduction="sum") / n
-        return loss.detach(), torch.autograd.grad(loss, parameters)
+        following, recalled = learner(part)
+        loss = following / tokens + recalled / texts
+        return following.detach() / tokens, torch.autograd.grad(loss, parameters)
 
     losses, found = zip(*over(gradients, parts), strict=True)
     for parameter, *pieces in zip(parameters, *found, strict=True):
         parameter.grad = sum(pieces[1:], start=pieces[0])
     return float(sum(losses))
-
-
-def next_token_loss(gpt: GPT, batch: Tensor, reduction: str = "mean") -> Tensor:
-    """Return the cross-entropy in nats of predicting each next token.
-
-    Args:
-        gpt: The language model.
-        batch: Token ids padded on the right with IGNORED, shape (b, t).
-        reduction: `mean` over the real tokens, or `sum`.
-    """
-    inputs, targets = batch[:, :-1].clamp(min=0), batch[:, 1:]
-    real = targets != IGNORED
-    logits = gpt.next_token_logits(gpt(inputs)[real])
-    return F.cross_entropy(logits, targets[real], reduction=reduction)

@@ -30,6 +30,12 @@ class HubTokenizer:
     suffix: tuple[int, ...]
     pad: int
 
+    @property
+    def unknown(self) -> int | None:
+        """The id of its unknown token, if it has one."""
+        found: int | None = self.fast.unk_token_id
+        return found
+
     def encode_all(self, texts: Iterable[str]) -> list[IntArray]:
         """Return the ids of every text, without prefix and suffix, at least one each.
 
@@ -39,7 +45,7 @@ class HubTokenizer:
         Checked by tests/unit/models/hub/test_hub_tokenizer.py against transformers.
         """
         special = self._never_text()
-        nothing = [self.pad if self.fast.unk_token_id is None else self.fast.unk_token_id]
+        nothing = [self.pad if self.unknown is None else self.unknown]
         found = _ids(self.fast, list(texts), add_special_tokens=False, split_special_tokens=True)
         kept = ([token for token in ids if token not in special] for ids in found)
         return [np.array(ids or nothing, dtype=np.int64) for ids in kept]
