@@ -11,6 +11,7 @@ from urllib.parse import unquote, urlsplit
 
 from lora_compare.data import bundled
 from lora_compare.data.archives import SUFFIXES, file_suffix, take_out
+from lora_compare.data.carried import read_carried
 from lora_compare.data.downloads import UCI, Archive, Patience, Remote, obtain
 from lora_compare.data.encodings import AS_CSV
 from lora_compare.data.headers import Columns
@@ -70,21 +71,26 @@ def load_corpus(
         DataError: The file is missing, is not the expected one, or cannot be used as it is.
         DownloadError: It could not be fetched.
     """
-    table, facts = read_source(data, paths, progress, anew)
-    messages = make_messages(table)
-    counts = Counter(messages["label"])
+    tables, facts = read_sources(data, paths, progress, anew)
+    messages = make_messages(*tables)
+    counts, normalized = Counter(messages["label"]), Counter[str]()
+    for table in tables:
+        normalized.update(table.normalized)
     return messages, {
         **facts,
         "rows": counts.total(),
         "classes": {name: counts[name] for name in class_order(counts)},
-        "normalized": table.normalized,
+        "normalized": dict(normalized),
     }
 
 
-def read_source(
+def read_sources(
     data: DataParams, paths: Paths, progress: Progress = SILENT, anew: bool = True
-) -> tuple[Table, dict[str, Any]]:
+) -> tuple[list[Table], dict[str, Any]]:
     """Return the rows of a source as they stand there, and where it came from.
+
+    There are several tables, each with its `part`, where a file is given for each split; what is
+    said of each file stands under `files` then.
 
     Args:
         data: As `load_corpus`.
@@ -96,13 +102,24 @@ def read_source(
         DataError: As `load_corpus`.
         DownloadError: As `load_corpus`.
     """
+    tables, facts = [], {}
+    for part, one in data.files.items():
+        table, facts[part] = _read_source(one, part, paths, progress, anew)
+        tables.append(table)
+    return tables, facts.get("") or {"source": data.described, "files": facts}
+
+
+def _read_source(
+    data: DataParams, part: str, paths: Paths, progress: Progress, anew: bool
+) -> tuple[Table, dict[str, Any]]:
     source = open_source(data, paths, progress, UCI, None, anew)
     facts = {**source.facts, "sha256": _sha256(source.content), "bytes": len(source.content)}
     file = take_out(source.content, source.suffix, source.name)
     if source.member_sha256 not in (None, file.facts.get("member_sha256")):
         raise _other_file(file.name, source.member_sha256, file.facts["member_sha256"])
-    columns = Columns(data.text_column, data.label_column)
+    columns = Columns(data.text_column, data.label_column, data.carried)
     table = read_table(file.content, file.suffix, file.name, columns)
+    table.carried = read_carried(table, part)
     for warning in table.warnings:
         progress.say(f"warning: {warning}")
     return table, facts | file.facts
@@ -110,7 +127,12 @@ def read_source(
 
 def is_file(data: DataParams) -> bool:
     """Return whether a source is a file that is there before a download."""
-    return data.source not in ("bundled", "uci") and "://" not in data.source
+    return data.address not in ("bundled", "uci") and "://" not in data.address
+
+
+def is_here(data: DataParams) -> bool:
+    """Return whether all that a source names can be read without a download."""
+    return all(is_file(one) or one.address == "bundled" for one in data.files.values())
 
 
 def require_watched(data: DataParams, paths: Paths) -> None:
@@ -128,23 +150,27 @@ def require_watched(data: DataParams, paths: Paths) -> None:
 
     Checked by tests/pipeline/test_inputs.py::test_dvc_sees_the_file_behind_a_link.
     """
-    path = PurePosixPath(data.source)
-    if data.sha256 or not is_file(data):
-        return
+    for one in filter(is_file, data.files.values()):
+        if not data.sha256:
+            _require_watched(one, paths)
+
+
+def _require_watched(data: DataParams, paths: Paths) -> None:
+    path = PurePosixPath(data.address)
     folders = [paths.root / parent for parent in path.parents if len(parent.parts) > len(WATCHED)]
     linked = [str(folder) for folder in folders if folder.is_symlink()]
     inside = path.parts[: len(WATCHED)] == WATCHED and ".." not in path.parts
     if inside and not linked:
         return
     raise DataError(
-        f"DVC would not see a change of {data.source}: results of its old content would stay.",
+        f"DVC would not see a change of {data.address}: results of its old content would stay.",
         where="params.yaml: data.source",
         expected="a file in inputs/text/ or a link to one there, or data.sha256 to pin it",
-        actual=f"{linked[0]} is a link to a folder" if inside else data.source,
+        actual=f"{linked[0]} is a link to a folder" if inside else data.address,
         kept="every result: what DVC removed before a stage comes back with dvc repro",
         next="put it, or a link to it (ln -s with its whole path), into inputs/text/ and write\n"
         f"data.source: inputs/text/{path.name} in params.yaml; or pin it as it is now:\n"
-        f"data.sha256: what sha256sum {shlex.quote(data.source)} prints",
+        f"data.sha256: what sha256sum {shlex.quote(data.address)} prints",
     )
 
 
@@ -162,11 +188,11 @@ def open_source(
         DataError: As `load_corpus`.
         DownloadError: As `load_corpus`.
     """
-    if data.source == "bundled":
+    if data.address == "bundled":
         source = Source("the bundled corpus", ".tsv", bundled.table(), {"source": "bundled"})
-    elif data.source == "uci":
+    elif data.address == "uci":
         source = _open_uci(data, paths, progress, uci, patience)
-    elif "://" in data.source:
+    elif "://" in data.address:
         source = _open_url(data, paths, progress, patience, anew)
     else:
         source = _open_path(data, paths)
@@ -196,7 +222,7 @@ def _open_uci(
 def _open_url(
     data: DataParams, paths: Paths, progress: Progress, patience: Patience | None, anew: bool
 ) -> Source:
-    url, shown = data.source, without_credentials(data.source)
+    url, shown = data.address, without_credentials(data.address)
     if not url.startswith(("http://", "https://")):
         raise _unknown_source(shown, "an address that begins with http:// or https://")
     if not names_a_host(url):
@@ -214,28 +240,28 @@ def _open_url(
 
 
 def require_source(data: DataParams, paths: Paths) -> None:
-    """Refuse a source that is a file and is not here, or whose changes no stage would see.
+    """Refuse a source of which a file is not here, or whose changes no stage would see.
 
     Raises:
         DataError: As `require_watched`; or there is no such file, or its format is not known.
     """
-    if is_file(data):
-        require_watched(data, paths)
-        _require_suffix(_find_path(data, paths).name, data.source)
+    require_watched(data, paths)
+    for one in filter(is_file, data.files.values()):
+        _require_suffix(_find_path(one, paths).name, one.address)
 
 
 def _find_path(data: DataParams, paths: Paths) -> Path:
     """Return the file that a source names, which is there and can be read."""
     try:
-        path = paths.root / Path(data.source).expanduser()
+        path = paths.root / Path(data.address).expanduser()
         found = files.is_file(path) and os.access(path, os.R_OK)
     except RuntimeError:  # the home folder of a user that is not there
         found = False
     if not found:
-        if paths.project != paths.root and files.is_file(paths.project / data.source):
-            raise _left_behind(data.source, paths.project)
+        if paths.project != paths.root and files.is_file(paths.project / data.address):
+            raise _left_behind(data.address, paths.project)
         raise _unknown_source(
-            data.source,
+            data.address,
             "bundled, uci, an address, or a file",
             "no such file, or not readable, seen from " + str(paths.root),
         )
@@ -244,10 +270,10 @@ def _find_path(data: DataParams, paths: Paths) -> Path:
 
 def _open_path(data: DataParams, paths: Paths) -> Source:
     path = _find_path(data, paths)
-    suffix = _require_suffix(path.name, data.source)
-    require_size(data.source, path.stat().st_size)
-    facts = {"source": data.source, "path": data.source}
-    return Source(data.source, suffix, path.read_bytes(), facts)
+    suffix = _require_suffix(path.name, data.address)
+    require_size(data.address, path.stat().st_size)
+    facts = {"source": data.address, "path": data.address}
+    return Source(data.address, suffix, path.read_bytes(), facts)
 
 
 def _require_suffix(name: str, shown: str) -> str:

@@ -36,7 +36,9 @@ def subject(settings: Mapping[str, object]) -> dict[str, str]:
     Args:
         settings: All parameters under dotted keys, `data.source` and `model.name` among them.
     """
-    address = without_credentials(str(settings["data.source"])).partition("?")[0]
+    source = settings["data.source"]
+    named = source["train"] if isinstance(source, Mapping) else source
+    address = without_credentials(str(named)).partition("?")[0]
     source = PurePosixPath(address.removesuffix(".gz"))
     return {DATA: segment(source.stem), BASE: str(settings["model.name"])}
 
