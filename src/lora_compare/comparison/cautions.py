@@ -121,11 +121,10 @@ def _few(evidence: Evidence, _: Params, comparison: Mapping[str, Any]) -> Iterat
 
 def _groups(evidence: Evidence, _: Params, comparison: Mapping[str, Any]) -> Iterator[str]:
     if evidence.groups:
+        groups = comparison["near_duplicate_groups"]
         yield (
-            f"The {len(evidence.groups):,} test messages are in "
-            f"{comparison['near_duplicate_groups']:,} groups, each of which counts as one in the "
-            "verdict; intervals of a single method's accuracy take messages for independent, and "
-            "are too narrow."
+            f"The {len(evidence.groups):,} test messages are in {groups:,} groups: a claim is "
+            "about groups such as these, and each counts as one."
         )
 
 

@@ -4,6 +4,7 @@ The verdict's statistics, how they were chosen and their error rates: docs/verdi
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -46,6 +47,39 @@ def wilson_interval(successes: float, n: float) -> tuple[float, float]:
     reach = z * math.sqrt(proportion * (1 - proportion) / n + z**2 / (4.0 * n**2)) / shrunk
     # Rounding can put an end that is exactly the proportion (0 or 1) on its wrong side.
     return max(0.0, min(centre - reach, proportion)), min(1.0, max(centre + reach, proportion))
+
+
+def worth_of_groups(
+    right: npt.ArrayLike, groups: Sequence[str], weights: npt.ArrayLike | None = None
+) -> float:
+    """Return how many independent messages an accuracy rests on, messages of a group not being so.
+
+    The binomial variance over that of a mean of groups: the messages' number by their weights
+    (Kish 1965), divided by the design effect, never more than it. Of answers that are all right, or
+    all wrong, nothing can be told of the groups: each counts as one message.
+
+    Args:
+        right: 1 of a right answer, 0 of a wrong one, shape (n,).
+        groups: Name of each message's group; an empty one is of a message that is alone.
+        weights: Of the messages, shape (n,); None weighs all alike.
+
+    Source: Korn and Graubard 1998, Survey Methodology 24:193 (effective sample size).
+    Checked by tests/unit/evaluation/test_statistics.py against statsmodels and by simulation.
+    """
+    answers = np.asarray(right, np.float64)
+    weighing = np.ones(len(answers)) if weights is None else np.asarray(weights, np.float64)
+    names = [name or place for place, name in enumerate(groups)]
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
+    place = np.array([numbers[name] for name in names])
+    of_group = np.bincount(place, weighing)
+    accuracy = float(np.average(answers, weights=weighing))
+    if accuracy in (0.0, 1.0) or len(of_group) < 2:
+        return float(of_group.sum() ** 2 / (of_group @ of_group))
+    sums = np.bincount(place, weighing * (answers - accuracy))
+    bias = len(sums) / (len(sums) - 1)
+    variance = bias * float(sums @ sums) / float(weighing.sum()) ** 2
+    independent = float(weighing.sum() ** 2 / (weighing @ weighing))
+    return min(independent, accuracy * (1 - accuracy) / variance)
 
 
 def reach(variance: tuple[float, float], seeds: int, groups: int, level: float) -> float:

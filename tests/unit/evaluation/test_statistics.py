@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.stats import binomtest, norm, t, ttest_1samp
+from statsmodels.regression.linear_model import OLS
 from statsmodels.regression.mixed_linear_model import MixedLM
 
 from lora_compare.evaluation.statistics import (
@@ -17,6 +18,7 @@ from lora_compare.evaluation.statistics import (
     difference,
     reach,
     wilson_interval,
+    worth_of_groups,
 )
 
 
@@ -175,3 +177,45 @@ def test_the_interval_widens_with_the_level():
 def test_one_group_says_nothing():
     found = difference(np.ones((3, 7)), np.ones(7), np.zeros(7, dtype=int))
     assert (found.theta, found.low, found.high, found.p()) == (1.0, -math.inf, math.inf, 1.0)
+
+
+def clustered(seed: int, groups: int = 60, spread: float = 1.5) -> tuple[list[bool], list[str]]:
+    """Return right answers to messages of people who are more or less easy, and the people."""
+    random = np.random.default_rng(seed)
+    sizes = np.minimum(1 + random.pareto(1.0, groups).astype(int), 20)
+    chances = 1 / (1 + np.exp(-(2.0 + spread * random.normal(size=groups))))
+    names = np.repeat([f"p{i}" for i in range(groups)], sizes)
+    return list(random.random(len(names)) < np.repeat(chances, sizes)), list(names)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_messages_of_groups_are_worth_what_clustered_errors_say(seed: int):
+    right, names = clustered(seed)
+    model = OLS(np.asarray(right, float), np.ones(len(right)))
+    groups = np.unique(names, return_inverse=True)[1]
+    # use_correction: G / (G - 1) (n - 1) / (n - 1), of one column alone.
+    robust = model.fit(cov_type="cluster", cov_kwds={"groups": groups, "use_correction": True})
+    accuracy = np.mean(right)
+    expected = accuracy * (1 - accuracy) / robust.bse[0] ** 2
+    assert worth_of_groups(right, names) == pytest.approx(min(expected, len(right)))
+
+
+def test_messages_that_are_alone_are_worth_themselves():
+    right = [True, False, True, True, True]
+    assert worth_of_groups(right, [""] * 5) == pytest.approx(0.8 * 5)  # of n - 1 degrees
+    assert worth_of_groups([True] * 6, ["a", "a", "b", "b", "", ""]) == pytest.approx(36 / 10)
+    weights = [2.0, 1.0, 1.0, 1.0, 1.0]
+    assert worth_of_groups(right, ["a"] * 5, weights) == 1.0
+
+
+def test_the_interval_of_an_accuracy_covers_the_truth_for_other_groups():
+    truth = np.mean(clustered(99, 200_000)[0])
+    covered = {"groups": 0, "messages": 0}
+    trials = 400
+    for seed in range(trials):
+        right, names = clustered(seed)
+        for name, worth in (("groups", worth_of_groups(right, names)), ("messages", len(right))):
+            low, high = wilson_interval(np.mean(right) * worth, worth)
+            covered[name] += low <= truth <= high
+    assert covered["messages"] / trials < 0.9
+    assert covered["groups"] / trials > 0.92

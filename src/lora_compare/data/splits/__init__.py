@@ -110,14 +110,17 @@ def deal_out(corpus: pd.DataFrame, params: SplitParams) -> Dealt:
         return _deal_as_the_book(corpus, params)
     pool = deduplicate(corpus) if params.deduplicate == "exact" else corpus
     removed = len(corpus) - len(pool)
-    if not {*CARRIED} & {*pool}:
+    if not {"split", "time"} & {*pool}:
         available = dict.fromkeys(count_classes(corpus), 0) | count_classes(pool)
-        require_in_every_split(dealt_sizes(available, params), available, params)
-        if params.twins == "apart":
-            return Dealt(_split_stratified(pool, params), None, removed)
-    rows, groups = _deal_whole(pool, list(count_classes(corpus)), params)
+        # Groups are dealt whole before anything is cut, whatever makes them.
+        dealt_as = {"twins": "together"} if "group" in pool else {}
+        settings = params.model_copy(update=dealt_as)
+        require_in_every_split(dealt_sizes(available, settings), available, settings)
+    if not {*CARRIED} & {*pool} and params.twins == "apart":
+        return Dealt(_split_stratified(pool, params), None, removed)
+    rows, twins = _deal_whole(pool, list(count_classes(corpus)), params)
     parts = {part: pool.iloc[rows[part]] for part in (*SPLITS, "unused")}
-    kin = pd.Series(groups, index=pool.index) if params.twins == "together" else None
+    kin = None if twins is None else pd.Series(twins, index=pool.index)
     facts = {} if kin is None else {"near_duplicates": _describe_groups(kin)}
     if "group" in pool:
         facts["groups"] = _describe_own_groups(pool, parts["test"])
@@ -192,8 +195,10 @@ def _split_stratified(pool: pd.DataFrame, params: SplitParams) -> Frames:
     return {part: pool.iloc[index] for part, index in rows.items()}
 
 
-def _deal_whole(pool: pd.DataFrame, classes: list[str], params: SplitParams) -> tuple[Rows, Groups]:
-    """Return the rows of each split, and the group of each message, which is in one split.
+def _deal_whole(
+    pool: pd.DataFrame, classes: list[str], params: SplitParams
+) -> tuple[Rows, Groups | None]:
+    """Return the rows of each split, and the group of each message; None where twins do not count.
 
     Which messages are twins depends a little on what they are compared among, since n-grams are
     weighted by how rare they are there. Twins that are still found between two splits, looked at
@@ -203,7 +208,7 @@ def _deal_whole(pool: pd.DataFrame, classes: list[str], params: SplitParams) -> 
     # Between splits that are given, twins stay where they are.
     pairs = EVALUATED if "split" not in pool else EVALUATED[2:] * (params.validation is not None)
     if params.twins == "apart" or not pairs:
-        return _deal(pool, groups, classes, params), groups
+        return _deal(pool, groups, classes, params), None
     texts = pool["text"].to_numpy(dtype=object)
     groups = join_groups(groups, near_duplicate_groups(texts.tolist()))
     while True:

@@ -38,13 +38,13 @@ def _dealt(metrics: Mapping[str, Any]) -> Iterator[str]:
             else ("the splits are the data's own")
         )
         shared = {
-            "train messages stand in test": found["train_rows_in_test"],
-            "validation messages in test": found["validation_rows_in_test"],
-            "train messages in validation": found["train_rows_in_validation"],
+            "of train in test": found["train_rows_in_test"],
+            "of validation in test": found["validation_rows_in_test"],
+            "of train in validation": found["train_rows_in_validation"],
         }
         words = ", ".join(f"{n:,} {what}" for what, n in shared.items() if n)
-        removed = ", and were removed there" if metrics["duplicates_removed"] else ""
-        yield f"{words}, word for word{removed}" if words else "no text stands in two of them"
+        removed = ", which were removed" if metrics["duplicates_removed"] else ""
+        yield f"texts in two of them: {words}{removed}" if words else "no text is in two of them"
     if found := metrics.get("time"):
         spans = (
             f"{part} {' to '.join(date[:16].replace('T', ' ') for date in ends)}"
