@@ -110,7 +110,7 @@ def test_sketches_find_what_a_search_of_all_pairs_finds(
     texts = make(n)
     first, others = texts[: n // 3], texts[n // 3 :]
     groups, closest = twins.near_duplicate_groups(texts), twins.closest_twins(first, others)
-    assert len(groups) / 100 < groups.max() < len(groups) - 100
+    assert 1 < groups.max() < len(groups) - 100
     monkeypatch.setattr(twins, "ALL_PAIRS", 0)
     np.testing.assert_array_equal(twins.near_duplicate_groups(texts), groups)
     met = twins.closest_twins(first, others)

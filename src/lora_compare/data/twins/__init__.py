@@ -17,6 +17,9 @@ ALL_PAIRS = 2**29
 """Most pairs of texts that are all searched, those of 23,170 texts; of more, sketches tell which
 are worth a look, and one of a hundred thousand near twins may be missed."""
 
+_NUMBER = re.compile(r"\d+")
+_BETWEEN_WORDS = re.compile(r"\W+")
+
 Mask = npt.NDArray[np.bool_]
 
 
@@ -28,7 +31,7 @@ def normalize(text: str) -> str:
     case-folded and stripped.
     """
     folded = text.casefold()
-    return re.sub(r"\W+", " ", re.sub(r"\d+", "0", folded)).strip() or folded.strip()
+    return _BETWEEN_WORDS.sub(" ", _NUMBER.sub("0", folded)).strip() or folded.strip()
 
 
 def find_twins(texts: Sequence[str], others: Sequence[str]) -> dict[str, Mask]:
@@ -67,8 +70,8 @@ class Twin:
 def closest_twins(texts: Sequence[str], others: Sequence[str]) -> list[Twin]:
     """Return each of `texts` that has a twin among `others` with the one most like it.
 
-    The texts are those of which `find_twins` says so; of equally close twins the first counts. Where
-    texts are too many for all pairs, and some have many twins, it is the closest of some of these.
+    The texts are those of which `find_twins` says so; of equally close twins the first counts.
+    Where there are too many texts for all pairs, one with many twins meets some of them.
     """
     normalized, other_normalized = [[normalize(t) for t in side] for side in (texts, others)]
     places, normalized_places = _first_places(others), _first_places(other_normalized)
