@@ -15,7 +15,7 @@ from benchmarks.workload import make_workload
 from lora_compare.cli.stage import report_user_errors
 from lora_compare.compute.device import choose_device
 from lora_compare.errors import UserError
-from lora_compare.models.network import CONFIGS
+from lora_compare.models.gpt.network import CONFIGS
 from lora_compare.project.files import read_json, write_json
 from lora_compare.project.progress import Progress
 

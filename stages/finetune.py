@@ -38,7 +38,7 @@ def main(paths: Paths, params: Params, progress: Progress, method: str, show: Sh
     # Now, and not after hours of training, when the stage evaluate needs it.
     require_positive(params.classifier.positive, classes)
     make_deterministic(training.seeds[0], params.threads)
-    machine = choose_machine(training, read_description(paths.base)["shape"]["n_embd"])
+    machine = choose_machine(training, read_description(paths.base)["width"])
     tokens = map(paths.tokens, ("train", "validation"))
     inputs = {"split": [paths.classes], "base_model": [*tokens, paths.base]}
     if params.method(method).search is not None:

@@ -26,7 +26,7 @@ def main(paths: Paths, params: Params, progress: Progress, method: str) -> None:
     n_classes = len(read_classes(require(paths.classes, "split")))
     # Of all methods: none shall train for an hour before the next one is refused.
     require_fit(params, n_classes)
-    machine = choose_machine(params.training, read_description(paths.base)["shape"]["n_embd"])
+    machine = choose_machine(params.training, read_description(paths.base)["width"])
     tokens = map(paths.tokens, ("train", "validation"))
     inputs = {"split": [paths.classes], "base_model": [*tokens, paths.base]}
     origin = provenance(paths, params, "tune", inputs, machine.describe(), method)

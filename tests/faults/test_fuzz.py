@@ -32,15 +32,12 @@ from lora_compare.exchange.peft.config import read_adapter
 from lora_compare.exchange.peft.reading import from_peft
 from lora_compare.models.base import Base
 from lora_compare.models.batches import Examples
-from lora_compare.models.network import GPT, initialise
-from lora_compare.models.tokenizer import load_encoding, save_encoding
+from lora_compare.models.gpt.base import GPTBase
+from lora_compare.models.gpt.network import GPT, initialise
+from lora_compare.models.gpt.tokenizer import load_encoding, save_encoding
+from lora_compare.models.gpt.weights import gpt2_shapes, gpt2_state_dict, load_gpt2_state
 from lora_compare.models.tokens import read_examples, write_examples
-from lora_compare.models.weights import (
-    gpt2_shapes,
-    gpt2_state_dict,
-    load_any_state,
-    load_gpt2_state,
-)
+from lora_compare.models.weights import load_any_state
 from lora_compare.params import DataParams, parse_params
 from lora_compare.project.paths import Paths
 from lora_settings import lora_settings
@@ -259,9 +256,9 @@ def adapter(base: Base, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def take_in(folder: Path, base: Base) -> None:
     """Read an adapter and put it on the base, as an import does before it writes anything."""
     adapter = read_adapter(folder)
-    imported = from_peft(adapter, base.gpt, CLASSES)
+    imported = from_peft(adapter, base.network, CLASSES)
     base_problem(adapter.config.get("base_model_name_or_path"), base, folder)
-    own = Base(copy.deepcopy(base.gpt), base.encoding, base.description)
+    own = GPTBase(copy.deepcopy(base.network), base.tokenizer, base.description)
     build(imported, own, CLASSES)
 
 
@@ -377,7 +374,7 @@ def test_row_25_any_tokenizer_is_whole_or_refused(
     base: Base, tmp_path: Path, record_property: Callable[[str, Any], None]
 ) -> None:
     path = tmp_path / "tokenizer.json"
-    save_encoding(base.encoding, path)
+    save_encoding(base.tokenizer.encoding, path)
     good = path.read_bytes()
     content = json.loads(good)
 

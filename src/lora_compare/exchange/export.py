@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from tiktoken import Encoding
 from torch import Tensor
 
 from lora_compare.errors import DataError, ExportError
@@ -25,9 +26,10 @@ from lora_compare.exchange.transformers import (
 from lora_compare.models import weights
 from lora_compare.models.base import load_base
 from lora_compare.models.classifier import TextClassifier
+from lora_compare.models.gpt.base import GPTTokenizer
+from lora_compare.models.gpt.network import GPT, Classifier
+from lora_compare.models.gpt.weights import gpt2_state_dict
 from lora_compare.models.methods import load_method, read_method
-from lora_compare.models.network import GPT, Classifier
-from lora_compare.models.weights import gpt2_state_dict
 from lora_compare.params import LoraParams
 from lora_compare.project.files import read_json, replacing_folder, sha256, write_json, write_text
 from lora_compare.project.paths import TFIDF, Paths
@@ -63,6 +65,20 @@ class Source:
     base: Mapping[str, Tensor]
     description: Mapping[str, Any]
     sha256: str
+
+    @property
+    def model(self) -> Classifier:
+        """The classifier's network."""
+        model = self.classifier.model
+        assert isinstance(model, Classifier), type(model)
+        return model
+
+    @property
+    def encoding(self) -> Encoding:
+        """The classifier's tokenizer."""
+        tokenizer = self.classifier.tokenizer
+        assert isinstance(tokenizer, GPTTokenizer), type(tokenizer)
+        return tokenizer.encoding
 
 
 def write(
@@ -108,7 +124,7 @@ def load_source(paths: Paths, method: str, seed: int | None = None) -> Source:
     base = load_base(paths.base)
     # The method's training never changes these tensors, it puts others in their places; only
     # a method without adapter overwrites them, and is never asked for its base.
-    original = dict(base.gpt.state_dict())
+    original = dict(base.network.state_dict())
     folder, stage = chosen(paths.model(method), seed), f"finetune@{method}"
     classifier = load_method(folder, base, stage)
     return Source(
@@ -228,7 +244,7 @@ def _write_peft(source: Source, new: Path, folder: Path) -> str:
         name, revision = f"{folder.as_posix()}/base", None
         stored = {f"transformer.{n}": t for n, t in gpt2_state_dict(source.base).items()}
         _write_model(source, new / "base", stored)
-    adapter = to_peft(source.classifier.model, source.settings, source.base, name, revision)
+    adapter = to_peft(source.model, source.settings, source.base, name, revision)
     weights.save_state(new / TENSORS_FILE, adapter.tensors, TORCH)
     write_json(new / CONFIG_FILE, adapter.config)
     _write_tokenizer(source, new)
@@ -238,7 +254,7 @@ def _write_peft(source: Source, new: Path, folder: Path) -> str:
 
 
 def _write_merged(source: Source, new: Path, folder: Path) -> str:
-    _write_model(source, new, classifier_state(source.classifier.model))
+    _write_model(source, new, classifier_state(source.model))
     _write_tokenizer(source, new)
     return usage.of_merged(folder)
 
@@ -246,13 +262,13 @@ def _write_merged(source: Source, new: Path, folder: Path) -> str:
 def _write_model(source: Source, folder: Path, state: Mapping[str, Tensor]) -> None:
     weights.save_state(folder / "model.safetensors", state, TORCH)
     classifier = source.classifier
-    config = model_config(classifier.model.gpt.config, classifier.classes, classifier.padding.token)
+    config = model_config(source.model.gpt.config, classifier.classes, classifier.padding.token)
     write_json(folder / "config.json", config)
 
 
 def _write_onnx(source: Source, new: Path, folder: Path) -> str:
     classifier = source.classifier
-    write_onnx(new / "model.onnx", _plain(classifier.model))
+    write_onnx(new / "model.onnx", _plain(source.model))
     _write_tokenizer(source, new)
     inputs = {
         "id2label": label_settings(classifier.classes)["id2label"],
@@ -275,8 +291,7 @@ def _plain(model: Classifier) -> Classifier:
 
 
 def _write_tokenizer(source: Source, folder: Path) -> None:
-    classifier = source.classifier
-    write_tokenizer(folder, classifier.encoding, classifier.max_length)
+    write_tokenizer(folder, source.encoding, source.classifier.max_length)
 
 
 def _readme(method: str, kind: str, classes: Sequence[str], origin: str, lines: str) -> str:

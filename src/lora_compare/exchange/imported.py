@@ -13,10 +13,11 @@ from lora_compare.exchange.peft.config import read_adapter, refusal
 from lora_compare.exchange.peft.labels import HeadRows, head_rows
 from lora_compare.exchange.peft.reading import Imported, from_peft
 from lora_compare.models.base import Base
-from lora_compare.models.checkpoints import CHECKPOINTS
 from lora_compare.models.classifier import TextClassifier, untuned
+from lora_compare.models.gpt.checkpoints import CHECKPOINTS
+from lora_compare.models.gpt.network import GPT
+from lora_compare.models.gpt.weights import holds_gpt2
 from lora_compare.models.methods import CONFIG_FILE, TENSORS_FILE, Trained, adapt, save_method
-from lora_compare.models.weights import holds_gpt2
 from lora_compare.params import ClassifierParams, Params, describe_method_name, with_method
 from lora_compare.project.files import is_file, replacing_folder, sha256, write_text
 from lora_compare.project.paths import Paths
@@ -69,12 +70,13 @@ def import_adapter(
     """
     _check_name(params, name)
     head_order(classes, rows or classes)
-    adapter = read_adapter(source)
-    imported = from_peft(adapter, base.gpt, classes)
+    adapter, gpt = read_adapter(source), base.network
+    assert isinstance(gpt, GPT), type(gpt)
+    imported = from_peft(adapter, gpt, classes)
     if problem := base_problem(adapter.config.get("base_model_name_or_path"), base, source):
         raise refusal([problem])
     head = head_rows(adapter.config, source, classes, rows)
-    weights = sum(p.numel() for p in base.gpt.parameters()) + len(classes) * base.gpt.config.n_embd
+    weights = sum(p.numel() for p in gpt.parameters()) + len(classes) * base.width
     count = lora.Count(imported.trainable, weights + imported.factors)
     classifier = build(imported, base, head.classes)
 
@@ -149,7 +151,7 @@ def base_problem(name: object, base: Base, source: Path) -> str:
             f"base_model_name_or_path: {name}, which is not here to be compared with {here}; "
             f"where it is the same, set it to null in {names.CONFIG_FILE}"
         )
-    if holds_gpt2(found, base.gpt.state_dict()):
+    if holds_gpt2(found, base.network.state_dict()):
         return ""
     return f"base_model_name_or_path: {name}, whose weights are not those of models/base ({here})"
 

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from lora_compare import lora
 from lora_compare.errors import ExportError
-from lora_compare.models.network import Classifier, GPTConfig
-from lora_compare.models.tokenizer import END_OF_TEXT, byte_alphabet
-from lora_compare.models.weights import gpt2_state_dict
+from lora_compare.models.gpt.network import Classifier, GPTConfig
+from lora_compare.models.gpt.tokenizer import END_OF_TEXT, byte_alphabet
+from lora_compare.models.gpt.weights import gpt2_state_dict
 from lora_compare.project.files import write_json, write_text
 
 HEAD = "score"

@@ -13,7 +13,14 @@ from lora_compare.errors import ParamsError
 from lora_compare.params.layers import Layer, choose_layers
 from lora_compare.params.methods import LoraParams, MethodParams
 from lora_compare.params.mistakes import describe
-from lora_compare.params.network import CONFIGS, GPTConfig, classifier_modules, gpt2_paths
+from lora_compare.params.network import (
+    CONFIGS,
+    GPTConfig,
+    ModelParams,
+    classifier_modules,
+    customary,
+    gpt2_paths,
+)
 from lora_compare.params.search import Space, TuningParams, count_trials, is_whole
 from lora_compare.params.sections import Section
 
@@ -48,6 +55,7 @@ def describe_misfits(values: Any, n_classes: int | None = None) -> list[str]:
         *_splits(values),
         *_equal_names(values),
         *_too_long(values),
+        *_head_of_an_architecture(values),
         *_seeds_of_the_comparison(values),
         *_misfits(values, n_classes),
     ]
@@ -106,6 +114,22 @@ def _too_long(values: Any) -> Iterator[str]:
         yield f"training.max_length: at most {limit} for {name}, not {length}; null is the most"
 
 
+def _head_of_an_architecture(values: Any) -> Iterator[str]:
+    """Yield what a classifier of transformers decides by itself and the settings decide, too."""
+    model = _section(ModelParams, values, "model")
+    if model is None or model.kind == "gpt":
+        return
+    for key, only in {"position": "last_token", "bias": True}.items():
+        found = _look_up(values, "classifier", key)
+        if found is not None and found != only:
+            yield (
+                f"classifier.{key}: {str(only).lower()} for {model.name}, whose architecture has "
+                f"a head of its own, not {str(found).lower()}"
+            )
+    if _look_up(values, "training", "compile") is True:
+        yield f"training.compile: false for {model.name}; only GPT-2's blocks are compiled"
+
+
 def _seeds_of_the_comparison(values: Any) -> Iterator[str]:
     tuning, compared = (
         _section(TuningParams, values, "tuning"),
@@ -141,7 +165,7 @@ def _unfit(modules: Modules, settings: LoraParams | None) -> list[str]:
     """Return what of an adapter does not fit the network, each with its key."""
     if settings is None:
         return []
-    mistakes = choose_layers(modules, settings, gpt2_paths).mistakes
+    mistakes = choose_layers(modules, customary(settings, "gpt2"), gpt2_paths).mistakes
     return [f"{mistake.where}: {_in_a_line(mistake)}" for mistake in mistakes]
 
 

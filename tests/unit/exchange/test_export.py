@@ -17,7 +17,7 @@ from lora_compare.exchange import export as export_module
 from lora_compare.exchange.export import Format, export
 from lora_compare.exchange.peft.names import Layer, joined, parted, short_names, with_pattern
 from lora_compare.exchange.transformers import fast_tokenizer, norm_with_head_bias
-from lora_compare.models.network import GPT, Classifier
+from lora_compare.models.gpt.network import GPT, Classifier
 from lora_compare.params import LoraParams
 from lora_settings import lora_settings
 

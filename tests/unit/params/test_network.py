@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from lora_compare.lora.targets import adaptable, describe
-from lora_compare.models.network import GPT, Classifier
+from lora_compare.lora.plain import describe
+from lora_compare.lora.targets import adaptable
+from lora_compare.models.gpt.network import GPT, Classifier
 from lora_compare.params import CONFIGS, classifier_modules
 
 

@@ -13,6 +13,7 @@ from lora_compare.params import (
     ModelParams,
     choose_layers,
     classifier_modules,
+    customary,
     gpt2_paths,
 )
 
@@ -60,7 +61,7 @@ def _block(d: int) -> int:
 
 def _lora(config: GPTConfig, settings: LoraParams) -> int:
     modules = classifier_modules(config, CLASSES)
-    choice = choose_layers(modules, settings, gpt2_paths)
+    choice = choose_layers(modules, customary(settings, "gpt2"), gpt2_paths)
     layers = {path: modules[path] for path in [*choice.adapted, *choice.saved]}
     sides = {path: layer.sides for path, layer in layers.items() if layer is not None}
     adapters = sum(choice.ranks[path] * sum(sides[path]) for path in choice.adapted)

@@ -24,8 +24,8 @@ from lora_compare.exchange.peft.presence import (
     unsaved,
 )
 from lora_compare.exchange.transformers import HEAD
-from lora_compare.models.network import GPT, GPTConfig
-from lora_compare.models.weights import gpt2_shapes
+from lora_compare.models.gpt.network import GPT, GPTConfig
+from lora_compare.models.gpt.weights import gpt2_shapes
 
 HEAD_WEIGHT = f"{HEAD}.weight"
 

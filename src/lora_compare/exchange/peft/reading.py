@@ -13,8 +13,8 @@ from lora_compare.exchange.peft.contents import (
     require_family,
 )
 from lora_compare.exchange.peft.names import Layer, PeftAdapter, parted, short_names, with_pattern
-from lora_compare.models.network import GPT
-from lora_compare.models.weights import QKV, from_gpt2
+from lora_compare.models.gpt.network import GPT
+from lora_compare.models.gpt.weights import QKV, from_gpt2
 from lora_compare.params import LoraParams
 
 

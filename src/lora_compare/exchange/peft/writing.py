@@ -20,8 +20,8 @@ from lora_compare.exchange.peft.names import (
 )
 from lora_compare.exchange.transformers import HEAD, classifier_state
 from lora_compare.lora import LoRALayer, LowRank
-from lora_compare.models.network import Classifier
-from lora_compare.models.weights import QKV
+from lora_compare.models.gpt.network import Classifier
+from lora_compare.models.gpt.weights import QKV
 from lora_compare.params import LoraParams, gpt2_paths
 
 LAST_NORM = "transformer.ln_f"
