@@ -66,7 +66,7 @@ def test_row_40_a_group_in_two_given_splits_is_named(tmp_path: Path) -> None:
     messages = rows()
     messages[0]["who"] = messages[119]["who"] = "anna"
     said = refused(tmp_path, messages, GIVEN | GROUPS)
-    assert "1 of 31 groups, of 2 messages, are in two splits" in said
+    assert "1 of 31 groups, of 2 messages, are in several splits" in said
     assert "'anna': 1 train, 1 test" in said
 
 

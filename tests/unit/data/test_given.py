@@ -142,7 +142,7 @@ def test_groups_in_two_of_them_are_refused_with_their_counts() -> None:
     groups[np.flatnonzero(corpus["split"] == "validation")[:2]] = "b"
     corpus["group"] = groups
     message = refused(corpus)
-    assert "2 of 104 groups, of 8 messages, are in two splits" in message
+    assert "2 of 104 groups, of 8 messages, are in several splits" in message
     assert "'a': 2 train, 2 test" in message
     assert "'b': 2 train, 2 validation" in message
     assert "data.group_column" in message

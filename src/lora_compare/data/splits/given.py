@@ -86,14 +86,14 @@ def _require_whole_groups(pool: pd.DataFrame) -> None:
     torn = {name: counts for name, counts in splits.items() if len(counts) > 1}
     if not torn:
         return
-    messages = sum(counts.total() for counts in torn.values())
+    n, messages = len(splits), sum(counts.total() for counts in torn.values())
     lines = [
         f"{name!r}: " + ", ".join(f"{counts[part]:,} {part}" for part in SPLITS if counts[part])
         for name, counts in list(torn.items())[:SHOWN]
     ]
     more = len(torn) - len(lines)
     raise DataError(
-        f"{len(torn):,} of {len(splits):,} groups, of {messages:,} messages, are in two splits.",
+        f"{len(torn):,} of {n:,} groups, of {messages:,} messages, are in several splits.",
         where="params.yaml: data.group_column; data.split_column, data.source",
         expected="every group in one split; nothing is moved between splits that are given",
         actual="\n".join(lines + ([f"... and {more:,} more groups"] if more else [])),
