@@ -29,7 +29,7 @@ def check(output: Output) -> None:
     lora-compare check
     lora-compare check --json && dvc repro
     """  # noqa: D301 (click reads the \b as a character)
-    from lora_compare.data.sources import is_here
+    from lora_compare.data.places import is_here
 
     paths, params = project()
     _require_here(paths, params)
@@ -150,7 +150,7 @@ def _require_here(paths: "Paths", params: "Params") -> None:
 
 
 def _missing(paths: "Paths", params: "Params") -> Iterator[UserError]:
-    from lora_compare.data.sources import require_source
+    from lora_compare.data.places import require_source
     from lora_compare.project.files import is_file
 
     try:
