@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
+from lora_compare.errors import without_credentials
 from lora_compare.params.sections import Fraction, Positive, Section, Seed, Sha256
 
 Name = Annotated[str, Field(min_length=1)]
@@ -74,9 +75,10 @@ class DataParams(Section):
 
     @property
     def described(self) -> str:
-        """The source as a text, its splits named where they are given as files."""
+        """The source as a text to show, its splits named where they are given as files."""
         files = self.files.items()
-        return ", ".join(f"{part}: {one.address}".removeprefix(": ") for part, one in files)
+        named = (f"{part}: {one.address}".removeprefix(": ") for part, one in files)
+        return without_credentials(", ".join(named))
 
     @field_validator("source", mode="before")
     @classmethod

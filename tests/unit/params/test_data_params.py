@@ -102,3 +102,5 @@ def test_a_source_is_named_with_its_splits() -> None:
         "test": "b.csv",
     }
     assert params_with().data.described == "bundled"
+    secret = params_with(source="https://me:secret@example.org/a.csv").data
+    assert secret.described == "https://example.org/a.csv"
