@@ -27,11 +27,14 @@ from interchange import CLASSES, SMALL, make_small_base, make_source
 from lora_compare.data.sources import load_corpus
 from lora_compare.errors import UserError
 from lora_compare.exchange.export import export
-from lora_compare.exchange.imported import base_problem, build
+from lora_compare.exchange.imported import HEADS, SEED, build
+from lora_compare.exchange.origins import base_problem
 from lora_compare.exchange.peft.config import read_adapter
+from lora_compare.exchange.peft.gpt import GPTLayout
 from lora_compare.exchange.peft.reading import from_peft
 from lora_compare.models.base import Base
 from lora_compare.models.batches import Examples
+from lora_compare.models.classifier import untuned
 from lora_compare.models.gpt.base import GPTBase
 from lora_compare.models.gpt.network import GPT, initialise
 from lora_compare.models.gpt.tokenizer import load_encoding, save_encoding
@@ -256,10 +259,11 @@ def adapter(base: Base, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def take_in(folder: Path, base: Base) -> None:
     """Read an adapter and put it on the base, as an import does before it writes anything."""
     adapter = read_adapter(folder)
-    imported = from_peft(adapter, base.network, CLASSES)
-    base_problem(adapter.config.get("base_model_name_or_path"), base, folder)
     own = GPTBase(copy.deepcopy(base.network), base.tokenizer, base.description)
-    build(imported, own, CLASSES)
+    bare = untuned(own, CLASSES, HEADS["gpt"], SEED)
+    imported = from_peft(adapter, GPTLayout(bare.model, base.network.state_dict()), CLASSES)
+    base_problem(adapter.config, base, folder)
+    build(imported, bare)
 
 
 def test_row_28_any_settings_of_an_adapter_are_accepted_or_refused(

@@ -23,13 +23,14 @@ from interchange import (
 from lora_compare import lora
 from lora_compare.compute.seeding import seeded
 from lora_compare.exchange.export import export
-from lora_compare.exchange.imported import build
+from lora_compare.exchange.imported import HEADS, SEED, build
 from lora_compare.exchange.peft.config import read_adapter
+from lora_compare.exchange.peft.gpt import GPTLayout
 from lora_compare.exchange.peft.reading import Imported, from_peft
 from lora_compare.exchange.peft.writing import to_peft
 from lora_compare.exchange.transformers import model_config
 from lora_compare.models.base import load_base
-from lora_compare.models.classifier import TextClassifier
+from lora_compare.models.classifier import TextClassifier, untuned
 from lora_compare.models.gpt.weights import gpt2_state_dict
 from lora_settings import lora_settings
 
@@ -100,8 +101,10 @@ def train_with_peft(base_folder: Path, folder: Path, **settings: Any) -> Any:
 
 def imported(base_folder: Path, folder: Path) -> tuple[Imported, TextClassifier]:
     base = load_base(base_folder)
-    converted = from_peft(read_adapter(folder), base.network, CLASSES)
-    return converted, build(converted, base, CLASSES)
+    bare = untuned(base, CLASSES, HEADS["gpt"], SEED)
+    layout = GPTLayout(bare.model, base.network.state_dict())
+    converted = from_peft(read_adapter(folder), layout, CLASSES)
+    return converted, build(converted, bare)
 
 
 @pytest.mark.parametrize("setting", CASES)
@@ -140,7 +143,7 @@ def test_pefts_file_comes_back_bit_for_bit(
     train_with_peft(base_folder, tmp_path, **settings)
     converted, ours = imported(base_folder, tmp_path)
     base = load_base(base_folder)
-    again = to_peft(ours.model, converted.settings, base.network.state_dict(), "")
+    again = to_peft(GPTLayout(ours.model, base.network.state_dict()), converted.settings, "")
     stored = load_file(tmp_path / "adapter_model.safetensors")
     assert again.tensors.keys() == stored.keys()
     measured = max(float((again.tensors[n] - t).abs().max()) for n, t in stored.items())

@@ -10,7 +10,10 @@ import pytest
 from pipeline.imports import ROOT
 from small_project import environment
 
-HEAVY = {"torch", "torch._dynamo", "mlflow", "sklearn", "pandas", "scipy", "matplotlib"}
+HEAVY = {
+    *("torch", "torch._dynamo", "transformers", "mlflow", "sklearn", "pandas", "scipy"),
+    "matplotlib",
+}
 """What takes a noticeable time to import."""
 
 USES = {

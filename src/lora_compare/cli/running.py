@@ -33,6 +33,7 @@ def check(output: Output) -> None:
 
     paths, params = project()
     _require_here(paths, params)
+    _require_fit(output, paths, params)
     data = read_data(output, paths, params) if is_here(params.data) else None
     sizes = _sizes(paths)
     trainings, steps = _trainings(params), _steps(sizes, params)
@@ -136,6 +137,20 @@ def _all_steps(
     )
 
 
+def _require_fit(output: Output, paths: "Paths", params: "Params") -> None:
+    """Refuse adapters that do not fit a model of transformers, if its config.json is here."""
+    if params.model.kind == "gpt":
+        return
+    from lora_compare.models.hub.shape import shape_at_hand
+    from lora_compare.models.methods import architecture
+    from lora_compare.params import MAX_CLASSES, require_fit
+
+    with output.working(f"look at {params.model.name}"):
+        model = shape_at_hand(params.model, paths.root)
+    if model is not None:
+        require_fit(params, MAX_CLASSES, architecture(model))
+
+
 def _require_here(paths: "Paths", params: "Params") -> None:
     """Refuse parameters that name what is not here, all of it at once."""
     missing = list(_missing(paths, params))
@@ -184,7 +199,7 @@ def _missing(paths: "Paths", params: "Params") -> Iterator[UserError]:
     "says, else in the data's order. The import prints which.",
 )
 def import_(output: Output, folder: Path, name: str, classes: str | None) -> None:
-    """Add an adapter that PEFT trained on GPT-2 to the comparison, as a method.
+    """Add an adapter that PEFT trained on the base model to the comparison, as a method.
 
     PATH is what PEFT's save_pretrained wrote. It is converted into inputs/adapters/NAME.
 

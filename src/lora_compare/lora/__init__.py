@@ -32,7 +32,7 @@ from lora_compare.lora.model import (
 from lora_compare.lora.plain import dense_weight, is_conv1d
 from lora_compare.lora.quantization import quantizable, quantize
 from lora_compare.lora.state import adapter_tensors, bare_state_dict, load_adapter_tensors
-from lora_compare.lora.targets import adaptable
+from lora_compare.lora.targets import adaptable, describe_modules
 from lora_compare.params import Aliases
 
 __all__ = [
@@ -50,6 +50,7 @@ __all__ = [
     "bare_state_dict",
     "count",
     "dense_weight",
+    "describe_modules",
     "disabled",
     "inject",
     "is_conv1d",

@@ -42,6 +42,16 @@ def adaptable(model: nn.Module) -> dict[str, nn.Module]:
     return found
 
 
+def describe_modules(model: nn.Module) -> dict[str, Layer | None]:
+    """Return every module of `model` by path as settings see it; None: it cannot be adapted."""
+    layers = adaptable(model)
+    return {
+        path: describe(layers[path]) if path in layers else None
+        for path, _ in model.named_modules()
+        if path and ".adapters" not in f".{path}"
+    }
+
+
 def find_targets(
     model: nn.Module, settings: LoraParams, aliases: Aliases
 ) -> tuple[list[Target], list[str]]:
@@ -59,12 +69,7 @@ def find_targets(
             fit its layer, or a layer shares its weight with another.
     """
     layers = adaptable(model)
-    modules: dict[str, Layer | None] = {
-        path: describe(layers[path]) if path in layers else None
-        for path, _ in model.named_modules()
-        if path and ".adapters" not in f".{path}"
-    }
-    choice = choose_layers(modules, settings, aliases)
+    choice = choose_layers(describe_modules(model), settings, aliases)
     if choice.mistakes:
         raise choice.mistakes[0]
     _refuse_tied(model, "target_modules", choice.adapted)

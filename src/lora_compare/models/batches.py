@@ -99,12 +99,10 @@ class Examples:
 
         Args:
             max_length: Tokens that are kept of a longer text.
-            truncation: Which; of `head_tail` a quarter are its first ones.
-
-        Source: Sun et al. 2019, arXiv:1905.05583, section 5.3.1 (128 of 510 tokens from the head).
+            truncation: Which.
         """
-        first = {"head": max_length, "tail": 0, "head_tail": max_length // 4}[truncation]
-        tokens = [_shorten(sequence, first, max_length - first) for sequence in self.tokens]
+        first, last = kept(max_length, truncation)
+        tokens = [_shorten(sequence, first, last) for sequence in self.tokens]
         return Examples(tokens, self.labels), int((self.lengths > max_length).sum())
 
     def lost(self, max_length: int) -> float:
@@ -115,6 +113,19 @@ class Examples:
     def lengths(self) -> IntArray:
         """Tokens of every text, shape (n,)."""
         return np.array([len(sequence) for sequence in self.tokens], dtype=np.int64)
+
+
+def kept(max_length: int, truncation: Truncation) -> tuple[int, int]:
+    """Return how many of a longer text's first and last tokens are kept.
+
+    Args:
+        max_length: Both together.
+        truncation: Which; of `head_tail` a quarter are the first ones.
+
+    Source: Sun et al. 2019, arXiv:1905.05583, section 5.3.1 (128 of 510 tokens from the head).
+    """
+    first = {"head": max_length, "tail": 0, "head_tail": max_length // 4}[truncation]
+    return first, max_length - first
 
 
 def _shorten(tokens: IntArray, first: int, last: int) -> IntArray:

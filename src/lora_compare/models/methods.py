@@ -15,10 +15,17 @@ from lora_compare import lora
 from lora_compare.compute.seeding import seeded
 from lora_compare.errors import CheckpointError
 from lora_compare.models import weights
+from lora_compare.models.base import read_description
 from lora_compare.models.classifier import TextClassifier, untuned
 from lora_compare.models.network import Base, Network
-from lora_compare.params import ClassifierParams, LoraParams, MethodParams, Trainable
-from lora_compare.project.checksums import read_verified, seal, verified
+from lora_compare.params import (
+    Architecture,
+    ClassifierParams,
+    LoraParams,
+    MethodParams,
+    Trainable,
+)
+from lora_compare.project.checksums import read_verified, seal, verified, verified_part
 from lora_compare.project.files import write_json
 
 TENSORS_FILE, CONFIG_FILE = "model.safetensors", "config.json"
@@ -84,6 +91,35 @@ def adapt(model: Network, settings: LoraParams, initialise: bool = True) -> None
         lora.quantize(model, keep=model.head)
     settings = model.customary(settings)
     lora.inject(model, settings, aliases=model.aliases, initialise=initialise)
+
+
+def architecture(model: Network) -> Architecture:
+    """Return a classifier as an adapter's settings see it."""
+    head = () if model.adapts_head else model.head
+    return Architecture(lora.describe_modules(model), model.aliases, model.model_type, head)
+
+
+def architecture_of(folder: Path) -> Architecture | None:
+    """Return what adapters go on of the base model in a folder, without loading its weights.
+
+    Args:
+        folder: The base model's folder.
+
+    Returns:
+        None for a GPT, which params.yaml's checks know by its name.
+
+    Raises:
+        ParamsError: transformers is not installed.
+        MissingArtifactError: The folder or a file in it is missing.
+        IntegrityError: A file has changed since it was written.
+    """
+    if read_description(folder)["kind"] != "hub":
+        return None
+    # Here, because transformers takes seconds to import, which GPT-2 does not need.
+    from lora_compare.models.hub.base import FILES
+    from lora_compare.models.hub.shape import load_shape
+
+    return architecture(load_shape(verified_part(folder / FILES, folder, "base_model")))
 
 
 def _trained_modules(model: Network, trainable: str) -> list[nn.Module]:

@@ -2,14 +2,14 @@
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
-from lora_compare.params.layers import Layer
+from lora_compare.params.layers import Aliases, Choice, Layer, choose_layers
 from lora_compare.params.methods import DEFAULT, LoraParams
 from lora_compare.params.sections import PretrainingParams, Section, Seed
 
@@ -237,3 +237,30 @@ def customary(settings: LoraParams, model_type: str, head: Sequence[str] = ()) -
     if head:
         changes["modules_to_save"] = list(dict.fromkeys([*(settings.modules_to_save or ()), *head]))
     return settings.model_copy(update=changes)
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A classifier as an adapter's settings see it.
+
+    Attributes:
+        modules: Every module by its dotted path, in the model's order.
+        aliases: Other names of a module.
+        model_type: transformers' name of the architecture.
+        head: Paths of the modules that are trained in full beside every adapter.
+    """
+
+    modules: Mapping[str, Layer | None]
+    aliases: Aliases
+    model_type: str
+    head: tuple[str, ...] = ()
+
+    def choose(self, settings: LoraParams) -> Choice:
+        """Return the layers that an adapter's settings mean, and the mistakes in them."""
+        settings = customary(settings, self.model_type, self.head)
+        return choose_layers(self.modules, settings, self.aliases)
+
+
+def gpt_architecture(config: GPTConfig, n_classes: int) -> Architecture:
+    """Return a `gpt.Classifier`, whose head an adapter on all linear layers is on, too."""
+    return Architecture(classifier_modules(config, n_classes), gpt2_paths, "gpt2")

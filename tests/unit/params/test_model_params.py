@@ -1,13 +1,18 @@
 """`model.name`: a GPT, a model on the hub, or a folder; and which version of it."""
 
+from pathlib import Path
+
 import pytest
+import yaml
 from huggingface_hub.utils import HFValidationError, validate_repo_id
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from lora_compare.params import CONFIGS, ModelParams
+from lora_compare.params.fit import describe_misfits
 
+RECIPES = Path(__file__).resolve().parents[3] / "recipes"
 COMMIT = "86b5e0934494bd15c9632b12f734a8a67f723594"
 
 
@@ -82,6 +87,21 @@ def test_a_folder_is_a_plain_path_in_inputs_models(written: str, read: str) -> N
 )
 def test_a_folder_elsewhere_is_refused(name: str) -> None:
     assert "copy it there and name it inputs/models/NAME" in mistake(name)
+
+
+def test_an_architecture_decides_by_itself_how_it_classifies() -> None:
+    values = yaml.safe_load((RECIPES / "quick.yaml").read_text(encoding="utf-8"))
+    values["model"]["name"] = "inputs/models/my-bert"
+    assert describe_misfits(values) == []
+    values["classifier"] |= {"position": "mean", "bias": False}
+    values["training"]["compile"] = True
+    assert [mistake.partition(" for ")[0] for mistake in describe_misfits(values)] == [
+        "classifier.position: last_token",
+        "classifier.bias: true",
+        "training.compile: false",
+    ]
+    values["model"]["name"] = "gpt2-nano"
+    assert describe_misfits(values) == []
 
 
 def test_a_name_alone_is_none_of_the_hub_s() -> None:

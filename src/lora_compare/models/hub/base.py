@@ -41,8 +41,9 @@ TOLERANCE = 1e-3
 class HubBase(Base):
     """A network of transformers below its head, with its tokenizer.
 
-    Its description also has architecture, model_type, and the tokens that pad texts and go around
-    them; its source the sha256 of every file and, of a model on the hub, repository and revision.
+    Its description also has architecture, model_type, the tensors that its files lack, which are
+    random, and the tokens that pad texts and go around them; its source the sha256 of every file
+    and, of a model on the hub, repository and revision.
 
     Attributes:
         config: transformers' config of the network, with the token that pads.
@@ -91,6 +92,8 @@ class HubBase(Base):
             )
         config = copy.deepcopy(self.config)
         config.num_labels = n_classes
+        # Nothing is generated, so keys and values of earlier tokens are of no use.
+        config.use_cache = self.network.config.use_cache = False
         with torch.device("meta"):
             model = _classifier_of(config)
         setattr(model, model.base_model_prefix, self.network)
@@ -142,6 +145,7 @@ def make_hub(model: ModelParams, root: Path, progress: Progress) -> HubBase:
         "architecture": facts.architecture,
         "model_type": config.model_type,
         "context": _context(classifier, fast),
+        "initialised": classifier.initialised,
         "pad_token": fast.pad_token,
         "prefix": list(tokenizer.prefix),
         "suffix": list(tokenizer.suffix),
