@@ -54,32 +54,38 @@ def worth_of_groups(
 ) -> float:
     """Return how many independent messages an accuracy rests on, messages of a group not being so.
 
-    The binomial variance over that of a mean of groups: the messages' number by their weights
-    (Kish 1965), divided by the design effect, never more than it. Of answers that are all right, or
-    all wrong, nothing can be told of the groups: each counts as one message.
+    It is the binomial variance over that of the accuracy when groups are left out one by one (the
+    jackknife), less what Student's quantile is wider than the normal's, with as many degrees of
+    freedom as the groups are worth by their sizes less one; never more than the messages are worth
+    by their weights (Kish 1965). Where all answers are right, or all wrong, nothing can be told
+    of the groups, and each counts as one message.
 
     Args:
         right: 1 of a right answer, 0 of a wrong one, shape (n,).
         groups: Name of each message's group; an empty one is of a message that is alone.
         weights: Of the messages, shape (n,); None weighs all alike.
 
-    Source: Korn and Graubard 1998, Survey Methodology 24:193 (effective sample size).
+    Source: Korn and Graubard 1998, Survey Methodology 24:193 (effective sample size and degrees
+    of freedom in the interval of a proportion).
     Checked by tests/unit/evaluation/test_statistics.py against statsmodels and by simulation.
     """
+    from scipy.special import stdtrit
+
     answers = np.asarray(right, np.float64)
     weighing = np.ones(len(answers)) if weights is None else np.asarray(weights, np.float64)
     names = [name or place for place, name in enumerate(groups)]
     numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
-    place = np.array([numbers[name] for name in names])
-    of_group = np.bincount(place, weighing)
-    accuracy = float(np.average(answers, weights=weighing))
+    place = [numbers[name] for name in names]
+    of_group, won = np.bincount(place, weighing), np.bincount(place, weighing * answers)
+    total, accuracy = float(of_group.sum()), float(np.average(answers, weights=weighing))
+    worth = total**2 / float(of_group @ of_group)
     if accuracy in (0.0, 1.0) or len(of_group) < 2:
-        return float(of_group.sum() ** 2 / (of_group @ of_group))
-    sums = np.bincount(place, weighing * (answers - accuracy))
-    bias = len(sums) / (len(sums) - 1)
-    variance = bias * float(sums @ sums) / float(weighing.sum()) ** 2
-    independent = float(weighing.sum() ** 2 / (weighing @ weighing))
-    return min(independent, accuracy * (1 - accuracy) / variance)
+        return worth
+    without = (won.sum() - won) / (total - of_group)
+    variance = (1 - 1 / len(won)) * float(np.square(without - accuracy).sum())
+    wider = float(stdtrit(max(worth - 1, 1.0), (1 + CONFIDENCE) / 2)) / NORMAL_QUANTILE
+    independent = total**2 / float(weighing @ weighing)
+    return min(independent, accuracy * (1 - accuracy) / variance / wider**2)
 
 
 def reach(variance: tuple[float, float], seeds: int, groups: int, level: float) -> float:

@@ -229,7 +229,8 @@ def test_classes_that_test_lacks_are_named(sound: tuple[Evidence, Params]) -> No
     splits = {**evidence.split["splits"], "test": counts}
     lacking = replace(evidence, split={**evidence.split, "splits": splits})
     assert found(lacking, params)["missing_classes"] == (
-        "Test has no message of spam: there are no figures of these classes."
+        "Test has no message of spam: there are no figures of these classes, nor means over all, "
+        "such as macro-F1."
     )
 
 

@@ -170,7 +170,7 @@ def test_of_more_classes_test_may_lack_one_which_is_said() -> None:
     assert metrics["splits"]["test"]["classes"]["rare"] == 0
     assert describe_missing(metrics) == (
         "validation has no message of rare; test has no message of rare: there are no figures of "
-        "these classes"
+        "these classes, nor means over all, such as macro-F1"
     )
 
 

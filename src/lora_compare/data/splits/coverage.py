@@ -68,4 +68,5 @@ def describe_missing(metrics: Mapping[str, Any]) -> str:
         if missing := [name for name, n in counts.items() if not n]:
             more = f" and {len(missing) - SHOWN:,} more" if len(missing) > SHOWN else ""
             said.append(f"{part} has no message of {', '.join(missing[:SHOWN])}{more}")
-    return f"{'; '.join(said)}: there are no figures of these classes" if said else ""
+    lost = "there are no figures of these classes, nor means over all, such as macro-F1"
+    return f"{'; '.join(said)}: {lost}" if said else ""

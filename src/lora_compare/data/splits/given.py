@@ -82,14 +82,15 @@ def _require_whole_groups(pool: pd.DataFrame) -> None:
     if "group" not in pool:
         return
     named = pool[pool["group"] != ""]
-    splits = named.groupby("group", sort=False)["split"].agg(Counter)
-    torn = {name: counts for name, counts in splits.items() if len(counts) > 1}
-    if not torn:
+    splits = named.groupby("group", sort=False)["split"].nunique()
+    torn = splits.index[splits > 1]
+    if not len(torn):
         return
-    n, messages = len(splits), sum(counts.total() for counts in torn.values())
+    n, messages = len(splits), int(named["group"].isin(torn).sum())
+    shown = {name: Counter(named["split"][named["group"] == name]) for name in torn[:SHOWN]}
     lines = [
         f"{name!r}: " + ", ".join(f"{counts[part]:,} {part}" for part in SPLITS if counts[part])
-        for name, counts in list(torn.items())[:SHOWN]
+        for name, counts in shown.items()
     ]
     more = len(torn) - len(lines)
     raise DataError(
