@@ -225,3 +225,23 @@ def test_the_interval_of_an_accuracy_covers_the_truth_for_other_groups(groups: i
             covered[name] += low <= truth <= high
     assert covered["groups"] / trials > 0.91
     assert covered["messages"] / trials < 0.8 or spread == 0
+
+
+@pytest.mark.parametrize(("seeds", "least"), [(5, 0.95), (1, 0.92)])
+def test_the_difference_of_equal_methods_covers_zero_for_customers_of_any_size(
+    seeds: int, least: float
+):
+    covered, trials = 0, 300
+    for trial in range(trials):
+        random = np.random.default_rng(trial)
+        sizes = np.minimum(1 + random.pareto(1.0, 60).astype(int), 20)
+        groups, ease = np.repeat(np.arange(60), sizes), random.normal(size=60)
+        right = []
+        for _ in "ab":  # each method knows other customers than the other
+            logits = 2.5 + (ease + random.normal(size=60))[groups]
+            by_seed = 0.1 * random.normal(size=(seeds, 1))
+            right.append(random.random((seeds, len(groups))) < 1 / (1 + np.exp(-logits - by_seed)))
+        scores = right[0].astype(float) - right[1]
+        found = difference(scores, np.ones(len(groups)), groups, 0.95, 1.0)
+        covered += found.low <= 0 <= found.high
+    assert covered / trials > least
