@@ -93,8 +93,8 @@ faults: setup-dev ## cause every fault, many times (docs/reliability.md)
 fuzz: setup-dev ## the fuzzing tests with 10,000 examples each
 	HYPOTHESIS_PROFILE=thorough python -m pytest -m "slow or not slow" tests/faults/test_fuzz.py $(PYTEST_ARGS)
 
-benchmark: setup-dev ## measure steps beside PEFT and the notebook (SCALE=1: by size; docs/performance.md)
-	python -m benchmarks $(if $(SCALE),scale,steps) $(BENCHMARK_ARGS)
+benchmark: setup-dev ## measure steps beside others (SCALE=1: by size, SCALE=pipeline: whole runs; docs/performance.md)
+	python -m benchmarks $(or $(filter pipeline,$(SCALE)),$(if $(SCALE),scale,steps)) $(BENCHMARK_ARGS)
 	python -m benchmarks write
 
 benchmark-pipeline: setup-dev ## time dvc repro in a fresh clone: work and overhead by stage

@@ -8,7 +8,8 @@ from typing import Any
 import click
 import torch
 
-from benchmarks import page, processes, scale, scaling, steps
+from benchmarks import growth, page, processes, scale, scaling, steps
+from benchmarks.growth_page import growth_table
 from benchmarks.jobs import IMPLEMENTATIONS
 from benchmarks.machine import ROOT
 from benchmarks.workload import make_workload
@@ -162,6 +163,22 @@ def measure_scale(
 def measure_scaling(models: tuple[str, ...], n_steps: int, threads: int, output: Path) -> None:
     """Measure what LoRA saves at every size of GPT-2, for the table in reports."""
     write_json(output, scaling.measure(models, n_steps, threads, Progress()))
+
+
+@main.command("pipeline")
+@click.option(
+    "--most", type=POSITIVE, default=200_000, show_default=True, help="Messages of the largest run."
+)
+@OUTPUT
+@click.option("--quick", is_flag=True, help="Three runs of few messages: does everything work?")
+@report_user_errors
+def measure_pipeline(most: int, output: Path | None, quick: bool) -> None:
+    """Measure whole runs against messages, methods, seeds and trainings at a time."""
+    sweeps = growth.QUICK_SWEEPS if quick else growth.SWEEPS
+    some = {along: [p for p in points if p.messages <= most] for along, points in sweeps.items()}
+    results = growth.sweep(some, Progress())
+    write_json(output or RESULTS / "pipeline-cpu.json", results)
+    click.echo(growth_table(results))
 
 
 @main.command("memory")

@@ -40,12 +40,12 @@ def steps_chart(results: Mapping[str, Any], name: str) -> str:
     """
     methods = results["settings"]["methods"]
     rows = len(results["settings"]["implementations"])
-    with _figure(name, 54 + 24 * rows) as figure:
+    with figure_of(name, 54 + 24 * rows) as figure:
         panels = figure.subplots(1, len(methods), sharey=True, squeeze=False)[0]
         for panel, method in zip(panels, methods, strict=True):
             records = [r for r in results["training"] if r["method"] == method]
             _bars(panel, records, method)
-        return _svg(figure)
+        return as_svg(figure)
 
 
 def _bars(panel: Axes, records: list[dict[str, Any]], method: str) -> None:
@@ -74,7 +74,7 @@ def sweep_chart(results: Mapping[str, Any], along: str, name: str) -> str:
         name: Makes the ids in the SVG its own.
     """
     points = [point for point in results["points"] if point["along"] == along]
-    with _figure(f"{name}-{along}", 270) as figure:
+    with figure_of(f"{name}-{along}", 270) as figure:
         panels = figure.subplots(1, 2)
         values = {"seconds a step": "step_seconds", "peak memory, GB": "peak_memory_bytes"}
         for panel, (title, field) in zip(panels, values.items(), strict=True):
@@ -83,7 +83,7 @@ def sweep_chart(results: Mapping[str, Any], along: str, name: str) -> str:
             panel.set_xlabel(TITLES[along])
         handles, labels = panels[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper center", ncols=4, frameon=False)
-        return _svg(figure)
+        return as_svg(figure)
 
 
 def _lines(panel: Axes, points: list[dict[str, Any]], along: str, field: str) -> None:
@@ -111,7 +111,7 @@ def _lines(panel: Axes, points: list[dict[str, Any]], along: str, field: str) ->
         [place for place, _ in places], [text.removeprefix("gpt2-") for _, text in places]
     )
     panel.xaxis.set_minor_locator(NullLocator())
-    _logarithmic(panel)
+    logarithmic(panel)
 
 
 def _place(point: Mapping[str, Any], along: str) -> float:
@@ -120,7 +120,7 @@ def _place(point: Mapping[str, Any], along: str) -> float:
     return float(parameters(point["model"]) if along == "model" else point[along])
 
 
-def _logarithmic(panel: Axes) -> None:
+def logarithmic(panel: Axes) -> None:
     """Give the vertical axis a logarithmic scale with ticks at plain numbers, three a decade."""
     from matplotlib.ticker import LogLocator
 
@@ -137,7 +137,8 @@ def _logarithmic(panel: Axes) -> None:
 
 
 @contextmanager
-def _figure(name: str, height: float) -> Iterator[Figure]:
+def figure_of(name: str, height: float) -> Iterator[Figure]:
+    """Yield an empty figure of this height, in the report's style; `name` makes its ids its own."""
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": name}):
         figure = Figure(figsize=(WIDTH / 72, height / 72), dpi=72, layout="constrained")
         figure.patch.set_alpha(0.0)
@@ -145,7 +146,8 @@ def _figure(name: str, height: float) -> Iterator[Figure]:
         yield figure
 
 
-def _svg(figure: Figure) -> str:
+def as_svg(figure: Figure) -> str:
+    """Return a figure as SVG, legible on white and on black."""
     for axes in figure.axes:
         axes.patch.set_alpha(0.0)
     buffer = io.StringIO()

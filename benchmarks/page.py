@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.charts import steps_chart, sweep_chart
+from benchmarks.growth_page import growth_section
 from benchmarks.jobs import IMPLEMENTATIONS
 from lora_compare.comparison.formats import DASH, UNKNOWN, count, percent, size
 from lora_compare.errors import DataError
@@ -50,6 +51,8 @@ def write_page(path: Path, found: Mapping[str, dict[str, Any]]) -> None:
             write_text(images / f"{name}.svg", steps_chart(results, name))
             picture = f"![Seconds of an optimizer step](images/{name}.svg)"
             sections += [steps_section(results, picture)]
+        elif name.startswith("pipeline"):
+            sections += [growth_section(results, images, name, _machine_line(results))]
         else:
             pictures = []
             for along in dict.fromkeys(point["along"] for point in results["points"]):

@@ -12,7 +12,7 @@ import torch
 from click.testing import CliRunner
 
 from benchmarks import __main__ as commands
-from benchmarks import nano, page, processes, scale, scaling, serving, steps
+from benchmarks import growth, nano, page, processes, scale, scaling, serving, steps
 from benchmarks.field_texts import KINDS
 from benchmarks.floor import attention_flops, prediction_flops, step_flops
 from benchmarks.jobs import IMPLEMENTATIONS, Job
@@ -354,3 +354,53 @@ def test_a_third_of_its_pretraining_tells_most_requests_apart(tmp_path: Path) ->
     # On next tokens alone 67 and 20 %.
     assert found["full"] > 0.7
     assert found["lora"] > 0.3
+
+
+def grown(point: growth.Point) -> dict[str, Any]:
+    """Return what a run would take whose time is quadratic and whose memory is linear."""
+    stages = growth.stage_names([f"m{i}" for i in range(point.methods)])
+    each = {"seconds": 2.0, "cpu_seconds": point.messages**2 / 1e6, "peak_memory_bytes": 1e6}
+    grows = {**each, "peak_memory_bytes": 1e6 * point.messages}
+    return {
+        "stages": {name: grows if name == "split" else each for name in stages},
+        "disk_bytes": 5e6,
+        "training_seconds": {f"m{i}": [0.25] * point.seeds for i in range(point.methods)},
+    }
+
+
+def test_the_growth_of_runs_is_fitted_drawn_and_tabulated(tmp_path: Path) -> None:
+    results = growth.sweep(growth.SWEEPS, run=grown)
+    laws = {(stage, figure): k for stage, figure, k in growth.laws(results["points"], "messages")}
+    assert laws["split", "cpu_seconds"] == pytest.approx(2)
+    assert laws["all", "peak_memory_bytes"] == pytest.approx(1)
+    assert laws["all", "disk_bytes"] == pytest.approx(0)
+    assert not [*growth.laws(results["points"], "workers")]
+    # Two methods with 8 trainings of 0.25 s each: of 4 s, 2 stay with two workers.
+    times = {point["workers"]: point["seconds"] for point in results["simulated"]}
+    assert times[1] - times[2] == pytest.approx(2)
+    assert times[8] == times[16]
+    (tmp_path / "page.md").write_text("<!-- measurements -->\n<!-- /measurements -->\n")
+    page.write_page(tmp_path / "page.md", {"pipeline-cpu": results})
+    written = (tmp_path / "page.md").read_text(encoding="utf-8")
+    assert "exponent of CPU seconds: the whole 2.00, `split` 2.00" in written
+    assert written.count("200,000") == 1
+    assert len([*(tmp_path / "images").glob("pipeline-cpu-*.svg")]) == 4
+
+
+def test_a_worker_takes_the_next_task_when_it_is_free() -> None:
+    assert growth.makespan([3, 1, 1, 1], 2) == 3
+    assert growth.makespan([1, 1, 3], 2) == 4
+
+
+@pytest.mark.slow
+def test_whole_runs_are_measured(tmp_path: Path) -> None:
+    arguments = ["pipeline", "--quick", "--output", str(tmp_path / "pipeline-cpu.json")]
+    result = CliRunner().invoke(commands.main, arguments)
+    assert result.exit_code == 0, result.output
+    points = read_json(tmp_path / "pipeline-cpu.json")["points"]
+    assert [point["messages"] for point in points] == [300, 600, 300]
+    assert all(
+        stage["cpu_seconds"] > 0.1 and stage["peak_memory_bytes"] > 20e6
+        for point in points
+        for stage in point["stages"].values()
+    )

@@ -3,7 +3,7 @@
 import io
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +16,7 @@ import pandas as pd
 from lora_compare.errors import DataError
 from lora_compare.params import Params
 from lora_compare.project.checksums import read_verified
-from lora_compare.project.corpus import read_split
+from lora_compare.project.corpus import GROUP, read_split
 from lora_compare.project.lineage import forget_methods
 from lora_compare.project.paths import TFIDF, Paths
 
@@ -129,6 +129,8 @@ class Evidence:
         training: The training split: Label, an index into the classes, and Text.
         source: data/raw/provenance.json: where the messages come from.
         tokens: reports/base/tokens.json: what the base model's tokenizer makes of them.
+        groups: The group that the data gives each test message, empty of one that is alone; none
+            where the data has no groups.
     """
 
     methods: tuple[Outcome, ...]
@@ -137,6 +139,7 @@ class Evidence:
     training: Mapping[str, list[Any]]
     source: Mapping[str, Any]
     tokens: Mapping[str, Any]
+    groups: Sequence[str] = ()
 
     @property
     def outcomes(self) -> tuple[Outcome, ...]:
@@ -227,6 +230,7 @@ def load_evidence(paths: Paths, params: Params) -> Evidence:
         read_split(paths.split("train")),
         json.loads(read_verified(paths.provenance, "download")),
         json.loads(read_verified(paths.tokenization, "base_model")),
+        tuple(read_split(paths.split("test"))[GROUP]) if "groups" in split else (),
     )
     _check_same_messages(paths, evidence)
     return evidence

@@ -1,11 +1,15 @@
 """Twins are found as brute force over scikit-learn's vectors finds them."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from scipy.sparse.csgraph import connected_components
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from lora_compare.data import twins
+from benchmarks.messages import generate
+from lora_compare.data import bundled, twins
+from lora_compare.data.twins import ngrams, pairs
 
 FIRST = ["WINNER", "Call", "txt", "now", "free", "claim", "prize", "mobile", "urgent", "reply"]
 
@@ -31,33 +35,88 @@ def test_vectors_are_those_of_scikit_learn_to_the_last_bit() -> None:
     texts = [twins.normalize(text) for text in [*make_texts(1, 100), "a", "é ab", ":)", "xyz xyz"]]
     vectorizer = TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 5), lowercase=False)
     expected = vectorizer.fit_transform(texts)[:, np.argsort(-vectorizer.idf_, kind="stable")]
-    np.testing.assert_array_equal(twins._vectorize(texts).toarray(), expected.toarray())
+    found = ngrams.Vocabulary(texts).vectors(texts)[:]
+    np.testing.assert_array_equal(found.toarray(), expected.toarray())
+
+
+def test_chunks_change_no_more_than_the_last_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [twins.normalize(text) for text in [*make_texts(1, 100), "ab " * 300, "é ab", ":)"]]
+    whole = ngrams.Vocabulary(texts).vectors(texts)[:]
+    monkeypatch.setattr(ngrams, "CHUNK", 50)
+    parts = ngrams.Vocabulary(texts).vectors(texts)[:]
+    np.testing.assert_allclose(parts.toarray(), whole.toarray(), rtol=1e-14)
+
+
+def test_a_text_stands_for_its_copies() -> None:
+    texts = [twins.normalize(text) for text in make_texts(1, 40)]
+    distinct = list(dict.fromkeys(texts))
+    copies = np.array([texts.count(text) for text in distinct])
+    assert len(distinct) < 40
+    found = ngrams.Vocabulary(distinct, copies).vectors(distinct)[:]
+    expected = ngrams.Vocabulary(texts).vectors(distinct)[:]
+    np.testing.assert_array_equal(found.toarray(), expected.toarray())
+
+
+def test_ngrams_of_more_characters_than_fit_in_a_key_are_told_apart() -> None:
+    texts = ["".join(map(chr, range(start, start + 9))) for start in range(0x4E00, 0x9E00, 2)]
+    found = ngrams.Vocabulary(texts)
+    vectorizer = TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 5)).fit(texts)
+    assert len(found.idf) == len(vectorizer.idf_)
 
 
 @pytest.mark.parametrize(("cells", "step"), [(2**24, 2**14), (500, 7)])
 def test_near_twins_are_those_of_brute_force(
     cells: int, step: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(twins, "_CELLS", cells)
-    monkeypatch.setattr(twins, "_PAIRS", step)
+    monkeypatch.setattr(pairs, "_CELLS", cells)
+    monkeypatch.setattr(pairs, "_PAIRS", step)
     texts, others = make_texts(1, 120), make_texts(2, 200) + make_texts(1, 30)
     cosines = brute_force_cosines(texts + others)[:120, 120:]
-    expected = cosines.max(axis=1) > twins.NEAR
+    expected = cosines.max(axis=1) > pairs.NEAR
     assert 10 < expected.sum() < 120
     np.testing.assert_array_equal(twins.find_twins(texts, others)["near"], expected)
 
 
 @pytest.mark.parametrize("cells", [2**24, 500])
 def test_groups_are_the_connected_components(cells: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(twins, "_CELLS", cells)
+    monkeypatch.setattr(pairs, "_CELLS", cells)
     texts = make_texts(3, 250)
-    near = brute_force_cosines(texts) > twins.NEAR
+    near = brute_force_cosines(texts) > pairs.NEAR
     count, expected = connected_components(near, directed=False)
     groups = twins.near_duplicate_groups(texts)
     assert 1 < count < 250
     assert groups.max() + 1 == count
     same = groups[:, None] == groups[None, :]
     np.testing.assert_array_equal(same, expected[:, None] == expected[None, :])
+
+
+@pytest.mark.parametrize(
+    ("make", "n"),
+    [
+        (lambda n: [text for _, text in bundled.messages()][:n], 3_000),
+        (lambda n: make_texts(4, n), 2_000),
+        pytest.param(
+            lambda n: bundled._Author(bundled._Dice(5)).distinct("ham", n),
+            20_000,
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(lambda n: [text for _, text in generate(n)], 20_000, marks=pytest.mark.slow),
+    ],
+    ids=["bundled", "giant groups", "of the bundled grammar", "invented words"],
+)
+def test_sketches_find_what_a_search_of_all_pairs_finds(
+    make: Callable[[int], list[str]], n: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = make(n)
+    first, others = texts[: n // 3], texts[n // 3 :]
+    groups, closest = twins.near_duplicate_groups(texts), twins.closest_twins(first, others)
+    assert 1 < groups.max() < len(groups) - 100
+    monkeypatch.setattr(twins, "ALL_PAIRS", 0)
+    np.testing.assert_array_equal(twins.near_duplicate_groups(texts), groups)
+    met = twins.closest_twins(first, others)
+    assert [(twin.row, twin.kind) for twin in met] == [(twin.row, twin.kind) for twin in closest]
+    # In a group of many, not every text meets all others, of which one may be a little nearer.
+    assert np.mean([twin.cosine for twin in met]) > np.mean([t.cosine for t in closest]) - 1e-3
 
 
 def test_groups_are_numbered_by_first_appearance() -> None:

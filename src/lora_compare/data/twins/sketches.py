@@ -1,0 +1,167 @@
+"""Short sketches of texts, equal in a part where texts are alike: no text meets all others."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from lora_compare.data.twins.ngrams import Counts, Indices, Vocabulary, chunks
+from lora_compare.data.twins.pairs import NEAR, Pairs, cosines
+
+BANDS = 48
+"""Parts of a sketch: two texts are looked at where one part is the same."""
+
+ROWS = 5
+"""Hash values of a part."""
+
+WINDOW = 8
+"""Texts with the same part that one is compared with."""
+
+Hashes = npt.NDArray[np.uint64]
+
+
+def sketch(vocabulary: Vocabulary, texts: Sequence[str]) -> npt.NDArray[np.uint32]:
+    """Return the sketch of each text, shape (BANDS, n).
+
+    A hash value is the n-gram that wins a race in which the chance of each is its share p of the
+    square of the text's vector. Texts x and y have it in common with a chance of at least
+    J = sum(min(p, q)) / sum(max(p, q)). Of texts that differ in some words and are alike else, a
+    share c of the square is common, c is their cosine and J = c / (2 - c): 0.82 at NEAR, where one
+    of the parts is the same with a chance of 1 - 10^-8; and nobody meets the many with a cosine of
+    0.5. Only the longest n-grams of a word run: a third of all, which stand for the others.
+
+    Args:
+        vocabulary: Of these texts at least.
+        texts: Normalised texts.
+
+    Source: Moulton and Jiang 2018, arXiv:1809.04052 (P-MinHash); Broder 1997,
+    doi 10.1109/SEQUEN.1997.666900; Indyk and Motwani 1998, doi 10.1145/276698.276876 (bands).
+    Checked by tests/unit/data/test_twins.py against all pairs.
+    """
+    parts = [_sketch(vocabulary, texts[start:end]) for start, end in chunks(texts)]
+    return np.concatenate(parts, axis=1) if parts else np.zeros((BANDS, 0), dtype=np.uint32)
+
+
+def _sketch(vocabulary: Vocabulary, texts: Sequence[str]) -> npt.NDArray[np.uint32]:
+    found = vocabulary.count(texts, longest=True)
+    starts = np.searchsorted(found.rows, np.arange(len(texts)))
+    weights = vocabulary.idf[vocabulary.rank(found.ngrams)].astype(np.float32) ** 2
+    several = np.flatnonzero(found.counts > 1)
+    parts = np.zeros((BANDS, len(texts)), dtype=np.uint32)
+    for band in range(BANDS):
+        part = np.zeros(len(texts), dtype=np.uint64)
+        for row in range(ROWS):
+            hashes = _mixed(found.ngrams + np.uint64((band * ROWS + row + 1) * _ODD % 2**64))
+            winners = _winners(found, hashes, weights, several, starts)
+            part = _mixed(part + hashes[winners])
+        parts[band] = part >> np.uint64(32)
+    return parts
+
+
+def _winners(
+    found: Counts,
+    hashes: Hashes,
+    weights: npt.NDArray[np.float32],
+    several: Indices,
+    starts: Indices,
+) -> Indices:
+    """Return the place of the n-gram with the shortest time in each text, shape (n,).
+
+    Times are exponential with the rate of an n-gram's share: time and place in one number, the
+    time in its upper half, have the order of the times.
+    """
+    uniform = (hashes >> np.uint64(40)).astype(np.float32) + np.float32(0.5)
+    times = -np.log(uniform * np.float32(2.0**-24)) / weights
+    places = np.arange(len(times), dtype=np.uint64)
+    runners = _with_place(times, places)[found.places]
+    at = found.places[several]
+    runners[several] = _with_place(
+        times[at] / found.counts[several].astype(np.float32) ** 2, places[at]
+    )
+    return (np.minimum.reduceat(runners, starts) & np.uint64(2**32 - 1)).astype(np.intp)
+
+
+def _with_place(times: npt.NDArray[np.float32], places: Hashes) -> Hashes:
+    # The bits of positive floats have the order of their values.
+    return times.view(np.uint32).astype(np.uint64) << np.uint64(32) | places
+
+
+_ODD = 0x9E3779B97F4A7C15
+
+
+def _mixed(values: Hashes) -> Hashes:
+    """Return 64 bits that depend on all of each value's (Steele et al. 2014, SplitMix64)."""
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))
+
+
+def search_sketches(
+    vocabulary: Vocabulary,
+    texts: Sequence[str],
+    n_left: int,
+    first_right: int,
+    groups: Indices | None = None,
+) -> Iterator[Pairs]:
+    """Yield pairs as `search_all` does: nearly all, in time that grows as n log n.
+
+    Args:
+        vocabulary: Of these texts at least.
+        texts: Normalised texts.
+        n_left: As for `search_all`.
+        first_right: As for `search_all`; 0 and all texts: they meet each other.
+        groups: Number of each text's group, shape (n,), which the caller may change on the
+            way: texts of one do not meet.
+    """
+    parts = sketch(vocabulary, texts)
+    is_one = first_right == 0
+    meeting = np.zeros(len(texts), dtype=bool)
+    for part in parts:
+        left, right = part[:n_left], part[first_right:]
+        shared = _repeated(part) if is_one else np.intersect1d(left, right)
+        meeting |= np.isin(part, shared)
+    where = np.flatnonzero(meeting)
+    vectors = vocabulary.vectors([texts[row] for row in where.tolist()])
+    place = np.cumsum(meeting) - 1
+    for part in parts:
+        for rows, columns in meetings(part[:n_left], None if is_one else part[first_right:]):
+            if groups is not None:
+                apart = groups[rows] != groups[columns]
+                rows, columns = rows[apart], columns[apart]
+            found = cosines(vectors, place[rows], place[columns + first_right])
+            near = found > NEAR
+            yield rows[near], columns[near], found[near]
+
+
+def _repeated(values: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
+    different, counts = np.unique(values, return_counts=True)
+    return different[counts > 1]
+
+
+def meetings(
+    left: npt.NDArray[np.uint32], right: npt.NDArray[np.uint32] | None
+) -> Iterator[tuple[Indices, Indices]]:
+    """Yield rows of `left` and `right` with the same part, each row at most once at a time.
+
+    Where more than WINDOW have it, each text meets the next ones in a circle: in another
+    part it meets others, and who is alike in a large group is alike to many.
+
+    Args:
+        left: One part of the sketch of each text, shape (n,).
+        right: The same of the others; None: the texts meet each other.
+    """
+    others = left if right is None else right
+    order = np.argsort(others, kind="stable")
+    ordered = others[order]
+    first = np.searchsorted(ordered, left, side="left")
+    sizes = np.searchsorted(ordered, left, side="right") - first
+    own = order if right is None else np.argsort(left, kind="stable")
+    turn = np.empty(len(left), dtype=np.intp)
+    turn[own] = np.arange(len(left)) - np.searchsorted(left[own], left[own])
+    for step in range(int(right is None), WINDOW):
+        is_met = sizes > step
+        if right is None:  # a few meet once, not again from the other side
+            is_met &= (sizes > WINDOW) | (turn + step < sizes)
+        rows = np.flatnonzero(is_met)
+        if len(rows):
+            yield rows, order[first[rows] + (turn[rows] + step) % sizes[rows]]
