@@ -16,7 +16,7 @@ from benchmarks.workload import make_workload
 from lora_compare.cli.stage import report_user_errors
 from lora_compare.compute.device import choose_device
 from lora_compare.errors import UserError
-from lora_compare.models.network import CONFIGS
+from lora_compare.models.gpt.network import CONFIGS
 from lora_compare.project.files import read_json, write_json
 from lora_compare.project.progress import Progress
 
@@ -24,6 +24,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 """Where results go, one file for each kind and device."""
 
 PAGE = ROOT / "docs" / "performance.md"
+MODELS = ROOT / "docs" / "models.md"
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -178,6 +179,17 @@ def measure_pipeline(most: int, output: Path | None, quick: bool) -> None:
     results = growth.sweep(some, Progress())
     write_json(output or RESULTS / "pipeline-cpu.json", results)
     click.echo(growth_table(results))
+
+
+@main.command("memory")
+@click.option("--page", "path", type=click.Path(path_type=Path, dir_okay=False), default=MODELS)
+@report_user_errors
+def plan_memory(path: Path) -> None:
+    """Write what training large models holds in memory into docs/models.md."""
+    require_packages(("transformers",))
+    from benchmarks import memory
+
+    memory.write_page(path, Progress())
 
 
 @main.command()

@@ -14,8 +14,8 @@ from lora_compare.compute.precision import choose_precision, lower_frozen, train
 from lora_compare.compute.seeding import seeded
 from lora_compare.models.batches import Examples, collate
 from lora_compare.models.classifier import Padding, predict_logits
+from lora_compare.models.gpt.network import GPT, Classifier, GPTConfig, initialise
 from lora_compare.models.methods import Trained, choose_trainable
-from lora_compare.models.network import GPT, Classifier, GPTConfig, initialise
 from lora_compare.params import LoraParams
 from lora_compare.training.embeddings import seen_rows
 from lora_compare.training.loop import optimizer_step
@@ -58,7 +58,7 @@ def build(job: Job) -> Contender:
     def optimizer() -> torch.optim.Optimizer:
         tokens = [np.array(t, dtype=np.int64) for t in whole_split if t]
         seen = Examples(tokens, np.zeros(len(tokens), dtype=np.int64))
-        held.enter_context(seen_rows(model.gpt, [seen]))
+        held.enter_context(seen_rows(model, [seen]))
         rate = LEARNING_RATES[job.method]
         masters = held.enter_context(trained_in_float32(model, dtype, keep=(model.score,)))
         return MasterAdamW(lora.parameter_groups(model, rate, WEIGHT_DECAY, None), masters)

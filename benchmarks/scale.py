@@ -9,7 +9,7 @@ from benchmarks.jobs import Job
 from benchmarks.machine import available_memory_bytes, describe_machine, describe_versions
 from benchmarks.processes import Run, in_turns, run_in_process
 from benchmarks.workload import random_texts
-from lora_compare.models.network import CONFIGS
+from lora_compare.models.gpt.network import CONFIGS
 from lora_compare.project.progress import SILENT, Progress
 
 IMPLEMENTATIONS = ("lora-compare", "transformers")

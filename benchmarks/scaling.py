@@ -20,8 +20,8 @@ from lora_compare.compute.memory import storage_bytes
 from lora_compare.compute.optimizers import MasterAdamW
 from lora_compare.compute.seeding import seeded
 from lora_compare.models.batches import Batch, Examples, collate
+from lora_compare.models.gpt.network import CONFIGS, GPT, Classifier
 from lora_compare.models.methods import choose_trainable
-from lora_compare.models.network import CONFIGS, GPT, Classifier
 from lora_compare.project.progress import SILENT, Progress
 from lora_compare.report.scaling import FILE
 from lora_compare.training.embeddings import seen_rows
@@ -125,7 +125,7 @@ def _train(
     size = lora.count(model)
     artifact = storage_bytes(p for p in model.parameters() if p.requires_grad)
     every = Examples([np.arange(settings.vocabulary)], np.zeros(1, dtype=np.int64))
-    with seen_rows(model.gpt, [every]) as embedding:
+    with seen_rows(model, [every]) as embedding:
         groups = lora.parameter_groups(model, LEARNING_RATES[method], WEIGHT_DECAY, None)
         optimizer = MasterAdamW(groups, {})
         meter = Meter(model, optimizer, embedding.parked)

@@ -20,7 +20,7 @@ from lora_compare.comparison.formats import size
 from lora_compare.models.base import Base, load_base, make_base, save_base
 from lora_compare.models.classifier import TextClassifier, untuned
 from lora_compare.models.methods import Trained, choose_trainable, save_method
-from lora_compare.models.network import Classifier
+from lora_compare.models.network import Network
 from lora_compare.params import ClassifierParams, LoraParams, ModelParams
 from lora_compare.serving.classifiers import Classifiers, load_classifiers
 
@@ -84,7 +84,7 @@ def measure(folder: Path, names: Sequence[str]) -> Figures:
     models = [c.model for c in chosen if isinstance(c, TextClassifier)]
     same, other = _requests(classifiers, names)
     return Figures(
-        base_bytes=sum(p.nbytes for p in load_base(folder / "base").gpt.parameters()),
+        base_bytes=sum(p.nbytes for p in load_base(folder / "base").network.parameters()),
         one_bytes=bytes_of(models[:1]),
         all_bytes=bytes_of(models),
         load_seconds=seconds,
@@ -94,7 +94,7 @@ def measure(folder: Path, names: Sequence[str]) -> Figures:
     )
 
 
-def bytes_of(models: Sequence[Classifier]) -> int:
+def bytes_of(models: Sequence[Network]) -> int:
     """Return the bytes of all tensors of `models`, memory that they share counted once."""
     tensors = [t for model in models for t in [*model.parameters(), *model.buffers()]]
     storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}

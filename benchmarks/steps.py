@@ -14,7 +14,7 @@ from benchmarks.records import (
     with_ratios,
 )
 from benchmarks.workload import Workload, length_figures
-from lora_compare.models.network import CONFIGS
+from lora_compare.models.gpt.network import CONFIGS
 from lora_compare.project.progress import SILENT, Progress
 
 METHODS = ("lora", "full")

@@ -14,8 +14,8 @@ from lora_compare.data.sources import load_corpus
 from lora_compare.data.splits import split
 from lora_compare.errors import DownloadError
 from lora_compare.models.batches import epoch_order
-from lora_compare.models.network import CONFIGS
-from lora_compare.models.tokenizer import encode_all, gpt2_encoding, train_encoding
+from lora_compare.models.gpt.network import CONFIGS
+from lora_compare.models.gpt.tokenizer import encode_all, gpt2_encoding, train_encoding
 from lora_compare.params import DataParams, SplitParams
 from lora_compare.project.corpus import make_corpus
 from lora_compare.project.paths import SPLITS, Paths

@@ -1,7 +1,7 @@
 """Make or fetch the model that every method starts from, and store the splits as its tokens."""
 
 from lora_compare.cli.stage import stage
-from lora_compare.params import CONFIGS, Params
+from lora_compare.params import Params
 from lora_compare.project.paths import SPLITS, Paths, require
 from lora_compare.project.progress import Progress
 
@@ -11,7 +11,7 @@ def main(paths: Paths, params: Params, progress: Progress) -> None:
     """Write models/base from a checkpoint, or pre-train it on texts that no evaluation uses."""
     from lora_compare.compute.device import choose_machine
     from lora_compare.compute.seeding import make_deterministic
-    from lora_compare.models.base import make_base, save_base, say_continuation
+    from lora_compare.models.base import make_base, save_base
     from lora_compare.models.tokens import tokenize, write_examples
     from lora_compare.project.checksums import seal
     from lora_compare.project.corpus import read_split
@@ -19,7 +19,8 @@ def main(paths: Paths, params: Params, progress: Progress) -> None:
     from lora_compare.project.provenance import provenance
 
     make_deterministic(params.model.seed, params.threads)
-    machine = choose_machine(params.training, CONFIGS[params.model.name].n_embd)
+    # Models are made in float32, whatever their width.
+    machine = choose_machine(params.training, width=0)
     names = ("unused", *SPLITS)
     splits = {name: read_split(require(paths.split(name), "split")) for name in names}
     # Of what the model may learn from: it must not change with the test split.
@@ -27,14 +28,16 @@ def main(paths: Paths, params: Params, progress: Progress) -> None:
     origin = provenance(paths, params, "base_model", sources, machine.describe())
     texts = [text for name in ("unused", "train") for text in splits[name]["Text"]]
     with progress.work("make the base model"):
-        base = save_base(make_base(params.model, texts, machine.device, progress), paths.base)
+        made = make_base(params.model, texts, machine.device, progress, paths.root)
+        base = save_base(made, paths.base)
     with progress.work("tokenize the splits"):
         for name in SPLITS:
-            write_examples(paths.tokens(name), tokenize(base.encoding, splits[name]))
+            write_examples(paths.tokens(name), tokenize(base.tokenizer, splits[name]))
     write_json(paths.base_report / "provenance.json", origin)
     seal(paths.tokens("train").parent, paths.base_report)
     progress.say(f"{params.model.name}: {base.description['parameters']:,} parameters")
-    say_continuation(base, progress)
+    for remark in base.remarks:
+        progress.say(remark)
 
 
 if __name__ == "__main__":

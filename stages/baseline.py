@@ -28,7 +28,7 @@ def main(paths: Paths, params: Params, progress: Progress) -> None:
     # scikit-learn takes a second to import: meanwhile the model computes.
     Thread(target=importlib.import_module, args=("sklearn.linear_model",)).start()
     base = load_base(paths.base)
-    machine = choose_machine(params.training, base.gpt.config.n_embd)
+    machine = choose_machine(params.training, base.width)
     classes = read_classes(require(paths.classes, "split"))
     splits = {name: read_split(require(paths.split(name), "split")) for name in SPLITS}
     tokens = {name: read_examples(paths.tokens(name)) for name in SPLITS}

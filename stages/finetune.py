@@ -24,6 +24,7 @@ def main(paths: Paths, params: Params, progress: Progress, method: str, show: Sh
     from lora_compare.compute.device import choose_machine
     from lora_compare.compute.seeding import make_deterministic
     from lora_compare.models.base import read_description
+    from lora_compare.models.methods import architecture_of
     from lora_compare.project.corpus import read_classes
     from lora_compare.project.provenance import provenance
     from lora_compare.training.finetuning import Training
@@ -35,11 +36,11 @@ def main(paths: Paths, params: Params, progress: Progress, method: str, show: Sh
     settings, training = chosen_method(paths, params, method), params.training
     # Of all methods: none shall train for an hour before the next one is refused.
     classes = read_classes(require(paths.classes, "split"))
-    require_fit(params, len(classes))
+    require_fit(params, len(classes), architecture_of(paths.base))
     # Now, and not after hours of training, when the stage evaluate needs it.
     require_positive(params.classifier.positive, classes)
     make_deterministic(training.seeds[0], params.threads)
-    machine = choose_machine(training, read_description(paths.base)["shape"]["n_embd"])
+    machine = choose_machine(training, read_description(paths.base)["width"])
     tokens = map(paths.tokens, ("train", "validation"))
     inputs = {"split": [paths.classes], "base_model": [*tokens, paths.base]}
     if params.method(method).search is not None:
@@ -102,7 +103,8 @@ def naming(method: str) -> Iterator[None]:
     try:
         yield
     except ParamsError as error:
-        error.where = f"params.yaml: methods.{method}.{error.where}"
+        if not error.where.startswith("params.yaml: "):  # as those of all methods do
+            error.where = f"params.yaml: methods.{method}.{error.where}"
         error.next = error.next or "correct params.yaml, then dvc repro"
         raise
 

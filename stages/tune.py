@@ -17,6 +17,7 @@ def main(paths: Paths, params: Params, progress: Progress, method: str) -> None:
         return
     from lora_compare.compute.device import choose_machine
     from lora_compare.models.base import read_description
+    from lora_compare.models.methods import architecture_of
     from lora_compare.project.corpus import read_classes
     from lora_compare.project.provenance import provenance
     from lora_compare.training.finished import Shared, clear
@@ -25,13 +26,14 @@ def main(paths: Paths, params: Params, progress: Progress, method: str) -> None:
 
     n_classes = len(read_classes(require(paths.classes, "split")))
     # Of all methods: none shall train for an hour before the next one is refused.
-    require_fit(params, n_classes)
-    machine = choose_machine(params.training, read_description(paths.base)["shape"]["n_embd"])
+    network = architecture_of(paths.base)
+    require_fit(params, n_classes, network)
+    machine = choose_machine(params.training, read_description(paths.base)["width"])
     tokens = map(paths.tokens, ("train", "validation"))
     inputs = {"split": [paths.classes], "base_model": [*tokens, paths.base]}
     origin = provenance(paths, params, "tune", inputs, machine.describe(), method)
     shared = Shared(paths, params, "tune", method)
-    trials = Trials(shared, n_classes, progress)
+    trials = Trials(shared, n_classes, progress, network)
     with progress.work("train"):
         choice = choose(params.method(method), params.tuning, trials.attempt, trials.possible)
     write_choice(paths.tuning(method), choice.to_dict(), trials.tables(), origin)

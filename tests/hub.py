@@ -1,7 +1,9 @@
-"""A hub on loopback that answers as the Hugging Face hub does, for tests."""
+"""Hubs on loopback that answer as the Hugging Face hub does, for tests."""
 
 import hashlib
+import json
 import re
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -76,6 +78,85 @@ class Hub:
         return answer
 
 
+MODEL = "someone/tiny-model"
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+class ModelHub:
+    """A hub with one model: its weights in large-file storage, its small files in git.
+
+    Attributes:
+        url: Its address.
+        files: Content by name; what is changed here is sent, but not what checksums say.
+        commits: Commit by branch or tag.
+        status: Answer to everything, if set.
+        code: The hub's own name of that error.
+        delay: Seconds that it takes to answer.
+        requests: What was asked: method and path.
+    """
+
+    def __init__(self, server: HTTPServer, files: dict[str, bytes]) -> None:
+        self.url = server.url_for("").rstrip("/")
+        self.files: dict[str, bytes] = {}
+        self._etags: dict[str, str] = {}
+        self.add(files)
+        self.commits = {COMMIT: COMMIT, "main": COMMIT}
+        self.status: int | None = None
+        self.code = ""
+        self.delay = 0.0
+        self.requests: list[tuple[str, str]] = []
+        server.expect_request(re.compile(".*")).respond_with_handler(self._answer)
+
+    def add(self, files: dict[str, bytes]) -> None:
+        """Publish these files, with their checksums."""
+        self.files |= files
+        self._etags |= {name: etag_of(name, content) for name, content in files.items()}
+
+    def fetched(self) -> list[str]:
+        """Return the names of the files that were sent, in order."""
+        sent = (path for method, path in self.requests if method == "GET" and "/resolve/" in path)
+        return [path.rpartition("/")[2] for path in sent]
+
+    def _answer(self, request: Request) -> Response:
+        self.requests.append((request.method, request.path))
+        threading.Event().wait(self.delay)
+        if self.status:
+            return status(self.status, **({"X_Error_Code": self.code} if self.code else {}))
+        about = re.fullmatch(f"/api/models/{MODEL}/revision/(.+)", request.path)
+        if about:
+            return self._about(about[1])
+        file = re.fullmatch(f"/{MODEL}/resolve/([^/]+)/([^/]+)", request.path)
+        if not file:
+            return status(404, X_Error_Code="RepoNotFound")
+        if file[1] not in self.commits:
+            return status(404, X_Error_Code="RevisionNotFound")
+        if file[2] not in self.files:
+            return status(404, X_Error_Code="EntryNotFound", X_Repo_Commit=COMMIT)
+        return self._file(request, file[2])
+
+    def _about(self, revision: str) -> Response:
+        if revision not in self.commits:
+            return status(404, X_Error_Code="RevisionNotFound")
+        names = [{"rfilename": name} for name in self.files]
+        answer = {"id": MODEL, "sha": self.commits[revision], "siblings": names}
+        return Response(json.dumps(answer), content_type="application/json")
+
+    def _file(self, request: Request, name: str) -> Response:
+        answer = Response(self.files[name])
+        answer.headers["X-Repo-Commit"] = COMMIT
+        key = "X-Linked-Etag" if name.endswith(".safetensors") else "ETag"
+        answer.headers[key] = f'"{self._etags[name]}"'
+        answer.make_conditional(request, accept_ranges=True, complete_length=len(self.files[name]))
+        return answer
+
+
+def etag_of(name: str, content: bytes) -> str:
+    """Return the checksum that the hub gives a file: sha256 of a large one, git's id else."""
+    if name.endswith(".safetensors"):
+        return hashlib.sha256(content).hexdigest()
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+
+
 @contextmanager
 def serving(content: bytes) -> Iterator[Hub]:
     """Yield a hub that serves one file of this content."""
@@ -86,16 +167,32 @@ def serving(content: bytes) -> Iterator[Hub]:
 @contextmanager
 def speaking_to_hub(monkeypatch: pytest.MonkeyPatch, cache: Path, content: bytes) -> Iterator[Hub]:
     """Yield a hub to which the library speaks in this process, with an empty cache."""
+    with serving(content) as server, _listening_to(server.url, monkeypatch, cache):
+        yield server
+
+
+@contextmanager
+def speaking_of_model(
+    server: HTTPServer, monkeypatch: pytest.MonkeyPatch, cache: Path, files: dict[str, bytes]
+) -> Iterator[ModelHub]:
+    """Yield a hub with a model of these files, as `speaking_to_hub`, on a running server."""
+    server.clear()
+    hub = ModelHub(server, files)
+    with _listening_to(hub.url, monkeypatch, cache):
+        yield hub
+
+
+@contextmanager
+def _listening_to(url: str, monkeypatch: pytest.MonkeyPatch, cache: Path) -> Iterator[None]:
     monkeypatch.setenv("NO_PROXY", LOOPBACK)
     monkeypatch.setenv("no_proxy", LOOPBACK)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     huggingface_hub.close_session()
-    with serving(content) as server:
-        template = server.url + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr(constants, "ENDPOINT", server.url)
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-        yield server
+    template = url + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(constants, "ENDPOINT", url)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    yield
     huggingface_hub.close_session()
 
 

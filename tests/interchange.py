@@ -12,9 +12,10 @@ from lora_compare.compute.seeding import seeded
 from lora_compare.exchange.export import Source
 from lora_compare.models.base import Base, load_base, save_base
 from lora_compare.models.classifier import TextClassifier, predict_logits, untuned
+from lora_compare.models.gpt.base import GPTBase, GPTTokenizer
+from lora_compare.models.gpt.network import GPT, GPTConfig
+from lora_compare.models.gpt.tokenizer import train_encoding
 from lora_compare.models.methods import adapt
-from lora_compare.models.network import GPT, GPTConfig
-from lora_compare.models.tokenizer import train_encoding
 from lora_compare.params import ClassifierParams, LoraParams
 
 CLASSES = ["ham", "spam", "urgent"]
@@ -42,7 +43,7 @@ def make_small_base(folder: Path, shape: GPTConfig = SMALL) -> Base:
         "parameters": sum(p.numel() for p in gpt.parameters()),
         "source": {"kind": "random"},
     }
-    return save_base(Base(gpt, ENCODING, description), folder)
+    return save_base(GPTBase(gpt, GPTTokenizer(ENCODING), description), folder)
 
 
 def make_classifier(
@@ -57,9 +58,9 @@ def make_classifier(
     padded = 24 if position == "last_position" else None
     classifier = untuned(base, classes, head, seed=2, max_length=30, padded_length=padded)
     if settings is None:
-        randomise(classifier.model, 3, base.gpt.config.n_embd)
+        randomise(classifier.model, 3, base.network.config.n_embd)
         return classifier
-    spread = 0.5 * base.gpt.config.n_embd**-0.5
+    spread = 0.5 * base.network.config.n_embd**-0.5
     with seeded(4), torch.no_grad():
         adapt(classifier.model, settings)
         for tensor in lora.adapter_tensors(classifier.model).values():
@@ -71,7 +72,7 @@ def make_classifier(
 def make_source(folder: Path, settings: LoraParams | None, **head: Any) -> Source:
     """Return a method of the base in `folder` that is ready to be exported."""
     base = load_base(folder)
-    original = {name: tensor.clone() for name, tensor in base.gpt.state_dict().items()}
+    original = {name: tensor.clone() for name, tensor in base.network.state_dict().items()}
     classifier = make_classifier(base, settings, **head)
     return Source("m", 1, classifier, settings, original, base.description, "0" * 64)
 

@@ -126,6 +126,11 @@ ROWS = {
         "one of several trainings fails or is killed",
         "the others end and are kept, it is named, and it alone goes on in the next run",
     ),
+    37: Row(
+        "a model's folder is hostile or broken: code of its own, a pickle alone, links out of it, "
+        "other shapes, NaN, another tokenizer, cut-off files",
+        "refused with what is wrong and what to do, before it is loaded; nothing is executed",
+    ),
     38: Row(
         "text without words, without spaces, of one sign; a class whose texts are all equal",
         "the pipeline ends with figures",

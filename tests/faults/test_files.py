@@ -22,11 +22,11 @@ from torch import Tensor
 from faults.commands import files_of, refusal, run, succeed, write_project
 from hub import REPOSITORY, REVISION, Hub, go_offline, speaking_to_hub
 from lora_compare.compute.seeding import seeded
-from lora_compare.models import base as base_module
-from lora_compare.models import tokenizer
-from lora_compare.models.checkpoints import CHECKPOINTS, Checkpoint
-from lora_compare.models.network import CONFIGS, GPT, GPTConfig, initialise
-from lora_compare.models.weights import gpt2_state_dict
+from lora_compare.models.gpt import base as base_module
+from lora_compare.models.gpt import tokenizer
+from lora_compare.models.gpt.checkpoints import CHECKPOINTS, Checkpoint
+from lora_compare.models.gpt.network import CONFIGS, GPT, GPTConfig, initialise
+from lora_compare.models.gpt.weights import gpt2_state_dict
 from web import serve, whole
 
 ROWS = "".join(f"{label}\t{label} message {i}\n" for label in ("ham", "spam") for i in range(30))

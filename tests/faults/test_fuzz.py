@@ -27,20 +27,20 @@ from interchange import CLASSES, SMALL, make_small_base, make_source
 from lora_compare.data.sources import load_corpus
 from lora_compare.errors import UserError
 from lora_compare.exchange.export import export
-from lora_compare.exchange.imported import base_problem, build
+from lora_compare.exchange.imported import HEADS, SEED, build
+from lora_compare.exchange.origins import base_problem
 from lora_compare.exchange.peft.config import read_adapter
+from lora_compare.exchange.peft.gpt import GPTLayout
 from lora_compare.exchange.peft.reading import from_peft
 from lora_compare.models.base import Base
 from lora_compare.models.batches import Examples
-from lora_compare.models.network import GPT, initialise
-from lora_compare.models.tokenizer import load_encoding, save_encoding
+from lora_compare.models.classifier import untuned
+from lora_compare.models.gpt.base import GPTBase
+from lora_compare.models.gpt.network import GPT, initialise
+from lora_compare.models.gpt.tokenizer import load_encoding, save_encoding
+from lora_compare.models.gpt.weights import gpt2_shapes, gpt2_state_dict, load_gpt2_state
 from lora_compare.models.tokens import read_examples, write_examples
-from lora_compare.models.weights import (
-    gpt2_shapes,
-    gpt2_state_dict,
-    load_any_state,
-    load_gpt2_state,
-)
+from lora_compare.models.weights import load_any_state
 from lora_compare.params import DataParams, parse_params
 from lora_compare.project.paths import Paths
 from lora_settings import lora_settings
@@ -259,10 +259,11 @@ def adapter(base: Base, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def take_in(folder: Path, base: Base) -> None:
     """Read an adapter and put it on the base, as an import does before it writes anything."""
     adapter = read_adapter(folder)
-    imported = from_peft(adapter, base.gpt, CLASSES)
-    base_problem(adapter.config.get("base_model_name_or_path"), base, folder)
-    own = Base(copy.deepcopy(base.gpt), base.encoding, base.description)
-    build(imported, own, CLASSES)
+    own = GPTBase(copy.deepcopy(base.network), base.tokenizer, base.description)
+    bare = untuned(own, CLASSES, HEADS["gpt"], SEED)
+    imported = from_peft(adapter, GPTLayout(bare.model, base.network.state_dict()), CLASSES)
+    base_problem(adapter.config, base, folder)
+    build(imported, bare)
 
 
 def test_row_28_any_settings_of_an_adapter_are_accepted_or_refused(
@@ -377,7 +378,7 @@ def test_row_25_any_tokenizer_is_whole_or_refused(
     base: Base, tmp_path: Path, record_property: Callable[[str, Any], None]
 ) -> None:
     path = tmp_path / "tokenizer.json"
-    save_encoding(base.encoding, path)
+    save_encoding(base.tokenizer.encoding, path)
     good = path.read_bytes()
     content = json.loads(good)
 

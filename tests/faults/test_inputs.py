@@ -19,7 +19,7 @@ from pyarrow import parquet
 from safetensors.numpy import load_file
 
 from faults.commands import download, refusal, run, succeed, write_project
-from lora_compare.models.tokenizer import load_encoding
+from lora_compare.models.gpt.tokenizer import load_encoding
 from lora_compare.project.corpus import read_messages
 
 GOOD = "ham\thello\nspam\twin\n"

@@ -27,7 +27,7 @@ from lora_compare import lora
 from lora_compare.exchange.export import Source, export
 from lora_compare.exchange.usage import EXAMPLE
 from lora_compare.models.classifier import softmax
-from lora_compare.models.network import GPTConfig
+from lora_compare.models.gpt.network import GPTConfig
 from lora_compare.params import LoraParams
 from lora_settings import lora_settings
 

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lora_compare.compute.seeding import seeded
-from lora_compare.models.network import CONFIGS, GPT, Classifier, GPTConfig
-from lora_compare.models.weights import gpt2_state_dict, load_gpt2_state
+from lora_compare.models.gpt.network import CONFIGS, GPT, Classifier, GPTConfig
+from lora_compare.models.gpt.weights import gpt2_state_dict, load_gpt2_state
 
 from .conftest import Parity
 

@@ -10,9 +10,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from lora_compare.compute.seeding import seeded
-from lora_compare.models.base import greedy
-from lora_compare.models.network import GPT, GPTConfig
-from lora_compare.models.weights import gpt2_state_dict, load_gpt2_state, save_state
+from lora_compare.models.gpt.base import greedy
+from lora_compare.models.gpt.network import GPT, GPTConfig
+from lora_compare.models.gpt.weights import gpt2_state_dict, load_gpt2_state
+from lora_compare.models.weights import save_state
 
 from .conftest import Parity
 

@@ -23,14 +23,15 @@ from interchange import (
 from lora_compare import lora
 from lora_compare.compute.seeding import seeded
 from lora_compare.exchange.export import export
-from lora_compare.exchange.imported import build
+from lora_compare.exchange.imported import HEADS, SEED, build
 from lora_compare.exchange.peft.config import read_adapter
+from lora_compare.exchange.peft.gpt import GPTLayout
 from lora_compare.exchange.peft.reading import Imported, from_peft
 from lora_compare.exchange.peft.writing import to_peft
 from lora_compare.exchange.transformers import model_config
 from lora_compare.models.base import load_base
-from lora_compare.models.classifier import TextClassifier
-from lora_compare.models.weights import gpt2_state_dict
+from lora_compare.models.classifier import TextClassifier, untuned
+from lora_compare.models.gpt.weights import gpt2_state_dict
 from lora_settings import lora_settings
 
 from .conftest import Parity
@@ -80,11 +81,11 @@ def base_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def train_with_peft(base_folder: Path, folder: Path, **settings: Any) -> Any:
     """Train an adapter with PEFT for some steps, save it to `folder` and return the model."""
     base = load_base(base_folder)
-    pad = base.encoding.eot_token
-    config = transformers.GPT2Config.from_dict(model_config(base.gpt.config, CLASSES, pad))
+    pad = base.tokenizer.encoding.eot_token
+    config = transformers.GPT2Config.from_dict(model_config(base.network.config, CLASSES, pad))
     with seeded(5):
         model = transformers.GPT2ForSequenceClassification(config)
-        model.transformer.load_state_dict(gpt2_state_dict(base.gpt.state_dict()))
+        model.transformer.load_state_dict(gpt2_state_dict(base.network.state_dict()))
         model.score.weight.data.normal_(std=0.2)
         plain = {"r": 4, "lora_alpha": 8, "task_type": "SEQ_CLS", "fan_in_fan_out": True}
         adapted = peft.get_peft_model(model, peft.LoraConfig(**{**plain, **settings}))
@@ -100,8 +101,10 @@ def train_with_peft(base_folder: Path, folder: Path, **settings: Any) -> Any:
 
 def imported(base_folder: Path, folder: Path) -> tuple[Imported, TextClassifier]:
     base = load_base(base_folder)
-    converted = from_peft(read_adapter(folder), base.gpt, CLASSES)
-    return converted, build(converted, base, CLASSES)
+    bare = untuned(base, CLASSES, HEADS["gpt"], SEED)
+    layout = GPTLayout(bare.model, base.network.state_dict())
+    converted = from_peft(read_adapter(folder), layout, CLASSES)
+    return converted, build(converted, bare)
 
 
 @pytest.mark.parametrize("setting", CASES)
@@ -140,7 +143,7 @@ def test_pefts_file_comes_back_bit_for_bit(
     train_with_peft(base_folder, tmp_path, **settings)
     converted, ours = imported(base_folder, tmp_path)
     base = load_base(base_folder)
-    again = to_peft(ours.model, converted.settings, base.gpt.state_dict(), "")
+    again = to_peft(GPTLayout(ours.model, base.network.state_dict()), converted.settings, "")
     stored = load_file(tmp_path / "adapter_model.safetensors")
     assert again.tensors.keys() == stored.keys()
     measured = max(float((again.tensors[n] - t).abs().max()) for n, t in stored.items())

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lora_compare import lora
-from lora_compare.models.network import GPT, Classifier, GPTConfig, initialise
+from lora_compare.models.gpt.network import GPT, Classifier, GPTConfig, initialise
 from lora_compare.params import LoraParams
 from lora_settings import lora_settings
 

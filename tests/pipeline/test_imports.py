@@ -11,7 +11,10 @@ from lora_compare.evaluation.noise import is_installed
 from pipeline.imports import ROOT
 from small_project import environment
 
-HEAVY = {"torch", "torch._dynamo", "mlflow", "sklearn", "pandas", "scipy", "matplotlib"}
+HEAVY = {
+    *("torch", "torch._dynamo", "transformers", "mlflow", "sklearn", "pandas", "scipy"),
+    "matplotlib",
+}
 """What takes a noticeable time to import."""
 
 USES = {

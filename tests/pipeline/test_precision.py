@@ -12,10 +12,11 @@ from lora_compare.compute.device import Machine
 from lora_compare.compute.precision import has_fast_bfloat16
 from lora_compare.data.sources import load_corpus
 from lora_compare.data.splits import split
-from lora_compare.models.base import Base, load_base, make_base, save_base
+from lora_compare.models.base import load_base, make_base, save_base
 from lora_compare.models.batches import Examples
-from lora_compare.models.network import CONFIGS, GPT, initialise
-from lora_compare.models.tokenizer import gpt2_encoding
+from lora_compare.models.gpt.base import GPTBase, GPTTokenizer
+from lora_compare.models.gpt.network import CONFIGS, GPT, initialise
+from lora_compare.models.gpt.tokenizer import gpt2_encoding
 from lora_compare.models.tokens import tokenize
 from lora_compare.params import DataParams, Params, Section, SplitParams, parse_params
 from lora_compare.project.corpus import make_corpus
@@ -64,7 +65,7 @@ def nano(
     texts = [text for name in ("unused", "train") for text in parts[name]["Text"]]
     folder = tmp_path_factory.mktemp("base")
     base = save_base(make_base(params.model, texts, CPU), folder)
-    return folder, {name: tokenize(base.encoding, parts[name]) for name in SPLITS}
+    return folder, {name: tokenize(base.tokenizer, parts[name]) for name in SPLITS}
 
 
 @pytest.mark.parametrize("method", ["full", "lora"])
@@ -107,13 +108,13 @@ def test_the_losses_of_gpt2_small_go_the_same_way(
     monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(assets / "tiktoken_cache"))
     params = recipe("appendix_e")
     parts = frames(assets, params.split)
-    encoding = gpt2_encoding()
-    train, validation = (tokenize(encoding, parts[name]) for name in ("train", "validation"))
+    tokenizer = GPTTokenizer(gpt2_encoding())
+    train, validation = (tokenize(tokenizer, parts[name]) for name in ("train", "validation"))
     splits = {"train": train.take(range(320)), "validation": validation}
     curves = {}
     for precision in ("float32", "bfloat16"):
         torch.manual_seed(0)
-        base = Base(initialise(GPT(CONFIGS["gpt2-small"])), encoding, {})
+        base = GPTBase(initialise(GPT(CONFIGS["gpt2-small"])), tokenizer, {})
         changes = {"precision": precision, "epochs": 1, "eval_every": 10, "eval_examples": 64}
         _, result = finetune(
             base,

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from lora_compare.compute.optimizers import Rates
-from lora_compare.models.base import Base
 from lora_compare.models.classifier import predict_logits, start
+from lora_compare.models.gpt.base import GPTBase, GPTTokenizer
+from lora_compare.models.gpt.network import CONFIGS, GPT, initialise
+from lora_compare.models.gpt.tokenizer import gpt2_encoding
 from lora_compare.models.methods import Trained, choose_trainable
-from lora_compare.models.network import CONFIGS, GPT, initialise
-from lora_compare.models.tokenizer import gpt2_encoding
 from lora_compare.models.tokens import tokenize
 from lora_compare.params import ClassifierParams, Params, TrainingParams, parse_params
 from lora_compare.training.loop import train
@@ -85,13 +85,13 @@ def test_gpt2_small_takes_a_few_steps_of_the_books_experiment(
     labels = [int(row.startswith("spam")) for row in rows]
     texts = [row.split("\t", 1)[1] for row in rows]
     torch.manual_seed(123)
-    base = Base(initialise(GPT(CONFIGS["gpt2-small"])), gpt2_encoding(), {})
+    base = GPTBase(initialise(GPT(CONFIGS["gpt2-small"])), GPTTokenizer(gpt2_encoding()), {})
     training = TrainingParams(epochs=1, batch_size=8, seeds=[123], max_length=32, eval_every=10)
     head = ClassifierParams(position="last_token", bias=True)
-    whole = tokenize(base.encoding, pd.DataFrame({"Label": labels, "Text": texts}))
+    whole = tokenize(base.tokenizer, pd.DataFrame({"Label": labels, "Text": texts}))
     classifier = start(base, ["ham", "spam"], whole, head, training, 123)
     examples, _ = whole.cut(classifier.max_length)
-    frozen = base.gpt.wte.weight.detach().clone()
+    frozen = base.network.wte.weight.detach().clone()
     untuned = predict_logits(classifier.model, examples)
 
     settings = book.method(method)
@@ -108,7 +108,7 @@ def test_gpt2_small_takes_a_few_steps_of_the_books_experiment(
     )
     assert [row.step for row in result.history] == [0, 2]
     assert result.history[1].train_loss < result.history[0].train_loss
-    assert torch.equal(base.gpt.wte.weight, frozen) == (method == "lora")
+    assert torch.equal(base.network.wte.weight, frozen) == (method == "lora")
 
 
 def test_the_books_split_has_its_batches(assets: Path, tmp_path: Path, monkeypatch) -> None:

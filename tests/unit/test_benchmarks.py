@@ -19,7 +19,7 @@ from benchmarks.records import matmul_record, training_record, with_ratios
 from benchmarks.worker import measure
 from benchmarks.workload import length_figures, make_workload, random_texts
 from lora_compare.errors import UserError
-from lora_compare.models.network import GPTConfig
+from lora_compare.models.gpt.network import GPTConfig
 from lora_compare.project.files import read_json
 from small_project import ROOT
 

@@ -34,6 +34,7 @@ def check(output: Output) -> None:
 
     paths, params = project()
     _require_here(paths, params)
+    _require_fit(output, paths, params)
     is_here = is_file(params.data) or params.data.source == "bundled"
     data = _read_data(output, paths, params) if is_here else None
     sizes = _sizes(paths)
@@ -129,6 +130,20 @@ def _all_steps(
         count // epochs * (trainings[m]["compare"] * epochs + trainings[m]["tune"] * tuning)
         for m, count in steps.items()
     )
+
+
+def _require_fit(output: Output, paths: "Paths", params: "Params") -> None:
+    """Refuse adapters that do not fit a model of transformers, if its config.json is here."""
+    if params.model.kind == "gpt":
+        return
+    from lora_compare.models.hub.shape import shape_at_hand
+    from lora_compare.models.methods import architecture
+    from lora_compare.params import MAX_CLASSES, require_fit
+
+    with output.working(f"look at {params.model.name}"):
+        model = shape_at_hand(params.model, paths.root)
+    if model is not None:
+        require_fit(params, MAX_CLASSES, architecture(model))
 
 
 def _read_data(output: Output, paths: "Paths", params: "Params") -> dict[str, Any]:
@@ -234,7 +249,7 @@ def _missing(paths: "Paths", params: "Params") -> Iterator[UserError]:
     "says, else in the data's order. The import prints which.",
 )
 def import_(output: Output, folder: Path, name: str, classes: str | None) -> None:
-    """Add an adapter that PEFT trained on GPT-2 to the comparison, as a method.
+    """Add an adapter that PEFT trained on the base model to the comparison, as a method.
 
     PATH is what PEFT's save_pretrained wrote. It is converted into inputs/adapters/NAME.
 

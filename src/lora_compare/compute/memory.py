@@ -4,14 +4,14 @@ import resource
 import sys
 import weakref
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import accumulate
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 
@@ -27,6 +27,53 @@ def _storages(tensors: Iterable[Tensor]) -> dict[int, int]:
     """Return the bytes of every storage by what tells it from others, on `meta` too."""
     storages = [tensor.untyped_storage() for tensor in tensors]
     return {storage._cdata: storage.nbytes() for storage in storages}
+
+
+def held_tensors(model: nn.Module) -> Iterator[Tensor]:
+    """Yield what a model holds: parameters, buffers, and the constants of weights in 4 bit."""
+    yield from model.buffers()
+    for parameter in model.parameters():
+        yield parameter
+        state = getattr(parameter, "quant_state", None)
+        while state is not None:  # the constants are quantised, too, with constants of their own
+            yield from (value for value in vars(state).values() if isinstance(value, Tensor))
+            state = state.state2
+
+
+def planned_state(model: nn.Module, in_four_bit: Iterable[Tensor] = ()) -> dict[str, int]:
+    """Return the bytes that training a model with AdamW will hold beside activations.
+
+    Args:
+        model: What requires a gradient is trained; it may be on `meta`.
+        in_four_bit: The weights that QLoRA will hold in 4 bit.
+
+    Returns:
+        Bytes of `weights`, `gradients` and `optimizer`.
+
+    Checked by tests/unit/compute/test_memory.py against trainings.
+    """
+    packed = {id(weight): nf4_bytes(weight.numel()) for weight in in_four_bit}
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    gradients = storage_bytes(trained)
+    plain = (tensor for tensor in held_tensors(model) if id(tensor) not in packed)
+    return {
+        "weights": storage_bytes(plain) + sum(packed.values()),
+        "gradients": gradients,
+        # Two averages, and the number of steps, of each parameter.
+        "optimizer": 2 * gradients + 4 * len(trained),
+    }
+
+
+def nf4_bytes(n: int) -> int:
+    """Return the bytes of n weights in 4-bit NormalFloat whose constants are quantised, too.
+
+    Blocks of 64 weights have a constant of a byte, blocks of 256 constants one of four; there
+    are tables of 16 and of 256 values, and an offset.
+
+    Source: Dettmers et al. 2023, arXiv:2305.14314, section 3, as bitsandbytes stores it.
+    """
+    constants = -(-n // 64)
+    return -(-n // 2) + constants + 4 * (-(-constants // 256) + 16 + 256 + 1)
 
 
 class Saved:

@@ -62,8 +62,9 @@ def answer(
     Raises:
         UserError: As `load_method`.
     """
-    classifier = load_method(folder, load_base(base), stage)
-    machine = choose_machine(training, classifier.model.gpt.config.n_embd)
+    loaded = load_base(base)
+    classifier = load_method(folder, loaded, stage)
+    machine = choose_machine(training, loaded.width)
     classifier.model.to(machine.device)
     error = None
     if lora.active_adapter(classifier.model) is not None:
@@ -78,7 +79,7 @@ def answer(
         chances,
         size_figures(config["trainable_parameters"], config["total_parameters"], size),
         {name: classifier.fit(texts)[1] for name, texts in splits.items()},
-        {name: texts.lost(classifier.max_length) for name, texts in splits.items()},
+        {name: classifier.lost(texts) for name, texts in splits.items()},
         error,
     )
 

@@ -6,28 +6,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from torch import Tensor
 
 from lora_compare.errors import DataError, ExportError
 from lora_compare.evaluation.tfidf import FILES, load_tfidf
 from lora_compare.exchange import usage
-from lora_compare.exchange.onnx import write_onnx
+from lora_compare.exchange.counterpart import TORCH, Counterpart
+from lora_compare.exchange.kinds import counterpart_of
 from lora_compare.exchange.peft.names import CONFIG_FILE, TENSORS_FILE
 from lora_compare.exchange.peft.writing import to_peft
-from lora_compare.exchange.transformers import (
-    classifier_state,
-    label_settings,
-    merged_state,
-    model_config,
-    write_tokenizer,
-)
 from lora_compare.models import weights
 from lora_compare.models.base import load_base
 from lora_compare.models.classifier import TextClassifier
 from lora_compare.models.methods import load_method, read_method
-from lora_compare.models.network import GPT, Classifier
-from lora_compare.models.weights import gpt2_state_dict
 from lora_compare.params import LoraParams
 from lora_compare.project.files import read_json, replacing_folder, sha256, write_json, write_text
 from lora_compare.project.paths import TFIDF, Paths
@@ -37,9 +28,6 @@ Format = Literal["peft", "merged", "onnx"]
 
 RECORD = "export.json"
 """The file by which a folder is known as an export, with the names of all files in it."""
-
-TORCH = {"format": "pt"}
-"""The one entry of metadata without which transformers does not read a safetensors file."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +39,7 @@ class Source:
         seed: Its training.
         classifier: The classifier, its adapter not merged.
         settings: Its adapter; None where something else was trained.
-        base: The weights of the GPT before fine-tuning and quantisation.
+        base: The weights of the base before fine-tuning and quantisation.
         description: The base model's config.json.
         sha256: Of the method's model.safetensors.
     """
@@ -63,6 +51,11 @@ class Source:
     base: Mapping[str, Tensor]
     description: Mapping[str, Any]
     sha256: str
+
+    @property
+    def counterpart(self) -> Counterpart:
+        """The classifier as other programs have it."""
+        return counterpart_of(self.classifier, self.base)
 
 
 def write(
@@ -108,7 +101,7 @@ def load_source(paths: Paths, method: str, seed: int | None = None) -> Source:
     base = load_base(paths.base)
     # The method's training never changes these tensors, it puts others in their places; only
     # a method without adapter overwrites them, and is never asked for its base.
-    original = dict(base.gpt.state_dict())
+    original = dict(base.network.state_dict())
     folder, stage = chosen(paths.model(method), seed), f"finetune@{method}"
     classifier = load_method(folder, base, stage)
     return Source(
@@ -222,61 +215,37 @@ def _write_peft(source: Source, new: Path, folder: Path) -> str:
             expected="a method with trainable: lora",
             next=f"lora-compare export --method {source.method} --format merged",
         )
-    origin = source.description["source"]
+    counterpart, origin = source.counterpart, source.description["source"]
     name, revision = str(origin.get("repository")), origin.get("revision")
-    if origin["kind"] != "checkpoint":
+    if not _is_public(source.description):
         name, revision = f"{folder.as_posix()}/base", None
-        stored = {f"transformer.{n}": t for n, t in gpt2_state_dict(source.base).items()}
-        _write_model(source, new / "base", stored)
-    adapter = to_peft(source.classifier.model, source.settings, source.base, name, revision)
+        counterpart.write_base(new / "base")
+    adapter = to_peft(counterpart.layout, source.settings, name, revision)
     weights.save_state(new / TENSORS_FILE, adapter.tensors, TORCH)
     write_json(new / CONFIG_FILE, adapter.config)
-    _write_tokenizer(source, new)
+    counterpart.write_tokenizer(new)
     return usage.of_peft(
         folder, name, revision, source.classifier, quantized=bool(source.settings.quantization)
     )
 
 
+def _is_public(base: Mapping[str, Any]) -> bool:
+    """Return whether the hub has all weights of a base, by its description."""
+    pretrained = base["weights"] == "pretrained" and "repository" in base["source"]
+    # What its files lack was drawn here, and would be drawn anew where they are loaded.
+    return pretrained and not base.get("initialised")
+
+
 def _write_merged(source: Source, new: Path, folder: Path) -> str:
-    _write_model(source, new, classifier_state(source.classifier.model))
-    _write_tokenizer(source, new)
-    return usage.of_merged(folder)
-
-
-def _write_model(source: Source, folder: Path, state: Mapping[str, Tensor]) -> None:
-    weights.save_state(folder / "model.safetensors", state, TORCH)
-    classifier = source.classifier
-    config = model_config(classifier.model.gpt.config, classifier.classes, classifier.padding.token)
-    write_json(folder / "config.json", config)
+    source.counterpart.write_model(new)
+    source.counterpart.write_tokenizer(new)
+    return usage.of_merged(folder, source.classifier)
 
 
 def _write_onnx(source: Source, new: Path, folder: Path) -> str:
-    classifier = source.classifier
-    write_onnx(new / "model.onnx", _plain(classifier.model))
-    _write_tokenizer(source, new)
-    inputs = {
-        "id2label": label_settings(classifier.classes)["id2label"],
-        "position": classifier.model.position,
-        "pad_token_id": classifier.padding.token,
-        "padded_length": classifier.padding.length,
-        "max_length": classifier.max_length,
-    }
-    write_json(new / "config.json", inputs)
-    return usage.of_onnx(folder, classifier)
-
-
-def _plain(model: Classifier) -> Classifier:
-    """Return a classifier of plain layers in full precision that computes what `model` does."""
-    with torch.device("meta"):
-        gpt = GPT(model.gpt.config)
-        plain = Classifier(gpt, model.n_classes, model.position, model.bias)
-    plain.load_state_dict(merged_state(model), assign=True)
-    return plain
-
-
-def _write_tokenizer(source: Source, folder: Path) -> None:
-    classifier = source.classifier
-    write_tokenizer(folder, classifier.encoding, classifier.max_length)
+    source.counterpart.write_onnx(new)
+    source.counterpart.write_tokenizer(new)
+    return usage.of_onnx(folder, source.classifier)
 
 
 def _readme(method: str, kind: str, classes: Sequence[str], origin: str, lines: str) -> str:

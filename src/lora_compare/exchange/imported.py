@@ -3,37 +3,33 @@
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from lora_compare import lora
 from lora_compare.errors import ParamsError
-from lora_compare.exchange.peft import names
+from lora_compare.exchange.kinds import counterpart_of
+from lora_compare.exchange.origins import base_problem
 from lora_compare.exchange.peft.config import read_adapter, refusal
 from lora_compare.exchange.peft.labels import HeadRows, head_rows
 from lora_compare.exchange.peft.reading import Imported, from_peft
 from lora_compare.models.base import Base
-from lora_compare.models.checkpoints import CHECKPOINTS
 from lora_compare.models.classifier import TextClassifier, untuned
 from lora_compare.models.methods import CONFIG_FILE, TENSORS_FILE, Trained, adapt, save_method
-from lora_compare.models.weights import holds_gpt2
 from lora_compare.params import ClassifierParams, Params, describe_method_name, with_method
 from lora_compare.project.files import is_file, replacing_folder, sha256, write_text
 from lora_compare.project.paths import Paths
 from lora_compare.training.imported import head_order
 
-HEAD = ClassifierParams(position="last_token", bias=False)
-"""The head of transformers' GPT2ForSequenceClassification."""
+HEADS = {
+    "gpt": ClassifierParams(position="last_token", bias=False),
+    "hub": ClassifierParams(position="last_token", bias=True),
+}
+"""The head of transformers' classifier by the kind of the base; GPT-2's has no bias there."""
 
 SEED = 0
 """Of initial weights, all of which the adapter's own replace."""
-
-HUB = {
-    name: model
-    for model, checkpoint in CHECKPOINTS.items()
-    for name in (checkpoint.repository, checkpoint.repository.rpartition("/")[2])
-}
-"""The models here by the names that they have on the hub."""
 
 
 def import_adapter(
@@ -70,13 +66,13 @@ def import_adapter(
     _check_name(params, name)
     head_order(classes, rows or classes)
     adapter = read_adapter(source)
-    imported = from_peft(adapter, base.gpt, classes)
-    if problem := base_problem(adapter.config.get("base_model_name_or_path"), base, source):
+    bare = untuned(base, classes, HEADS[base.kind], SEED)
+    imported = from_peft(adapter, counterpart_of(bare, base.network.state_dict()).layout, classes)
+    if problem := base_problem(adapter.config, base, source):
         raise refusal([problem])
     head = head_rows(adapter.config, source, classes, rows)
-    weights = sum(p.numel() for p in base.gpt.parameters()) + len(classes) * base.gpt.config.n_embd
-    count = lora.Count(imported.trainable, weights + imported.factors)
-    classifier = build(imported, base, head.classes)
+    count = lora.Count(imported.trainable, lora.count(bare.model).total + imported.factors)
+    classifier = build(imported, replace(bare, classes=head.classes))
 
     def write(folder: Path) -> None:
         save_method(folder, classifier, Trained("lora", imported.settings), SEED, base, count)
@@ -95,23 +91,21 @@ def import_adapter(
     return imported, head
 
 
-def build(imported: Imported, base: Base, rows: list[str]) -> TextClassifier:
-    """Return the classifier of an imported adapter; the base's network becomes part of it.
+def build(imported: Imported, bare: TextClassifier) -> TextClassifier:
+    """Return the classifier of an imported adapter, which is put on `bare`.
 
     Args:
         imported: The adapter.
-        base: The model that it adapts.
-        rows: Names of the classes in the order of the adapter's head.
+        bare: The untuned classifier; its classes are in the order of the adapter's head.
 
     Raises:
         ParamsError: The adapter does not fit the model.
     """
-    classifier = untuned(base, rows, HEAD, SEED)
-    adapt(classifier.model, imported.settings, initialise=False)
+    adapt(bare.model, imported.settings, initialise=False)
     # Biases that the adapter does not change have the base's values.
-    own = lora.adapter_tensors(classifier.model)
-    lora.load_adapter_tensors(classifier.model, {**own, **imported.tensors})
-    return classifier
+    own = lora.adapter_tensors(bare.model)
+    lora.load_adapter_tensors(bare.model, {**own, **imported.tensors})
+    return bare
 
 
 def _check_name(params: Params, name: str) -> None:
@@ -125,33 +119,6 @@ def _check_name(params: Params, name: str) -> None:
             kept="params.yaml as it was",
             next="choose another name, or remove the method of this name from params.yaml",
         )
-
-
-def base_problem(name: object, base: Base, source: Path) -> str:
-    """Return what is wrong with the base model that an adapter names; empty if nothing is.
-
-    Args:
-        name: `base_model_name_or_path` of the adapter; None or empty says nothing.
-        base: The base model here.
-        source: The adapter's folder, which may hold its base, as exports do.
-    """
-    if not name:
-        return ""
-    here = f"{base.description['weights']} {base.description['name']}"
-    if (model := HUB.get(str(name))) is not None:
-        fits = here == f"pretrained {model}"
-        return "" if fits else f"base_model_name_or_path: {name}, the base model here is {here}"
-    folders = (Path(str(name)), source / str(name), source / "base")
-    files = [folder / "model.safetensors" for folder in folders]
-    found = next((file for file in files if is_file(file)), None)
-    if found is None:
-        return (
-            f"base_model_name_or_path: {name}, which is not here to be compared with {here}; "
-            f"where it is the same, set it to null in {names.CONFIG_FILE}"
-        )
-    if holds_gpt2(found, base.gpt.state_dict()):
-        return ""
-    return f"base_model_name_or_path: {name}, whose weights are not those of models/base ({here})"
 
 
 @contextmanager

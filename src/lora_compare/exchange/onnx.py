@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from lora_compare.errors import ExportError
-from lora_compare.models.network import Classifier
+from lora_compare.models.gpt.network import Classifier
 from lora_compare.project.progress import without_warnings
 
 LARGEST_FILE = 2_000_000_000

@@ -1,4 +1,4 @@
-"""A classifier in the formats of transformers: weights, config.json and tokenizer files."""
+"""GPT-2 in the formats of transformers: weights, config.json and tokenizer files."""
 
 from collections.abc import Mapping
 from itertools import pairwise
@@ -10,11 +10,12 @@ import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor
 
-from lora_compare import lora
 from lora_compare.errors import ExportError
-from lora_compare.models.network import Classifier, GPTConfig
-from lora_compare.models.tokenizer import END_OF_TEXT, byte_alphabet
-from lora_compare.models.weights import gpt2_state_dict
+from lora_compare.exchange.counterpart import label_settings
+from lora_compare.exchange.peft.layout import merged_state
+from lora_compare.models.gpt.network import Classifier, GPTConfig
+from lora_compare.models.gpt.tokenizer import END_OF_TEXT, byte_alphabet
+from lora_compare.models.gpt.weights import gpt2_state_dict
 from lora_compare.project.files import write_json, write_text
 
 HEAD = "score"
@@ -48,17 +49,6 @@ def classifier_state(model: Classifier) -> dict[str, Tensor]:
         )
     stored = {f"transformer.{name}": tensor for name, tensor in gpt2_state_dict(gpt).items()}
     return {**stored, f"{HEAD}.weight": state[f"{HEAD}.weight"]}
-
-
-def merged_state(model: Classifier) -> dict[str, Tensor]:
-    """Return the weights of a plain `gpt.Classifier` that computes what `model` does.
-
-    The model is unmerged afterwards.
-    """
-    lora.merge(model)
-    state = lora.bare_state_dict(model)
-    lora.unmerge(model)
-    return state
 
 
 def _require_last_token(model: Classifier) -> None:
@@ -135,21 +125,16 @@ def model_config(shape: GPTConfig, classes: list[str], pad_token: int) -> dict[s
     }
 
 
-def label_settings(classes: list[str]) -> dict[str, Any]:
-    """Return the names of the classes as transformers' settings `id2label` and `label2id`."""
-    return {
-        "id2label": {str(index): name for index, name in enumerate(classes)},
-        "label2id": {name: index for index, name in enumerate(classes)},
-    }
-
-
-def write_tokenizer(folder: Path, encoding: tiktoken.Encoding, max_length: int) -> None:
+def write_tokenizer(
+    folder: Path, encoding: tiktoken.Encoding, max_length: int, truncation_side: str = "right"
+) -> None:
     """Write tokenizer.json and tokenizer_config.json: the same ids as `encoding` gives.
 
     Args:
         folder: Where to write.
         encoding: A byte-level BPE whose merges follow from the order of its tokens.
-        max_length: Tokens after which transformers cuts a text if it is asked to.
+        max_length: Tokens to which transformers cuts a text if it is asked to.
+        truncation_side: Where it cuts them.
 
     Checked by tests/parity/test_export.py.
     """
@@ -158,7 +143,7 @@ def write_tokenizer(folder: Path, encoding: tiktoken.Encoding, max_length: int) 
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_max_length": max_length,
         "padding_side": "right",
-        "truncation_side": "right",
+        "truncation_side": truncation_side,
         **dict.fromkeys(("bos_token", "eos_token", "pad_token", "unk_token"), END_OF_TEXT),
         # <|endoftext|> inside a message is text like any other.
         "split_special_tokens": True,

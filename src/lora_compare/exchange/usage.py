@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from lora_compare.evaluation.tfidf import TfidfClassifier
+from lora_compare.models.batches import kept
 from lora_compare.models.classifier import TextClassifier
 
 EXAMPLE = "You won a tablet! To collect your prize call 09098790503 today"
@@ -28,6 +29,7 @@ def of_peft(
     labels = ", ".join(f"{i}: {_text(name)}" for i, name in enumerate(classifier.classes))
     return _lines(
         *([note] if quantized else []),
+        *_cut(classifier),
         "from peft import PeftModel",
         "from transformers import AutoModelForSequenceClassification, AutoTokenizer",
         "",
@@ -45,9 +47,10 @@ def of_peft(
     )
 
 
-def of_merged(folder: Path) -> str:
+def of_merged(folder: Path, classifier: TextClassifier) -> str:
     """Return the lines that use a merged model with transformers."""
     return _lines(
+        *_cut(classifier),
         "from transformers import pipeline",
         "",
         f'classify = pipeline("text-classification", model={_text(folder.as_posix())})',
@@ -58,6 +61,9 @@ def of_merged(folder: Path) -> str:
 def of_onnx(folder: Path, classifier: TextClassifier) -> str:
     """Return the lines that use an ONNX model with ONNX Runtime."""
     length = classifier.padding.length
+    first, last = kept(classifier.max_length, classifier.truncation)
+    whole = f"ids if len(ids) <= {first + last} else "
+    cut = f"ids[:{first}]" if not last else f"{whole}ids[:{first}] + ids[-{last}:]"
     padded = f" + [{classifier.padding.token}] * ({length} - len(ids))" if length else ""
     return _lines(
         "import numpy",
@@ -67,7 +73,8 @@ def of_onnx(folder: Path, classifier: TextClassifier) -> str:
         f"tokenizer = Tokenizer.from_file({_text(f'{folder.as_posix()}/tokenizer.json')})",
         "tokenizer.encode_special_tokens = True",
         f"session = onnxruntime.InferenceSession({_text(f'{folder.as_posix()}/model.onnx')})",
-        f"ids = tokenizer.encode({_text(EXAMPLE)}).ids[:{classifier.max_length}]",
+        f"ids = tokenizer.encode({_text(EXAMPLE)}).ids",
+        f"ids = {cut}",
         f'inputs = {{"tokens": numpy.array([ids{padded}]), "lengths": numpy.array([len(ids)])}}',
         f"print({classifier.classes!r}, session.run(None, inputs)[0])",
     )
@@ -99,6 +106,16 @@ def of_sklearn(folder: Path, classifier: TfidfClassifier) -> str:
         "model = make_pipeline(vectorizer, regression)",
         f"print(classes, model.predict_proba([{_text(EXAMPLE)}]))",
     )
+
+
+def _cut(classifier: TextClassifier) -> list[str]:
+    """Return what to know of texts that are too long, where transformers cuts them otherwise."""
+    if classifier.truncation != "head_tail":
+        return []
+    return [
+        f"# Of texts of more than {classifier.max_length} tokens, the first and the last ones were",
+        "# kept in training; transformers keeps the first, and its answers for them differ.",
+    ]
 
 
 def _text(text: str) -> str:

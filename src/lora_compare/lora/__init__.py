@@ -1,4 +1,4 @@
-"""LoRA for the Linear and Embedding layers of any model; knows nothing of GPT.
+"""LoRA for the linear layers and embeddings of any model; knows nothing of its architecture.
 
     paths = inject(model, LoraParams(r=8, lora_alpha=16, ...))   # freeze, adapt, activate
     print(count(model))                                          # trainable params: ...
@@ -29,9 +29,10 @@ from lora_compare.lora.model import (
     unload,
     unmerge,
 )
-from lora_compare.lora.quantization import dense_weight, quantize
+from lora_compare.lora.plain import dense_weight, is_conv1d
+from lora_compare.lora.quantization import quantizable, quantize
 from lora_compare.lora.state import adapter_tensors, bare_state_dict, load_adapter_tensors
-from lora_compare.lora.targets import adaptable
+from lora_compare.lora.targets import adaptable, describe_modules
 from lora_compare.params import Aliases
 
 __all__ = [
@@ -49,13 +50,16 @@ __all__ = [
     "bare_state_dict",
     "count",
     "dense_weight",
+    "describe_modules",
     "disabled",
     "inject",
+    "is_conv1d",
     "load_adapter_tensors",
     "lora_delta",
     "merge",
     "merge_and_unload",
     "parameter_groups",
+    "quantizable",
     "quantize",
     "unload",
     "unmerge",

@@ -1,13 +1,11 @@
 """One frozen layer and the low-rank adapters on it."""
 
-import copy
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lora_compare.compute.linear import Adapted, adapted_linear
-from lora_compare.lora.quantization import dense_weight, is_quantized
+from lora_compare.lora.plain import is_quantized, matrix, output_scale, with_weight
 
 
 def lora_delta(a: Tensor, b: Tensor, scale: float) -> Tensor:
@@ -66,14 +64,24 @@ class LowRank(nn.Module):
         return {**dict(self.named_parameters()), **dict(self.named_buffers())}
 
     def update(self, x: Tensor) -> Tensor:
-        """Return scale * B A x, shape (..., d_out) for `x` as in `LoRALayer.forward`."""
-        return self.scale * F.linear(_down(x, self.lora_A), self.lora_B)
+        """Return scale * B A x, shape (..., d_out) for `x` of shape (..., d_in)."""
+        return self.scale * F.linear(F.linear(x, self.lora_A), self.lora_B)
+
+    def looked_up(self, ids: Tensor, padding_idx: int | None) -> Tensor:
+        """Return scale * B A x, shape (..., d_out), for the one-hot vectors x of an embedding.
+
+        Args:
+            ids: Which element of each x is 1, shape (...).
+            padding_idx: The id whose vector is not trained, as in `nn.Embedding`.
+        """
+        down = F.embedding(ids, self.lora_A.T, padding_idx)
+        return self.scale * F.linear(down, self.lora_B)
 
     def subtracted(self, x: Tensor) -> Tensor | None:
         """Return scale * B0 A0 x, shape (..., d_out); None where nothing is subtracted."""
         if self.initial_A is None or self.initial_B is None:
             return None
-        return self.scale * F.linear(_down(x, self.initial_A), self.initial_B)
+        return self.scale * F.linear(F.linear(x, self.initial_A), self.initial_B)
 
     def delta(self) -> Tensor:
         """Return what the adapter adds to W before any magnitude, shape (d_out, d_in)."""
@@ -113,19 +121,12 @@ class LowRank(nn.Module):
         return merged.to(weight.dtype)
 
 
-def _down(x: Tensor, a: Tensor) -> Tensor:
-    """Return A x, shape (..., r); an embedding's ids stand for one-hot vectors."""
-    return F.linear(x, a) if x.is_floating_point() else F.embedding(x, a.T)
-
-
 class LoRALayer(nn.Module):
-    """A frozen Linear or Embedding layer and the adapters on it, of which one may be active.
-
-    An embedding is treated as the linear layer over one-hot vectors that it is: its W is the
-    table transposed, shape (embedding_dim, num_embeddings).
+    """A frozen layer and the adapters on it, of which one may be active.
 
     Args:
-        base_layer: The layer to adapt; its parameters are never changed.
+        base_layer: The layer to adapt, `lora.plain.is_adaptable`; its parameters are never
+            changed.
 
     Attributes:
         base_layer: The frozen layer, or, while merged, its stand-in.
@@ -150,8 +151,13 @@ class LoRALayer(nn.Module):
     @property
     def weight(self) -> Tensor:
         """The base layer's W in full precision of its type, shape (d_out, d_in)."""
-        weight = dense_weight(self.base_layer)
-        return weight.T if isinstance(self.base_layer, nn.Embedding) else weight
+        return matrix(self.base_layer)
+
+    @property
+    def bias(self) -> Tensor | None:
+        """The base layer's bias, shape (d_out,), or None."""
+        bias: Tensor | None = getattr(self.base_layer, "bias", None)
+        return bias
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the adapted layer's output.
@@ -169,12 +175,20 @@ class LoRALayer(nn.Module):
         adapter = self._in_use()
         if adapter is None:
             return base
-        dropped = adapter.dropout(x) if x.is_floating_point() else x
-        update, subtracted = adapter.update(dropped), adapter.subtracted(x)
+        dropped, update, subtracted = self._inside(adapter, x)
         if adapter.lora_magnitude is not None:
             return base + self._dora(adapter, base, x, dropped, update, subtracted)
         # The difference first: at the start it is exactly zero, and the output exactly `base`.
         return base + (update if subtracted is None else update - subtracted)
+
+    def _inside(self, adapter: LowRank, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return the input of the update, the update, and what to subtract from it."""
+        layer = self.base_layer
+        if isinstance(layer, nn.Embedding):
+            update = adapter.looked_up(x, layer.padding_idx)
+            return x, update * output_scale(layer), None
+        dropped = adapter.dropout(x)
+        return dropped, adapter.update(dropped), adapter.subtracted(x)
 
     def _in_use(self) -> LowRank | None:
         return None if self.active is None or self._unmerged else self.adapter(self.active)
@@ -191,11 +205,11 @@ class LoRALayer(nn.Module):
             or adapter.lora_magnitude is not None
             or adapter.initial_A is not None
             or (adapter.training and isinstance(adapter.dropout, nn.Dropout))
-            or not isinstance(layer, nn.Linear)
+            or isinstance(layer, nn.Embedding)
             or is_quantized(layer)
         ):
             return None
-        return Adapted(layer.weight, layer.bias, adapter.lora_A, adapter.lora_B, adapter.scale)
+        return Adapted(self.weight, self.bias, adapter.lora_A, adapter.lora_B, adapter.scale)
 
     def _dora(
         self,
@@ -213,9 +227,8 @@ class LoRALayer(nn.Module):
         assert adapter.lora_magnitude is not None
         weight = self.weight.to(update.dtype)
         ratio = adapter.lora_magnitude / adapter.norms(weight)
-        bias = getattr(self.base_layer, "bias", None)
         if dropped is x:
-            direction = base if bias is None else base - bias
+            direction = base if self.bias is None else base - self.bias
         else:
             # Dropout acts on all of the direction, as in PEFT, and thus on W's part too.
             direction = F.linear(dropped, weight)
@@ -246,34 +259,3 @@ class LoRALayer(nn.Module):
             stand_in = next(self.base_layer.parameters())
             self.base_layer = layer.to(stand_in.device)
             self._unmerged = None
-
-
-def with_weight(layer: nn.Module, weight: Tensor) -> nn.Module:
-    """Return a plain layer like `layer` with another weight and the same bias.
-
-    Args:
-        layer: A Linear layer, quantised or not, or an Embedding.
-        weight: W, shape (d_out, d_in).
-    """
-    if isinstance(layer, nn.Embedding):
-        return _replacing_weight(layer, weight.T.contiguous())
-    assert isinstance(layer, nn.Linear)
-    if not is_quantized(layer):
-        return _replacing_weight(layer, weight)
-    plain: nn.Linear = nn.utils.skip_init(
-        nn.Linear, layer.in_features, layer.out_features, bias=layer.bias is not None
-    )
-    plain.weight, plain.bias = _frozen(weight), layer.bias
-    plain.train(layer.training)
-    return plain
-
-
-def _replacing_weight(layer: nn.Module, weight: Tensor) -> nn.Module:
-    twin: nn.Module = copy.copy(layer)
-    # The shallow copy would share the dictionary of parameters, not only the parameters.
-    twin._parameters = {**layer._parameters, "weight": _frozen(weight)}
-    return twin
-
-
-def _frozen(weight: Tensor) -> nn.Parameter:
-    return nn.Parameter(weight, requires_grad=False)

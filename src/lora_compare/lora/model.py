@@ -10,7 +10,7 @@ from torch import nn
 from lora_compare.errors import ParamsError
 from lora_compare.lora.copies import add_copy, forget_copies, use_copies
 from lora_compare.lora.layer import LoRALayer, LowRank
-from lora_compare.lora.quantization import numel
+from lora_compare.lora.plain import numel
 from lora_compare.lora.start import start_embedding_factors, start_factors
 from lora_compare.lora.targets import Target, find_targets
 from lora_compare.params import FROM_WEIGHT, Aliases, LoraParams
@@ -36,7 +36,7 @@ def inject(
     all that is trained. Other adapters stay, inactive.
 
     Args:
-        model: Any module that contains Linear or Embedding layers of shape (d_out, d_in).
+        model: Any module that contains Linear, Conv1D or Embedding layers.
         settings: What the adapter is; `quantization` is the caller's to apply before.
         name: The adapter's name.
         aliases: Returns other dotted paths under which settings may name a module.

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from lora_compare.errors import CheckpointError
 from lora_compare.lora.copies import owners
 from lora_compare.lora.model import DEFAULT, adapted_layers
-from lora_compare.lora.quantization import dense_weight, is_quantized
+from lora_compare.lora.plain import dense_weight, is_quantized
 
 
 def bare_state_dict(model: nn.Module) -> dict[str, Tensor]:

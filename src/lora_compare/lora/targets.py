@@ -4,7 +4,9 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from lora_compare.errors import ParamsError
 from lora_compare.lora.layer import LoRALayer
+from lora_compare.lora.plain import describe, is_adaptable
 from lora_compare.params import Aliases, Layer, LoraParams, choose_layers
 
 
@@ -14,7 +16,7 @@ class Target:
 
     Attributes:
         path: Its dotted path.
-        module: The Linear or Embedding layer itself.
+        module: The layer itself.
         r: Rank of its adapter.
         lora_alpha: Numerator of its adapter's scale.
     """
@@ -26,7 +28,7 @@ class Target:
 
 
 def adaptable(model: nn.Module) -> dict[str, nn.Module]:
-    """Return the Linear and Embedding layers of `model` by path; adapted ones too, unwrapped."""
+    """Return the layers of `model` that can be adapted by path; adapted ones too, unwrapped."""
     found: dict[str, nn.Module] = {}
     inside: tuple[str, ...] = ()
     for path, module in model.named_modules():
@@ -35,9 +37,19 @@ def adaptable(model: nn.Module) -> dict[str, nn.Module]:
         if isinstance(module, LoRALayer):
             inside = (*inside, f"{path}.")
             found[path] = module.base_layer
-        elif path and isinstance(module, nn.Linear | nn.Embedding):
+        elif path and is_adaptable(module):
             found[path] = module
     return found
+
+
+def describe_modules(model: nn.Module) -> dict[str, Layer | None]:
+    """Return every module of `model` by path as settings see it; None: it cannot be adapted."""
+    layers = adaptable(model)
+    return {
+        path: describe(layers[path]) if path in layers else None
+        for path, _ in model.named_modules()
+        if path and ".adapters" not in f".{path}"
+    }
 
 
 def find_targets(
@@ -53,18 +65,15 @@ def find_targets(
         aliases: Other names of a module.
 
     Raises:
-        ParamsError: A name or pattern matches nothing, a block does not exist, or a rank does
-            not fit its layer.
+        ParamsError: A name or pattern matches nothing, a block does not exist, a rank does not
+            fit its layer, or a layer shares its weight with another.
     """
     layers = adaptable(model)
-    modules: dict[str, Layer | None] = {
-        path: describe(layers[path]) if path in layers else None
-        for path, _ in model.named_modules()
-        if path and ".adapters" not in f".{path}"
-    }
-    choice = choose_layers(modules, settings, aliases)
+    choice = choose_layers(describe_modules(model), settings, aliases)
     if choice.mistakes:
         raise choice.mistakes[0]
+    _refuse_tied(model, "target_modules", choice.adapted)
+    _refuse_tied(model, "modules_to_save", choice.saved)
     targets = [
         Target(path, layers[path], choice.ranks[path], choice.alphas[path])
         for path in choice.adapted
@@ -72,9 +81,23 @@ def find_targets(
     return targets, choice.saved
 
 
-def describe(module: nn.Module) -> Layer:
-    """Return what an adapter must know of a Linear or Embedding layer."""
-    if isinstance(module, nn.Embedding):
-        return Layer("embedding", (module.num_embeddings, module.embedding_dim))
-    assert isinstance(module, nn.Linear)
-    return Layer("linear", (module.in_features, module.out_features))
+def _refuse_tied(model: nn.Module, key: str, paths: list[str]) -> None:
+    """Refuse modules of which a parameter is another module's too.
+
+    What is learned for one would not reach the other, and that may be the one that is used: T5
+    has one table of embeddings in three places.
+    """
+    users: dict[int, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        users.setdefault(id(parameter), []).append(name.rpartition(".")[0])
+    for path in paths:
+        for parameter in model.get_submodule(path).parameters():
+            first, *others = users[id(parameter)]
+            if others:
+                raise ParamsError(
+                    f"{first} shares its weight with {', '.join(others)}.",
+                    where=f"lora.{key}",
+                    expected="modules with weights of their own",
+                    actual=path,
+                    next=f"leave {path} out of lora.{key}",
+                )

@@ -2,14 +2,12 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-
-from lora_compare.models.attention import attention
 
 
 @dataclass(frozen=True)
@@ -49,69 +47,6 @@ class Packed:
             (1,) * len(starts),
         )
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Return causal attention within each text.
-
-        Args:
-            q: Queries, shape (n, h, d/h).
-            k: Keys, shape (n, h, d/h).
-            v: Values, shape (n, h, d/h).
-
-        Returns:
-            The attended values, shape (n, h, d/h).
-
-        Checked by tests/unit/models/test_packing.py.
-        """
-        return self._attend(q, k, v, queries=self.lengths)
-
-    def attend_last(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Return what the last token of each text attends to: all of its text.
-
-        Args:
-            q: Queries of the last tokens, shape (b, h, d/h).
-            k: Keys of all tokens, shape (n, h, d/h).
-            v: Values of all tokens, shape (n, h, d/h).
-
-        Returns:
-            The attended values, shape (b, h, d/h).
-        """
-        return self._attend(q, k, v, queries=(1,) * len(self.lengths))
-
-    def _attend(self, q: Tensor, k: Tensor, v: Tensor, queries: Sequence[int]) -> Tensor:
-        """Let the last `queries[i]` tokens of text i, which `q` holds, attend to their past."""
-        every = queries == self.lengths
-        if q.is_cuda and q.dtype in (torch.bfloat16, torch.float16):
-            # Here, because it imports torch's compiler: a second that a CPU need not wait.
-            from torch.nn.attention.varlen import varlen_attn
-
-            bounds, most = self.bounds, max(self.lengths)
-            asking = bounds if every else torch.arange(len(bounds), device=q.device).int()
-            window = (-1, 0) if every else (-1, -1)
-            attended = varlen_attn(q, k, v, asking, bounds, max(queries), most, window_size=window)
-            assert isinstance(attended, Tensor)
-            return attended
-        # On a CPU the kernel for short sequences is several times faster in float32.
-        wide = torch.promote_types(q.dtype, torch.float32)
-        # Neighbours of equal length share a call.
-        runs = [(length, len(list(run))) for length, run in groupby(self.lengths)]
-        rows = [count * (length if every else 1) for length, count in runs]
-        columns = [count * length for length, count in runs]
-        pieces = zip(
-            runs,
-            q.to(wide).split(rows),
-            k.to(wide).split(columns),
-            v.to(wide).split(columns),
-            strict=True,
-        )
-        with torch.autocast(q.device.type, enabled=False):
-            return torch.cat([_within(count, every, *piece) for (_, count), *piece in pieces])
-
-
-def _within(count: int, causal: bool, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Return the attention within `count` texts of equal length; shapes as in `Packed`."""
-    q, k, v = (z.unflatten(0, (count, -1)) for z in (q, k, v))  # (count, t, h, d/h)
-    return attention(q, k, v, is_causal=causal).flatten(0, 1)
-
 
 def pack(sequences: Sequence[npt.NDArray[np.int64]]) -> Packed:
     """Return token sequences, none of them empty, as one row."""
@@ -129,6 +64,9 @@ def pack(sequences: Sequence[npt.NDArray[np.int64]]) -> Packed:
 
 
 IntArray = npt.NDArray[np.int64]
+
+Truncation = Literal["head", "tail", "head_tail"]
+"""Which tokens are kept of a text that is too long: the first, the last, or both."""
 
 
 @dataclass(frozen=True)
@@ -156,9 +94,15 @@ class Examples:
         """Return the texts at `indices`, in that order."""
         return Examples([self.tokens[i] for i in indices], self.labels[np.asarray(indices, int)])
 
-    def cut(self, max_length: int) -> tuple["Examples", int]:
-        """Return the texts with at most `max_length` tokens each, and how many had more."""
-        tokens = [sequence[:max_length] for sequence in self.tokens]
+    def cut(self, max_length: int, truncation: Truncation = "head") -> tuple["Examples", int]:
+        """Return the texts with at most `max_length` tokens each, and how many had more.
+
+        Args:
+            max_length: Tokens that are kept of a longer text.
+            truncation: Which.
+        """
+        first, last = kept(max_length, truncation)
+        tokens = [_shorten(sequence, first, last) for sequence in self.tokens]
         return Examples(tokens, self.labels), int((self.lengths > max_length).sum())
 
     def lost(self, max_length: int) -> float:
@@ -169,6 +113,26 @@ class Examples:
     def lengths(self) -> IntArray:
         """Tokens of every text, shape (n,)."""
         return np.array([len(sequence) for sequence in self.tokens], dtype=np.int64)
+
+
+def kept(max_length: int, truncation: Truncation) -> tuple[int, int]:
+    """Return how many of a longer text's first and last tokens are kept.
+
+    Args:
+        max_length: Both together.
+        truncation: Which; of `head_tail` a quarter are the first ones.
+
+    Source: Sun et al. 2019, arXiv:1905.05583, section 5.3.1 (128 of 510 tokens from the head).
+    """
+    first = {"head": max_length, "tail": 0, "head_tail": max_length // 4}[truncation]
+    return first, max_length - first
+
+
+def _shorten(tokens: IntArray, first: int, last: int) -> IntArray:
+    """Return the first and the last tokens of a text, all where it is no longer than both."""
+    if len(tokens) <= first + last:
+        return tokens
+    return np.concatenate([tokens[:first], tokens[len(tokens) - last :]])
 
 
 @dataclass(frozen=True)

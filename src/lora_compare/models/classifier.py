@@ -5,15 +5,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import tiktoken
 import torch
 
 from lora_compare.compute.precision import computing_in
-from lora_compare.compute.seeding import seeded
-from lora_compare.models.base import Base
-from lora_compare.models.batches import Examples, IntArray, by_length, collate
-from lora_compare.models.network import Classifier
-from lora_compare.models.tokenizer import encode_all
+from lora_compare.errors import ParamsError
+from lora_compare.models.batches import Examples, IntArray, Truncation, by_length, collate
+from lora_compare.models.network import Base, Network, Tokenizer
 from lora_compare.params import ClassifierParams, TrainingParams
 from lora_compare.project.progress import SILENT, Progress
 
@@ -49,17 +46,19 @@ class TextClassifier:
 
     Attributes:
         model: The network with its head.
-        encoding: The tokenizer.
+        tokenizer: The tokenizer.
         classes: Names of the classes, in the order of the logits.
-        max_length: Tokens after which a text is cut.
+        max_length: Most tokens of a text, those that the tokenizer puts around it included.
         padding: How texts are padded.
+        truncation: Which tokens are kept of a longer text.
     """
 
-    model: Classifier
-    encoding: tiktoken.Encoding
+    model: Network
+    tokenizer: Tokenizer
     classes: list[str]
     max_length: int
     padding: Padding
+    truncation: Truncation = "head"
 
     def probabilities(self, texts: Sequence[str], progress: Progress = SILENT) -> FloatArray:
         """Return the probability of each class for each text, shape (n, n_classes)."""
@@ -70,14 +69,30 @@ class TextClassifier:
         return self.fit(self._tokenized(texts, labels))
 
     def _tokenized(self, texts: Sequence[str], labels: Sequence[int]) -> Examples:
-        tokens, _ = encode_all(self.encoding, texts)
-        return Examples(tokens, np.asarray(labels, dtype=np.int64))
+        return Examples(self.tokenizer.encode_all(texts), np.asarray(labels, dtype=np.int64))
 
     def fit(self, examples: Examples) -> tuple[Examples, int]:
-        """Return whole texts cut and padded for this classifier, and how many were cut."""
-        taken, cut = examples.cut(self.max_length)
-        padded = [self.padding.pad(sequence) for sequence in taken.tokens]
-        return Examples(padded, taken.labels), cut
+        """Return whole texts as this classifier takes them, and how many were cut.
+
+        They are cut, the tokenizer's own tokens are put around them, and they are padded.
+        """
+        taken, cut = examples.cut(self._room, self.truncation)
+        prefix, suffix = (np.array(ids, np.int64) for ids in self._around)
+        whole = (np.concatenate([prefix, tokens, suffix]) for tokens in taken.tokens)
+        return Examples([self.padding.pad(tokens) for tokens in whole], taken.labels), cut
+
+    def lost(self, examples: Examples) -> float:
+        """Return the share of all tokens of whole texts, in 0..1, that `fit` takes away."""
+        return examples.lost(self._room)
+
+    @property
+    def _around(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        return self.tokenizer.prefix, self.tokenizer.suffix
+
+    @property
+    def _room(self) -> int:
+        """Tokens of a text itself that have room."""
+        return self.max_length - sum(map(len, self._around))
 
     def chances(
         self,
@@ -111,14 +126,15 @@ def start(
         classes: Names of the classes.
         train_examples: The training split; position `last_position` pads to its longest text.
         classifier: The head.
-        training: Longest text.
+        training: Longest text, and what is kept of a longer one.
         seed: Seed of the head's initial weights.
     """
     padded = None
     if classifier.position == "last_position":
         longest = int(train_examples.lengths.max())
         padded = min(longest, longest_text(base, training.max_length))
-    return untuned(base, classes, classifier, seed, training.max_length, padded)
+    length = training.max_length
+    return untuned(base, classes, classifier, seed, length, padded, training.truncation)
 
 
 def untuned(
@@ -128,6 +144,7 @@ def untuned(
     seed: int,
     max_length: int | None = None,
     padded_length: int | None = None,
+    truncation: Truncation = "head",
 ) -> TextClassifier:
     """Return the base model under a new head: where every method starts.
 
@@ -139,27 +156,43 @@ def untuned(
         max_length: Tokens after which a text is cut; None: the model's context length.
         padded_length: Tokens of every padded text for position `last_position`; also the
             length at which longer texts are cut.
+        truncation: Which tokens are kept of a longer text.
+
+    Raises:
+        ParamsError: The model takes no texts of that length, or the head is none of its own.
     """
-    with seeded(seed):
-        model = Classifier(base.gpt, len(classes), classifier.position, classifier.bias)
     return TextClassifier(
-        model,
-        base.encoding,
+        base.new_classifier(len(classes), classifier, seed),
+        base.tokenizer,
         classes,
         padded_length or longest_text(base, max_length),
-        Padding(base.encoding.eot_token, padded_length),
+        Padding(base.tokenizer.pad, padded_length),
+        truncation,
     )
 
 
 def longest_text(base: Base, max_length: int | None) -> int:
-    """Return the tokens after which a text is cut: `max_length`, or all that the model takes."""
-    context = base.gpt.config.context_length
-    return min(max_length or context, context)
+    """Return the tokens after which a text is cut: `max_length`, or all that the model takes.
+
+    Raises:
+        ParamsError: The model takes no texts of that length.
+    """
+    least = 1 + len(base.tokenizer.prefix) + len(base.tokenizer.suffix)
+    longest = base.context if max_length is None else max_length
+    if least <= longest <= base.context:
+        return longest
+    raise ParamsError(
+        "The model takes no texts of this length.",
+        where="params.yaml: training.max_length",
+        expected=f"{least} to {base.context}, or null, which is the most",
+        actual=f"{longest}",
+        next="set training.max_length accordingly",
+    )
 
 
 @torch.inference_mode()
 def predict_logits(
-    model: Classifier,
+    model: Network,
     examples: Examples,
     progress: Progress = SILENT,
     description: str = "evaluate",

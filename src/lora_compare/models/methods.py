@@ -15,11 +15,17 @@ from lora_compare import lora
 from lora_compare.compute.seeding import seeded
 from lora_compare.errors import CheckpointError
 from lora_compare.models import weights
-from lora_compare.models.base import Base
+from lora_compare.models.base import read_description
 from lora_compare.models.classifier import TextClassifier, untuned
-from lora_compare.models.network import GPT, Classifier
-from lora_compare.params import ClassifierParams, LoraParams, MethodParams, Trainable, gpt2_paths
-from lora_compare.project.checksums import read_verified, seal, verified
+from lora_compare.models.network import Base, Network
+from lora_compare.params import (
+    Architecture,
+    ClassifierParams,
+    LoraParams,
+    MethodParams,
+    Trainable,
+)
+from lora_compare.project.checksums import read_verified, seal, verified, verified_part
 from lora_compare.project.files import write_json
 
 TENSORS_FILE, CONFIG_FILE = "model.safetensors", "config.json"
@@ -49,7 +55,7 @@ class Trained:
         return cls(config["trainable"], LoraParams(**config["lora"]) if config["lora"] else None)
 
 
-def choose_trainable(model: Classifier, trained: Trained, seed: int) -> None:
+def choose_trainable(model: Network, trained: Trained, seed: int) -> None:
     """Make the parameters that a method trains, and no others, require a gradient, in place.
 
     Args:
@@ -69,12 +75,12 @@ def choose_trainable(model: Classifier, trained: Trained, seed: int) -> None:
         module.requires_grad_(True)
 
 
-def adapt(model: Classifier, settings: LoraParams, initialise: bool = True) -> None:
+def adapt(model: Network, settings: LoraParams, initialise: bool = True) -> None:
     """Put an adapter on the classifier, in place, its base quantised first where that is asked.
 
     Args:
         model: The classifier.
-        settings: The adapter; modules may have GPT-2's names.
+        settings: The adapter; modules may have any name of `model.aliases`.
         initialise: False leaves the factors as they come, for a state that is loaded next.
 
     Raises:
@@ -82,20 +88,44 @@ def adapt(model: Classifier, settings: LoraParams, initialise: bool = True) -> N
     """
     if settings.quantization:
         # The head is new and small: rounding it would save nothing.
-        lora.quantize(model, keep=["score"])
-    lora.inject(model, settings, aliases=gpt2_paths, initialise=initialise)
+        lora.quantize(model, keep=model.head)
+    settings = model.customary(settings)
+    lora.inject(model, settings, aliases=model.aliases, initialise=initialise)
 
 
-def _trained_modules(model: Classifier, trainable: str) -> list[nn.Module]:
-    gpt: GPT = model.gpt
-    blocks = {"head": 0, "last_block": 1, "last_two_blocks": 2}
+def architecture(model: Network) -> Architecture:
+    """Return a classifier as an adapter's settings see it."""
+    head = () if model.adapts_head else model.head
+    return Architecture(lora.describe_modules(model), model.aliases, model.model_type, head)
+
+
+def architecture_of(folder: Path) -> Architecture | None:
+    """Return what adapters go on of the base model in a folder, without loading its weights.
+
+    Args:
+        folder: The base model's folder.
+
+    Returns:
+        None for a GPT, which params.yaml's checks know by its name.
+
+    Raises:
+        ParamsError: transformers is not installed.
+        MissingArtifactError: The folder or a file in it is missing.
+        IntegrityError: A file has changed since it was written.
+    """
+    if read_description(folder)["kind"] != "hub":
+        return None
+    # Here, because transformers takes seconds to import, which GPT-2 does not need.
+    from lora_compare.models.hub.base import FILES
+    from lora_compare.models.hub.shape import load_shape
+
+    return architecture(load_shape(verified_part(folder / FILES, folder, "base_model")))
+
+
+def _trained_modules(model: Network, trainable: str) -> list[nn.Module]:
     if trainable == "all":
         return [model]
-    count = blocks[trainable]
-    if count == 0:
-        return [model.score]
-    # The book trains the final norm together with the last block.
-    return [model.score, gpt.ln_f, *list(gpt.h)[-count:]]
+    return model.top({"head": 0, "last_block": 1, "last_two_blocks": 2}[trainable])
 
 
 def save_method(
@@ -131,6 +161,8 @@ def save_method(
         "trainable_parameters": count.trainable,
         "total_parameters": count.total,
     }
+    if classifier.truncation != "head":
+        config["truncation"] = classifier.truncation
     write_json(folder / CONFIG_FILE, config)
     seal(folder)
 
@@ -178,9 +210,8 @@ def restore(config: Mapping[str, Any], path: Path, base: Base) -> TextClassifier
         CheckpointError: The files do not fit together.
     """
     head = ClassifierParams(position=config["position"], bias=config["bias"])
-    classifier = untuned(
-        base, config["classes"], head, config["seed"], config["max_length"], config["padded_length"]
-    )
+    lengths = config["max_length"], config["padded_length"], config.get("truncation", "head")
+    classifier = untuned(base, config["classes"], head, config["seed"], *lengths)
     trained = Trained.of_config(config)
     if trained.lora is None:
         choose_trainable(classifier.model, trained, config["seed"])
@@ -190,7 +221,7 @@ def restore(config: Mapping[str, Any], path: Path, base: Base) -> TextClassifier
     state = weights.load_state(path, {name: tuple(tensor.shape) for name, tensor in own.items()})
     if trained.lora is None:
         # In place of the base's weights, not into them: other methods may share those.
-        classifier.model.load_state_dict(state, strict=False, assign=True)
+        weights.assign(classifier.model, state)
     else:
         lora.load_adapter_tensors(classifier.model, state)
     return classifier
@@ -206,7 +237,7 @@ def read_method(folder: Path, stage: str = "finetune") -> Trained:
     return Trained.of_config(json.loads(read_verified(folder / CONFIG_FILE, stage)))
 
 
-def _tensors(model: Classifier, trained: Trained) -> dict[str, Tensor]:
+def _tensors(model: Network, trained: Trained) -> dict[str, Tensor]:
     """Return the tensors that a method's file holds, not copied, by name."""
     if trained.lora is not None:
         return lora.adapter_tensors(model)

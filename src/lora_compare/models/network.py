@@ -1,255 +1,180 @@
-"""GPT-2's network and its classification head, with separate query, key and value layers."""
+"""What every kind of model is to its users: a base, its tokenizer, and a classifier on it.
 
-import math
-from collections.abc import Callable
-from typing import Any, Literal
+`models.gpt` and `models.hub` are the kinds there are; training, evaluation, comparison and report
+know neither.
+"""
 
-import torch
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from lora_compare.models.attention import Attention, CausalSelfAttention, causal
-from lora_compare.models.batches import Packed
-from lora_compare.params import CONFIGS, GPTConfig
-
-__all__ = ["CONFIGS", "GPT", "MLP", "Block", "Classifier", "GPTConfig", "Position", "initialise"]
-
-Position = Literal["last_token", "last_position", "first", "mean"]
+from lora_compare.models.batches import IntArray, Packed
+from lora_compare.params import ClassifierParams, LoraParams, customary
 
 
-class MLP(nn.Module):
-    """The feed-forward part of a block: four times as wide inside, GELU between.
+class Tokenizer(Protocol):
+    """Text to token ids."""
 
-    Args:
-        config: The network's shape.
-    """
+    @property
+    def prefix(self) -> tuple[int, ...]:
+        """Ids that the model wants before every text; they count as part of its length."""
+        ...
 
-    def __init__(self, config: GPTConfig) -> None:
-        super().__init__()
-        self.c_fc = nn.Linear(config.n_embd, 4 * config.n_embd)
-        self.c_proj = nn.Linear(4 * config.n_embd, config.n_embd)
+    @property
+    def suffix(self) -> tuple[int, ...]:
+        """Ids that it wants behind every text."""
+        ...
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return what the block adds to the residual stream.
+    @property
+    def pad(self) -> int:
+        """Id that fills up shorter texts of a batch."""
+        ...
+
+    def encode_all(self, texts: Iterable[str]) -> list[IntArray]:
+        """Return the ids of every text, without prefix and suffix, at least one each.
+
+        A special token inside a text is text like any other.
 
         Args:
-            x: Normalised residual stream, shape (b, t, d); so is the result.
+            texts: Texts of which none is empty.
         """
-        # GPT-2 was trained with the tanh form; the exact GELU would shift every activation.
-        y: Tensor = self.c_proj(F.gelu(self.c_fc(x), approximate="tanh"))
-        return y
+        ...
 
 
-class Block(nn.Module):
-    """One transformer block with the norms in front (pre-norm).
-
-    Args:
-        config: The network's shape.
+class Network(nn.Module, ABC):
+    """A classifier: tokens in, logits out.
 
     Attributes:
-        compiled: What training computes in place of `feed_forward`; None: that itself.
-    """
-
-    compiled: Callable[["Block", Tensor], Tensor] | None = None
-
-    def __init__(self, config: GPTConfig) -> None:
-        super().__init__()
-        self.ln_1 = nn.LayerNorm(config.n_embd)
-        self.attn = CausalSelfAttention(config.n_embd, config.n_head)
-        self.ln_2 = nn.LayerNorm(config.n_embd)
-        self.mlp = MLP(config)
-
-    def forward(self, x: Tensor, attend: Attention, rows: Tensor | None = None) -> Tensor:
-        """Return the residual stream after the block.
-
-        Args:
-            x: Residual stream, shape (..., t, d).
-            attend: As for `CausalSelfAttention`.
-            rows: As for `CausalSelfAttention`.
-
-        Returns:
-            The residual stream at the wanted positions, as x in shape.
-        """
-        attended = self.attn(self.ln_1(x), attend, rows)
-        x = (x if rows is None else x[rows]) + attended
-        if self.compiled is not None and torch.is_grad_enabled():
-            return self.compiled(self, x)
-        return self.feed_forward(x)
-
-    def feed_forward(self, x: Tensor) -> Tensor:
-        """Return the block's result for a residual stream with the attended values in it.
-
-        Args:
-            x: Residual stream, shape (..., t, d); so is the result.
-        """
-        y: Tensor = x + self.mlp(self.ln_2(x))
-        return y
-
-
-class GPT(nn.Module):
-    """A GPT-2 language model whose output layer is the token embedding, transposed.
-
-    The names of its parameters are GPT-2's own, but for `c_attn`, which is split into
-    `q_proj`, `k_proj` and `v_proj`.
-
-    Args:
-        config: The network's shape.
-
-    Attributes:
-        checkpointing: Whether training keeps the input of each block alone and computes what
-            is in it anew for the gradient: less memory for a third more work.
-    """
-
-    def __init__(self, config: GPTConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.checkpointing = False
-        self.wte = nn.Embedding(config.vocab_size, config.n_embd)
-        self.wpe = nn.Embedding(config.context_length, config.n_embd)
-        self.h = nn.ModuleList(Block(config) for _ in range(config.n_layer))
-        self.ln_f = nn.LayerNorm(config.n_embd)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Return the final hidden states.
-
-        Args:
-            tokens: Token ids, shape (b, t) with t at most the context length. Padding goes
-                to the right: attention is causal, so no real token ever sees it.
-
-        Returns:
-            Normalised hidden states, shape (b, t, d).
-
-        Checked by tests/parity/test_gpt2_models.py against transformers.
-        """
-        positions = torch.arange(tokens.shape[1], device=tokens.device)
-        x = self.wte(tokens) + self.wpe(positions)
-        for block in self.h:
-            x = block(x, causal)
-        y: Tensor = self.ln_f(x)
-        return y
-
-    def of_packed(self, texts: Packed, only_last: bool = False) -> Tensor:
-        """Return the final hidden states of packed texts.
-
-        Args:
-            texts: b texts of n tokens in all.
-            only_last: Return those of every text's last token alone. They are all that the
-                last block's queries and feed-forward part then work on.
-
-        Returns:
-            Normalised hidden states, shape (n, d), or (b, d) of the last tokens.
-
-        Checked by tests/unit/models/test_packing.py.
-        """
-        x = self.wte(texts.tokens) + self.wpe(texts.positions)
-        *blocks, top = self.h
-        for block in blocks:
-            x = self._run(block, x, texts.attend)
-        if only_last:
-            x = self._run(top, x, texts.attend_last, texts.last)
-        else:
-            x = self._run(top, x, texts.attend)
-        y: Tensor = self.ln_f(x)
-        return y
-
-    def _run(self, block: nn.Module, *inputs: Any) -> Tensor:
-        if self.checkpointing and torch.is_grad_enabled():
-            # Here, because it imports torch's compiler: a second that few need to wait.
-            from torch.utils.checkpoint import checkpoint
-
-            return checkpoint(block, *inputs, use_reentrant=False)  # type: ignore[no-any-return]
-        y: Tensor = block(*inputs)
-        return y
-
-    def next_token_logits(self, hidden: Tensor) -> Tensor:
-        """Return the logits of the next token, shape (..., vocab_size) for (..., d)."""
-        return F.linear(hidden, self.wte.weight)
-
-
-class Classifier(nn.Module):
-    """A GPT that classifies a text by the hidden state at one position.
-
-    Args:
-        gpt: The network below the head.
         n_classes: Classes to tell apart.
-        position: Whose hidden state is classified: the text's `last_token`, the batch's
-            `last_position` (padding included, as in the book), the `first` token, or the
-            `mean` over the text's tokens.
-        bias: Whether the head has a bias.
+        model_type: What transformers calls the architecture.
+        position: As in params.yaml, whose hidden state is classified.
+        bias: As in params.yaml, whether the head has a bias.
+        head: Dotted paths of the modules that are new, not the base's.
+        adapts_head: Whether LoRA on all linear layers is on the head, too. Otherwise the head is
+            trained in full beside every adapter, as in PEFT.
+        embedding: Dotted path of the token embedding; None where more than looking tokens up
+            depends on it.
+        pad: Id that `of_packed` looks up beside the texts' own, where it fills up batches; None:
+            it looks up no other.
     """
 
-    def __init__(self, gpt: GPT, n_classes: int, position: Position, bias: bool = True) -> None:
-        super().__init__()
-        self.gpt = gpt
-        self.position = position
-        self.n_classes = n_classes
-        self.bias = bias
-        self.score = nn.Linear(gpt.config.n_embd, n_classes, bias=bias)
+    n_classes: int
+    model_type: str
+    position: str
+    bias: bool
+    head: tuple[str, ...]
+    adapts_head: bool = False
+    embedding: str | None = None
+    pad: int | None = None
 
-    def forward(self, tokens: Tensor, lengths: Tensor) -> Tensor:
-        """Return the logits of the classes.
-
-        Args:
-            tokens: Token ids padded on the right, shape (b, t).
-            lengths: Real tokens of each text, shape (b,), each from 1 to t.
-
-        Returns:
-            Logits, shape (b, n_classes).
-        """
-        logits: Tensor = self.score(self._pool(self.gpt(tokens), lengths))
-        return logits
-
+    @abstractmethod
     def of_packed(self, texts: Packed) -> Tensor:
-        """Return the logits of the classes of packed texts.
+        """Return the logits of b texts, shape (b, n_classes), prefix and suffix among their tokens.
 
-        For `last_position` the texts hold their padding themselves.
+        A text's logits depend neither on the other texts nor on their number or order.
+        """
+
+    @abstractmethod
+    def top(self, blocks: int) -> list[nn.Module]:
+        """Return the head, and with any blocks the last `blocks` and what is between them and it.
 
         Args:
-            texts: b texts.
-
-        Returns:
-            Logits, shape (b, n_classes).
-
-        Checked by tests/unit/models/test_packing.py against `forward`.
+            blocks: How many; a network of fewer gives all that it has.
         """
-        if self.position == "mean":
-            hidden = self.gpt.of_packed(texts)
-            pooled = torch.stack([h.mean(dim=0) for h in hidden.split(texts.lengths)])
-        else:
-            # Attention looks back only: to the first token, the others do not exist.
-            seen = texts.first_tokens() if self.position == "first" else texts
-            pooled = self.gpt.of_packed(seen, only_last=True)
-        # In full precision: a bfloat16 has too few digits for probabilities.
-        with torch.autocast(pooled.device.type, enabled=False):
-            logits: Tensor = self.score(pooled)
-        return logits
 
-    def _pool(self, hidden: Tensor, lengths: Tensor) -> Tensor:
-        if self.position == "last_token":
-            return hidden[torch.arange(hidden.shape[0], device=hidden.device), lengths - 1]
-        if self.position == "last_position":
-            return hidden[:, -1]
-        if self.position == "first":
-            return hidden[:, 0]
-        real = torch.arange(hidden.shape[1], device=hidden.device) < lengths[:, None]  # (b, t)
-        return (hidden * real[..., None]).sum(dim=1) / lengths[:, None]
+    @property
+    @abstractmethod
+    def output(self) -> nn.Module:
+        """The head's last layer, whose weight has a row for each class."""
+
+    @property
+    @abstractmethod
+    def checkpointing(self) -> bool:
+        """Whether training keeps each block's input alone and computes the rest anew."""
+
+    @checkpointing.setter
+    @abstractmethod
+    def checkpointing(self, on: bool) -> None: ...
+
+    @abstractmethod
+    def compile_blocks(self) -> None:
+        """Let training compute the feed-forward part of every block with compiled code, in place.
+
+        Raises:
+            ParamsError: That helps no network of this kind.
+        """
+
+    @abstractmethod
+    def aliases(self, path: str) -> Sequence[str]:
+        """Return other dotted paths under which an adapter's settings may name a module.
+
+        Args:
+            path: The module's own.
+        """
+
+    def customary(self, settings: LoraParams) -> LoraParams:
+        """Return an adapter's settings with what they leave to the architecture."""
+        return customary(settings, self.model_type, () if self.adapts_head else self.head)
+
+    def head_modules(self) -> tuple[nn.Module, ...]:
+        """Return the modules of the head."""
+        return tuple(self.get_submodule(path) for path in self.head)
 
 
-def initialise(gpt: GPT) -> GPT:
-    """Give `gpt` GPT-2's random initial weights, in place, and return it.
+@dataclass(frozen=True)
+class Base(ABC):
+    """A model before any fine-tuning, with its tokenizer.
 
-    Weights are normal with standard deviation 0.02, biases zero; the layers that write to
-    the residual stream are smaller by the root of their number.
-
-    Source: Radford et al. 2019, section 2.3.
+    Attributes:
+        network: The network below the head.
+        tokenizer: Its tokenizer.
+        description: What is known of it: name, weights, parameters, source, and what its kind
+            adds. As config.json in the folder of `models.base.save_base` it also has the kind,
+            the width, the context and the sha256 of the weights.
+        kind: Which package of `models` it is of.
     """
-    for name, parameter in gpt.named_parameters():
-        if ".ln_" in name or name.startswith("ln_f"):
-            continue
-        if name.endswith("bias"):
-            nn.init.zeros_(parameter)
-        else:
-            residual = name.endswith("c_proj.weight")
-            scale = 1 / math.sqrt(2 * gpt.config.n_layer) if residual else 1.0
-            nn.init.normal_(parameter, std=0.02 * scale)
-    return gpt
+
+    network: nn.Module
+    tokenizer: Tokenizer
+    description: dict[str, Any]
+    kind: ClassVar[str]
+
+    @property
+    @abstractmethod
+    def width(self) -> int:
+        """Width of the residual stream."""
+
+    @property
+    @abstractmethod
+    def context(self) -> int:
+        """Longest text in tokens, prefix and suffix included."""
+
+    @property
+    @abstractmethod
+    def remarks(self) -> list[str]:
+        """What whoever has it made should read."""
+
+    @abstractmethod
+    def new_classifier(self, n_classes: int, head: ClassifierParams, seed: int) -> Network:
+        """Return a classifier of the network, which is used and not copied, under a new head.
+
+        Args:
+            n_classes: Classes to tell apart.
+            head: Position and bias of the head.
+            seed: Seed of the head's initial weights.
+
+        Raises:
+            ParamsError: This network cannot have such a head.
+        """
+
+    @abstractmethod
+    def state(self) -> Mapping[str, Tensor]:
+        """Return the network's tensors by name, not copied, no two sharing memory."""
+
+    @abstractmethod
+    def save_tokenizer(self, folder: Path) -> None:
+        """Write all but weights and description to `folder`."""

@@ -5,13 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tiktoken
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from lora_compare.errors import DataError
 from lora_compare.models.batches import Examples
-from lora_compare.models.tokenizer import encode_all
+from lora_compare.models.network import Tokenizer
 from lora_compare.project import files
 from lora_compare.project.checksums import read_verified
 
@@ -24,15 +23,14 @@ TYPES: dict[str, np.dtype[Any]] = {
 and the last one ends, shape (n + 1,); and the class indices, shape (n,)."""
 
 
-def tokenize(encoding: tiktoken.Encoding, split: Mapping[str, Sequence[Any]]) -> Examples:
-    """Return a split as tokens, whole: `Examples.cut` cuts them to what a training takes.
+def tokenize(tokenizer: Tokenizer, split: Mapping[str, Sequence[Any]]) -> Examples:
+    """Return a split as tokens, whole: `TextClassifier.fit` cuts them to what a training takes.
 
     Args:
-        encoding: The tokenizer.
+        tokenizer: The tokenizer.
         split: Columns Label (class index) and Text.
     """
-    tokens, _ = encode_all(encoding, split["Text"])
-    return Examples(tokens, np.array(split["Label"], dtype=np.int64))
+    return Examples(tokenizer.encode_all(split["Text"]), np.array(split["Label"], dtype=np.int64))
 
 
 def write_examples(path: Path, examples: Examples) -> None:

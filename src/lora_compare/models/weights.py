@@ -1,4 +1,4 @@
-"""GPT-2's checkpoints, and this project's own weights, in and out: safetensors only."""
+"""Tensors in and out: safetensors only."""
 
 import os
 import re
@@ -10,118 +10,13 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from lora_compare.errors import CheckpointError
-from lora_compare.models.network import GPTConfig
 from lora_compare.project import files
-
-QKV = ("q_proj", "k_proj", "v_proj")
-"""The layers that GPT-2 stores as one, `c_attn`, in the order of its rows."""
 
 SHOWN_DIFFERENCES = 10
 """Differences between a file and the model that an error lists before it only counts."""
-
-
-def load_gpt2_state(path: Path, config: GPTConfig) -> dict[str, Tensor]:
-    """Return the weights of a GPT-2 checkpoint under the names of `gpt.GPT`, in float32.
-
-    GPT-2 stores its linear weights as (d_in, d_out) and query, key and value as one layer.
-    A prefix `transformer.` is dropped, stored attention masks are ignored, and an output
-    layer must equal the token embedding to which it is tied.
-
-    Args:
-        path: A safetensors file in the format of the hub's `openai-community/gpt2`.
-        config: The network's shape.
-
-    Raises:
-        CheckpointError: The file is no safetensors file, or does not fit; every difference
-            is named by its key.
-
-    Checked by tests/parity/test_gpt2_weights.py.
-    """
-    shapes = gpt2_shapes(config)
-    head = {"lm_head.weight": shapes["wte.weight"]}
-    tensors = _read(path, shapes, optional=head, canonical=_gpt2_name)
-    output = tensors.pop("lm_head.weight", None)
-    if output is not None and not torch.equal(output, tensors["wte.weight"]):
-        raise _refusal(path, ["lm_head.weight: differs from wte.weight, to which it is tied"])
-    state: dict[str, Tensor] = {}
-    for name in list(tensors):
-        state |= from_gpt2(name, tensors.pop(name))
-    return state
-
-
-def gpt2_state_dict(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the weights of a `gpt.GPT` under GPT-2's names and in its layout.
-
-    Args:
-        state: All weights of a `gpt.GPT`, as from `state_dict()` or `load_gpt2_state`.
-    """
-    stored: dict[str, Tensor] = {}
-    for name, tensor in state.items():
-        if ".k_proj." in name or ".v_proj." in name:
-            continue
-        parts = [tensor]
-        if ".q_proj." in name:
-            parts += [state[name.replace("q_proj", other)] for other in ("k_proj", "v_proj")]
-            name = name.replace("q_proj", "c_attn")
-        whole = torch.cat(parts)
-        stored[name] = whole.T.contiguous() if _is_transposed(name) else whole
-    return stored
-
-
-def holds_gpt2(path: Path, state: Mapping[str, Tensor]) -> bool:
-    """Return whether a GPT-2 checkpoint has exactly these weights, whatever else it holds.
-
-    Args:
-        path: A safetensors file in the format of the hub's `openai-community/gpt2`.
-        state: All weights of a `gpt.GPT`.
-
-    Raises:
-        CheckpointError: It is no safetensors file.
-    """
-    with _opened(path) as file:
-        keys = {key.removeprefix("transformer."): key for key in file.keys()}  # noqa: SIM118
-        return all(
-            name in keys and torch.equal(file.get_tensor(keys[name]).float(), tensor)
-            for name, tensor in gpt2_state_dict(state).items()
-        )
-
-
-def gpt2_shapes(config: GPTConfig) -> dict[str, tuple[int, ...]]:
-    """Return the shape of every tensor of a GPT-2 checkpoint by its name."""
-    d = config.n_embd
-    block = {"ln_1": (d,), "attn.c_attn": (d, 3 * d), "attn.c_proj": (d, d)}
-    block |= {"ln_2": (d,), "mlp.c_fc": (d, 4 * d), "mlp.c_proj": (4 * d, d)}
-    shapes = {"wte.weight": (config.vocab_size, d), "wpe.weight": (config.context_length, d)}
-    result: dict[str, tuple[int, ...]] = dict(shapes)
-    for index in range(config.n_layer):
-        for layer, shape in block.items():
-            result[f"h.{index}.{layer}.weight"] = shape
-            result[f"h.{index}.{layer}.bias"] = shape[-1:]
-    return result | {"ln_f.weight": (d,), "ln_f.bias": (d,)}
-
-
-def _gpt2_name(key: str) -> str | None:
-    """Return the name without its prefix of a stored tensor, or None for a mask."""
-    name = key.removeprefix("transformer.")
-    return None if re.fullmatch(r"h\.\d+\.attn\.(masked_)?bias", name) else name
-
-
-def from_gpt2(name: str, tensor: Tensor) -> dict[str, Tensor]:
-    """Return the one or three tensors of `gpt.GPT` that one of GPT-2's becomes."""
-    if _is_transposed(name):
-        tensor = tensor.T
-    if ".c_attn." not in name:
-        return {name: tensor.contiguous()}
-    parts = zip(QKV, tensor.chunk(3), strict=True)
-    return {name.replace("c_attn", part): piece.clone() for part, piece in parts}
-
-
-def _is_transposed(name: str) -> bool:
-    """Whether GPT-2 stores a tensor of this name as (d_in, d_out)."""
-    return name.endswith((".c_attn.weight", ".c_proj.weight", ".c_fc.weight"))
 
 
 def save_state(
@@ -161,9 +56,30 @@ def load_state(path: Path, shapes: Mapping[str, Sequence[int]]) -> dict[str, Ten
         shapes: The shape of every tensor that the file must hold, by name.
 
     Raises:
-        CheckpointError: As `load_gpt2_state`.
+        CheckpointError: The file is no safetensors file, or does not fit; every difference is named
+            by its key.
     """
-    return _read(path, {name: tuple(shape) for name, shape in shapes.items()})
+    return read_tensors(path, {name: tuple(shape) for name, shape in shapes.items()})
+
+
+def assign(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Put tensors in the place of the model's own, not into them, under all names of each.
+
+    Args:
+        model: The model; where several names stand for one parameter, they still do afterwards.
+        state: Tensors by one of their names.
+    """
+    names: dict[int, list[str]] = {}
+    own = {**dict(model.named_parameters(remove_duplicate=False)), **dict(model.named_buffers())}
+    for name, tensor in own.items():
+        names.setdefault(id(tensor), []).append(name)
+    for first, tensor in state.items():
+        current = own[first]
+        if isinstance(current, nn.Parameter):
+            tensor = nn.Parameter(tensor, requires_grad=current.requires_grad)
+        for name in names[id(current)]:
+            owner, _, attribute = name.rpartition(".")
+            setattr(model.get_submodule(owner), attribute, tensor)
 
 
 def load_any_state(path: Path) -> dict[str, Tensor]:
@@ -172,19 +88,29 @@ def load_any_state(path: Path) -> dict[str, Tensor]:
     Raises:
         CheckpointError: It is no safetensors file, or holds numbers that are no weights.
     """
-    with _opened(path) as file:
+    with opened(path) as file:
         shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
     return load_state(path, shapes)
 
 
-def _read(
+def read_tensors(
     path: Path,
     shapes: Mapping[str, tuple[int, ...]],
     optional: Mapping[str, tuple[int, ...]] | None = None,
     canonical: Callable[[str], str | None] = str,
 ) -> dict[str, Tensor]:
-    """Return the tensors of a safetensors file if they are exactly those of `shapes`."""
-    with _opened(path) as file:
+    """Return the tensors of a safetensors file in float32, if they are exactly those of `shapes`.
+
+    Args:
+        path: The file.
+        shapes: The shape of every tensor that it must hold, by name.
+        optional: The shapes of those that it may hold beside them.
+        canonical: Returns the name of a stored tensor; None for one that is to be ignored.
+
+    Raises:
+        CheckpointError: As `load_state`.
+    """
+    with opened(path) as file:
         keys, problems = _by_name(file.keys(), canonical)
         known = {**shapes, **(optional or {})}
         problems += [f"{name}: missing" for name in shapes if name not in keys]
@@ -193,7 +119,7 @@ def _read(
             if name in keys:
                 problems += _layout_problems(name, shape, file.get_slice(keys[name]))
         if problems:
-            raise _refusal(path, problems)
+            raise refusal(path, problems)
         # A copy, because the opened file's tensors are views of the file on the disk.
         tensors = {
             name: file.get_tensor(keys[name]).to(torch.float32, copy=True)
@@ -205,7 +131,7 @@ def _read(
         if count := int((~tensor.isfinite()).sum()):
             problems.append(f"{name}: {count} of {tensor.numel()} numbers NaN or infinite")
     if problems:
-        raise _refusal(path, problems)
+        raise refusal(path, problems)
     return tensors
 
 
@@ -235,8 +161,12 @@ def _layout_problems(name: str, shape: tuple[int, ...], stored: Any) -> list[str
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    """Yield the opened safetensors file; nothing else is ever parsed."""
+def opened(path: Path) -> Iterator[Any]:
+    """Yield the opened safetensors file; nothing else is ever parsed.
+
+    Raises:
+        CheckpointError: It is not there, or no safetensors file.
+    """
     if not path.is_file():
         raise CheckpointError(
             "The weights are not there.", where=str(path), next="dvc repro, or fetch the file again"
@@ -246,8 +176,8 @@ def _opened(path: Path) -> Iterator[Any]:
     if start[8:9] != b"{":
         raise _not_safetensors(path, _kind(start))
     try:
-        with safe_open(path, framework="pt") as opened:
-            yield opened
+        with safe_open(path, framework="pt") as file_of_tensors:
+            yield file_of_tensors
     except SafetensorError as error:
         raise _not_safetensors(path, str(error)) from error
 
@@ -274,7 +204,8 @@ def _not_safetensors(path: Path, actual: str) -> CheckpointError:
     )
 
 
-def _refusal(path: Path, problems: Sequence[str]) -> CheckpointError:
+def refusal(path: Path, problems: Sequence[str]) -> CheckpointError:
+    """Return the error that names every difference, each with its key, of a file to the model."""
     shown = list(problems[:SHOWN_DIFFERENCES])
     if len(problems) > len(shown):
         shown.append(f"... and {len(problems) - len(shown)} more")

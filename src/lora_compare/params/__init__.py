@@ -11,7 +11,19 @@ from lora_compare.params.experiment import (
 from lora_compare.params.fit import MAX_CLASSES
 from lora_compare.params.layers import Aliases, Layer, choose_layers
 from lora_compare.params.methods import FROM_WEIGHT, LoraParams, MethodParams, Trainable
-from lora_compare.params.network import CONFIGS, GPTConfig, classifier_modules, gpt2_paths
+from lora_compare.params.network import (
+    CONFIGS,
+    DEFAULT_TARGETS,
+    MODEL_FOLDERS,
+    Architecture,
+    GPTConfig,
+    ModelKind,
+    ModelParams,
+    classifier_modules,
+    customary,
+    gpt2_paths,
+    gpt_architecture,
+)
 from lora_compare.params.reading import (
     is_possible,
     load_params,
@@ -25,7 +37,6 @@ from lora_compare.params.search import Space, TuningParams, count_trials, is_who
 from lora_compare.params.sections import (
     ClassifierParams,
     DataParams,
-    ModelParams,
     PretrainingParams,
     Section,
     SplitParams,
@@ -35,11 +46,14 @@ from lora_compare.params.sections import (
 
 __all__ = [
     "CONFIGS",
+    "DEFAULT_TARGETS",
     "FROM_WEIGHT",
     "MAX_CLASSES",
     "METHOD_NAME",
+    "MODEL_FOLDERS",
     "RESERVED_METHOD_NAMES",
     "Aliases",
+    "Architecture",
     "ClassifierParams",
     "ComparisonParams",
     "DataParams",
@@ -47,6 +61,7 @@ __all__ = [
     "Layer",
     "LoraParams",
     "MethodParams",
+    "ModelKind",
     "ModelParams",
     "Params",
     "PretrainingParams",
@@ -60,8 +75,10 @@ __all__ = [
     "choose_layers",
     "classifier_modules",
     "count_trials",
+    "customary",
     "describe_method_name",
     "gpt2_paths",
+    "gpt_architecture",
     "is_possible",
     "is_whole",
     "load_params",

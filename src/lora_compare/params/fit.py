@@ -10,10 +10,15 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from lora_compare.errors import ParamsError
-from lora_compare.params.layers import Layer, choose_layers
 from lora_compare.params.methods import LoraParams, MethodParams
 from lora_compare.params.mistakes import describe
-from lora_compare.params.network import CONFIGS, GPTConfig, classifier_modules, gpt2_paths
+from lora_compare.params.network import (
+    CONFIGS,
+    Architecture,
+    GPTConfig,
+    ModelParams,
+    gpt_architecture,
+)
 from lora_compare.params.search import Space, TuningParams, count_trials, is_whole
 from lora_compare.params.sections import Section
 
@@ -26,11 +31,12 @@ KNOWN_CLASSES = {"bundled": 2, "uci": 2}
 MOST_COMBINATIONS = 2000
 """Combinations of a search's values that are tried out before anything runs."""
 
-Modules = Mapping[str, Layer | None]
 Part = TypeVar("Part", bound=Section)
 
 
-def describe_misfits(values: Any, n_classes: int | None = None) -> list[str]:
+def describe_misfits(
+    values: Any, n_classes: int | None = None, architecture: Architecture | None = None
+) -> list[str]:
     """Return everything that does not fit together, each with its key and what is allowed.
 
     What is no setting at all is passed over: the models of the sections tell that. So this also
@@ -40,12 +46,14 @@ def describe_misfits(values: Any, n_classes: int | None = None) -> list[str]:
         values: params.yaml as YAML has it.
         n_classes: Number of classes, where it is known. Otherwise only an adapter that fits no
             number of classes is refused.
+        architecture: The network, where it is known; GPT-2's are known by their names.
     """
     return [
         *_equal_names(values),
         *_too_long(values),
+        *_head_of_an_architecture(values),
         *_seeds_of_the_comparison(values),
-        *_misfits(values, n_classes),
+        *_misfits(values, architecture or _known(values, n_classes)),
     ]
 
 
@@ -66,6 +74,22 @@ def _too_long(values: Any) -> Iterator[str]:
         yield f"training.max_length: at most {limit} for {name}, not {length}; null is the most"
 
 
+def _head_of_an_architecture(values: Any) -> Iterator[str]:
+    """Yield what a classifier of transformers decides by itself and the settings decide, too."""
+    model = _section(ModelParams, values, "model")
+    if model is None or model.kind == "gpt":
+        return
+    for key, only in {"position": "last_token", "bias": True}.items():
+        found = _look_up(values, "classifier", key)
+        if found is not None and found != only:
+            yield (
+                f"classifier.{key}: {str(only).lower()} for {model.name}, whose architecture has "
+                f"a head of its own, not {str(found).lower()}"
+            )
+    if _look_up(values, "training", "compile") is True:
+        yield f"training.compile: false for {model.name}; only GPT-2's blocks are compiled"
+
+
 def _seeds_of_the_comparison(values: Any) -> Iterator[str]:
     tuning, compared = (
         _section(TuningParams, values, "tuning"),
@@ -81,27 +105,33 @@ def _seeds_of_the_comparison(values: Any) -> Iterator[str]:
             )
 
 
-def _misfits(values: Any, n_classes: int | None) -> Iterator[str]:
-    config, tuning = _config(values), _section(TuningParams, values, "tuning")
-    source = _look_up(values, "data", "source")
-    known = KNOWN_CLASSES.get(source) if isinstance(source, str) else None
-    modules = classifier_modules(config, n_classes or known or MAX_CLASSES) if config else None
+def _known(values: Any, n_classes: int | None) -> Architecture | None:
+    """Return the network that `model.name` means, if it is a GPT."""
+    config, source = _config(values), _look_up(values, "data", "source")
+    if config is None:
+        return None
+    classes = KNOWN_CLASSES.get(source) if isinstance(source, str) else None
+    return gpt_architecture(config, n_classes or classes or MAX_CLASSES)
+
+
+def _misfits(values: Any, network: Architecture | None) -> Iterator[str]:
+    tuning = _section(TuningParams, values, "tuning")
     for name, method in _mapping(_look_up(values, "methods")).items():
-        mistakes = _unfit(modules, _section(LoraParams, method, "lora")) if modules else []
+        mistakes = _unfit(network, _section(LoraParams, method, "lora"))
         yield from (f"methods.{name}.{mistake}" for mistake in mistakes)
         spaces = _spaces(_look_up(method, "search"))
         plain = {key: value for key, value in _mapping(method).items() if key != "search"}
         # A mistake of the method would come back with every value of its search.
         if spaces and not mistakes and (found := _section(MethodParams, plain)):
-            unfit = _wrong_searches(found, spaces, tuning, modules)
+            unfit = _wrong_searches(found, spaces, tuning, network)
             yield from (f"methods.{name}.search{mistake}" for mistake in unfit)
 
 
-def _unfit(modules: Modules, settings: LoraParams | None) -> list[str]:
+def _unfit(network: Architecture | None, settings: LoraParams | None) -> list[str]:
     """Return what of an adapter does not fit the network, each with its key."""
-    if settings is None:
+    if settings is None or network is None:
         return []
-    mistakes = choose_layers(modules, settings, gpt2_paths).mistakes
+    mistakes = network.choose(settings).mistakes
     return [f"{mistake.where}: {_in_a_line(mistake)}" for mistake in mistakes]
 
 
@@ -109,7 +139,7 @@ def _wrong_searches(
     method: MethodParams,
     spaces: Mapping[str, Space],
     tuning: TuningParams | None,
-    modules: Modules | None,
+    network: Architecture | None,
 ) -> Iterator[str]:
     """Yield what is wrong with a search: its keys, its size, values that cannot be."""
     unknown = [key for key in spaces if key not in method.searchable]
@@ -127,12 +157,12 @@ def _wrong_searches(
                 f": {shown} values are more than tuning.trials: {tuning.trials}; name fewer by "
                 "choices or step, raise tuning.trials, or take tuning.sampler: tpe"
             )
-    wrong = [*_impossible(method, spaces, modules)]
-    yield from wrong or _impossible_together(method, spaces, modules)
+    wrong = [*_impossible(method, spaces, network)]
+    yield from wrong or _impossible_together(method, spaces, network)
 
 
 def _impossible(
-    method: MethodParams, spaces: Mapping[str, Space], modules: Modules | None
+    method: MethodParams, spaces: Mapping[str, Space], network: Architecture | None
 ) -> Iterator[str]:
     """Yield the values that cannot be, each alone, with the setting's key."""
     for key, space in spaces.items():
@@ -140,34 +170,34 @@ def _impossible(
         if whole and space.step and space.step % 1:
             yield f".{key}.step: should be a whole number, not {space.step:g}"
         for value in space.extremes(whole):
-            for mistake in _mistakes(method, {key: value}, modules):
+            for mistake in _mistakes(method, {key: value}, network):
                 same = mistake.startswith(f"{key}: ")
                 said = mistake.removeprefix(f"{key}: ") if same else f"{value!r} gives {mistake}"
                 yield f".{key}: {said}"
 
 
 def _impossible_together(
-    method: MethodParams, spaces: Mapping[str, Space], modules: Modules | None
+    method: MethodParams, spaces: Mapping[str, Space], network: Architecture | None
 ) -> Iterator[str]:
     """Yield the first values that cannot be together."""
     extremes = [space.extremes(is_whole(MethodParams, key)) for key, space in spaces.items()]
     for values in islice(product(*extremes), MOST_COMBINATIONS):
         settings = dict(zip(spaces, values, strict=True))
-        if mistakes := _mistakes(method, settings, modules):
+        if mistakes := _mistakes(method, settings, network):
             shown = ", ".join(f"{key} {value!r}" for key, value in settings.items())
             yield f": {shown} cannot be together: {mistakes[0]}"
             return
 
 
 def _mistakes(
-    method: MethodParams, settings: Mapping[str, Any], modules: Modules | None
+    method: MethodParams, settings: Mapping[str, Any], network: Architecture | None
 ) -> list[str]:
     """Return why a method cannot have these settings, each reason with its key."""
     try:
         changed = method.with_settings(settings)
     except ValidationError as error:
         return [describe(problem) for problem in error.errors(include_url=False)]
-    return [] if modules is None else _unfit(modules, changed.lora)
+    return _unfit(network, changed.lora)
 
 
 def _spaces(search: Any) -> dict[str, Space]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeVar
 
 from lora_compare.errors import ParamsError
-from lora_compare.params.methods import FROM_WEIGHT, LoraParams, ending
+from lora_compare.params.methods import ALL_LINEAR, DEFAULT, FROM_WEIGHT, LoraParams, ending
 
 Aliases = Callable[[str], Sequence[str]]
 """Returns the other names, also dotted paths, under which a module is known."""
@@ -99,13 +99,17 @@ class _Names:
 
         Args:
             key: The setting's key.
-            wanted: `all-linear`, a regular expression, a list of names, or nothing.
+            wanted: `all-linear`, a regular expression, a list of names, or nothing; `default`
+                where the architecture has none.
             among: The paths to choose from.
         """
         if wanted is None:
             return []
-        if wanted == "all-linear":
-            return [p for p in among if (layer := self.modules[p]) and layer.kind == "linear"]
+        if wanted == ALL_LINEAR:
+            return self._linear(among)
+        if wanted == DEFAULT:
+            self._refuse_default(key, among)
+            return []
         tests = [_expression(wanted)] if isinstance(wanted, str) else [_name(w) for w in wanted]
         texts = [wanted] if isinstance(wanted, str) else list(wanted)
         found = [[p for p in among if any(map(test, self._known_as(p)))] for test in tests]
@@ -174,9 +178,35 @@ class _Names:
     def _known_as(self, path: str) -> list[str]:
         return [path, *self.aliases(path)]
 
-    def _refuse(self, key: str, missing: list[str], among: Iterable[str], is_pattern: bool) -> None:
-        every = {name.split(".")[-1] for path in among for name in self._known_as(path)}
-        expected = "some of " + ", ".join(sorted(every))
+    def _linear(self, among: Iterable[str]) -> list[str]:
+        return [path for path in among if _kind(self.modules[path]) == "linear"]
+
+    def _refuse_default(self, key: str, among: list[str]) -> None:
+        self.mistakes.append(
+            ParamsError(
+                "PEFT has no default for this architecture.",
+                where=f"lora.{key}",
+                expected=f"{ALL_LINEAR}, or some of {self._listed(self._linear(among))}",
+                actual=DEFAULT,
+            )
+        )
+
+    def _listed(self, among: Iterable[str]) -> str:
+        """Return the last parts of all names, those of embeddings and of other modules apart."""
+        by_kind: dict[str, set[str]] = {"linear": set(), "embedding": set(), "other": set()}
+        for path in among:
+            names = {name.split(".")[-1] for name in self._known_as(path)}
+            kind = _kind(self.modules[path])
+            # The index of a block is no name that anybody would look for.
+            by_kind[kind] |= names if kind != "other" else {n for n in names if not n.isdigit()}
+        titles = {"linear": "", "embedding": "embeddings: ", "other": "others: "}
+        shown = [
+            titles[kind] + ", ".join(sorted(names)) for kind, names in by_kind.items() if names
+        ]
+        return "; ".join(shown)
+
+    def _refuse(self, key: str, missing: list[str], among: list[str], is_pattern: bool) -> None:
+        expected = f"some of {self._listed(among)}"
         if is_pattern:
             example = next(iter(among), "")
             expected += (
@@ -191,6 +221,10 @@ class _Names:
                 actual=", ".join(missing),
             )
         )
+
+
+def _kind(layer: Layer | None) -> str:
+    return "other" if layer is None else layer.kind
 
 
 def _name(name: str) -> Callable[[str], bool]:

@@ -30,6 +30,9 @@ LayerIndex = Annotated[int, Field(ge=0)]
 FROM_WEIGHT = ("pissa", "olora")
 """Starts that take the factors out of the weight; their rank is at most its smaller side."""
 
+ALL_LINEAR, DEFAULT = "all-linear", "default"
+"""Words for layers in `target_modules`; every other text is a regular expression."""
+
 
 class LoraParams(Section):
     """A low-rank adapter, in the names and with the meaning of PEFT's LoraConfig.
@@ -51,9 +54,10 @@ class LoraParams(Section):
     """Probability of zeroing an input of the adapter while training: 0 or more, below 1."""
 
     target_modules: Name | Names
-    """What is adapted: `all-linear`, a list of `q_proj`, `k_proj`, `v_proj` (together `c_attn`),
-    `c_proj`, `c_fc`, `score`, `wte`, `wpe`, or a regular expression. The embeddings `wte` and
-    `wpe` are adapted where they are named."""
+    """What is adapted: `all-linear`, a list of names, a regular expression, or `default`, which is
+    PEFT's choice for the architecture. GPT-2 has `q_proj`, `k_proj`, `v_proj` (together `c_attn`),
+    `c_proj`, `c_fc`, `score`, and the embeddings `wte`, `wpe`, which are adapted where they are
+    named; a name that a model does not have is refused with those that it has."""
 
     bias: Literal["none", "all", "lora_only"]
     """Which of the model's biases are trained; `lora_only`: those of adapted layers."""
@@ -63,7 +67,7 @@ class LoraParams(Section):
 
     modules_to_save: Names | None = None
     """Modules trained in full and saved with the adapter, such as the head, `score`; they are not
-    adapted."""
+    adapted. The head of every model but GPT-2 is one of them without being named, as in PEFT."""
 
     layers_to_transform: LayerIndex | Annotated[list[LayerIndex], Field(min_length=1)] | None = None
     """Indices of the blocks to adapt: 0 or more; null adapts all, and what is outside of the
@@ -93,7 +97,7 @@ class LoraParams(Section):
     null: the same."""
 
     quantization: Literal["nf4"] | None = None
-    """`nf4` holds the frozen Linear layers but the head in 4 bit (QLoRA, Dettmers et al. 2023,
+    """`nf4` holds the frozen linear layers but the head in 4 bit (QLoRA, Dettmers et al. 2023,
     arXiv:2305.14314); needs the extra `qlora`."""
 
     @field_validator("target_modules", "exclude_modules")
@@ -126,10 +130,10 @@ class LoraParams(Section):
     @classmethod
     def _name_blocks_once(cls, blocks: Any, info: ValidationInfo) -> Any:
         targets = info.data.get("target_modules")
-        if blocks is not None and isinstance(targets, str) and targets != "all-linear":
+        if blocks is not None and isinstance(targets, str) and targets not in (ALL_LINEAR, DEFAULT):
             raise ValueError(
-                "layers_to_transform goes with a list in target_modules or all-linear; a "
-                "regular expression names the blocks itself"
+                "layers_to_transform goes with a list in target_modules, all-linear or default; "
+                "a regular expression names the blocks itself"
             )
         return blocks
 

@@ -14,6 +14,7 @@ from lora_compare.errors import ParamsError
 from lora_compare.params.experiment import Params
 from lora_compare.params.fit import describe_misfits
 from lora_compare.params.mistakes import describe
+from lora_compare.params.network import Architecture
 
 
 def load_params(path: Path) -> Params:
@@ -55,17 +56,18 @@ def parse_params(text: str, name: str = "params.yaml") -> Params:
     return params
 
 
-def require_fit(params: Params, n_classes: int) -> None:
+def require_fit(params: Params, n_classes: int, network: Architecture | None = None) -> None:
     """Refuse an adapter that does not fit the network, now that the classes are known.
 
     Args:
         params: The parameters.
         n_classes: Number of classes of the data.
+        network: The network, where it is known; GPT-2's are known by their names.
 
     Raises:
         ParamsError: An adapter of any method does not fit; all of them are named.
     """
-    if problems := describe_misfits(params.model_dump(), n_classes):
+    if problems := describe_misfits(params.model_dump(), n_classes, network):
         raise _mistakes(problems, "params.yaml")
 
 
@@ -89,7 +91,13 @@ def require_positive(named: str | None, classes: Sequence[str]) -> None:
         )
 
 
-def is_possible(params: Params, name: str, settings: Mapping[str, Any], n_classes: int) -> bool:
+def is_possible(
+    params: Params,
+    name: str,
+    settings: Mapping[str, Any],
+    n_classes: int,
+    network: Architecture | None = None,
+) -> bool:
     """Return whether a method can have other values of some settings.
 
     Args:
@@ -97,13 +105,14 @@ def is_possible(params: Params, name: str, settings: Mapping[str, Any], n_classe
         name: The method's name.
         settings: The values by dotted key.
         n_classes: Number of classes of the data.
+        network: As for `require_fit`.
     """
     try:
         changed = params.method(name).with_settings(settings)
     except ValidationError:
         return False
     values = params.model_copy(update={"methods": {name: changed}}).model_dump()
-    return not describe_misfits(values, n_classes)
+    return not describe_misfits(values, n_classes, network)
 
 
 def require_prior(params: Params, classes: Sequence[str]) -> None:

@@ -174,25 +174,6 @@ class PretrainingParams(Section):
     """Seed of the initial weights and of the batches: 0 to 4294967295."""
 
 
-ModelName = Literal["gpt2-nano", "gpt2-small", "gpt2-medium", "gpt2-large", "gpt2-xl"]
-
-
-class ModelParams(Section):
-    """The network before fine-tuning."""
-
-    name: ModelName
-    """`gpt2-nano` is pre-trained here; the others are OpenAI's checkpoints."""
-
-    weights: Literal["pretrained", "random"]
-    """`random` starts from no checkpoint and no pre-training."""
-
-    seed: Seed = 123
-    """Seed of random weights: 0 to 4294967295."""
-
-    pretraining: PretrainingParams = PretrainingParams()
-    """Settings of the pre-training of `gpt2-nano`."""
-
-
 Position = Literal["last_token", "last_position", "first", "mean"]
 
 
@@ -202,10 +183,12 @@ class ClassifierParams(Section):
     position: Position
     """Whose hidden state is classified: the `last_token` of the message, the `last_position` of a
     batch padded to the longest training message (as in the book), the `first` token, or the
-    `mean` over the message's tokens."""
+    `mean` over the message's tokens. Of a model on the hub or in a folder: `last_token`, which
+    stands for what its architecture does."""
 
     bias: bool
-    """Whether the head has a bias."""
+    """Whether the head has a bias. Of a model on the hub or in a folder: true, which stands for
+    what its architecture has."""
 
     positive: Annotated[str, Field(min_length=1)] | None = None
     """Class that precision, recall, false alarms and misses are of, where there are two; null: the
@@ -231,9 +214,13 @@ class TrainingParams(Section):
     drop_last: bool = False
     """Leave out an epoch's last batch where it is smaller than the others."""
 
-    max_length: Annotated[int, Field(ge=1, le=1024)] | None = None
-    """Longest message in tokens: 1 to 1024; longer ones are cut. null: the model's limit, the most
-    that it takes (256 for `gpt2-nano`)."""
+    max_length: Count | None = None
+    """Longest message in tokens, with those that the model's tokenizer puts around it: 1 or more;
+    longer ones are cut. null: the model's limit, the most that it takes (256 for `gpt2-nano`)."""
+
+    truncation: Literal["head", "tail", "head_tail"] = "head"
+    """What is kept of a longer message: its first tokens, its last, or both, of `head_tail` a
+    quarter from its head."""
 
     max_grad_norm: Positive | None = None
     """Clip the gradient's norm to this (unitless): above 0; null does not clip."""

@@ -55,6 +55,26 @@ def verified(path: Path, stage: str) -> Path:
     return path
 
 
+def verified_part(part: Path, folder: Path, stage: str) -> Path:
+    """Return `part` if all that a stage wrote there is as it was.
+
+    Args:
+        part: A folder in one that a stage sealed.
+        folder: The sealed folder.
+        stage: The DVC stage that wrote it, for the message.
+
+    Raises:
+        MissingArtifactError: The folder or a file in it is not there.
+        IntegrityError: A file has another checksum.
+    """
+    sums = require(folder / SUMS, stage).read_text(encoding="utf-8", errors="replace")
+    names = (match[1] for match in re.finditer(r"^[0-9a-f]{64}  (.*)$", sums, re.MULTILINE))
+    for path in (folder / name for name in names):
+        if path.is_relative_to(part):
+            _compare(require(path, stage), stage, sha256(path), folder)
+    return require(part, stage)
+
+
 def read_verified(path: Path, stage: str, folder: Path | None = None) -> bytes:
     """Return the bytes of a file, the very ones that were checked; else as `verified`.
 

@@ -1,6 +1,6 @@
 """What a registered model holds: a method and every other that shares its base; or TF-IDF."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -27,6 +27,9 @@ DESCRIBES = ("base", "trainable", "classes", "lora")
 
 ALONE = ("all", TFIDF)
 """What is trained by methods that use none of the base's weights."""
+
+HUB = ("psutil", "transformers")
+"""What a base of transformers needs."""
 
 SHOWN_CLASSES = 10
 """Classes that a description names."""
@@ -83,7 +86,7 @@ class Bundle:
         record: The method's run.
         own: The run of the training that it is of, where that is another one.
         seed: The seed of that training; None of TF-IDF.
-        quantized: Whether a method in it needs the library for 4 bit.
+        libraries: What it needs beside what every served model does.
         key: Names the content: the same for the same weights and the same run.
         description: Markdown.
         is_champion: Whether it is the one to serve.
@@ -96,7 +99,7 @@ class Bundle:
     record: RunRecord
     own: RunRecord
     seed: Seed | None
-    quantized: bool
+    libraries: tuple[str, ...]
     key: str
     description: str
     is_champion: bool
@@ -220,12 +223,20 @@ def _bundle(
         record=record,
         own=own,
         seed=source.seed,
-        quantized=any((s.config["lora"] or {}).get("quantization") for s in sources.values()),
+        libraries=tuple(_libraries(paths, sources)),
         key=sha256_of(key),
         description=_describe(source, own, list(sources), comparison)
         + (f"\n\n**Champion of its comparison**: {why}" if why else ""),
         is_champion=bool(why),
     )
+
+
+def _libraries(paths: Paths, sources: Mapping[str, _Source]) -> Iterator[str]:
+    """Yield what a method in 4 bit and a base of transformers need."""
+    if any((source.config["lora"] or {}).get("quantization") for source in sources.values()):
+        yield "bitsandbytes"
+    if TFIDF not in sources and read_json(paths.base / "config.json").get("kind") == "hub":
+        yield from HUB
 
 
 def _files(paths: Paths, sources: Mapping[str, _Source]) -> dict[str, Path]:
@@ -234,9 +245,9 @@ def _files(paths: Paths, sources: Mapping[str, _Source]) -> dict[str, Path]:
     if TFIDF not in sources:
         folders = {"base": paths.base, **folders}
     return {
-        f"{name}/{path.name}": path
+        f"{name}/{path.relative_to(folder).as_posix()}": path
         for name, folder in folders.items()
-        for path in sorted(folder.iterdir())
+        for path in sorted(folder.rglob("*"))
         # A hidden file is what an earlier, killed write left behind.
         if path.is_file() and not path.name.startswith(".")
         if not (is_whole and path == paths.base / WEIGHTS)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from lora_compare import lora
 from lora_compare.errors import RequestError
@@ -14,7 +15,6 @@ from lora_compare.evaluation.tfidf import TfidfClassifier, load_tfidf
 from lora_compare.models.base import load_base
 from lora_compare.models.classifier import TextClassifier
 from lora_compare.models.methods import load_method, read_method
-from lora_compare.models.network import GPT
 from lora_compare.project.paths import TFIDF
 
 
@@ -140,27 +140,27 @@ def _load_methods(
     shared = any(method.trainable != "all" for method in methods.values())
     base = load_base(base_folder, with_weights=shared)
     if shared:
-        base.gpt.to(device)
-    networks: dict[str | None, GPT] = {None: base.gpt}
+        base.network.to(device)
+    networks: dict[str | None, nn.Module] = {None: base.network}
     classifiers = {}
     for name, folder in folders.items():
         settings = methods[name].lora
         kind = settings.quantization if settings else None
         if kind not in networks:
-            networks[kind] = _twin(base.gpt)
+            networks[kind] = _twin(base.network)
             lora.quantize(networks[kind])
-        own = replace(base, gpt=_twin(networks[kind]))
+        own = replace(base, network=_twin(networks[kind]))
         classifier = load_method(folder, own, f"finetune@{name}")
         classifier.model.to(device).eval()
         classifiers[name] = classifier
     return classifiers
 
 
-def _twin(gpt: GPT) -> GPT:
-    """Return a network of modules of its own that hold the very tensors of `gpt`.
+def _twin(network: nn.Module) -> nn.Module:
+    """Return a network of modules of its own that hold the very tensors of `network`.
 
-    What is put on or between its modules leaves `gpt` as it is.
+    What is put on or between its modules leaves `network` as it is.
     """
-    tensors = [*gpt.parameters(), *gpt.buffers()]
+    tensors = [*network.parameters(), *network.buffers()]
     states = [t.quant_state for t in tensors if hasattr(t, "quant_state")]
-    return copy.deepcopy(gpt, {id(kept): kept for kept in [*tensors, *states]})
+    return copy.deepcopy(network, {id(kept): kept for kept in [*tensors, *states]})

@@ -2,7 +2,7 @@
 
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -68,7 +68,7 @@ def written(bundle: Bundle, model: Any, run_id: str) -> Iterator[Path]:
             code_paths=[str(code)],
             signature=signature(bundle.classes, bundle.method),
             input_example=(np.array(EXAMPLE, dtype=object), {"method": bundle.method}),
-            pip_requirements=requirements(bundle.quantized),
+            pip_requirements=requirements(bundle.libraries),
             mlflow_model=Model(
                 artifact_path=model.artifact_location,
                 model_uuid=model.model_id,
@@ -99,10 +99,12 @@ def signature(classes: Iterable[str], method: str) -> Any:
     )
 
 
-def requirements(quantized: bool) -> list[str]:
+def requirements(libraries: Sequence[str] = ()) -> list[str]:
     """Return the packages that serving needs in the versions that are installed here.
+
+    Args:
+        libraries: Those that only some models need.
 
     A local part such as torch's +cpu is left out: it is of one index, and the version is the same.
     """
-    names = [*REQUIREMENTS, *(["bitsandbytes"] if quantized else [])]
-    return [f"{name}=={version(name).partition('+')[0]}" for name in names]
+    return [f"{name}=={version(name).partition('+')[0]}" for name in (*REQUIREMENTS, *libraries)]

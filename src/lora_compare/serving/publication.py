@@ -192,4 +192,4 @@ def prepare_models() -> None:
         from mlflow import pyfunc  # noqa: F401
         from mlflow.utils.requirements_utils import warn_dependency_requirement_mismatches
 
-        warn_dependency_requirement_mismatches(requirements(quantized=False))
+        warn_dependency_requirement_mismatches(requirements())

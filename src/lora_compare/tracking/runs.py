@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from lora_compare.errors import without_credentials
-from lora_compare.params import Params
+from lora_compare.params import MODEL_FOLDERS, Params
 from lora_compare.project.files import read_json, sha256, sha256_of
 from lora_compare.project.lineage import Lineage, Pipeline
 from lora_compare.project.paths import Paths
@@ -31,14 +31,16 @@ DATA, BASE = "lora_compare.data", "lora_compare.base"
 
 
 def subject(settings: Mapping[str, object]) -> dict[str, str]:
-    """Return the names of the data set and of the base model, as tags.
+    """Return the names of the data set and of the base model, as tags; none has a slash.
 
     Args:
         settings: All parameters under dotted keys, `data.source` and `model.name` among them.
     """
     address = without_credentials(str(settings["data.source"])).partition("?")[0]
     source = PurePosixPath(address.removesuffix(".gz"))
-    return {DATA: segment(source.stem), BASE: str(settings["model.name"])}
+    # It is part of a registered model's name, in which MLflow allows no slash.
+    base = str(settings["model.name"]).removeprefix(f"{MODEL_FOLDERS}/").replace("/", "-")
+    return {DATA: segment(source.stem), BASE: base}
 
 
 UPLOAD_LIMIT = 100_000_000

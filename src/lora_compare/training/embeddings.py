@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lora_compare.models.batches import Examples
-from lora_compare.models.network import GPT
+from lora_compare.models.network import Network
 
 
 class SeenRows(nn.Module):
@@ -17,7 +17,8 @@ class SeenRows(nn.Module):
 
     Args:
         table: The whole embedding, of vocab_size rows.
-        seen: Token ids whose rows are kept, shape (m,), sorted.
+        seen: Token ids whose rows are kept, shape (m,), sorted; with them that of padding, where
+            `table` has one, whose row gets no gradient.
 
     Attributes:
         weight: The kept rows, shape (m, d), trained.
@@ -31,10 +32,12 @@ class SeenRows(nn.Module):
         place = seen.new_zeros(table.num_embeddings)
         place[seen] = torch.arange(len(seen), device=seen.device)
         self.register_buffer("place", place)
+        padding = table.padding_idx
+        self.padding_idx = None if padding is None else int(place[padding])
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Return the rows of `tokens`, which must be among those kept, shape (..., d)."""
-        return F.embedding(self.place[tokens], self.weight)
+        return F.embedding(self.place[tokens], self.weight, self.padding_idx)
 
 
 class Rest:
@@ -58,7 +61,7 @@ class Rest:
 
 
 @contextmanager
-def seen_rows(gpt: GPT, splits: Sequence[Examples]) -> Iterator[Rest]:
+def seen_rows(model: Network, splits: Sequence[Examples]) -> Iterator[Rest]:
     """Let the token embedding be only the rows that `splits` look up, if it is trained.
 
     A row that no text looks up has no gradient, and AdamW's moments of it stay zero: all that
@@ -67,7 +70,7 @@ def seen_rows(gpt: GPT, splits: Sequence[Examples]) -> Iterator[Rest]:
     block the embedding is whole again, with the rest decayed at once.
 
     Args:
-        gpt: The network.
+        model: The classifier.
         splits: Every text that it will see in the block.
 
     Yields:
@@ -75,19 +78,23 @@ def seen_rows(gpt: GPT, splits: Sequence[Examples]) -> Iterator[Rest]:
 
     Checked by tests/unit/training/test_embeddings.py against training the whole embedding.
     """
-    table = gpt.wte
-    if not isinstance(table, nn.Embedding) or not table.weight.requires_grad:
+    path = model.embedding
+    table = model.get_submodule(path) if path else None
+    # An adapted embedding is another kind of module.
+    if path is None or not isinstance(table, nn.Embedding) or not table.weight.requires_grad:
         yield Rest()
         return
     rest = Rest(table.weight)
-    ids = np.unique(np.concatenate([tokens for split in splits for tokens in split.tokens]))
+    padding = [i for i in (model.pad, table.padding_idx) if i is not None]
+    looked_up = (tokens for split in splits for tokens in split.tokens)
+    ids = np.unique(np.concatenate([np.array(padding, dtype=np.int64), *looked_up]))
     seen = torch.from_numpy(ids).to(table.weight.device)
     small = SeenRows(table, seen)
-    gpt.set_submodule("wte", small)
+    model.set_submodule(path, small)
     try:
         yield rest
     finally:
-        gpt.set_submodule("wte", table)
+        model.set_submodule(path, table)
         with torch.no_grad():
             table.weight.mul_(rest.factor)
             table.weight[seen] = small.weight

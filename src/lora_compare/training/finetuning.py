@@ -9,11 +9,10 @@ from lora_compare.compute.device import Machine
 from lora_compare.compute.optimizers import Rates
 from lora_compare.compute.precision import lower_frozen
 from lora_compare.errors import ParamsError
-from lora_compare.models.base import Base
 from lora_compare.models.batches import Examples
 from lora_compare.models.classifier import TextClassifier, start
 from lora_compare.models.methods import Trained, choose_trainable
-from lora_compare.models.network import GPT, Block, Classifier
+from lora_compare.models.network import Base, Network
 from lora_compare.params import ClassifierParams, MethodParams, TrainingParams
 from lora_compare.project.progress import Progress
 from lora_compare.training.history import NOBODY, Reporting, TrainingResult
@@ -87,43 +86,31 @@ def _rates(method: MethodParams) -> Rates:
 
 
 def _prepare(
-    model: Classifier, training: TrainingParams, machine: Machine, progress: Progress
+    model: Network, training: TrainingParams, machine: Machine, progress: Progress
 ) -> None:
     """Make ready a classifier whose trained parameters are chosen, in place."""
     model.to(machine.device)
-    lower_frozen(model, machine.dtype, keep=(model.score,))
-    model.gpt.checkpointing = training.gradient_checkpointing
+    lower_frozen(model, machine.dtype, keep=model.head_modules())
+    model.checkpointing = training.gradient_checkpointing
     if training.compile:
         progress.say("compile: the first steps take longer")
-        compile_blocks(model.gpt)
-    if not any(p.requires_grad for p in model.score.parameters()):
+        require_compiler(machine.device)
+        model.compile_blocks()
+    if not any(p.requires_grad for head in model.head_modules() for p in head.parameters()):
         progress.say("the head keeps its random weights: adapt score, or put it in modules_to_save")
 
 
-def compile_blocks(gpt: GPT) -> None:
-    """Let training compute the feed-forward part of every block with compiled code, in place.
-
-    One compilation serves all blocks and all numbers of tokens; it happens in the first steps.
-    Attention stays as it is: its loop over the texts would be compiled for every batch anew.
-    Evaluations, which are short, run as before.
+def require_compiler(device: torch.device) -> None:
+    """Compile one sum, so that a missing compiler shows before the training.
 
     Args:
-        gpt: The network.
+        device: Where the training is to run.
 
     Raises:
         ParamsError: This machine lacks what torch compiles with.
 
     Checked by tests/unit/training/test_finetuning.py.
     """
-    _try_out(next(gpt.parameters()).device)
-    compiled = torch.compile(Block.feed_forward, dynamic=True)
-    for block in gpt.h:
-        assert isinstance(block, Block)
-        block.compiled = compiled
-
-
-def _try_out(device: torch.device) -> None:
-    """Compile one sum, so that a missing compiler shows before the training."""
     from torch._dynamo.exc import BackendCompilerFailed
 
     try:
@@ -131,7 +118,7 @@ def _try_out(device: torch.device) -> None:
     except BackendCompilerFailed as error:
         raise ParamsError(
             "Nothing can be compiled here.",
-            where="training.compile",
+            where="params.yaml: training.compile",
             expected="a C++ compiler and Python's headers (on Debian and Ubuntu: g++, python3-dev)",
             actual=str(error).strip().splitlines()[0],
             next="install them, or set training.compile: false in params.yaml",

@@ -11,7 +11,7 @@ import torch
 
 from lora_compare.models.batches import Examples
 from lora_compare.models.classifier import loss_and_accuracy, predict_logits
-from lora_compare.models.network import Classifier
+from lora_compare.models.network import Network
 from lora_compare.params import TrainingParams
 from lora_compare.project.progress import SILENT, Progress
 from lora_compare.training.meters import require_finite
@@ -111,7 +111,7 @@ class Evaluations:
 
     def __init__(
         self,
-        model: Classifier,
+        model: Network,
         watched: Sequence[Examples],
         dtype: torch.dtype,
         steps_per_epoch: int,

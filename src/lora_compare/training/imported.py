@@ -75,10 +75,11 @@ def adopt(
     order = head_order(classes, method.classes or config["classes"])
     stored = restore(config, folder / TENSORS_FILE, base)
     with torch.no_grad():
-        head = stored.model.score.weight
-        head.copy_(head[order])
+        for name in ("weight", "bias"):
+            if (rows := getattr(stored.model.output, name, None)) is not None:
+                rows.copy_(rows[order])
     limit = longest_text(base, training.max_length)
-    classifier = replace(stored, classes=classes, max_length=limit)
+    classifier = replace(stored, classes=classes, max_length=limit, truncation=training.truncation)
     classifier.model.to(device)
     row = _evaluate(classifier, splits, training, seed)
     count = lora.Count(config["trainable_parameters"], config["total_parameters"])

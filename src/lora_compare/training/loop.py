@@ -15,7 +15,7 @@ from lora_compare.compute.precision import computing_in, trained_in_float32
 from lora_compare.compute.seeding import random_states, restore_random_states
 from lora_compare.lora import parameter_groups
 from lora_compare.models.batches import Batch, Examples, collate
-from lora_compare.models.network import Classifier
+from lora_compare.models.network import Network
 from lora_compare.params import TrainingParams
 from lora_compare.training.embeddings import Rest, seen_rows
 from lora_compare.training.history import (
@@ -33,7 +33,7 @@ from lora_compare.training.schedule import Schedule, balanced_weights
 
 
 def train(
-    model: Classifier,
+    model: Network,
     train_examples: Examples,
     validation_examples: Examples,
     training: TrainingParams,
@@ -72,8 +72,8 @@ def train(
     losses = Losses(next(model.parameters()).device)
     checkpoints = checkpoints or Checkpoints()
     with (
-        seen_rows(model.gpt, [train_examples, *watched]) as embedding,
-        trained_in_float32(model, dtype, keep=(model.score,)) as masters,
+        seen_rows(model, [train_examples, *watched]) as embedding,
+        trained_in_float32(model, dtype, keep=model.head_modules()) as masters,
         reporting.progress.task(reporting.description, schedule.steps) as advance,
     ):
         run = Run(model, schedule, rates, embedding, masters, evaluations, train_examples)
@@ -130,7 +130,7 @@ class Run:
 
     def __init__(
         self,
-        model: Classifier,
+        model: Network,
         schedule: Schedule,
         rates: Rates,
         embedding: Rest,
@@ -247,7 +247,7 @@ def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def optimizer_step(
-    model: Classifier,
+    model: Network,
     batches: list[Batch],
     optimizer: torch.optim.Optimizer,
     max_grad_norm: float | None = None,

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lora_compare.compute.device import Machine, processor
-from lora_compare.compute.memory import Saved, peak_memory_bytes, storage_bytes
+from lora_compare.compute.memory import Saved, held_tensors, peak_memory_bytes, storage_bytes
 from lora_compare.errors import DivergenceError, TrainingError
 from lora_compare.models.batches import Batch, IntArray
 
@@ -71,7 +71,7 @@ class Meter:
     step, exactly, since that costs time.
 
     Args:
-        model: What is trained. All its parameters and buffers count, trained or not.
+        model: What is trained. All that it holds counts, trained or not.
         optimizer: Its optimizer; masters of weights in bfloat16 count among the weights.
         parked: What else is held until the training ends.
         longest: The 0-based step in which tensors are counted.
@@ -115,7 +115,7 @@ class Meter:
     @contextmanager
     def _counted(self) -> Iterator[None]:
         trained = [p for group in self._optimizer.param_groups for p in group["params"]]
-        weights = [*self._model.parameters(), *self._model.buffers(), *trained, *self._parked]
+        weights = [*held_tensors(self._model), *trained, *self._parked]
 
         def count_gradients(*_: Any) -> None:
             gradients = (p.grad for p in weights if p.grad is not None)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from lora_compare.compute.optimizers import rate_factor
 from lora_compare.models.batches import Examples, IntArray, consecutive, epoch_order
-from lora_compare.models.network import Classifier
+from lora_compare.models.network import Network
 from lora_compare.params import TrainingParams
 
 
@@ -58,9 +58,7 @@ class Schedule:
         return rate_factor(step, self.steps, training.lr_scheduler, training.warmup_ratio)
 
 
-def balanced_weights(
-    model: Classifier, examples: Examples, training: TrainingParams
-) -> Tensor | None:
+def balanced_weights(model: Network, examples: Examples, training: TrainingParams) -> Tensor | None:
     """Return what each class weighs in the loss, shape (k,); None where all weigh the same.
 
     A class with n_c of n texts weighs n / (k n_c), as scikit-learn's `balanced` has it.
@@ -75,4 +73,4 @@ def balanced_weights(
     counts = np.bincount(examples.labels, minlength=model.n_classes)
     # A class without texts has no loss either.
     weights = len(examples) / (model.n_classes * np.maximum(counts, 1))
-    return torch.from_numpy(weights).to(next(model.score.parameters()))
+    return torch.from_numpy(weights).to(next(model.output.parameters()))

@@ -14,7 +14,7 @@ from lora_compare.models.base import load_base, read_description
 from lora_compare.models.classifier import loss_and_accuracy, predict_logits
 from lora_compare.models.methods import Trained, save_method
 from lora_compare.models.tokens import read_examples
-from lora_compare.project.checksums import SUMS, digest, verified
+from lora_compare.project.checksums import SUMS, digest, verified, verified_part
 from lora_compare.project.corpus import read_classes
 from lora_compare.project.interruption import Interrupted, deferred
 from lora_compare.project.paths import require
@@ -94,11 +94,11 @@ def _origin(shared: Shared, trainings: Sequence[Training]) -> tuple[Machine, lis
     """
     paths, params = shared.paths, shared.params
     tokens = {name: paths.tokens(name) for name in ("train", "validation")}
-    weights = (paths.base / name for name in ("model.safetensors", "tokenizer.json"))
-    for path in (*tokens.values(), *weights):
+    verified_part(paths.base, paths.base, "base_model")
+    for path in tokens.values():
         verified(path, "base_model")
     base = read_description(paths.base)
-    machine = choose_machine(params.training, base["shape"]["n_embd"])
+    machine = choose_machine(params.training, base["width"])
     common = {
         "classifier": params.classifier.model_dump(),
         "classes": read_classes(require(paths.classes, "split")),
@@ -214,7 +214,7 @@ def train_one(job: Job, tell: Tell) -> None:
     make_deterministic(training.seed, params.threads)
     keep_freed_memory()
     base = load_base(paths.base)
-    machine = choose_machine(training.training, base.gpt.config.n_embd)
+    machine = choose_machine(training.training, base.width)
     classes = read_classes(require(paths.classes, "split"))
     splits = {name: read_examples(paths.tokens(name)) for name in ("train", "validation")}
     rows: list[dict[str, float]] = []

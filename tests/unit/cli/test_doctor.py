@@ -21,8 +21,8 @@ from lora_compare.cli.doctor import (
     versions,
 )
 from lora_compare.cli.doctor.findings import Project
-from lora_compare.models.network import GPT, Classifier
-from lora_compare.models.tokenizer import GPT2_FILES, cached_name
+from lora_compare.models.gpt.network import GPT, Classifier
+from lora_compare.models.gpt.tokenizer import GPT2_FILES, cached_name
 from lora_compare.params import MethodParams, load_params
 from lora_compare.project.lock import only_writer
 from lora_compare.project.paths import Paths
@@ -180,7 +180,7 @@ def test_a_checkpoint_that_is_not_cached(
 ) -> None:
     from huggingface_hub import constants
 
-    from lora_compare.models.checkpoints import CHECKPOINTS, cached_path
+    from lora_compare.models.gpt.checkpoints import CHECKPOINTS, cached_path
 
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)

@@ -1,17 +1,24 @@
 """What a computation holds, beside torch's own account of what was allocated and not freed."""
 
+from contextlib import nullcontext
+from typing import Any
+
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
 from torch.nn import functional as F
 from torch.profiler import ProfilerActivity, profile
+from transformers import AutoConfig, AutoModelForSequenceClassification
 
-from lora_compare.compute.memory import Saved, storage_bytes
-from lora_compare.lora import inject
+from lora_compare.compute.memory import Saved, held_tensors, planned_state, storage_bytes
+from lora_compare.compute.optimizers import AdamW
+from lora_compare.lora import inject, quantizable, quantize
 from lora_compare.models.batches import collate
-from lora_compare.models.network import Classifier
+from lora_compare.models.gpt.network import Classifier
 from lora_settings import lora_settings
+from tiny_models import ARCHITECTURES
 from unit.training.test_loop import model, texts
 
 
@@ -84,3 +91,65 @@ def test_no_bit_of_a_gradient_changes() -> None:
             F.cross_entropy(network.of_packed(batch.texts), batch.labels).backward()
         gradients.append([p.grad for p in network.parameters() if p.grad is not None])
     assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
+
+
+HEADS = {"bert": "classifier", "llama": "score"}
+
+
+def shape(name: str) -> Any:
+    tiny = {**ARCHITECTURES[name].config, "vocab_size": 100, "pad_token_id": 0}
+    return AutoModelForSequenceClassification.from_config(AutoConfig.for_model(name, **tiny))
+
+
+def prepared(name: str, method: str) -> tuple[Any, list[Tensor]]:
+    """Return a model that is ready to train, and the weights that QLoRA would hold in 4 bit."""
+    network = shape(name)
+    paths = quantizable(network, [HEADS[name]]) if method == "qlora" else []
+    packed = [network.get_submodule(path).weight for path in paths]
+    if method != "full":
+        inject(network, lora_settings(modules_to_save=[HEADS[name]]))
+    return network, packed
+
+
+def batch() -> dict[str, Tensor]:
+    mask = torch.ones(6, 16, dtype=torch.int64)
+    mask[2, 10:] = 0
+    ids = torch.full((6, 16), 5)
+    return {"input_ids": ids, "attention_mask": mask, "labels": torch.zeros(6, dtype=torch.int64)}
+
+
+@pytest.mark.parametrize("name", HEADS)
+@pytest.mark.parametrize("method", ["full", "lora", "qlora"])
+def test_the_planned_state_is_that_of_a_training(name: str, method: str) -> None:
+    with torch.device("meta"):
+        planned = planned_state(*prepared(name, method))
+    if method == "qlora":
+        network = shape(name)
+        quantize(network, [HEADS[name]])
+        inject(network, lora_settings(modules_to_save=[HEADS[name]]))
+    else:
+        network, _ = prepared(name, method)
+    optimizer = AdamW([p for p in network.parameters() if p.requires_grad])
+    network(**batch()).loss.backward()
+    gradients = storage_bytes(p.grad for p in network.parameters() if p.grad is not None)
+    optimizer.step()
+    held = [tensor for state in optimizer.state.values() for tensor in state.values()]
+    assert planned == {
+        "weights": storage_bytes(held_tensors(network)),
+        "gradients": gradients,
+        "optimizer": storage_bytes(held),
+    }
+
+
+@pytest.mark.parametrize("name", HEADS)
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_activations_are_the_same_without_the_memory_for_them(name: str, method: str) -> None:
+    peaks = []
+    for world in (nullcontext(), FakeTensorMode()):
+        with world:
+            network, _ = prepared(name, method)
+            given = batch()
+            with Saved([*held_tensors(network), *given.values()]) as saved:
+                network(**given)
+        peaks.append(saved.peak)
+    assert peaks[0] == peaks[1] > 300_000

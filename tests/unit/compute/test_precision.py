@@ -10,7 +10,7 @@ from lora_compare.compute.precision import (
     trained_in_float32,
 )
 from lora_compare.lora import inject
-from lora_compare.models.network import GPT, Classifier, GPTConfig, initialise
+from lora_compare.models.gpt.network import GPT, Classifier, GPTConfig, initialise
 from lora_settings import lora_settings
 
 CPU = torch.device("cpu")

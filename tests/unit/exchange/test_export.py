@@ -13,11 +13,12 @@ from safetensors import safe_open
 from interchange import CLASSES, ENCODING, make_small_base, make_source
 from lora_compare import lora
 from lora_compare.errors import ExportError
-from lora_compare.exchange import export as export_module
 from lora_compare.exchange.export import Format, export
-from lora_compare.exchange.peft.names import Layer, joined, parted, short_names, with_pattern
+from lora_compare.exchange.gpt import GPTCounterpart
+from lora_compare.exchange.peft.gpt import joined, parted
+from lora_compare.exchange.peft.names import Adapter, short_names, with_pattern
 from lora_compare.exchange.transformers import fast_tokenizer, norm_with_head_bias
-from lora_compare.models.network import GPT, Classifier
+from lora_compare.models.gpt.network import GPT, Classifier
 from lora_compare.params import LoraParams
 from lora_settings import lora_settings
 
@@ -123,7 +124,7 @@ def test_a_failing_export_leaves_the_earlier_one(
     def fail(*_: object) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(export_module, "write_tokenizer", fail)
+    monkeypatch.setattr(GPTCounterpart, "write_tokenizer", fail)
     with pytest.raises(OSError, match="no space"):
         export(source, "merged", folder)
     assert {p: p.read_bytes() for p in folder.iterdir()} == before
@@ -141,11 +142,8 @@ def test_the_missing_extra_is_named(
 def test_an_adapter_of_a_published_checkpoint_names_it(base_folder: Path, tmp_path: Path) -> None:
     source = make_source(base_folder, lora_settings())
     origin = {"kind": "checkpoint", "repository": "openai-community/gpt2", "revision": "607a30d"}
-    lines = export(
-        dataclasses.replace(source, description={**source.description, "source": origin}),
-        "peft",
-        tmp_path,
-    )
+    published = {**source.description, "weights": "pretrained", "source": origin}
+    lines = export(dataclasses.replace(source, description=published), "peft", tmp_path)
     config = json.loads((tmp_path / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == "openai-community/gpt2"
     assert config["revision"] == "607a30d"
@@ -178,8 +176,8 @@ def test_short_names_mean_the_chosen_paths_only() -> None:
     assert with_pattern(dict(zip(paths, (3, 8, 3, 3), strict=True))) == (3, {"h.1.mlp.c_proj": 8})
 
 
-def layer(r: int, scale: float = 2.0) -> Layer:
-    return Layer(torch.randn(r, 6), torch.randn(4, r), scale, torch.randn(4))
+def layer(r: int, scale: float = 2.0) -> Adapter:
+    return Adapter(torch.randn(r, 6), torch.randn(4, r), scale, torch.randn(4))
 
 
 @pytest.mark.parametrize("ranks", [(1, 2, 3), (2, None, 2), (None, None, 1)])
@@ -202,14 +200,14 @@ def test_joined_adapters_come_apart_again(ranks: tuple[int | None, ...]) -> None
 
 def test_parted_adapters_join_again_with_one_shared_a() -> None:
     torch.manual_seed(1)
-    whole = Layer(torch.randn(3, 6), torch.randn(12, 3), 0.5)
+    whole = Adapter(torch.randn(3, 6), torch.randn(12, 3), 0.5)
     again = joined(list(parted(whole, 3)), [torch.randn(4, 6)] * 3)
     assert torch.equal(again.a, whole.a)
     assert torch.equal(again.b, whole.b)
 
 
 def test_an_untrained_adapter_keeps_its_rank() -> None:
-    parts = parted(Layer(torch.randn(3, 6), torch.zeros(12, 3), 0.5), 3)
+    parts = parted(Adapter(torch.randn(3, 6), torch.zeros(12, 3), 0.5), 3)
     assert [part.r for part in parts] == [3, 3, 3]
 
 

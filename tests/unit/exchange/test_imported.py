@@ -19,9 +19,10 @@ from lora_compare.compute.device import Machine
 from lora_compare.data.splits import split
 from lora_compare.errors import CheckpointError, UserError
 from lora_compare.exchange.export import export
-from lora_compare.exchange.imported import base_problem, import_adapter
+from lora_compare.exchange.imported import import_adapter
+from lora_compare.exchange.origins import base_problem
 from lora_compare.exchange.peft.labels import head_rows
-from lora_compare.models.base import load_base, save_base
+from lora_compare.models.base import Base, load_base, save_base
 from lora_compare.models.methods import Trained, load_method
 from lora_compare.models.tokens import tokenize
 from lora_compare.params import TrainingParams, load_params
@@ -221,7 +222,7 @@ def test_an_adapter_that_does_not_fit_is_refused_with_its_differences(
 def test_the_bases_own_embeddings_beside_an_adapter_of_theirs_are_left_out(
     project: Paths, base_folder: Path, good: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    table = load_base(base_folder).gpt.wte.weight.detach()
+    table = load_base(base_folder).network.wte.weight.detach()
     key = "base_model.model.transformer.wte.base_layer.weight"
     folder = tmp_path_factory.mktemp("embeddings")
     same = changed(good, folder / "same", lambda c, t: t.update({key: table.clone()}))
@@ -377,20 +378,24 @@ def test_the_named_base_must_be_the_base_here(
     base_folder: Path, good: Path, tmp_path: Path
 ) -> None:
     base = load_base(base_folder)
-    assert base_problem(None, base, tmp_path) == ""
-    assert base_problem("anywhere", base, good) == ""  # good/base holds the same weights
-    assert "the base model here is random gpt2-nano" in base_problem("gpt2", base, tmp_path)
-    assert "is not here to be compared" in base_problem("someone/model", base, tmp_path)
+
+    def problem(name: str | None, base: Base = base, source: Path = tmp_path) -> str:
+        return base_problem({"base_model_name_or_path": name}, base, source)
+
+    assert problem(None) == ""
+    assert problem("anywhere", source=good) == ""  # good/base holds the same weights
+    assert "the base model here is random gpt2-nano" in problem("gpt2")
+    assert "is not here to be compared" in problem("someone/model")
     make_small_base(tmp_path / "mine")
     other = load_file(good / "base" / "model.safetensors")
     other["transformer.ln_f.bias"] += 1
     (tmp_path / "base").mkdir()
     save_file(other, tmp_path / "base" / "model.safetensors")
-    assert "not those of models/base" in base_problem("anywhere", base, tmp_path)
+    assert "not those of models/base" in problem("anywhere")
     description = {**base.description, "name": "gpt2-medium", "weights": "pretrained"}
-    medium = type(base)(base.gpt, base.encoding, description)
-    assert base_problem("openai-community/gpt2-medium", medium, tmp_path) == ""
-    assert "pretrained gpt2-medium" in base_problem("openai-community/gpt2", medium, tmp_path)
+    medium = type(base)(base.network, base.tokenizer, description)
+    assert problem("openai-community/gpt2-medium", medium) == ""
+    assert "pretrained gpt2-medium" in problem("openai-community/gpt2", medium)
 
 
 def test_whole_number_classes_of_an_adapter_are_its_rows_by_their_size(
@@ -476,7 +481,7 @@ def adopt_imported(
     project: Paths, base_folder: Path, name: str = "theirs", max_length: int = 40, classes=CLASSES
 ):
     base = load_base(base_folder)
-    split = tokenize(base.encoding, pd.DataFrame({"Label": [0, 1, 2, 1], "Text": TEXTS}))
+    split = tokenize(base.tokenizer, pd.DataFrame({"Label": [0, 1, 2, 1], "Text": TEXTS}))
     return adopt(
         project.adapter(name),
         load_params(project.params).method(name),
@@ -497,7 +502,7 @@ def test_an_adopted_method_has_one_evaluation_and_costs_nothing(
     assert row.step == 0
     assert trained == Trained("lora", imported.settings)
     assert classifier.max_length == 7
-    base = load_base(base_folder).gpt
+    base = load_base(base_folder).network
     assert count.trainable == imported.trainable
     assert count.total == sum(p.numel() for p in base.parameters()) + 3 * 24 + imported.factors
     machine = Machine(CPU, torch.float32, 1)
@@ -524,10 +529,10 @@ def test_another_base_than_at_the_import_is_refused(
     project: Paths, base_folder: Path, good: Path, tmp_path: Path
 ) -> None:
     run_import(project, base_folder, good)
-    gpt = load_base(base_folder).gpt
+    gpt = load_base(base_folder).network
     with torch.no_grad():
         gpt.ln_f.bias += 1
-    save_base(replace(load_base(base_folder), gpt=gpt), tmp_path / "other")
+    save_base(replace(load_base(base_folder), network=gpt), tmp_path / "other")
     with pytest.raises(CheckpointError, match=r"(?s)base model.*lora-compare import"):
         adopt_imported(project, tmp_path / "other")
 

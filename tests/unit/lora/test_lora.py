@@ -6,6 +6,7 @@ import hashlib
 import pytest
 import torch
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 from lora_compare.errors import CheckpointError, ParamsError
 from lora_compare.lora import (
@@ -25,7 +26,7 @@ from lora_compare.lora import (
     unload,
     unmerge,
 )
-from lora_compare.models.network import CONFIGS, GPT, Classifier
+from lora_compare.models.gpt.network import CONFIGS, GPT, Classifier
 from lora_compare.params import gpt2_paths
 from lora_settings import lora_settings
 
@@ -54,7 +55,7 @@ KINDS = {
 
 
 class Small(nn.Module):
-    """An embedding, two Linear layers with a norm between them, and a head."""
+    """An embedding, three linear layers, one of them a Conv1D, with a norm between, and a head."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -62,11 +63,12 @@ class Small(nn.Module):
         self.first = nn.Linear(6, 8)
         self.norm = nn.LayerNorm(8)
         self.second = nn.Linear(8, 8, bias=False)
+        self.third = Conv1D(8, 8)
         self.head = nn.Linear(8, 2)
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
         x = torch.tanh(self.first(self.words(ids)))
-        y: torch.Tensor = self.head(torch.tanh(self.second(self.norm(x))))
+        y: torch.Tensor = self.head(torch.tanh(self.third(self.second(self.norm(x)))))
         return y
 
 
@@ -222,8 +224,8 @@ def test_tensors_that_do_not_fit_are_refused_and_named() -> None:
     tensors = copy.deepcopy(adapter_tensors(model))
     before = model(ids())
     tensors["first.lora_A"] = torch.zeros(3, 6)
-    tensors["third.lora_A"] = tensors.pop("second.lora_A")
-    with pytest.raises(CheckpointError, match=r"(?s)second.*missing.*third.*first.*\(3, 6\)"):
+    tensors["fourth.lora_A"] = tensors.pop("second.lora_A")
+    with pytest.raises(CheckpointError, match=r"(?s)second.*missing.*fourth.*first.*\(3, 6\)"):
         load_adapter_tensors(model, tensors)
     assert torch.equal(model(ids()), before)
 
@@ -231,7 +233,7 @@ def test_tensors_that_do_not_fit_are_refused_and_named() -> None:
 def test_the_count_is_in_pefts_wording() -> None:
     model = small()
     inject(model, lora_settings())
-    assert str(count(model)) == "trainable params: 80 || all params: 300 || trainable%: 26.6667"
+    assert str(count(model)) == "trainable params: 112 || all params: 404 || trainable%: 27.7228"
 
 
 def test_a_copied_model_is_independent() -> None:
@@ -370,12 +372,20 @@ def test_patterns_that_give_one_layer_different_values_are_refused_in_any_order(
     ("settings", "expected"),
     [
         ({"target_modules": ["c_attn", "query"]}, "No module is called query"),
-        ({"target_modules": ["query"]}, "c_attn, c_fc, c_proj, k_proj, q_proj, score, v_proj, wpe"),
+        (
+            {"target_modules": ["query"]},
+            "c_attn, c_fc, .*, score, v_proj; embeddings: wpe, wte",
+        ),
         ({"target_modules": "q_proj"}, r"write a list: \[q_proj\]"),
         ({"target_modules": ["score"], "modules_to_save": ["score"]}, "No module is called score"),
         ({"target_modules": ["score"], "exclude_modules": ["score"]}, "No module is called score"),
         ({"exclude_modules": ["nothing"]}, "lora.exclude_modules"),
         ({"modules_to_save": ["nothing"]}, "lora.modules_to_save"),
+        ({"modules_to_save": ["nothing"]}, "others: attn, gpt, h, ln_1, ln_2, ln_f, mlp"),
+        (
+            {"target_modules": "default"},
+            "(?s)no default for this.*all-linear, or some of c_at",
+        ),
         ({"rank_pattern": {"nothing": 4}}, "lora.rank_pattern"),
         ({"alpha_pattern": {"wte": 4.0}}, "lora.alpha_pattern"),
         ({"layers_to_transform": [0, 4]}, "(?s)no such blocks.*0, 1, 2, 3.*4"),
@@ -405,3 +415,13 @@ def test_an_adapters_name_must_be_free_and_usable(name: str) -> None:
 def test_an_unknown_adapter_is_refused_with_the_known_ones() -> None:
     with pytest.raises(ParamsError, match=r"(?s)no adapter 'other'.*default"):
         activate(adapted("lora"), "other")
+
+
+def test_a_weight_that_others_use_too_is_refused() -> None:
+    model = small()
+    model.more = nn.Embedding(11, 6, padding_idx=0)
+    model.more.weight = model.words.weight
+    for settings in ({"target_modules": ["more", "first"]}, {"modules_to_save": ["more"]}):
+        with pytest.raises(ParamsError, match=r"(?s)words shares its weight with more.*next:"):
+            inject(model, lora_settings(**settings))
+    assert not list(adapted_layers(model))

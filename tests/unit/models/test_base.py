@@ -1,30 +1,21 @@
 """The model before fine-tuning tells by a continued prompt what weights it has."""
 
-import io
 from pathlib import Path
 
 import pytest
 import torch
-from rich.console import Console
 
 from lora_compare.compute.seeding import seeded
-from lora_compare.models import base as base_module
-from lora_compare.models.base import (
-    NEW_TOKENS,
-    PUBLISHED_CONTINUATIONS,
-    continuation,
-    load_base,
-    make_base,
-    save_base,
-    say_continuation,
-)
-from lora_compare.models.checkpoints import FetchedCheckpoint
-from lora_compare.models.network import GPT, GPTConfig, initialise
-from lora_compare.models.tokenizer import gpt2_encoding, train_encoding
-from lora_compare.models.weights import gpt2_state_dict, save_state
+from lora_compare.models.base import load_base, make_base, save_base
+from lora_compare.models.gpt import base as base_module
+from lora_compare.models.gpt.base import NEW_TOKENS, PUBLISHED_CONTINUATIONS, continuation
+from lora_compare.models.gpt.checkpoints import FetchedCheckpoint
+from lora_compare.models.gpt.network import GPT, GPTConfig, initialise
+from lora_compare.models.gpt.tokenizer import gpt2_encoding, train_encoding
+from lora_compare.models.gpt.weights import gpt2_state_dict
+from lora_compare.models.weights import save_state
 from lora_compare.params import ModelParams, PretrainingParams
 from lora_compare.project.files import read_json
-from lora_compare.project.progress import Progress
 
 CPU = torch.device("cpu")
 TEXTS = ["every effort moves the world", "£5 prize, call now"] * 4
@@ -51,16 +42,14 @@ def tiny_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def said_about(model: ModelParams) -> str:
-    printed = io.StringIO()
     base = make_base(model, TEXTS, CPU)
-    say_continuation(base, Progress(console=Console(file=printed)))
-    return printed.getvalue()
+    return "\n".join(base.remarks)
 
 
 def test_config_holds_how_the_model_continues_the_prompt(tmp_path: Path) -> None:
     save_base(make_base(NANO, TEXTS, CPU), tmp_path)
     loaded = load_base(tmp_path)
-    text = continuation(loaded.gpt, loaded.encoding)
+    text = continuation(loaded.network, loaded.tokenizer.encoding)
     recorded = read_json(tmp_path / "config.json")["continuation"]
     assert recorded == {"prompt": "Every effort moves you", "text": text}
 
@@ -69,7 +58,7 @@ def test_random_weights_are_reported_without_a_verdict() -> None:
     said = said_about(NANO)
     assert said.startswith("'Every effort moves you' goes on with ")
     assert "WRONG" not in said
-    assert said.count("\n") == 1
+    assert "\n" not in said
 
 
 def test_pretrained_weights_that_write_another_text_are_called_wrong(tiny_checkpoint: None) -> None:

@@ -30,6 +30,18 @@ def test_what_cutting_takes_away_is_a_share_of_all_tokens() -> None:
     assert texts.lost(13) == 0.0
 
 
+def test_a_long_text_keeps_its_head_its_tail_or_a_quarter_and_the_rest() -> None:
+    texts = examples(8, 9, 20)
+    kept = {how: texts.cut(8, how) for how in ("head", "tail", "head_tail")}
+    assert {cut for _, cut in kept.values()} == {2}
+    assert all(found.tokens[0].tolist() == [*range(1, 9)] for found, _ in kept.values())
+    long = {how: found.tokens[2].tolist() for how, (found, _) in kept.items()}
+    assert long["head"] == [*range(1, 9)]
+    assert long["tail"] == [*range(13, 21)]
+    assert long["head_tail"] == [1, 2, *range(15, 21)]
+    assert texts.cut(1, "head_tail")[0].tokens[2].tolist() == [20]
+
+
 def test_every_epoch_has_its_own_repeatable_order() -> None:
     first, second = epoch_order(100, seed=1, epoch=0), epoch_order(100, seed=1, epoch=1)
     assert sorted(first) == sorted(second) == list(range(100))

@@ -17,9 +17,9 @@ from rich.console import Console
 
 from hub import ADDRESS, LOOPBACK, REPOSITORY, REVISION, Hub, go_offline, serving, speaking_to_hub
 from lora_compare.errors import DownloadError
-from lora_compare.models import checkpoints
-from lora_compare.models.checkpoints import CHECKPOINTS, Checkpoint, fetch_checkpoint
-from lora_compare.models.network import CONFIGS
+from lora_compare.models import hub_cache
+from lora_compare.models.gpt.checkpoints import CHECKPOINTS, Checkpoint, fetch_checkpoint
+from lora_compare.models.gpt.network import CONFIGS
 from lora_compare.project.progress import Progress
 
 NAME = "gpt2-small"
@@ -196,7 +196,7 @@ def test_progress_fits_the_library_s_other_transport() -> None:
     from huggingface_hub.utils._xet_progress_reporting import XetDownloadProgressReporter
 
     said = io.StringIO()
-    bar = checkpoints._bar_class("Downloading", Progress(console=Console(file=said)))
+    bar = hub_cache._bar_class("Downloading", Progress(console=Console(file=said)))
     report = SimpleNamespace(
         total_bytes=5_000_000,
         total_bytes_completed=5_000_000,
@@ -214,7 +214,7 @@ def test_progress_fits_the_library_s_other_transport() -> None:
 
 def test_environment_variables_of_the_hub_are_honoured(tmp_path: Path) -> None:
     code = (
-        "from lora_compare.models import checkpoints as c;"
+        "from lora_compare.models.gpt import checkpoints as c;"
         f"c.CHECKPOINTS[{NAME!r}] = c.Checkpoint({REPOSITORY!r}, {REVISION!r}, None, {SHA256!r});"
         f"print(c.fetch_checkpoint({NAME!r}).path)"
     )

@@ -19,6 +19,7 @@ from lora_compare.evaluation.merging import merge_error
 from lora_compare.models.base import Base, load_base, make_base, save_base
 from lora_compare.models.batches import Examples
 from lora_compare.models.classifier import TextClassifier, start
+from lora_compare.models.gpt.base import GPTBase
 from lora_compare.models.methods import (
     Trained,
     choose_trainable,
@@ -60,13 +61,14 @@ METHODS = {
             trainable="lora",
             learning_rate=1e-2,
             weight_decay=0.1,
-            lora=lora_settings(target_modules=["c_attn", "c_fc"], **changes),
+            lora=lora_settings(**{"target_modules": ["c_attn", "c_fc"], **changes}),
         )
         for name, changes in {
             "qlora": {"quantization": "nf4"},
             "dora": {"use_dora": True},
             "pissa": {"init_lora_weights": "pissa"},
             "saved head": {"modules_to_save": ["score"]},
+            "default layers": {"target_modules": "default"},
         }.items()
     },
 }
@@ -89,7 +91,7 @@ def base_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def splits(base: Base) -> dict[str, Examples]:
-    return {name: tokenize(base.encoding, SPLIT) for name in ("train", "validation")}
+    return {name: tokenize(base.tokenizer, SPLIT) for name in ("train", "validation")}
 
 
 def untuned_of(folder: Path) -> TextClassifier:
@@ -117,7 +119,7 @@ def test_a_saved_method_gives_the_same_probabilities_bit_for_bit(
 
 def test_a_base_that_was_never_saved_trains_as_one_that_was(base_folder: Path) -> None:
     saved = load_base(base_folder)
-    unsaved = Base(copy.deepcopy(saved.gpt), saved.encoding, {})
+    unsaved = GPTBase(copy.deepcopy(saved.network), saved.tokenizer, {})
     expected, found = (trained(base, METHODS["lora"]) for base in (saved, unsaved))
     assert np.array_equal(found.probabilities(TEXTS), expected.probabilities(TEXTS))
 
@@ -134,13 +136,13 @@ def test_a_method_saves_and_trains_its_own_part_only(
     base_folder: Path, tmp_path: Path, name: str, expected: set[str]
 ) -> None:
     base = load_base(base_folder)
-    before = {k: v.clone() for k, v in base.gpt.state_dict().items()}
+    before = {k: v.clone() for k, v in base.network.state_dict().items()}
     classifier = trained(base, METHODS[name])
     save_method(tmp_path, classifier, TRAINED[name], SEED, base)
     saved = load_file(tmp_path / "model.safetensors")
     assert all(any(k.startswith(f"{part}.") for part in expected) for k in saved)
     assert {part for part in expected for k in saved if k.startswith(f"{part}.")} == expected
-    for key, value in base.gpt.state_dict().items():
+    for key, value in base.network.state_dict().items():
         assert torch.equal(value, before[key]) == (f"gpt.{key}" not in saved), key
 
 
@@ -183,7 +185,7 @@ def test_the_error_of_merging_is_measured_and_the_adapter_merged(
 ) -> None:
     classifier = trained(load_base(base_folder), METHODS[name])
     before = classifier.probabilities(TEXTS)
-    error = merge_error(classifier, tokenize(classifier.encoding, SPLIT))
+    error = merge_error(classifier, tokenize(classifier.tokenizer, SPLIT))
     np.testing.assert_allclose(classifier.probabilities(TEXTS), before, rtol=0, atol=1e-5)
     assert not list(lora.adapted_layers(classifier.model))
     assert 0 < error["float32"] < 1e-4 < error["bfloat16"] < 0.2
@@ -213,7 +215,7 @@ def test_last_position_pads_to_the_longest_training_text(base_folder: Path, tmp_
     head = ClassifierParams(position="last_position", bias=False)
     method = METHODS["lora"].model_copy(update={"lora": LORA.model_copy(update={"bias": "none"})})
     classifier = trained(base, method, head)
-    longest = max(len(base.encoding.encode_ordinary(text)) for text in TEXTS)
+    longest = max(len(base.tokenizer.encoding.encode_ordinary(text)) for text in TEXTS)
     assert classifier.padding.length == classifier.max_length == longest
     save_method(tmp_path, classifier, Trained.of(method), SEED, base)
     loaded = load_method(tmp_path, load_base(base_folder))

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lora_compare.models.network import CONFIGS, GPT, Classifier, GPTConfig, initialise
+from lora_compare.models.gpt.network import CONFIGS, GPT, Classifier, GPTConfig, initialise
 
 SMALL = GPTConfig(vocab_size=50, context_length=16, n_layer=2, n_head=2, n_embd=8)
 

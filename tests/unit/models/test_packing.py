@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from lora_compare.lora import adapted_layers, inject
 from lora_compare.models.batches import Examples, collate, pack
 from lora_compare.models.classifier import Padding
-from lora_compare.models.network import GPT, Classifier, GPTConfig, Position, initialise
+from lora_compare.models.gpt.network import GPT, Classifier, GPTConfig, Position, initialise
 from lora_settings import lora_settings
 
 CONFIG = GPTConfig(vocab_size=50, context_length=24, n_layer=3, n_head=2, n_embd=16)

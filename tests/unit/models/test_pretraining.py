@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from lora_compare.compute.optimizers import Muon, rate_factor
 from lora_compare.errors import TrainingError
-from lora_compare.models.pretraining import (
+from lora_compare.models.gpt.pretraining import (
     IGNORED,
     batches,
     next_token_loss,
@@ -15,7 +15,7 @@ from lora_compare.models.pretraining import (
     random_nano,
     sequences,
 )
-from lora_compare.models.tokenizer import train_encoding
+from lora_compare.models.gpt.tokenizer import train_encoding
 from lora_compare.params import PretrainingParams
 
 TEXTS = [f"the {word} sat on the {word} mat" for word in ("cat", "dog", "cow", "hen")] * 5

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from tokenizers import ByteLevelBPETokenizer
 
 from lora_compare.errors import CheckpointError, DownloadError
-from lora_compare.models import tokenizer
+from lora_compare.models.gpt import tokenizer
 from lora_compare.project import files
 
 PHRASES = """free prize call now txt won claim ur mobile the a to you me i'll don't they're gonna
@@ -147,7 +147,7 @@ def test_file_bytes_do_not_depend_on_hash_seed_or_threads(
     files.write_json(texts, TEXTS)
     code = (
         "import json, sys; from pathlib import Path\n"
-        "from lora_compare.models import tokenizer as t;"
+        "from lora_compare.models.gpt import tokenizer as t;"
         "texts = json.loads(Path(sys.argv[1]).read_text());"
         f"t.save_encoding(t.train_encoding(texts, {SIZE}), Path(sys.argv[2]))"
     )

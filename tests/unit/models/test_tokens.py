@@ -9,7 +9,8 @@ from safetensors.numpy import load_file, save_file
 
 from lora_compare.errors import DataError, MissingArtifactError
 from lora_compare.models.batches import Examples
-from lora_compare.models.tokenizer import encode_all, train_encoding
+from lora_compare.models.gpt.base import GPTTokenizer
+from lora_compare.models.gpt.tokenizer import encode_all, train_encoding
 from lora_compare.models.tokens import check_fit, read_examples, tokenize, write_examples
 from lora_compare.project.checksums import seal
 
@@ -21,7 +22,7 @@ ENCODING = train_encoding(TEXTS, 270)
 @pytest.fixture
 def stored(tmp_path: Path) -> Path:
     path = tmp_path / "data" / "tokens" / "test.safetensors"
-    write_examples(path, tokenize(ENCODING, SPLIT))
+    write_examples(path, tokenize(GPTTokenizer(ENCODING), SPLIT))
     seal(path.parent)
     return path
 

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from lora_compare.compute.seeding import seeded
 from lora_compare.errors import CheckpointError
-from lora_compare.models.network import CONFIGS, GPT, GPTConfig, initialise
-from lora_compare.models.weights import gpt2_state_dict, load_gpt2_state, load_state, save_state
+from lora_compare.models.gpt.network import CONFIGS, GPT, GPTConfig, initialise
+from lora_compare.models.gpt.weights import gpt2_state_dict, load_gpt2_state
+from lora_compare.models.weights import load_state, save_state
 
 CONFIG = GPTConfig(vocab_size=11, context_length=7, n_layer=2, n_head=2, n_embd=6)
 

@@ -121,7 +121,7 @@ def test_methods_in_four_bit_share_their_base_in_four_bit(all_of_them: Classifie
 
 def test_a_fully_trained_method_leaves_the_base_as_it_is(models: Path) -> None:
     together = load(models, "head", "full", "last_block", "biases")
-    base = load_base(models / "base").gpt.state_dict()
+    base = load_base(models / "base").network.state_dict()
     for name, tensor in together.choose("head").model.gpt.state_dict().items():
         assert torch.equal(tensor, base[name]), name
 

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from lora_compare.models.batches import Examples, collate
-from lora_compare.models.network import GPT, Classifier, GPTConfig, initialise
+from lora_compare.models.gpt.network import GPT, Classifier, GPTConfig, initialise
 from lora_compare.training.embeddings import SeenRows, seen_rows
 from lora_compare.training.loop import optimizer_step
 
@@ -35,7 +35,7 @@ def test_seen_and_unseen_rows_end_where_the_whole_embedding_ends() -> None:
     whole, parts, data = classifier(), classifier(), texts()
     start = whole.gpt.wte.weight.detach().clone()
     steps(whole, data)
-    with seen_rows(parts.gpt, [data]) as rest:
+    with seen_rows(parts, [data]) as rest:
         assert isinstance(parts.gpt.wte, SeenRows)
         assert len(parts.gpt.wte.weight) < 40
         steps(parts, data)
@@ -49,7 +49,7 @@ def test_seen_and_unseen_rows_end_where_the_whole_embedding_ends() -> None:
 def test_the_embedding_is_whole_again_after_a_failure() -> None:
     model = classifier()
     table = model.gpt.wte
-    with pytest.raises(RuntimeError, match="stop"), seen_rows(model.gpt, [texts()]):
+    with pytest.raises(RuntimeError, match="stop"), seen_rows(model, [texts()]):
         raise RuntimeError("stop")
     assert model.gpt.wte is table
 
@@ -57,5 +57,5 @@ def test_the_embedding_is_whole_again_after_a_failure() -> None:
 def test_a_frozen_embedding_stays_as_it_is() -> None:
     model = classifier()
     model.gpt.wte.requires_grad_(False)
-    with seen_rows(model.gpt, [texts()]):
+    with seen_rows(model, [texts()]):
         assert type(model.gpt.wte) is nn.Embedding

@@ -12,8 +12,7 @@ from lora_compare.compute.optimizers import AdamW
 from lora_compare.lora import inject
 from lora_compare.models.batches import Examples, collate
 from lora_compare.models.classifier import predict_logits
-from lora_compare.models.network import GPT, Classifier, GPTConfig, initialise
-from lora_compare.training.finetuning import compile_blocks
+from lora_compare.models.gpt.network import GPT, Classifier, GPTConfig, initialise
 from lora_compare.training.loop import optimizer_step
 from lora_settings import lora_settings
 
@@ -61,15 +60,15 @@ def losses(model: Classifier) -> list[float]:
 )
 def test_compiled_training_goes_the_same_way(method: str, checkpointing: bool) -> None:
     plain, compiled = classifier(method), classifier(method)
-    compiled.gpt.checkpointing = checkpointing
-    compile_blocks(compiled.gpt)
+    compiled.checkpointing = checkpointing
+    compiled.compile_blocks()
     np.testing.assert_allclose(losses(compiled), losses(plain), rtol=1e-4)
     assert list(compiled.state_dict()) == list(plain.state_dict())
 
 
 def test_evaluations_stay_as_they_are() -> None:
     plain, compiled = classifier("full"), classifier("full")
-    compile_blocks(compiled.gpt)
+    compiled.compile_blocks()
     data = examples(0)
     assert np.array_equal(predict_logits(compiled, data), predict_logits(plain, data))
 
@@ -77,11 +76,11 @@ def test_evaluations_stay_as_they_are() -> None:
 @pytest.mark.slow
 def test_a_machine_that_cannot_compile_is_told_what_it_lacks(tmp_path: os.PathLike[str]) -> None:
     code = """
-from lora_compare.training.finetuning import compile_blocks
+import torch
+from lora_compare.training.finetuning import require_compiler
 from lora_compare.errors import ParamsError
-from lora_compare.models.network import GPT, GPTConfig
 try:
-    compile_blocks(GPT(GPTConfig(8, 4, 1, 1, 4)))
+    require_compiler(torch.device("cpu"))
 except ParamsError as error:
     print(error)
 """

@@ -19,7 +19,7 @@ from lora_compare.errors import TrainingError
 from lora_compare.lora import inject
 from lora_compare.models.batches import Batch, Examples, collate
 from lora_compare.models.classifier import loss_and_accuracy, predict_logits
-from lora_compare.models.network import GPT, Classifier, GPTConfig, initialise
+from lora_compare.models.gpt.network import GPT, Classifier, GPTConfig, initialise
 from lora_compare.params import TrainingParams
 from lora_compare.project.progress import Progress
 from lora_compare.training.history import Evaluation, Evaluations, Reporting, sample

@@ -14,7 +14,7 @@ from torch import Tensor
 import lora_compare
 from lora_compare.compute.optimizers import Rates
 from lora_compare.lora import inject
-from lora_compare.models.network import Classifier
+from lora_compare.models.gpt.network import Classifier
 from lora_compare.training import loop
 from lora_compare.training.history import TrainingResult
 from lora_compare.training.loop import train

@@ -11,9 +11,7 @@ from lora_compare.params import (
     LoraParams,
     MethodParams,
     ModelParams,
-    choose_layers,
-    classifier_modules,
-    gpt2_paths,
+    gpt_architecture,
 )
 
 FLOAT32 = 4
@@ -59,9 +57,9 @@ def _block(d: int) -> int:
 
 
 def _lora(config: GPTConfig, settings: LoraParams) -> int:
-    modules = classifier_modules(config, CLASSES)
-    choice = choose_layers(modules, settings, gpt2_paths)
-    layers = {path: modules[path] for path in [*choice.adapted, *choice.saved]}
+    network = gpt_architecture(config, CLASSES)
+    choice = network.choose(settings)
+    layers = {path: network.modules[path] for path in [*choice.adapted, *choice.saved]}
     sides = {path: layer.sides for path, layer in layers.items() if layer is not None}
     adapters = sum(choice.ranks[path] * sum(sides[path]) for path in choice.adapted)
     return adapters + sum(sides[path][0] * sides[path][1] for path in choice.saved if path in sides)

@@ -24,7 +24,7 @@ STATES = 3
 
 def tokenizer(project: Project) -> Finding:
     """Look for the files of GPT-2's tokenizer, where the model needs them."""
-    from lora_compare.models.tokenizer import GPT2_FILES, cache_folder, cached_name
+    from lora_compare.models.gpt.tokenizer import GPT2_FILES, cache_folder, cached_name
 
     folder = cache_folder()
     files = {folder / cached_name(url): digest for url, digest in GPT2_FILES.items()}
@@ -49,7 +49,7 @@ def checkpoint(project: Project) -> Finding:
     """Look for the model's pretrained weights in the hub's cache, where it needs them."""
     from huggingface_hub import constants
 
-    from lora_compare.models.checkpoints import CHECKPOINTS, cached_path
+    from lora_compare.models.gpt.checkpoints import CHECKPOINTS, cached_path
 
     model = project.params.model
     if model.name == NANO or model.weights == "random":
@@ -145,7 +145,7 @@ def _needs(project: Project) -> Iterator[tuple[Path, int]]:
         # As if links were copies, which they are on most file systems.
         yield project.cache, outputs
     if params.model.name != NANO and params.model.weights == "pretrained":
-        from lora_compare.models.checkpoints import CHECKPOINTS, cached_path
+        from lora_compare.models.gpt.checkpoints import CHECKPOINTS, cached_path
 
         wanted = CHECKPOINTS[params.model.name]
         if not cached_path(wanted).is_file():

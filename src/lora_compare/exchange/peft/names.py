@@ -1,4 +1,4 @@
-"""PEFT's adapter files for transformers' GPT-2: tensor names, layers, ranks and scales."""
+"""PEFT's adapter files: tensor names, layers, ranks and scales."""
 
 import math
 from collections import Counter
@@ -6,7 +6,6 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-import torch
 from torch import Tensor
 
 CONFIG_FILE = "adapter_config.json"
@@ -15,13 +14,11 @@ TENSORS_FILE = "adapter_model.safetensors"
 PREFIX = "base_model.model."
 """What PEFT puts before every name of the model that it wraps."""
 
-EMBEDDINGS = ("transformer.wte", "transformer.wpe")
-
 Value = TypeVar("Value", int, float)
 
 
 @dataclass(frozen=True)
-class Layer:
+class Adapter:
     """The adapter of one layer whose weight W has shape (d_out, d_in), as PEFT has it.
 
     Attributes:
@@ -66,22 +63,18 @@ def scale_of(alpha: float, r: int, use_rslora: bool) -> float:
     return alpha / (math.sqrt(r) if use_rslora else r)
 
 
-def tensor_names(path: str) -> dict[str, str]:
+def tensor_names(path: str, is_embedding: bool) -> dict[str, str]:
     """Return the names of the tensors `a`, `b` and `magnitude` of a layer in PEFT's file.
 
     Args:
         path: The layer in transformers, such as `transformer.h.0.attn.c_attn`.
+        is_embedding: Whether it is one.
     """
-    kind = ("lora_embedding_A", "lora_embedding_B")
-    if path not in EMBEDDINGS:
-        kind = ("lora_A.weight", "lora_B.weight")
+    kind = ("lora_A.weight", "lora_B.weight")
+    if is_embedding:
+        kind = ("lora_embedding_A", "lora_embedding_B")
     keys = dict(zip(("a", "b", "magnitude"), (*kind, "lora_magnitude_vector"), strict=True))
     return {part: f"{PREFIX}{path}.{key}" for part, key in keys.items()}
-
-
-def leaf_modules(names: Collection[str]) -> list[str]:
-    """Return the modules that own the tensors of these names, each once, in order."""
-    return list(dict.fromkeys(name.rpartition(".")[0] for name in names))
 
 
 def short_names(chosen: Collection[str], among: Collection[str]) -> list[str]:
@@ -111,59 +104,3 @@ def with_pattern(values: Mapping[str, Value]) -> tuple[Value, dict[str, Value]]:
             paths = [path for path, other in values.items() if other == value]
             pattern |= dict.fromkeys(short_names(paths, values), value)
     return default, pattern
-
-
-def joined(parts: list[Layer | None], weights: list[Tensor]) -> Layer:
-    """Return the adapter of layers that lie one below the other in one weight.
-
-    Query, key and value are one layer in transformers. Their A's are stacked, their B's become
-    the blocks of a diagonal; differences in scale go into the B's.
-
-    Args:
-        parts: The adapter of each layer, None where it has none; not all are None.
-        weights: The layers' W, each (d_out, d_in), for the magnitudes of layers without adapter.
-    """
-    there = [part for part in parts if part is not None]
-    scale = there[0].scale
-    if all(part is not None for part in parts) and all(_share_a(there[0], p) for p in there):
-        a, b = there[0].a, torch.cat([part.b for part in there])
-    else:
-        blocks = [
-            weight.new_zeros(len(weight), 0)
-            if part is None
-            # Exactly 1 for equal scales: such factors keep their bits.
-            else part.b * (part.scale / scale)
-            for part, weight in zip(parts, weights, strict=True)
-        ]
-        a, b = torch.cat([part.a for part in there]), torch.block_diag(*blocks)
-    if there[0].magnitude is None:
-        return Layer(a, b, scale)
-    rows = [
-        torch.linalg.vector_norm(weight, dim=1) if part is None else part.magnitude
-        for part, weight in zip(parts, weights, strict=True)
-    ]
-    return Layer(a, b, scale, torch.cat([row for row in rows if row is not None]))
-
-
-def _share_a(one: Layer, other: Layer) -> bool:
-    return one.scale == other.scale and torch.equal(one.a, other.a)
-
-
-def parted(layer: Layer, n: int) -> list[Layer]:
-    """Return the adapters of `n` equally high layers that lie one below the other in `layer`.
-
-    It undoes `joined` where no column of B serves two of them; otherwise each gets all of A.
-    A layer that no column serves gets one that does nothing, because it may have a magnitude.
-    """
-    blocks = layer.b.chunk(n)
-    magnitudes = [None] * n if layer.magnitude is None else list(layer.magnitude.chunk(n))
-    used = torch.stack([block.any(dim=0) for block in blocks])  # (n, r)
-    if used.any() and used.sum(dim=0).max() <= 1:
-        first = torch.arange(layer.r) == 0
-        columns = [row if row.any() else first for row in used]
-    else:
-        columns = [torch.ones(layer.r, dtype=torch.bool)] * n
-    return [
-        Layer(layer.a[kept].clone(), block[:, kept].clone(), layer.scale, magnitude)
-        for kept, block, magnitude in zip(columns, blocks, magnitudes, strict=True)
-    ]

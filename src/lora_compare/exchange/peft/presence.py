@@ -5,11 +5,11 @@ from collections.abc import Collection, Mapping, Sequence
 from torch import Tensor
 
 from lora_compare.exchange.peft.config import PeftConfig
-from lora_compare.exchange.peft.names import EMBEDDINGS
-from lora_compare.exchange.transformers import HEAD
+from lora_compare.exchange.peft.layout import Shapes
 from lora_compare.params import Layer, choose_layers
 
-Shapes = Mapping[str, tuple[int, ...]]
+PEFTS_HEADS = ("classifier", "score")
+"""What PEFT lists in `modules_to_save` of every classifier, whether it has such a module or not."""
 
 SHOWN = 5
 """Names that one line lists before it only counts."""
@@ -22,27 +22,21 @@ def listed(names: Sequence[str]) -> str:
 
 
 def target_problems(
-    parts: Collection[str], config: PeftConfig, layers: Sequence[str], shapes: Shapes
+    parts: Collection[str], config: PeftConfig, layers: Mapping[str, Layer]
 ) -> tuple[list[str], list[str]]:
     """Return what is wrong where the layers that the settings name are not those of the file.
 
     Args:
         parts: Paths of the layers that the file has an adapter for.
         config: The adapter's settings.
-        layers: Paths of all layers that can have one.
-        shapes: Shapes of the model's tensors.
+        layers: All layers that can have one, by path.
 
     Returns:
         What the file lacks, and what it has although the settings do not name it.
     """
     if config.targets is None or not parts:
         return [], []
-    places = {
-        path: Layer("embedding" if path in EMBEDDINGS else "linear", (d_in, d_out))
-        for path in layers
-        for d_in, d_out in [shapes[f"{path}.weight"]]
-    }
-    named = choose_layers(places, config.targets, lambda path: ()).adapted
+    named = choose_layers(layers, config.targets, lambda path: ()).adapted
     absent = [path for path in named if path not in parts]
     extra = [path for path in layers if path in parts and path not in named]
     return (
@@ -76,6 +70,5 @@ def unsaved(others: Mapping[str, Tensor], config: PeftConfig) -> list[str]:
     return [
         f"modules_to_save: {module} is not in the file"
         for module in config.modules_to_save
-        # PEFT lists the names that heads of other models have, too.
-        if module not in ("classifier", HEAD) and not any(f"{module}." in path for path in owners)
+        if module not in PEFTS_HEADS and not any(f"{module}." in path for path in owners)
     ]

@@ -1,4 +1,4 @@
-"""An adapter that PEFT trained on transformers' GPT-2 as one of this project."""
+"""An adapter that PEFT trained on a model of transformers as one of this project."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -6,15 +6,9 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from lora_compare.exchange.peft.config import PeftConfig, parse_config
-from lora_compare.exchange.peft.contents import (
-    Contents,
-    classifier_shapes,
-    read_contents,
-    require_family,
-)
-from lora_compare.exchange.peft.names import Layer, PeftAdapter, parted, short_names, with_pattern
-from lora_compare.models.network import GPT
-from lora_compare.models.weights import QKV, from_gpt2
+from lora_compare.exchange.peft.contents import Contents, read_contents, require_family
+from lora_compare.exchange.peft.layout import Layout
+from lora_compare.exchange.peft.names import Adapter, PeftAdapter, short_names, with_pattern
 from lora_compare.params import LoraParams
 
 
@@ -36,14 +30,12 @@ class Imported:
     factors: int
 
 
-def from_peft(adapter: PeftAdapter, base: GPT, classes: Sequence[str]) -> Imported:
-    """Return an adapter of PEFT for a `gpt.Classifier` whose head has no bias.
-
-    Its layer `c_attn` becomes adapters of query, key and value.
+def from_peft(adapter: PeftAdapter, layout: Layout, classes: Sequence[str]) -> Imported:
+    """Return an adapter of PEFT for the classifier of `layout`.
 
     Args:
         adapter: The adapter.
-        base: The network for which it was trained.
+        layout: The classifier, without an adapter, as PEFT knows it.
         classes: Names of the classes, in any order.
 
     Raises:
@@ -51,36 +43,26 @@ def from_peft(adapter: PeftAdapter, base: GPT, classes: Sequence[str]) -> Import
 
     Checked by tests/parity/test_import.py.
     """
-    require_family(adapter, base)
+    require_family(adapter, layout)
     config = parse_config(adapter.config)
-    contents = read_contents(adapter.tensors, config, base, classes)
+    contents = read_contents(adapter.tensors, config, layout, classes)
     layers = {
         path: part
         for target, layer in contents.layers.items()
-        for path, part in zip(_paths(target), parted(layer, len(_paths(target))), strict=True)
+        for path, part in layout.parts(target, layer).items()
     }
-    shapes = classifier_shapes(base.config, len(classes))
-    modules = [
-        p for n in shapes if n.endswith(".weight") for p in _paths(n.removesuffix(".weight"))
-    ]
+    others: dict[str, Tensor] = {}
+    for name, tensor in contents.others.items():
+        others |= layout.replacements(name, tensor)
     return Imported(
-        _settings(config, contents, layers, modules),
-        {**_factors(layers), **_replacements(contents.others)},
+        _settings(config, contents, layers, layout),
+        {**_factors(layers), **others},
         contents.trainable,
         contents.factors,
     )
 
 
-def _paths(path: str) -> list[str]:
-    """Return the paths here of what is one layer at `path` in transformers."""
-    inside = path.removeprefix("transformer.")
-    if inside == path:
-        return [path]
-    block, _, name = f"gpt.{inside}".rpartition(".")
-    return [f"{block}.{part}" for part in (QKV if name == "c_attn" else [name])]
-
-
-def _factors(layers: Mapping[str, Layer]) -> dict[str, Tensor]:
+def _factors(layers: Mapping[str, Adapter]) -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = {}
     for path, layer in layers.items():
         tensors |= {f"{path}.lora_A": layer.a, f"{path}.lora_B": layer.b}
@@ -89,30 +71,22 @@ def _factors(layers: Mapping[str, Layer]) -> dict[str, Tensor]:
     return tensors
 
 
-def _replacements(others: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    tensors: dict[str, Tensor] = {}
-    for name, tensor in others.items():
-        inside = name.removeprefix("transformer.")
-        prefix = "" if inside == name else "gpt."
-        tensors |= {f"{prefix}{key}": part for key, part in from_gpt2(inside, tensor).items()}
-    return tensors
-
-
 def _settings(
-    config: PeftConfig, contents: Contents, layers: Mapping[str, Layer], modules: Sequence[str]
+    config: PeftConfig, contents: Contents, layers: Mapping[str, Adapter], layout: Layout
 ) -> LoraParams:
     r, ranks = with_pattern({path: layer.r for path, layer in layers.items()})
     alpha, alphas = with_pattern(
         {path: layer.alpha(config.use_rslora) for path, layer in layers.items()}
     )
     whole = [n.removesuffix(".weight") for n in contents.others if n.endswith(".weight")]
+    saved = [path for module in whole for path in layout.paths(module)]
     return LoraParams(
         r=r,
         lora_alpha=alpha,
         lora_dropout=config.lora_dropout,
-        target_modules=short_names(list(layers), modules),
+        target_modules=short_names(list(layers), layout.modules),
         bias=config.bias,
-        modules_to_save=short_names([p for path in whole for p in _paths(path)], modules),
+        modules_to_save=short_names(saved, layout.modules),
         rank_pattern=ranks,
         alpha_pattern=alphas,
         use_rslora=config.use_rslora,

@@ -1,48 +1,33 @@
-"""An adapter of this project as PEFT's, for transformers' GPT-2."""
+"""An adapter of this project as PEFT's, for a model of transformers."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from lora_compare import lora
 from lora_compare.errors import ExportError
+from lora_compare.exchange.peft.layout import Layout
 from lora_compare.exchange.peft.names import (
     PREFIX,
-    Layer,
+    Adapter,
     PeftAdapter,
-    joined,
-    leaf_modules,
     short_names,
     tensor_names,
     with_pattern,
 )
-from lora_compare.exchange.transformers import HEAD, classifier_state
-from lora_compare.lora import LoRALayer, LowRank
-from lora_compare.models.network import Classifier
-from lora_compare.models.weights import QKV
-from lora_compare.params import LoraParams, gpt2_paths
-
-LAST_NORM = "transformer.ln_f"
+from lora_compare.params import LoraParams
 
 
 def to_peft(
-    model: Classifier,
-    settings: LoraParams,
-    base: Mapping[str, Tensor],
-    base_name: str,
-    revision: str | None = None,
+    layout: Layout, settings: LoraParams, base_name: str, revision: str | None = None
 ) -> PeftAdapter:
-    """Return the adapter of `model` in PEFT's format.
+    """Return the adapter of a classifier in PEFT's format.
 
-    The head goes along merged, and with its bias in the last norm; so do other modules that
-    were trained in full. Separate adapters of query, key and value become one.
+    The head goes along merged; so do other modules that were trained in full.
 
     Args:
-        model: A classifier with an adapter, not merged.
+        layout: The classifier with an adapter, not merged, as PEFT knows it.
         settings: What the adapter is.
-        base: The weights of the bare GPT, before any quantisation.
         base_name: The name or path under which transformers finds the base.
         revision: The base's revision on the hub.
 
@@ -51,10 +36,10 @@ def to_peft(
 
     Checked by tests/parity/test_export.py.
     """
-    stored = classifier_state(model)
-    modules = leaf_modules(stored)
-    saved = _saved_modules(model)
-    layers = {path: layer for path, layer in _layers(model, base).items() if path not in saved}
+    stored = layout.state()
+    owners = {name: layout.owner(name) for name in stored}
+    saved = layout.saved()
+    layers = {path: layer for path, layer in layout.adapters().items() if path not in saved}
     if not layers:
         raise ExportError(
             "There is no low-rank update for PEFT to hold: only the head has one, or the modules "
@@ -65,79 +50,36 @@ def to_peft(
     tensors: dict[str, Tensor] = {}
     for path, layer in layers.items():
         parts = {"a": layer.a, "b": layer.b, "magnitude": layer.magnitude}
-        names = tensor_names(path)
+        names = tensor_names(path, layout.is_embedding(path))
         tensors |= {names[key]: tensor for key, tensor in parts.items() if tensor is not None}
-    for name, tensor in stored.items():
-        if name.rpartition(".")[0] in saved:
-            tensors[PREFIX + name] = tensor
-    tensors |= _biases(stored, settings.bias, layers, saved)
-    config = _config(settings, layers, saved, modules)
-    return PeftAdapter({**config, **_base_settings(base_name, revision)}, tensors)
+    tensors |= {PREFIX + name: t for name, t in stored.items() if owners[name] in saved}
+    biases = {n: t for n, t in stored.items() if n.endswith(".bias") and owners[n] not in saved}
+    tensors |= _biases(biases, settings.bias, layers)
+    # Among these a name must be the only one: PEFT looks at every module, inside the head, too.
+    leaves = (name.rpartition(".")[0] for name in stored)
+    modules = list(dict.fromkeys([*owners.values(), *leaves]))
+    config = _config(layout, settings, layers, saved, modules)
+    base = {"base_model_name_or_path": base_name, "revision": revision}
+    return PeftAdapter({**config, **base}, tensors)
 
 
-def _base_settings(name: str, revision: str | None) -> dict[str, Any]:
-    return {"base_model_name_or_path": name, "revision": revision}
-
-
-def _saved_modules(model: Classifier) -> set[str]:
-    """Return the modules of transformers' model that go along whole."""
-    saved = {HEAD, LAST_NORM} if model.bias else {HEAD}
-    for name in lora.adapter_tensors(model):
-        # A bias alone may be trained too; a module trained in full has its weight here.
-        if name.endswith(".weight"):
-            saved.update(gpt2_paths(name.removesuffix(".weight")))
-    return saved
-
-
-def _layers(model: Classifier, base: Mapping[str, Tensor]) -> dict[str, Layer]:
-    """Return the adapters of the layers of transformers' model by path, without the head."""
-    own = {path: _layer(layer) for path, layer in lora.adapted_layers(model) if path != HEAD}
-    layers = {}
-    for path in own:
-        (target,) = gpt2_paths(path)
-        siblings = _siblings(path)
-        if len(siblings) == 1:
-            layers[target] = own[path]
-        elif target not in layers:
-            weights = [base[f"{name.removeprefix('gpt.')}.weight"] for name in siblings]
-            layers[target] = joined([own.get(name) for name in siblings], weights)
-    return layers
-
-
-def _siblings(path: str) -> list[str]:
-    """Return the paths of the layers here that are one in transformers with that of `path`."""
-    block, _, name = path.rpartition(".")
-    return [f"{block}.{part}" for part in QKV] if name in QKV else [path]
-
-
-def _layer(layer: LoRALayer) -> Layer:
-    adapter = layer.adapter(lora.DEFAULT)
-    assert isinstance(adapter, LowRank)
-    with torch.no_grad():
-        a, b = adapter.lora_A.detach(), adapter.lora_B.detach()
-        if adapter.initial_A is not None and adapter.initial_B is not None:
-            # PEFT would take what is subtracted from its own decomposition of the base.
-            a, b = torch.cat([a, adapter.initial_A]), torch.cat([b, -adapter.initial_B], dim=1)
-    magnitude = adapter.lora_magnitude
-    return Layer(a, b, adapter.scale, None if magnitude is None else magnitude.detach())
-
-
-def _biases(
-    stored: Mapping[str, Tensor], bias: str, layers: Collection[str], saved: Collection[str]
-) -> dict[str, Tensor]:
-    """Return the biases that are trained without the rest of their module."""
+def _biases(biases: Mapping[str, Tensor], bias: str, layers: Collection[str]) -> dict[str, Tensor]:
+    """Return the biases that are trained without the rest of their module, by PEFT's names."""
     chosen = {}
-    for name, tensor in stored.items():
-        owner, _, kind = name.rpartition(".")
-        wanted = bias == "all" or (bias == "lora_only" and owner in layers)
-        if kind == "bias" and wanted and owner not in saved:
+    for name, tensor in biases.items():
+        owner = name.removesuffix(".bias")
+        if bias == "all" or (bias == "lora_only" and owner in layers):
             inner = ".base_layer" if owner in layers else ""
             chosen[f"{PREFIX}{owner}{inner}.bias"] = tensor
     return chosen
 
 
 def _config(
-    settings: LoraParams, layers: Mapping[str, Layer], saved: Collection[str], modules: list[str]
+    layout: Layout,
+    settings: LoraParams,
+    layers: Mapping[str, Adapter],
+    saved: Collection[str],
+    modules: Sequence[str],
 ) -> dict[str, Any]:
     r, ranks = with_pattern({path: layer.r for path, layer in layers.items()})
     alpha, alphas = with_pattern(
@@ -157,7 +99,6 @@ def _config(
         "bias": settings.bias,
         "use_rslora": settings.use_rslora,
         "use_dora": settings.use_dora,
-        # transformers keeps the weights of GPT-2's linear layers as (d_in, d_out).
-        "fan_in_fan_out": True,
+        "fan_in_fan_out": layout.fan_in_fan_out,
         "init_lora_weights": True,
     }

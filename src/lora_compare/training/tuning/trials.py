@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from lora_compare.errors import ParamsError
-from lora_compare.params import MethodParams, Params, is_possible
+from lora_compare.params import Architecture, MethodParams, Params, is_possible
 from lora_compare.project.checksums import read_verified, seal
 from lora_compare.project.files import canonical_json, replacing_folder, write_csv, write_json
 from lora_compare.project.paths import Paths
@@ -35,13 +35,21 @@ class Trials:
         shared: What their trainings share.
         n_classes: Number of classes of the data.
         progress: Where to report.
+        network: What adapters go on; None: a GPT, which is known by its name.
 
     Attributes:
         finished: All trainings so far.
     """
 
-    def __init__(self, shared: "Shared", n_classes: int, progress: Progress) -> None:
-        self._shared, self._n_classes, self._progress = shared, n_classes, progress
+    def __init__(
+        self,
+        shared: "Shared",
+        n_classes: int,
+        progress: Progress,
+        network: Architecture | None = None,
+    ) -> None:
+        self._shared, self._progress = shared, progress
+        self._n_classes, self._network = n_classes, network
         self._method = shared.params.method(shared.method)
         self._tuning = shared.params.tuning
         epochs = self._tuning.epochs or shared.params.training.epochs
@@ -51,7 +59,8 @@ class Trials:
 
     def possible(self, settings: Settings) -> bool:
         """Return whether the method can have such settings."""
-        return is_possible(self._shared.params, self._shared.method, settings, self._n_classes)
+        params, method = self._shared.params, self._shared.method
+        return is_possible(params, method, settings, self._n_classes, self._network)
 
     def attempt(self, settings: Sequence[Settings]) -> list[Trial]:
         """Return the trials of settings, as many at once as the machine has room for.

@@ -17,8 +17,8 @@ from lora_compare.compute.optimizers import AdamW, Muon, rate_factor
 from lora_compare.compute.seeding import seeded
 from lora_compare.errors import TrainingError
 from lora_compare.models.batches import IntArray, by_length
-from lora_compare.models.network import CONFIGS, GPT, initialise
-from lora_compare.models.tokenizer import encode_all
+from lora_compare.models.gpt.network import CONFIGS, GPT, initialise
+from lora_compare.models.gpt.tokenizer import encode_all
 from lora_compare.params import PretrainingParams
 from lora_compare.project.progress import SILENT, Progress
 

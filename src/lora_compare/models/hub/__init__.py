@@ -1,0 +1,1 @@
+"""Any classifier that transformers has, from the Hugging Face hub or a folder."""
