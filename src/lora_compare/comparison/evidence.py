@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from lora_compare.errors import DataError
+from lora_compare.evaluation.noise import read_out_of_sample
 from lora_compare.params import Params
 from lora_compare.project.checksums import read_verified
 from lora_compare.project.corpus import GROUP, read_split
@@ -129,6 +130,8 @@ class Evidence:
         training: The training split: Label, an index into the classes, and Text.
         source: data/raw/provenance.json: where the messages come from.
         tokens: reports/base/tokens.json: what the base model's tokenizer makes of them.
+        out_of_sample: Probabilities by TF-IDF for the messages of the training split, each by a
+            model that has not seen it, shape (n_train, C); empty where there are none.
         groups: The group that the data gives each test message, empty of one that is alone; none
             where the data has no groups.
     """
@@ -139,6 +142,7 @@ class Evidence:
     training: Mapping[str, list[Any]]
     source: Mapping[str, Any]
     tokens: Mapping[str, Any]
+    out_of_sample: npt.NDArray[np.float32]
     groups: Sequence[str] = ()
 
     @property
@@ -230,6 +234,7 @@ def load_evidence(paths: Paths, params: Params) -> Evidence:
         read_split(paths.split("train")),
         json.loads(read_verified(paths.provenance, "download")),
         json.loads(read_verified(paths.tokenization, "base_model")),
+        read_out_of_sample(paths.out_of_sample),
         tuple(read_split(paths.split("test"))[GROUP]) if "groups" in split else (),
     )
     _check_same_messages(paths, evidence)
