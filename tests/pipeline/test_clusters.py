@@ -14,7 +14,7 @@ from clusters import Cluster, dask_cluster, ray_cluster, wait_until
 from lora_compare.project.files import read_json
 from small_project import ROOT, environment, run_stages, write_settings
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 SETTINGS = {"seeds": "[1, 2, 3]", "lora_dropout": 0.1}
 STAGES = ("finetune@full", "finetune@lora", "evaluate@full", "evaluate@lora", "compare")
@@ -99,7 +99,7 @@ def test_what_is_finished_is_not_trained_again(
     project = shutil.copytree(here, tmp_path / "project")
     write_settings(project, **{**SETTINGS, "seeds": "[4, 1, 2]"})
     said = run_on(cluster, project, "finetune@lora")
-    assert "finetune lora: 1 trainings" in said
+    assert "finetune lora: 1 training" in said
     one = "models/lora/seed-1/model.safetensors"
     assert results(project)[one] == results(here)[one]
 

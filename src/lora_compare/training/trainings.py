@@ -136,7 +136,8 @@ def _train(jobs: Sequence[Job], machine: Machine, progress: Progress, show: Show
     jobs = [replace(job, is_first=job is jobs[0], side_by_side=processes) for job in jobs]
     if cluster or len(jobs) > 1:
         where = cluster.describe() if cluster else f"{processes} at a time"
-        progress.say(f"{shared.stage} {shared.method}: {len(jobs)} trainings, {where}")
+        count = f"{len(jobs)} training{'s' * (len(jobs) > 1)}"
+        progress.say(f"{shared.stage} {shared.method}: {count}, {where}")
     with progress.board() as report:
         audience = _Audience(jobs, progress, report, show)
         try:

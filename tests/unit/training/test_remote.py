@@ -91,7 +91,7 @@ def test_it_leaves_the_same_files_and_brings_its_checkpoints_home(
     monkeypatch.setattr(trainings, "choose_cluster", lambda: cluster)
     result = run("finetune", "lora")
     assert result.exit_code == 0, result.output
-    assert "finetune lora: 1 trainings, elsewhere" in result.output
+    assert "finetune lora: 1 training, elsewhere" in result.output
     again = "seed 123: its worker (worker 0) is gone; it is trained again (worker 1)"
     assert again in result.output
     assert outputs(project, "lora") == outputs(here, "lora")

@@ -1,13 +1,15 @@
 """What all engines share: who does pieces of work, what is heard of them, and how they end."""
 
 import hashlib
+import pickle
 import time
+import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
 from lora_compare.compute.device import Machine
-from lora_compare.errors import ClusterError, KilledError
+from lora_compare.errors import ClusterError, KilledError, UserError
 from lora_compare.project.interruption import Interrupted
 
 LOOK_EVERY = 0.1
@@ -151,6 +153,27 @@ class RemoteCrew(ABC, Generic[Result]):
         )
 
 
+def _opener() -> Callable[..., Any]:
+    def opened(content: bytes, *more: Any) -> Any:
+        import pickle
+
+        function, *arguments = pickle.loads(content)  # noqa: S301 - what `sealed` has written
+        return function(*arguments, *more)
+
+    return opened
+
+
+open_sealed = _opener()
+"""Calls on a worker what `sealed` holds. Engines send this function itself, as no import leads to a
+function within another: a worker without this project can read it, and then says what is missing.
+"""
+
+
+def sealed(function: Callable[..., Any], *arguments: Any) -> bytes:
+    """Return the first arguments of a call as bytes, which only its worker has to understand."""
+    return pickle.dumps((function, *arguments))
+
+
 def attempt(
     work: RemoteWork[Task, Result], task: Task, inputs: Inputs, tell: Tell, worker: str
 ) -> Result | Exception | Ended:
@@ -171,8 +194,10 @@ def attempt(
     except ClusterError as error:
         error.where = f"worker {worker}"
         return error
-    except Exception as error:
+    except UserError as error:
         return error
+    except Exception as error:  # a bug, whose traceback no pickle would hold
+        return RuntimeError("".join(traceback.format_exception(error)))
 
 
 def digest(inputs: Inputs) -> str:
@@ -183,7 +208,7 @@ def digest(inputs: Inputs) -> str:
     return found.hexdigest()
 
 
-def not_installed(error: Exception) -> ClusterError:
+def cannot_run(error: Exception) -> ClusterError:
     """Return the error of a worker that cannot even read its task."""
     return ClusterError(
         "A worker cannot run this project's code.",

@@ -28,9 +28,11 @@ from lora_compare.compute.engines.crew import (
     Result,
     Task,
     attempt,
+    cannot_run,
     digest,
     first_line,
-    not_installed,
+    open_sealed,
+    sealed,
 )
 from lora_compare.errors import ClusterError
 from lora_compare.project.interruption import Interrupted, deferred, request
@@ -59,8 +61,8 @@ def connect() -> "Dask":
             expected="the address that `dask scheduler` prints, such as tcp://127.0.0.1:8786",
             next="docs/clusters.md shows how to start one; or unset LORA_COMPARE_BACKEND",
         )
-    # What it has to say is in our errors.
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    for logger in ("distributed", "distributed.client"):  # what they say is in our errors
+        logging.getLogger(logger).setLevel(logging.CRITICAL)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of versions that differ: every task compares them
@@ -113,7 +115,7 @@ class Dask:
         if key not in self._inputs:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # "Sending large graph"
-                self._inputs = {key: self._client.submit(_itself, inputs, key=key)}
+                self._inputs = {key: self._client.submit(dict, inputs, key=key)}
         return self._inputs[key]
 
 
@@ -138,7 +140,9 @@ class DaskCrew(RemoteCrew[Result]):
         name = f"lora-compare-{secrets.token_hex(8)}"
         self._client, self._queue = client, Queue(name, client=client)
         self._futures = [
-            client.submit(_do, work, task, inputs, name, number, key=f"{name}-{number}")
+            client.submit(
+                open_sealed, sealed(_do, work, task, name, number), inputs, key=f"{name}-{number}"
+            )
             for number, task in enumerate(tasks)
         ]
         self._cancelled: set[int] = set()
@@ -167,10 +171,10 @@ class DaskCrew(RemoteCrew[Result]):
             result: Result | Exception | Ended = self._futures[number].result()
         except KilledWorker as error:
             return self._lost(number, error)
-        except ImportError as error:
-            return not_installed(error)
         except (CancelledError, OSError) as error:
             raise _gone(error) from error
+        except Exception as error:
+            return cannot_run(error)
         return result
 
     def _cancel(self, numbers: Sequence[int]) -> None:
@@ -195,12 +199,8 @@ def _gone(error: BaseException) -> ClusterError:
     )
 
 
-def _itself(inputs: Inputs) -> Inputs:
-    return inputs
-
-
 def _do(
-    work: RemoteWork[Task, Result], task: Task, inputs: Inputs, queue: str, number: int
+    work: RemoteWork[Task, Result], task: Task, queue: str, number: int, inputs: Inputs
 ) -> Result | Exception | Ended:
     """Do a task in a thread of a worker."""
     worker, line = get_worker(), Queue(queue)

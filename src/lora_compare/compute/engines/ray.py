@@ -28,9 +28,11 @@ from lora_compare.compute.engines.crew import (
     Result,
     Task,
     attempt,
+    cannot_run,
     digest,
     first_line,
-    not_installed,
+    open_sealed,
+    sealed,
 )
 from lora_compare.errors import ClusterError
 from lora_compare.project.interruption import STOPPING, Interrupted, deferred, interruptible
@@ -126,9 +128,12 @@ class RayCrew(RemoteCrew[Result]):
         super().__init__(range(len(tasks)))
         self._queue = Queue(actor_options={"num_cpus": 0})
         gpus = int(machine.device.type == "cuda")
-        do: Any = ray.remote(num_cpus=machine.threads, num_gpus=gpus, max_retries=RETRIES)(_do)
+        do: Any = ray.remote(num_cpus=machine.threads, num_gpus=gpus, max_retries=RETRIES)(
+            open_sealed
+        )
         self._tasks = [
-            do.remote(work, task, inputs, self._queue, number) for number, task in enumerate(tasks)
+            do.remote(sealed(_do, work, task, number), self._queue, inputs)
+            for number, task in enumerate(tasks)
         ]
 
     def _is_done(self, number: int) -> bool:
@@ -144,9 +149,7 @@ class RayCrew(RemoteCrew[Result]):
         except exceptions.TaskCancelledError:
             return Ended()
         except exceptions.RayTaskError as error:
-            if isinstance(error.cause, ImportError):
-                return not_installed(error.cause)
-            raise
+            return cannot_run(error.cause)
         except exceptions.RayError as error:
             return self._lost(number, error)
         return result
@@ -162,7 +165,7 @@ class RayCrew(RemoteCrew[Result]):
 
 
 def _do(
-    work: RemoteWork[Task, Result], task: Task, inputs: Inputs, queue: Queue, number: int
+    work: RemoteWork[Task, Result], task: Task, number: int, queue: Queue, inputs: Inputs
 ) -> Result | Exception | Ended:
     """Do a task in the main thread of a worker."""
     worker = f"{ray.util.get_node_ip_address()}, process {os.getpid()}"
