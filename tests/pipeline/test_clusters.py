@@ -50,8 +50,7 @@ def results(project: Path) -> dict[str, bytes]:
 @pytest.fixture(scope="module")
 def here(trained_project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project whose methods were trained and compared by processes of this machine."""
-    folder = tmp_path_factory.mktemp("here") / "project"
-    shutil.copytree(trained_project, folder)
+    folder = untrained(trained_project, tmp_path_factory.mktemp("here") / "project")
     write_settings(folder, **SETTINGS)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LORA_COMPARE_PROCESSES", "2")
