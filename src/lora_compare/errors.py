@@ -109,6 +109,10 @@ class KilledError(UserError):
     """A process that did a part of the work was killed."""
 
 
+class ClusterError(UserError):
+    """A cluster, or a worker of it, cannot do the trainings."""
+
+
 class BusyError(UserError):
     """Another process writes the same files."""
 

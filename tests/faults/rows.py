@@ -126,6 +126,10 @@ ROWS = {
         "one of several trainings fails or is killed",
         "the others end and are kept, it is named, and it alone goes on in the next run",
     ),
+    35: Row(
+        "a cluster's worker is killed, or has other versions; its scheduler is away or dies",
+        "trained again elsewhere; refused by name; an error in seconds, checkpoints kept",
+    ),
     37: Row(
         "a model's folder is hostile or broken: code of its own, a pickle alone, links out of it, "
         "other shapes, NaN, another tokenizer, cut-off files",

@@ -74,6 +74,16 @@ def deferred() -> Iterator[None]:
         raise Interrupted(_PENDING.signum)
 
 
+def request() -> None:
+    """Take note of a wish to end that does not come as a signal, as of a first SIGTERM.
+
+    Raises:
+        Interrupted: Nothing defers it.
+    """
+    if pending() is None:
+        _arrive(signal.SIGTERM, None)
+
+
 def pending() -> int | None:
     """Return the number of the signal that waits, or None."""
     return _PENDING.signum if _PENDING.deferred else None

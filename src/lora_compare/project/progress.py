@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -95,8 +96,8 @@ class Progress:
     def board(self) -> Iterator[Callable[[int, Message], None]]:
         """Yield what shows pieces of work that go on side by side, each in a line of its own.
 
-        It is called with the number of a piece and a message of its `Relay`. What several say in
-        the same words is printed once.
+        It is called with the number of a piece and a message of its `Relay`. A piece that tells
+        of another task has begun anew. What several say in the same words is printed once.
         """
         advances: dict[int, Advance] = {}
         said: set[str] = set()
@@ -107,7 +108,7 @@ class Progress:
                 if kind == "advance":
                     advances[number](*content)
                 elif kind == "task":
-                    advances[number] = add(*content)
+                    advances[number] = add(number, *content)
                 elif content[0] not in said:
                     said.add(content[0])
                     self.say(content[0])
@@ -115,16 +116,19 @@ class Progress:
             add = self._adder(stack)
             yield hear
 
-    def _adder(self, stack: ExitStack) -> Callable[[str, float], Advance]:
+    def _adder(self, stack: ExitStack) -> Callable[[int, str, float], Advance]:
         """Return what adds a task to those that are shown together until the stack is closed."""
         bars: list[RichProgress] = []
+        tasks: dict[int, TaskID] = {}
 
-        def add(description: str, total: float) -> Advance:
+        def add(number: int, description: str, total: float) -> Advance:
             if self.quiet or not self.console.is_interactive:
                 return stack.enter_context(self.task(description, total))
             if not bars:
                 bars.append(stack.enter_context(self._bar(total)))
-            task = bars[0].add_task(description, total=total, note="")
+            if number in tasks:
+                bars[0].remove_task(tasks[number])
+            task = tasks[number] = bars[0].add_task(description, total=total, note="")
             return lambda amount=1, note="": bars[0].update(task, advance=amount, note=note)
 
         return add

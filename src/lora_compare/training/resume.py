@@ -2,8 +2,9 @@
 
 import hashlib
 import json
+import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,6 +14,7 @@ from torch import Tensor
 
 import lora_compare
 from lora_compare.compute.device import Machine
+from lora_compare.errors import ClusterError
 from lora_compare.models import weights
 from lora_compare.project.files import canonical_json
 from lora_compare.project.interruption import Interrupted, pending
@@ -62,6 +64,7 @@ class Checkpoints:
         every: Seconds between two checkpoints, at least; 0: after every step; None: none, but
             for that of a signal.
         progress: Where to say how it goes on.
+        on_write: Called with the file's path when it is written; its time counts as writing's.
     """
 
     def __init__(
@@ -70,8 +73,10 @@ class Checkpoints:
         facts: Mapping[str, Any] | None = None,
         every: float | None = None,
         progress: Progress = SILENT,
+        on_write: Callable[[Path], None] = lambda path: None,
     ) -> None:
         self._path, self._facts, self._every, self._progress = path, facts, every, progress
+        self._on_write = on_write
         self._last, self._cost = time.monotonic(), 0.0
 
     def restore(self, training: Resumable) -> None:
@@ -127,6 +132,7 @@ class Checkpoints:
         head = {"facts": self._facts, "step": training.step, "figures": training.figures()}
         assert self._path is not None
         weights.save_state(self._path, tensors, {HEAD: canonical_json(head)})
+        self._on_write(self._path)
         return True
 
 
@@ -155,6 +161,28 @@ def circumstances(machine: Machine) -> dict[str, Any]:
         "torch": torch.__version__,
         "code": code_digest(Path(lora_compare.__file__).parent),
     }
+
+
+def require_same(machine: Machine, facts: Mapping[str, Any]) -> None:
+    """Refuse to compute what would not be the result that a training's facts stand for.
+
+    Args:
+        machine: What this process computes with.
+        facts: Those of the training.
+
+    Raises:
+        ClusterError: Device, arithmetic, torch or this package's code are others here.
+    """
+    here = circumstances(machine)
+    if differences := list(_differences({key: facts[key] for key in here}, here)):
+        raise ClusterError(
+            "A worker would train something else.",
+            where=f"process {os.getpid()}",
+            expected="the device, the versions and the code of the process that gives work out",
+            actual="; ".join(differences),
+            kept="what is finished, and the last checkpoints",
+            next="install the same there, or run dvc repro on a machine like the workers",
+        )
 
 
 def code_digest(package: Path) -> str:

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from lora_compare.compute.device import Machine, choose_machine, keep_freed_memory
-from lora_compare.compute.parallel import Tell, choose_processes, run_tasks
+from lora_compare.compute.engines.crew import WORKER, Tell
+from lora_compare.compute.parallel import choose_cluster, choose_processes, run_tasks
 from lora_compare.compute.seeding import make_deterministic
 from lora_compare.errors import DivergenceError, KilledError, TrainingError
 from lora_compare.models.base import load_base, read_description
@@ -30,7 +31,7 @@ from lora_compare.training.finished import (
 )
 from lora_compare.training.history import Evaluation, Reporting
 from lora_compare.training.meters import cost_figures
-from lora_compare.training.resume import Checkpoints, circumstances, refusal
+from lora_compare.training.resume import Checkpoints, circumstances, refusal, require_same
 
 Show = Callable[[Mapping[str, Any]], None]
 """What is called with every row of the histories, under whose key `seed` the training's stands."""
@@ -130,16 +131,23 @@ def _say_what_is_not_used(jobs: Sequence[Job], progress: Progress) -> None:
 
 
 def _train(jobs: Sequence[Job], machine: Machine, progress: Progress, show: Show) -> None:
-    shared, processes = jobs[0].shared, choose_processes(len(jobs), machine)
+    shared, cluster = jobs[0].shared, choose_cluster()
+    processes = choose_processes(len(jobs), machine)
     jobs = [replace(job, is_first=job is jobs[0], side_by_side=processes) for job in jobs]
-    if len(jobs) > 1:
-        name = f"{shared.stage} {shared.method}"
-        progress.say(f"{name}: {len(jobs)} trainings, {processes} at a time")
+    if cluster or len(jobs) > 1:
+        where = cluster.describe() if cluster else f"{processes} at a time"
+        count = f"{len(jobs)} training{'s' * (len(jobs) > 1)}"
+        progress.say(f"{shared.stage} {shared.method}: {count}, {where}")
     with progress.board() as report:
         audience = _Audience(jobs, progress, report, show)
         try:
             with deferred():
-                run_tasks(train_one, jobs, processes, audience.hear, audience.ended)
+                if cluster is None:
+                    run_tasks(train_one, jobs, processes, audience.hear, audience.ended)
+                else:
+                    from lora_compare.training.remote import train_on
+
+                    train_on(cluster, jobs, machine, audience.hear, audience.ended)
         except Interrupted as end:
             kept = f"its trainings are kept in {shared.folder}; dvc repro goes on from there"
             raise Interrupted(end.signum, str(end) or kept) from None
@@ -163,12 +171,28 @@ class _Audience:
     ) -> None:
         self._jobs, self._progress, self._report, self._show = jobs, progress, report, show
         self.failed: list[Exception] = []
+        self._last_steps: dict[int, float] = {}
+        self._workers: dict[int, str] = {}
 
     def hear(self, number: int, message: Message) -> None:
-        if message[0] == ROW:
-            self._show({"seed": self._jobs[number].training.seed, **message[1]})
+        kind, *content = message
+        if kind == ROW:
+            self._hear_row(number, *content)
+        elif kind == WORKER:
+            self._hear_worker(number, *content)
         else:
             self._report(number, message)
+
+    def _hear_row(self, number: int, row: Mapping[str, float]) -> None:
+        if row["step"] > self._last_steps.get(number, -1):  # else told before its worker was lost
+            self._last_steps[number] = row["step"]
+            self._show({"seed": self._jobs[number].training.seed, **row})
+
+    def _hear_worker(self, number: int, name: str) -> None:
+        if before := self._workers.get(number):
+            said = f"its worker ({before}) is gone; it is trained again ({name})"
+            self._progress.say(f"{self._jobs[number].description}: {said}")
+        self._workers[number] = name
 
     def ended(self, number: int, outcome: Exception | None) -> bool:
         """Take note of an error, and return whether the others are to go on."""
@@ -197,24 +221,27 @@ def _with_what_is_kept(error: Exception, jobs: Sequence[Job]) -> Exception:
     return error
 
 
-def train_one(job: Job, tell: Tell) -> None:
+def train_one(job: Job, tell: Tell, kept: Callable[[Path], None] = lambda path: None) -> None:
     """Train, in whatever process, and leave what comes of it in the job's folder.
 
     Args:
         job: The training.
         tell: Called with `(ROW, row)` for every row of the history, and with the messages of
             `Relay`.
+        kept: Called with the path of every checkpoint that is written.
 
     Raises:
+        ClusterError: This process would compute something else.
         Interrupted: A signal asked for the end; a checkpoint is kept.
         UserError: As `finetune`.
     """
     shared, training = job.shared, job.training
     paths, params = shared.paths, shared.params
-    make_deterministic(training.seed, params.threads)
+    make_deterministic(training.seed, job.facts["threads"])
     keep_freed_memory()
     base = load_base(paths.base)
     machine = choose_machine(training.training, base.width)
+    require_same(machine, job.facts)
     classes = read_classes(require(paths.classes, "split"))
     splits = {name: read_examples(paths.tokens(name)) for name in ("train", "validation")}
     rows: list[dict[str, float]] = []
@@ -225,7 +252,7 @@ def train_one(job: Job, tell: Tell) -> None:
 
     reporting = Reporting(Relay(tell), job.description, report, job.is_first)
     every = training.training.checkpoint_every
-    checkpoints = Checkpoints(job.checkpoint, job.facts, every, reporting.progress)
+    checkpoints = Checkpoints(job.checkpoint, job.facts, every, reporting.progress, kept)
     shutil.rmtree(job.folder, ignore_errors=True)  # of a run that was killed while it wrote
     try:
         classifier, result = finetune(

@@ -67,6 +67,20 @@ def test_no_task_is_begun_where_one_says_that_all_is_over(processes: int) -> Non
     assert len(heard.outcomes) < 31
 
 
+def which_gpu(task: int, tell: Any) -> str | None:
+    time.sleep(0.3)  # so that each worker has one
+    return os.environ.get("CUDA_VISIBLE_DEVICES")
+
+
+def test_every_process_sees_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,GPU-7")
+    heard = Heard()
+    with deferred():
+        run_tasks(which_gpu, [1, 2], 2, heard.hear, heard.ended)
+    assert sorted(heard.outcomes.values()) == ["5", "GPU-7"]
+
+
 def kill_itself(task: str, tell: Any) -> str:
     tell(os.getpid())
     if task == "killed":
@@ -120,7 +134,11 @@ def test_as_many_at_once_as_there_is_room_for(monkeypatch: pytest.MonkeyPatch) -
     assert choose_processes(50, CPU) == 8
     assert choose_processes(5, Machine(CPU.device, CPU.dtype, 3)) == 2
     assert choose_processes(5, Machine(CPU.device, CPU.dtype, 16)) == 1
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)  # on a machine that has some, too
     assert choose_processes(5, GPU) == 1
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
+    assert choose_processes(50, GPU) == 4
+    assert choose_processes(1, GPU) == 1
     assert choose_processes(1, CPU) == 1
     monkeypatch.setenv("LORA_COMPARE_PROCESSES", "3")
     assert choose_processes(50, CPU) == choose_processes(50, GPU) == 3
