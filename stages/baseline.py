@@ -46,6 +46,7 @@ def main(paths: Paths, params: Params, progress: Progress) -> None:
         untuned_results = measure(chances, labels, texts["test"], classes, *weighing)
 
     from lora_compare.evaluation.baselines import count_parameters, fit_tfidf, save_tfidf
+    from lora_compare.evaluation.noise import out_of_sample, write_out_of_sample
 
     progress.say("fit TF-IDF and logistic regression")
     with progress.work("fit and evaluate TF-IDF"):
@@ -56,6 +57,10 @@ def main(paths: Paths, params: Params, progress: Progress) -> None:
         chances = {name: tfidf.predict_proba(texts[name]) for name in SPLITS}
         tfidf_results = measure(chances, labels, texts["test"], classes, *weighing)
         coefficients = count_parameters(tfidf)
+        write_out_of_sample(
+            paths.out_of_sample,
+            out_of_sample(name, texts["train"], labels["train"].tolist(), seed),
+        )
 
     metrics = {
         "untuned": {**untuned_results.figures, **size_figures(0, total, 0)},

@@ -11,6 +11,7 @@ from lora_compare.project.paths import Paths, require
 from lora_compare.project.progress import Progress
 
 if TYPE_CHECKING:
+    from lora_compare.compute.device import Machine
     from lora_compare.training.finished import Finished, Shared
 
 Show = Callable[[Mapping[str, Any]], None]
@@ -52,13 +53,19 @@ def main(paths: Paths, params: Params, progress: Progress, method: str, show: Sh
         else:
             trainings = [Training(f"seed {s}", settings, s, training) for s in training.seeds]
             finished = run_trainings(shared, trainings, progress, show)
-    write(shared, finished, origin, progress)
+    write(shared, finished, origin, machine, progress)
 
 
 def write(
-    shared: "Shared", finished: "list[Finished]", origin: dict[str, Any], progress: Progress
+    shared: "Shared",
+    finished: "list[Finished]",
+    origin: dict[str, Any],
+    machine: "Machine",
+    progress: Progress,
 ) -> None:
     """Write the stage's outputs from its trainings, and clear away what is kept of others."""
+    from lora_compare.models.latency import measure_latency
+    from lora_compare.models.tokens import read_examples
     from lora_compare.project.checksums import seal
     from lora_compare.project.files import write_csv, write_json
     from lora_compare.project.provenance import ENVIRONMENT
@@ -66,8 +73,12 @@ def write(
     from lora_compare.training.history import columns
 
     paths, method = shared.paths, shared.method
-    cost = mean_cost([one.cost for one in finished])
     seeds = publish(shared, finished)
+    chosen = paths.trained(method, seeds.chosen)
+    texts = read_examples(paths.tokens("validation"))
+    cost = mean_cost([one.cost for one in finished]) | measure_latency(
+        chosen, paths.base, texts, machine
+    )
     rows = [{"seed": one.training.seed, **row} for one in finished for row in one.history]
     write_csv(paths.history(method), columns(rows))
     write_json(paths.cost(method), cost)
@@ -92,7 +103,8 @@ def naming(method: str) -> Iterator[None]:
     try:
         yield
     except ParamsError as error:
-        error.where = f"params.yaml: methods.{method}.{error.where}"
+        if not error.where.startswith("params.yaml: "):  # as those of all methods do
+            error.where = f"params.yaml: methods.{method}.{error.where}"
         error.next = error.next or "correct params.yaml, then dvc repro"
         raise
 

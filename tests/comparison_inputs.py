@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from lora_compare.evaluation.metrics import evaluate_predictions
+from lora_compare.evaluation.noise import write_out_of_sample
 from lora_compare.params import Params, parse_params
 from lora_compare.project.checksums import seal
 from lora_compare.project.corpus import make_split, write_split
@@ -114,8 +115,12 @@ def write_inputs(
             labels, chances, trained, 4_312 if trained else 1_074_690, 0, classes
         )
     write_json(paths.metrics("baseline"), figures)
+    training = _training(texts, labels)
+    known = np.asarray(training["Label"])
+    chances = make_predictions(known, 0.9, 51, classes).astype(np.float32)
+    write_out_of_sample(paths.out_of_sample, chances)
     write_json(paths.metrics("split"), _split(n, labels, classes))
-    write_split(paths.split("train"), _training(texts, labels))
+    write_split(paths.split("train"), training)
     source = {"source": "bundled", "sha256": "5e" * 32, "bytes": 1234, "rows": 5574}
     write_json(paths.provenance, source)
     seal(paths.raw)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from lora_compare.evaluation.noise import is_installed
 from pipeline.imports import ROOT
 from small_project import environment
 
@@ -24,7 +25,7 @@ USES = {
     ("tune", "lora"): set(),  # there is no search
     ("finetune", "lora"): {"torch"},
     ("evaluate", "lora"): {"torch"},
-    ("compare",): {"pandas", "scipy", "matplotlib"},
+    ("compare",): {"pandas", "scipy", "matplotlib", *(["sklearn"] if is_installed() else [])},
 }
 """What each stage's process loads of these, in the pipeline's order."""
 

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from lora_compare.errors import DataError
+from lora_compare.evaluation.noise import read_out_of_sample
 from lora_compare.params import Params
 from lora_compare.project.checksums import read_verified
 from lora_compare.project.corpus import GROUP, read_split
@@ -128,6 +129,8 @@ class Evidence:
         split: metrics/split.json.
         training: The training split: Label, an index into the classes, and Text.
         source: data/raw/provenance.json: where the messages come from.
+        out_of_sample: Probabilities by TF-IDF for the messages of the training split, each by a
+            model that has not seen it, shape (n_train, C); empty where there are none.
         groups: The group that the data gives each test message, empty of one that is alone; none
             where the data has no groups.
     """
@@ -137,6 +140,7 @@ class Evidence:
     split: Mapping[str, Any]
     training: Mapping[str, list[Any]]
     source: Mapping[str, Any]
+    out_of_sample: npt.NDArray[np.float32]
     groups: Sequence[str] = ()
 
     @property
@@ -227,6 +231,7 @@ def load_evidence(paths: Paths, params: Params) -> Evidence:
         split,
         read_split(paths.split("train")),
         json.loads(read_verified(paths.provenance, "download")),
+        read_out_of_sample(paths.out_of_sample),
         tuple(read_split(paths.split("test"))[GROUP]) if "groups" in split else (),
     )
     _check_same_messages(paths, evidence)

@@ -63,6 +63,10 @@ OF_THE_MACHINE = (
 )
 """What a training took of the machine, with libraries and whatever else ran there."""
 
+LATENCIES = tuple(f"classify_{n}{merged}_ms" for merged in ("", "_merged") for n in (1, 64))
+"""Milliseconds a message that classifying takes, by the messages given at once: adapter beside its
+base, then merged."""
+
 TIMES = ("time_ratio", "step_ratio")
 """Ratios of times, which compare nothing where they were not taken alike."""
 
@@ -171,8 +175,27 @@ def footnote(comparison: Mapping[str, Any]) -> str:
     return (
         "Training state: bytes of weights, gradients, optimizer and activations. Step time: "
         f"{' or '.join(sorted(kinds))} time, median (quartiles){_company(trained)}. All steps by "
-        f"the clock, and the memory of the whole process: {taken}."
+        f"the clock, and the memory of the whole process: {taken}.{_latency(trained)}"
     )
+
+
+def _latency(trained: list[Mapping[str, Any]]) -> str:
+    """Return what classifying a message takes by each method, one by one and 64 at once."""
+    told = []
+    for record in trained:
+        beside, merged = (
+            [record.get(name) for name in names] for names in (LATENCIES[:2], LATENCIES[2:])
+        )
+        if None not in beside:
+            also = f", merged {_two(merged)}" if None not in merged else ""
+            told.append(f"{record['method']} {_two(beside)}{also}")
+    if not told:
+        return ""
+    return f" To classify a message, alone and of 64 at once, by the clock: {'; '.join(told)} ms."
+
+
+def _two(milliseconds: list[Any]) -> str:
+    return " and ".join(f"{value:.3g}" for value in milliseconds)
 
 
 def _company(trained: list[Mapping[str, Any]]) -> str:

@@ -59,6 +59,7 @@ COST_FIGURES = (
     "step_cpu_seconds",
     "step_cpu_seconds_low",
     "step_cpu_seconds_high",
+    *prices.LATENCIES,
     "training_state_bytes",
     "training_state_bytes_weights",
     "training_state_bytes_gradients",

@@ -105,10 +105,12 @@ class ClassifierParams(Section):
     position: Position
     """Whose hidden state is classified: the `last_token` of the message, the `last_position` of a
     batch padded to the longest training message (as in the book), the `first` token, or the
-    `mean` over the message's tokens."""
+    `mean` over the message's tokens. Of a model on the hub or in a folder: `last_token`, which
+    stands for what its architecture does."""
 
     bias: bool
-    """Whether the head has a bias."""
+    """Whether the head has a bias. Of a model on the hub or in a folder: true, which stands for
+    what its architecture has."""
 
     positive: Annotated[str, Field(min_length=1)] | None = None
     """Class that precision, recall, false alarms and misses are of, where there are two; null: the

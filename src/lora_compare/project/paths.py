@@ -146,6 +146,11 @@ class Paths:
         """Return the cost file with versions and machine, in a folder that `compare` depends on."""
         return self.training(method) / "cost.json"
 
+    @property
+    def out_of_sample(self) -> Path:
+        """What models that have not seen them make of the messages of the training split."""
+        return self.evaluated(TFIDF) / "out_of_sample.safetensors"
+
     def evaluated(self, name: str = "") -> Path:
         """Return the folder of what a method or baseline answers; without a name, that of all."""
         return self.root / "reports" / "evaluation" / name

@@ -9,7 +9,9 @@ from lora_compare.comparison.disagreements import Cases, find_cases
 from lora_compare.comparison.evidence import Evidence
 from lora_compare.comparison.verdict import differing_settings, shown_settings
 from lora_compare.data.twins import Twin
+from lora_compare.evaluation.noise import Suspect, find_suspects, is_installed
 from lora_compare.params import Params
+from lora_compare.project.paths import TFIDF
 from lora_compare.report import versions
 
 
@@ -25,6 +27,7 @@ class Contents:
         leaks: Accuracies with and without these messages, from `leaks.accuracies`.
         cases: The messages that methods got wrong.
         differing: Every setting in which two methods differ, as YAML shows it, by method.
+        suspects: The messages whose label may be wrong; None where cleanlab is not installed.
         environments: Where every method was trained and evaluated, from `versions.environments`.
     """
 
@@ -35,6 +38,7 @@ class Contents:
     leaks: Sequence[Mapping[str, Any]]
     cases: Cases
     differing: Mapping[str, Mapping[str, str]]
+    suspects: Sequence[Suspect] | None
     environments: Mapping[str, Mapping[str, versions.Row]]
 
 
@@ -56,5 +60,18 @@ def gather(params: Params, evidence: Evidence, comparison: Mapping[str, Any]) ->
         leaks.accuracies(evidence, twins),
         find_cases(evidence, leaks.leaked(evidence, twins).tolist()),
         shown_settings(differing_settings(params.with_choices(tuned), evidence.names)),
+        _find_suspects(evidence) if is_installed() else None,
         versions.environments(evidence),
     )
+
+
+def _find_suspects(evidence: Evidence) -> list[Suspect]:
+    """Return the messages of the splits train and test whose label may be wrong."""
+    tfidf = next(outcome for outcome in evidence.baselines if outcome.name == TFIDF)
+    train = evidence.training["Text"], evidence.training["Label"], evidence.out_of_sample
+    test = evidence.texts, tfidf.labels.tolist(), tfidf.chances[0]
+    return [
+        suspect
+        for split, own in {"train": train, "test": test}.items()
+        for suspect in find_suspects(split, *own, evidence.classes)
+    ]

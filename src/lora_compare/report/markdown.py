@@ -16,6 +16,7 @@ from lora_compare.comparison.sentences import (
 )
 from lora_compare.data.splits.describing import describe_split
 from lora_compare.errors import DataError
+from lora_compare.evaluation.noise import INSTALL
 from lora_compare.project.files import write_text
 from lora_compare.report.scaling import larger_models
 
@@ -105,6 +106,7 @@ def render_markdown(contents: "Contents") -> str:
         *_disagreements(contents),
         "## Test messages that also stand in the training split",
         *_leaks(contents),
+        *_suspects(contents),
         "## Settings in which the methods differ",
         table(("setting", *names), settings),
         "## Versions",
@@ -157,6 +159,27 @@ def _leaks(contents: "Contents") -> list[str]:
         table(tuple(counts), [[formats.count(value) for value in counts.values()]]),
         *([table(LEAK_HEADER, rows)] if contents.twins else []),
     ]
+
+
+def _suspects(contents: "Contents") -> list[str]:
+    """Return the section on labels that may be wrong: the test messages, or how to get it."""
+    if contents.suspects is None:
+        return [f"Labels that may be wrong are listed where cleanlab is installed: {INSTALL}."]
+    tested = [suspect for suspect in contents.suspects if suspect.split == "test"][:MOST_CASES]
+    rows = [
+        [
+            formats.shorten(suspect.text, LONGEST_MESSAGE),
+            suspect.label,
+            f"{suspect.likely} {formats.percent(suspect.chance, 0)}",
+        ]
+        for suspect in tested
+    ]
+    told = (
+        f"{len(contents.suspects):,} labels of the splits train and test may be wrong by "
+        "confident learning over TF-IDF; none was removed."
+    )
+    shown = [table(("test message", "is", "TF-IDF says"), rows)] if rows else []
+    return ["## Labels that may be wrong", told, *shown]
 
 
 def _accuracy(found: tuple[float, tuple[float, float], int] | None) -> str:

@@ -32,6 +32,7 @@ from lora_compare.data.splits.describing import describe_split
 from lora_compare.data.splits.groups import join_groups, number_groups
 from lora_compare.data.twins import near_duplicate_groups
 from lora_compare.errors import without_credentials
+from lora_compare.evaluation.noise import INSTALL
 from lora_compare.params import Params
 from lora_compare.project.checksums import seal
 from lora_compare.project.files import write_csv, write_json, write_text
@@ -178,6 +179,9 @@ def render_html(contents: Contents, drawings: Mapping[str, str]) -> str:
             likeness=leaks.LIKENESS,
             twins=leaks.pairs(evidence, contents.twins)[:MOST_PAIRS],
             n_twins=len(contents.twins),
+            suspects=contents.suspects,
+            most_suspects=MOST_PAIRS,
+            install_noise=INSTALL,
             differing=contents.differing,
             settings=_all_settings(params),
             environments=contents.environments,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lora_compare.comparison.formats import MINUS, points, spread
+from lora_compare.comparison.prices import LATENCIES
 from lora_compare.comparison.recommendation import read_recommendation
 from lora_compare.comparison.sentences import claimed, main_pair
 from lora_compare.project.files import read_json
@@ -34,6 +35,7 @@ COST = (
     "step_cpu_seconds",
     "step_cpu_seconds_low",
     "step_cpu_seconds_high",
+    *LATENCIES,
     "train_seconds",
     "examples_per_second",
     "tokens_per_second",

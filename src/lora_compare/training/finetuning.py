@@ -118,7 +118,7 @@ def require_compiler(device: torch.device) -> None:
     except BackendCompilerFailed as error:
         raise ParamsError(
             "Nothing can be compiled here.",
-            where="training.compile",
+            where="params.yaml: training.compile",
             expected="a C++ compiler and Python's headers (on Debian and Ubuntu: g++, python3-dev)",
             actual=str(error).strip().splitlines()[0],
             next="install them, or set training.compile: false in params.yaml",

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from lora_compare.comparison.prices import (
+    LATENCIES,
     NO_SAVING,
     PRICES,
     cells,
@@ -71,6 +72,14 @@ def test_the_sentence_says_where_lora_saves_no_time() -> None:
     assert "step time" not in price_sentence(unknown)
     assert "saves no time" not in price_sentence(unknown)
     assert price_sentence({**fast, "reference": None}) == ""
+
+
+def test_the_footnote_tells_what_classifying_takes() -> None:
+    times = dict(zip(LATENCIES, (2.5, 0.4, None, None), strict=True))
+    adapted = dict(zip(LATENCIES, (3.25, 0.5, 2.5, 0.4), strict=True))
+    told = footnote({"methods": [record("full", **times), record("lora", **adapted)]})
+    assert "full 2.5 and 0.4; lora 3.25 and 0.5, merged 2.5 and 0.4 ms." in told
+    assert "To classify" not in footnote({"methods": [record("full")]})
 
 
 def test_the_footnote_marks_times_in_company_and_of_several_machines() -> None:

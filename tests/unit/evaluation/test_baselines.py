@@ -1,8 +1,11 @@
 """TF-IDF gives figures for any text, whatever scikit-learn takes for a word."""
 
+import pickle
+
 import numpy as np
 import pytest
 
+from lora_compare.evaluation import baselines
 from lora_compare.evaluation.baselines import fit_tfidf
 
 SAME = ["ok"] * 20
@@ -25,4 +28,20 @@ def test_any_text_has_a_baseline(kind: str) -> None:
     probabilities = model.predict_proba([*texts, "never seen", "\N{SNOWMAN}"])
     assert probabilities.shape == (len(texts) + 2, 2)
     assert np.isfinite(probabilities).all()
+    assert model.score(texts, labels) == 1
+
+
+def test_a_fit_is_that_of_the_whole_pipeline() -> None:
+    texts, labels = [*TEXTS["digits"][0], *TEXTS["emoji"][0]], np.arange(40) // 20
+    own = baselines.fit(baselines.character_model(), texts, labels)
+    assert pickle.dumps(own) == pickle.dumps(baselines.character_model().fit(texts, labels))
+
+
+def test_of_too_many_terms_the_commonest_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [f"common {kind} word{i}" for kind in ("one", "two", "three") for i in range(20)]
+    labels = np.arange(60) // 20
+    monkeypatch.setattr(baselines, "COEFFICIENTS", 12)
+    model = baselines.fit(baselines.word_model(), texts, labels)
+    assert model[-1].coef_.shape == (3, 4)
+    assert {"common", "one", "two", "three"} == set(model[0].get_feature_names_out())
     assert model.score(texts, labels) == 1
