@@ -44,6 +44,8 @@ def load_network(folder: Path, n_classes: int, with_weights: bool = True) -> Any
         config = library.AutoConfig.from_pretrained(
             folder, num_labels=n_classes, trust_remote_code=False, local_files_only=True
         )
+        # By what attention was computed where it was saved need not be on this machine.
+        config._attn_implementation = config._experts_implementation = None
         _require_size(folder, config, with_weights)
         if not with_weights:
             network = auto.from_config(config, dtype=torch.float32, trust_remote_code=False).eval()

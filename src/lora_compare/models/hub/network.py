@@ -1,5 +1,6 @@
 """A classifier of transformers as this project's network: packed texts in, logits out."""
 
+import threading
 from typing import Any
 
 import torch
@@ -46,7 +47,7 @@ class HubClassifier(Network):
         Shorter texts are padded on the right and masked. There it is exact for causal attention,
         for absolute positions, and for decoders that know no mask.
 
-        Checked by tests/unit/models/hub/test_architectures.py against transformers.
+        Checked by tests/parity/test_architectures.py against transformers.
         """
         lengths = texts.bounds.diff()[:, None]  # (b, 1)
         longest = max(texts.lengths)
@@ -145,13 +146,23 @@ def _embedding(network: HubClassifier) -> str | None:
     return paths[0] if type(table) is nn.Embedding and len(paths) == shared == 1 else None
 
 
-def _leave_autocast(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+class _Left(threading.local):
+    """The contexts in which heads are computed now: a served model answers in several threads."""
+
+    def __init__(self) -> None:
+        self.contexts: list[torch.autocast] = []
+
+
+_LEFT = _Left()
+
+
+def _leave_autocast(_module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     """Let a head compute in full precision: a bfloat16 has too few digits for probabilities."""
     context = torch.autocast(inputs[0].device.type, enabled=False)
     context.__enter__()
-    module.__dict__["outside_autocast"] = context
+    _LEFT.contexts.append(context)
     return tuple(x.to(torch.promote_types(x.dtype, torch.float32)) for x in inputs)
 
 
-def _enter_autocast(module: nn.Module, _inputs: Any, _output: Any) -> None:
-    module.__dict__.pop("outside_autocast").__exit__(None, None, None)
+def _enter_autocast(_module: nn.Module, _inputs: Any, _output: Any) -> None:
+    _LEFT.contexts.pop().__exit__(None, None, None)
