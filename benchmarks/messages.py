@@ -27,13 +27,13 @@ def generate(n: int, classes: int = 2, seed: int = 1) -> Iterator[tuple[str, str
 
     Args:
         n: Number of messages.
-        classes: 2 for ham and spam as they are bundled, one to seven; else equally many of each.
+        classes: 2 for ham and spam as they are bundled, one to seven; else about equally many of each.
         seed: Of the choices.
     """
     random = np.random.RandomState(seed)
     bundled = [(label, text.split()) for label, text in messages()]
     written: list[tuple[str, list[str]]] = []
-    for _ in range(n):
+    for number in range(n):
         if written and random.random_sample() < COPIES:
             label, words = written[random.randint(len(written))]
             words = list(words)
@@ -47,7 +47,7 @@ def generate(n: int, classes: int = 2, seed: int = 1) -> Iterator[tuple[str, str
                 for word, new, other in zip(words, drawn, others, strict=True)
             ]
             if classes > 2:
-                label = _word(random.randint(classes) + 10**6)
+                label = _word(number % classes + 10**6)
                 words.append(label)
         written.append((label, words))
         yield label, " ".join(words)
