@@ -1,6 +1,7 @@
 """A classifier of transformers as this project's network: packed texts in, logits out."""
 
 import threading
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 
 from lora_compare.errors import ParamsError
 from lora_compare.models.batches import Packed
+from lora_compare.models.hub.padding import on_real_tokens
 from lora_compare.models.network import Network
 from lora_compare.params import ClassifierParams
 
@@ -56,7 +58,11 @@ class HubClassifier(Network):
         index = (texts.bounds[:-1, None] + places).clamp(max=len(texts.tokens) - 1)
         ids = torch.where(mask, texts.tokens[index], self.pad)
         padded = min(texts.lengths) < longest
-        logits: Tensor = self.model(ids, attention_mask=mask.long() if padded else None).logits
+        # What a checkpointed block computes anew, it computes after this.
+        whole = not padded or (self.checkpointing and torch.is_grad_enabled())
+        with nullcontext() if whole else on_real_tokens(self.model.base_model, mask):
+            output = self.model(ids, attention_mask=mask.long() if padded else None)
+        logits: Tensor = output.logits
         return logits
 
     def top(self, blocks: int) -> list[nn.Module]:
