@@ -122,7 +122,7 @@ def dask_cluster(folder: Path, *options: str, workers: int = 2) -> Iterator[Clus
     """Run a scheduler and workers of one thread each, with further options of `dask worker`."""
     folder.mkdir(parents=True, exist_ok=True)
     address = f"tcp://127.0.0.1:{free_port()}"
-    here = ("--host", "127.0.0.1", "--no-dashboard")
+    here = ("--host", "127.0.0.1", "--no-dashboard", "--dashboard-address", "127.0.0.1:0")
     port = address.rpartition(":")[2]
     dask = ("-m", "dask", "scheduler", *here, "--port", port)
     with ExitStack() as stack:
