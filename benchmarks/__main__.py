@@ -192,6 +192,18 @@ def plan_memory(path: Path) -> None:
     memory.write_page(path, Progress())
 
 
+@main.command("architectures")
+@click.option("--steps", "n_steps", type=POSITIVE, default=8, show_default=True)
+@report_user_errors
+def measure_architectures(n_steps: int) -> None:
+    """Time steps on a BERT and a Llama beside transformers with PEFT, and print them."""
+    require_packages(("transformers",))
+    from benchmarks import architectures
+
+    for line in architectures.rows(n_steps):
+        click.echo(line)
+
+
 @main.command()
 @click.option(
     "--results", type=click.Path(path_type=Path, exists=True, file_okay=False), default=RESULTS

@@ -15,10 +15,12 @@ from lora_compare.models.classifier import untuned
 from lora_compare.models.hub import padding
 from lora_compare.models.methods import adapt
 from lora_settings import lora_settings
-from tiny_models import ARCHITECTURES
-from unit.models.hub.test_architectures import CLASSES, FEW, HEAD, SEED, load, root
+from tiny_bases import CLASSES, EVERY, HEAD, SEED, load
 
-__all__ = ["root"]
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("bases")
 
 
 def batch(lengths: list[int], last: int = 1) -> Batch:
@@ -37,9 +39,7 @@ def step(model: nn.Module, texts: Batch) -> dict[str, Tensor]:
     return {"logits": logits.detach(), **gradients}
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=[] if n in FEW else [pytest.mark.slow]) for n in ARCHITECTURES]
-)
+@pytest.mark.parametrize("name", EVERY)
 @pytest.mark.parametrize("method", ["full", "lora"])
 def test_logits_and_gradients_are_those_of_all_tokens(
     name: str, method: str, root: Path, monkeypatch: pytest.MonkeyPatch
