@@ -20,7 +20,7 @@ def main(paths: Paths, params: Params, progress: Progress) -> None:
     from lora_compare.models.classifier import start
     from lora_compare.models.tokens import check_fit, read_examples
     from lora_compare.project.checksums import seal
-    from lora_compare.project.corpus import read_classes, read_split
+    from lora_compare.project.corpus import GROUP, read_classes, read_split
     from lora_compare.project.files import write_csv, write_json
 
     seed = params.training.seeds[0]
@@ -36,7 +36,7 @@ def main(paths: Paths, params: Params, progress: Progress) -> None:
         check_fit(paths.tokens(name), tokens[name], splits[name])
     texts = {name: split["Text"] for name, split in splits.items()}
     labels = {name: examples.labels for name, examples in tokens.items()}
-    weighing = params.classifier.positive, params.data.prior
+    weighing = params.classifier.positive, params.data.prior, splits["test"].get(GROUP, ())
 
     with progress.work("evaluate the untuned classifier"):
         untuned = start(base, classes, tokens["train"], params.classifier, params.training, seed)

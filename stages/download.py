@@ -10,7 +10,8 @@ from lora_compare.project.progress import Progress
 def main(paths: Paths, params: Params, progress: Progress) -> None:
     """Write data/raw: the messages, and where they came from with checksums."""
     from lora_compare.data.classes import likely_cause, show_counts
-    from lora_compare.data.sources import load_corpus, require_watched
+    from lora_compare.data.places import require_watched
+    from lora_compare.data.sources import load_corpus
     from lora_compare.project.checksums import seal
     from lora_compare.project.corpus import class_order, write_messages
     from lora_compare.project.files import sha256, write_json

@@ -17,7 +17,7 @@ def main(paths: Paths, params: Params, progress: Progress, method: str) -> None:
     from lora_compare.evaluation.results import measure, over_seeds, pooled_calibration
     from lora_compare.models.tokens import check_fit, read_examples
     from lora_compare.project.checksums import seal
-    from lora_compare.project.corpus import read_split
+    from lora_compare.project.corpus import GROUP, read_split
     from lora_compare.project.files import write_csv, write_json
     from lora_compare.project.provenance import EVALUATION, versions
     from lora_compare.project.seeds import read_seeds
@@ -30,7 +30,7 @@ def main(paths: Paths, params: Params, progress: Progress, method: str) -> None:
     test = read_split(require(paths.split("test"), "split"))
     check_fit(paths.tokens("test"), tokens["test"], test)
     labels = {name: examples.labels for name, examples in tokens.items()}
-    weighing = params.classifier.positive, params.data.prior
+    weighing = params.classifier.positive, params.data.prior, test.get(GROUP, ())
     answers = {}
     total = len(seeds) * sum(map(len, tokens.values()))
     with progress.work("evaluate"), progress.task(f"evaluate {method}", total) as advance:

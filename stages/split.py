@@ -14,9 +14,10 @@ def main(paths: Paths, params: Params, progress: Progress) -> None:
         balanced_pool,
         count_available,
         describe_balance,
-        describe_split,
     )
     from lora_compare.data.splits import split
+    from lora_compare.data.splits.coverage import describe_missing
+    from lora_compare.data.splits.describing import describe_split
     from lora_compare.project.checksums import seal
     from lora_compare.project.corpus import read_messages, write_split
     from lora_compare.project.files import write_json
@@ -41,7 +42,10 @@ def main(paths: Paths, params: Params, progress: Progress) -> None:
         f"test messages with a twin in train: {twins['exact']} word for word, "
         f"{twins['normalized']} but for digits and punctuation, {twins['near']} nearly"
     )
-    progress.say(power_of(params, len(frames["test"])))
+    if missing := describe_missing(metrics):
+        progress.say(f"warning: {missing}")
+    groups = metrics.get("groups", {}).get("test")
+    progress.say(power_of(params, len(frames["test"]), groups))
     if metrics["conflicting_texts"]:
         progress.say(f"texts that stand under two labels: {metrics['conflicting_texts']}")
 

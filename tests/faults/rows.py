@@ -139,4 +139,8 @@ ROWS = {
         "a file under a wrong name, a header that is not one, another separator, stray cells",
         "known by its bytes; read with a warning, or refused with what to do",
     ),
+    40: Row(
+        "given splits, groups or dates that contradict themselves; a label that only test has",
+        "refused by check as by the stage, with counts; a message in two splits leaves train",
+    ),
 }

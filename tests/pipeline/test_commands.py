@@ -159,6 +159,8 @@ def test_check_reads_the_file_and_shows_columns_classes_counts_and_time(tmp_path
         "columns": ["kind", "message"],
         "classes": {"ham": 120, "spam": 60},
         "splits": {"train": 84, "validation": 12, "test": 24},
+        "dealt": "",
+        "test_groups": None,
         "warnings": [],
     }
     assert not (tmp_path / "data").exists()

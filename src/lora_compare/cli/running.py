@@ -1,14 +1,13 @@
 """Before the pipeline runs: `check` and `import`."""
 
 import csv
-import time
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
+from lora_compare.cli.contents import read_data, say_data
 from lora_compare.cli.terminal import Output, command, project
 from lora_compare.errors import ParamsError, UserError
 
@@ -30,22 +29,22 @@ def check(output: Output) -> None:
     lora-compare check
     lora-compare check --json && dvc repro
     """  # noqa: D301 (click reads the \b as a character)
-    from lora_compare.data.sources import is_file
+    from lora_compare.data.places import is_here
 
     paths, params = project()
     _require_here(paths, params)
     _require_fit(output, paths, params)
-    is_here = is_file(params.data) or params.data.source == "bundled"
-    data = _read_data(output, paths, params) if is_here else None
+    data = read_data(output, paths, params) if is_here(params.data) else None
     sizes = _sizes(paths)
     trainings, steps = _trainings(params), _steps(sizes, params)
     total = _all_steps(params, trainings, steps)
     test_messages = data["splits"]["test"] if data else sizes.get("test")
-    power = power_of(params, test_messages) if test_messages else ""
+    groups = data["test_groups"] if data else None
+    power = power_of(params, test_messages, groups) if test_messages else ""
     output.record(
         {
             "valid": True,
-            "source": params.data.source,
+            "source": params.data.described,
             "model": params.model.name,
             "methods": {name: method.trainable for name, method in params.methods.items()},
             "data": data,
@@ -57,7 +56,7 @@ def check(output: Output) -> None:
     )
     output.say(f"params.yaml is in order; methods: {', '.join(params.methods)}")
     if data:
-        _say_data(output, data)
+        say_data(output, data)
     _say_work(output, trainings, steps, total)
     if power:
         output.say(power)
@@ -95,12 +94,18 @@ def _say_work(
         output.say(f"steps of all trainings: {total:,}")
 
 
-def power_of(params: "Params", messages: int) -> str:
-    """Return what the planned test messages and seeds can show, as a line to print."""
+def power_of(params: "Params", messages: int, groups: int | None = None) -> str:
+    """Return what the planned test messages and seeds can show, as a line to print.
+
+    Args:
+        params: The experiment.
+        messages: Test messages.
+        groups: How many groups they are in, where the data has groups.
+    """
     # Here and not in a stage, for what a stage imports can change what it writes.
     from lora_compare.evaluation.planning import describe_power
 
-    return describe_power(messages, params)
+    return describe_power(messages, params, groups)
 
 
 def _sizes(paths: "Paths") -> dict[str, int]:
@@ -146,61 +151,6 @@ def _require_fit(output: Output, paths: "Paths", params: "Params") -> None:
         require_fit(params, MAX_CLASSES, architecture(model))
 
 
-def _read_data(output: Output, paths: "Paths", params: "Params") -> dict[str, Any]:
-    """Return what there is in the file that data.source names; refuse it as the stages would."""
-    from lora_compare.data import classes
-    from lora_compare.data.messages import make_messages
-    from lora_compare.data.sources import read_source
-    from lora_compare.params import require_fit, require_positive, require_prior
-    from lora_compare.project.corpus import class_order
-
-    started = time.perf_counter()
-    with output.working(f"read {params.data.source}"):
-        table, _ = read_source(params.data, paths)
-        messages = make_messages(table)
-    counts = Counter(messages["label"])
-    available = classes.count_available(messages, params.split)
-    require_fit(params, len(available))
-    require_prior(params, list(available))
-    require_positive(params.classifier.positive, list(available))
-    sizes = classes.stratified_sizes(available, params.split)
-    if params.split.mode == "stratified":
-        classes.require_in_every_split(
-            classes.dealt_sizes(available, params.split), available, params.split
-        )
-    pool = classes.balanced_pool(
-        classes.proportional_sizes(available, params.split), available, params.split
-    )
-    warnings = [
-        *table.warnings,
-        classes.likely_cause(available),
-        classes.describe_balance(pool, params.split).removeprefix("warning: "),
-    ]
-    return {
-        "rows": len(messages["label"]),
-        "distinct": sum(available.values()),
-        "columns": table.columns,
-        "classes": {name: counts[name] for name in class_order(counts)},
-        "splits": {name: sum(parts.values()) for name, parts in sizes.items()},
-        "warnings": list(filter(None, warnings)),
-        "seconds": time.perf_counter() - started,
-    }
-
-
-def _say_data(output: Output, data: dict[str, Any]) -> None:
-    from lora_compare.data.classes import show_counts
-
-    columns = ", ".join(data["columns"]) or "none are named: label, tab, text"
-    output.say(f"{data['rows']:,} messages, read in {data['seconds']:.1f} s; columns: {columns}")
-    repeats = data["rows"] - data["distinct"]
-    counts = show_counts(data["classes"]) + (f"; {repeats:,} repeats" if repeats else "")
-    output.say(f"{len(data['classes']):,} classes: {counts}")
-    sizes = ", ".join(f"{n:,} {name}" for name, n in data["splits"].items())
-    output.say(f"to be split into about {sizes}")
-    for warning in data["warnings"]:
-        output.say(f"warning: {warning}")
-
-
 def _require_here(paths: "Paths", params: "Params") -> None:
     """Refuse parameters that name what is not here, all of it at once."""
     missing = list(_missing(paths, params))
@@ -215,7 +165,7 @@ def _require_here(paths: "Paths", params: "Params") -> None:
 
 
 def _missing(paths: "Paths", params: "Params") -> Iterator[UserError]:
-    from lora_compare.data.sources import require_source
+    from lora_compare.data.places import require_source
     from lora_compare.project.files import is_file
 
     try:

@@ -6,6 +6,7 @@ from typing import Any
 from lora_compare.comparison.evidence import Evidence, Outcome
 from lora_compare.comparison.formats import percent
 from lora_compare.comparison.sentences import UNEVEN_CLASSES, listing
+from lora_compare.data.splits.coverage import describe_missing
 from lora_compare.params import Params
 
 STAND_IN = "gpt2-nano"
@@ -107,12 +108,29 @@ def _chance(evidence: Evidence, _: Params, __: Mapping[str, Any]) -> Iterator[st
         )
 
 
-def _few(_: Evidence, __: Params, comparison: Mapping[str, Any]) -> Iterator[str]:
+def _few(evidence: Evidence, _: Params, comparison: Mapping[str, Any]) -> Iterator[str]:
     if (groups := comparison["near_duplicate_groups"]) < FEW_MESSAGES:
+        counted = "near-duplicates count as one"
+        if evidence.groups:
+            counted = "messages of one group, and near-duplicates, count as one"
         yield (
             f"The test split holds {groups:,} different message{'' if groups == 1 else 's'} only "
-            "(near-duplicates count as one): it can show large differences alone."
+            f"({counted}): it can show large differences alone."
         )
+
+
+def _groups(evidence: Evidence, _: Params, comparison: Mapping[str, Any]) -> Iterator[str]:
+    if evidence.groups:
+        groups = comparison["near_duplicate_groups"]
+        yield (
+            f"The {len(evidence.groups):,} test messages are in {groups:,} groups: a claim is "
+            "about groups such as these, and each counts as one."
+        )
+
+
+def _missing(evidence: Evidence, _: Params, __: Mapping[str, Any]) -> Iterator[str]:
+    if missing := describe_missing(evidence.split):
+        yield f"{missing[0].upper()}{missing[1:]}."
 
 
 def _cut(evidence: Evidence, _: Params, __: Mapping[str, Any]) -> Iterator[str]:
@@ -145,9 +163,12 @@ def _thrown(evidence: Evidence, params: Params, _: Mapping[str, Any]) -> Iterato
 def _twins(evidence: Evidence, _: Params, __: Mapping[str, Any]) -> Iterator[str]:
     near, n = evidence.split["test_rows_with_twin_in_train"]["near"], len(evidence.texts)
     if near > TWINS * n:
+        remedy = "split.twins: together keeps them out"
+        if "given" in evidence.split:
+            remedy = "the data gives the splits, and nothing was moved"
         yield (
             f"{near:,} of {n:,} test messages have a near-duplicate in train: they test memory "
-            "(split.twins: together keeps them out)."
+            f"({remedy})."
         )
 
 
@@ -218,6 +239,8 @@ CHECKS: dict[str, Check] = {
     "collapsed": _collapsed,
     "chance": _chance,
     "few_messages": _few,
+    "missing_classes": _missing,
+    "groups": _groups,
     "cut": _cut,
     "thrown": _thrown,
     "twins": _twins,

@@ -3,7 +3,7 @@
 import io
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +17,7 @@ from lora_compare.errors import DataError
 from lora_compare.evaluation.noise import read_out_of_sample
 from lora_compare.params import Params
 from lora_compare.project.checksums import read_verified
-from lora_compare.project.corpus import read_split
+from lora_compare.project.corpus import GROUP, read_split
 from lora_compare.project.lineage import forget_methods
 from lora_compare.project.paths import TFIDF, Paths
 
@@ -131,6 +131,8 @@ class Evidence:
         source: data/raw/provenance.json: where the messages come from.
         out_of_sample: Probabilities by TF-IDF for the messages of the training split, each by a
             model that has not seen it, shape (n_train, C); empty where there are none.
+        groups: The group that the data gives each test message, empty of one that is alone; none
+            where the data has no groups.
     """
 
     methods: tuple[Outcome, ...]
@@ -139,6 +141,7 @@ class Evidence:
     training: Mapping[str, list[Any]]
     source: Mapping[str, Any]
     out_of_sample: npt.NDArray[np.float32]
+    groups: Sequence[str] = ()
 
     @property
     def outcomes(self) -> tuple[Outcome, ...]:
@@ -229,6 +232,7 @@ def load_evidence(paths: Paths, params: Params) -> Evidence:
         read_split(paths.split("train")),
         json.loads(read_verified(paths.provenance, "download")),
         read_out_of_sample(paths.out_of_sample),
+        tuple(read_split(paths.split("test"))[GROUP]) if "groups" in split else (),
     )
     _check_same_messages(paths, evidence)
     return evidence

@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from lora_compare.comparison.evidence import Evidence
 from lora_compare.data.twins import Twin, closest_twins
-from lora_compare.evaluation.statistics import wilson_interval
+from lora_compare.evaluation.statistics import wilson_interval, worth_of_groups
 
 LIKENESS = {
     "exact": "word for word",
@@ -34,15 +34,16 @@ def accuracies(evidence: Evidence, leaks: Sequence[Twin]) -> list[dict[str, Any]
     """Return every outcome's accuracy on all test messages, on those with a twin and without.
 
     Each record has `method`, and under `all`, `leaked` and `clean` the mean accuracy of its seeds,
-    the Wilson interval of so many right answers to so many messages, and the number of messages:
-    (accuracy, (low, high), n); None of no messages.
+    the Wilson interval of so many right answers to so many messages (where the data has groups, of
+    as many as these are worth), and the number of messages: (accuracy, (low, high), n); None of no
+    messages.
     """
-    mask = leaked(evidence, leaks)
+    mask, groups = leaked(evidence, leaks), evidence.groups
     parts = {"all": np.ones_like(mask), "leaked": mask, "clean": ~mask}
     return [
         {
             "method": outcome.name,
-            **{name: _accuracy(outcome.right[:, part]) for name, part in parts.items()},
+            **{name: _accuracy(outcome.right, part, groups) for name, part in parts.items()},
         }
         for outcome in evidence.outcomes
     ]
@@ -70,9 +71,16 @@ def pairs(evidence: Evidence, leaks: Sequence[Twin]) -> list[dict[str, Any]]:
     ]
 
 
-def _accuracy(right: npt.NDArray[np.bool_]) -> tuple[float, tuple[float, float], int] | None:
+def _accuracy(
+    every: npt.NDArray[np.bool_], part: npt.NDArray[np.bool_], groups: Sequence[str]
+) -> tuple[float, tuple[float, float], int] | None:
+    right = every[:, part]
     n = right.shape[1]
     if not n:
         return None
     accuracy = float(right.mean())
-    return accuracy, wilson_interval(round(accuracy * n), n), n
+    if not groups:
+        return accuracy, wilson_interval(round(accuracy * n), n), n
+    own = [group for group, is_in in zip(groups, part, strict=True) if is_in]
+    worth = float(np.mean([worth_of_groups(answers, own) for answers in right]))
+    return accuracy, wilson_interval(accuracy * worth, worth), n

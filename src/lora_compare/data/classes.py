@@ -20,8 +20,13 @@ SHOWN = 5
 FEW = 200
 """Messages of a class with fewer of which to train is worth a warning."""
 
-CUT: dict[str, tuple[str, ...]] = {"train": SPLITS[:1], "undersample": SPLITS, "none": ()}
-"""Splits that each `split.balance` cuts to their smallest class."""
+CUT: dict[str, tuple[str, ...]] = {
+    "train": SPLITS[:1],
+    "cap": SPLITS[:1],
+    "undersample": SPLITS,
+    "none": (),
+}
+"""Splits that each `split.balance` cuts by their smallest class."""
 
 Sizes = dict[str, dict[str, int]]
 """Messages of each class by split."""
@@ -80,11 +85,16 @@ def stratified_sizes(counts: Mapping[str, int], params: SplitParams) -> Sizes:
         counts: Messages of each class, one at least.
         params: How they are balanced and shared out.
     """
-    cut = () if _is_cut_first(params) else CUT[params.balance]
-    return {
-        part: dict.fromkeys(shares, min(shares.values())) if part in cut else shares
-        for part, shares in dealt_sizes(counts, params).items()
-    }
+    sizes = dealt_sizes(counts, params)
+    for part in () if _is_cut_first(params) else CUT[params.balance]:
+        most = most_of_a_class(min(sizes[part].values()), params)
+        sizes[part] = {name: min(n, most) for name, n in sizes[part].items()}
+    return sizes
+
+
+def most_of_a_class(smallest: int, params: SplitParams) -> int:
+    """Return the messages that a class may have in a split that is cut, by its smallest class."""
+    return int(smallest * Fraction(str(params.cap or 1)))
 
 
 def dealt_sizes(counts: Mapping[str, int], params: SplitParams) -> Sizes:
@@ -100,16 +110,28 @@ def _is_cut_first(params: SplitParams) -> bool:
 
 
 def proportional_sizes(counts: Mapping[str, int], params: SplitParams) -> Sizes:
-    """Return every message's share by split and class, before any balancing.
+    """Return every message's share by split and class, before any balancing."""
+    return share_out(counts, split_shares(params))
 
-    The splits' totals are exact, classes within one.
-    """
+
+def split_shares(params: SplitParams) -> dict[str, Fraction]:
+    """Return the share of each split, 1 together, which is exact; the splits are not given."""
     train, validation = Fraction(str(params.train)), Fraction(str(params.validation))
-    totals = apportion(sum(counts.values()), [train, validation, 1 - train - validation])
+    return dict(zip(SPLITS, (train, validation, 1 - train - validation), strict=True))
+
+
+def share_out(counts: Mapping[str, int], shares: Mapping[str, Fraction]) -> Sizes:
+    """Return messages by split and class: the splits' totals are exact, classes within one.
+
+    Args:
+        counts: Messages of each class.
+        shares: Of each split, 1 together.
+    """
+    totals = apportion(sum(counts.values()), list(shares.values()))
     left, sizes = dict(counts), {}
-    for part, total in zip(SPLITS, totals, strict=True):
-        shares = apportion(total, [Fraction(n) for n in left.values()])
-        sizes[part] = dict(zip(left, shares, strict=True))
+    for part, total in zip(shares, totals, strict=True):
+        own = apportion(total, [Fraction(n) for n in left.values()])
+        sizes[part] = dict(zip(left, own, strict=True))
         left = {name: n - sizes[part][name] for name, n in left.items()}
     return sizes
 
@@ -224,7 +246,7 @@ def balanced_pool(sizes: Sizes, available: dict[str, int], params: SplitParams) 
         available: Messages of each class that there were to share out.
         params: How they are balanced.
     """
-    if params.balance != "train":
+    if params.balance == "undersample":
         return available
     left_out = sizes.get("unused", {})
     return {name: n + left_out.get(name, 0) for name, n in sizes["train"].items()}
@@ -238,34 +260,14 @@ def describe_balance(pool: Mapping[str, int], params: SplitParams) -> str:
         params: How they are balanced.
     """
     rarest = min(pool, key=lambda name: (pool[name], name))
-    total, kept = sum(pool.values()), pool[rarest] * len(pool)
+    most = most_of_a_class(pool[rarest], params)
+    total, kept = sum(pool.values()), sum(min(n, most) for n in pool.values())
     if params.balance == "none" or 2 * kept >= total:
         return ""
     warning = "warning: " if pool[rarest] < FEW else ""
-    train, there = (" train", " there") if params.balance == "train" else ("", "")
+    train, there = ("", "") if params.balance == "undersample" else (" train", " there")
     return (
         f"{warning}split.balance: {params.balance} leaves out {total - kept:,} of {total:,}{train} "
         f"messages, since {rarest!r}, the rarest class, has {pool[rarest]:,}{there}; none keeps "
         "them all"
-    )
-
-
-def describe_split(metrics: Mapping[str, Any], params: SplitParams) -> str:
-    """Return in words which splits have the data's proportions, and what stayed together.
-
-    Args:
-        metrics: metrics/split.json.
-        params: How the messages were split.
-    """
-    cut = {
-        "train": "train is cut to its smallest class, validation and test keep the data's shares",
-        "undersample": "every split is cut to its smallest class",
-        "none": "every split keeps the data's shares of the classes",
-    }
-    found = metrics.get("near_duplicates")
-    if not found or not found["groups"]:
-        return cut[params.balance]
-    return (
-        f"{cut[params.balance]}; {found['messages']:,} messages are in {found['groups']:,} groups "
-        f"of near-duplicates, none in two splits; the largest group has {found['largest']:,}"
     )

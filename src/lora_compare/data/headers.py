@@ -3,7 +3,8 @@
 import csv
 import io
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import NoReturn
 
 from lora_compare.errors import DataError
@@ -22,19 +23,52 @@ class Columns:
     Attributes:
         text: Of the texts.
         label: Of the labels; None where texts alone are wanted.
+        carried: Of what else is said of a message, by what that is, as `DataParams.carried`.
     """
 
     text: str
     label: str | None = None
+    carried: Mapping[str, str] = field(default_factory=dict)
 
     @property
-    def names(self) -> list[str]:
+    def main(self) -> list[str]:
         """The label's, where it is wanted, and the text's."""
         return [self.text] if self.label is None else [self.label, self.text]
 
+    @property
+    def names(self) -> list[str]:
+        """All that are read."""
+        return [*self.main, *self.carried.values()]
 
-def find(header: list[str], name: str, columns: Columns) -> tuple[int | None, int]:
-    """Return the positions of the label and the text column.
+    @property
+    def settings(self) -> list[str]:
+        """The settings that name these, the text's first."""
+        if self.label is None:
+            return ["--text-column"]
+        return [
+            "data.text_column",
+            "data.label_column",
+            *(f"data.{k}_column" for k in self.carried),
+        ]
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where the columns stand in a row.
+
+    Attributes:
+        text: Of the text.
+        label: Of the label; None where texts alone are wanted.
+        carried: Of the others, by what they say.
+    """
+
+    text: int
+    label: int | None = None
+    carried: Mapping[str, int] = field(default_factory=dict)
+
+
+def find(header: list[str], name: str, columns: Columns) -> Places:
+    """Return the positions of the columns.
 
     Args:
         header: Names of the file's columns.
@@ -46,10 +80,13 @@ def find(header: list[str], name: str, columns: Columns) -> tuple[int | None, in
     """
     counts = Counter(header)
     wrong = [column for column in columns.names if counts[column] != 1]
-    if wrong or columns.label == columns.text:
+    if wrong or len(set(columns.names)) < len(columns.names):
         _refuse(header, name, columns, wrong[0] if wrong and not counts[wrong[0]] else None)
-    label = None if columns.label is None else header.index(columns.label)
-    return label, header.index(columns.text)
+    return Places(
+        header.index(columns.text),
+        None if columns.label is None else header.index(columns.label),
+        {key: header.index(column) for key, column in columns.carried.items()},
+    )
 
 
 def separator(text: str, columns: Columns) -> str:
@@ -69,6 +106,8 @@ def separator(text: str, columns: Columns) -> str:
 def refuse_likely_header(rows: list[list[str]], name: str, columns: Columns) -> None:
     """Refuse a first line of label, tab, text that looks like a header: it would become a message.
 
+    A file without a header has no other columns either.
+
     Args:
         rows: The cells of all lines; the first does not name the columns.
         name: The file, for messages.
@@ -79,17 +118,19 @@ def refuse_likely_header(rows: list[list[str]], name: str, columns: Columns) -> 
             than two; or its label is the only one that stands there once.
     """
     header = rows[0]
-    if len(header) == 1 and any(set(columns.names) <= set(header[0].split(s)) for s in SEPARATORS):
+    if len(header) == 1 and any(set(columns.main) <= set(header[0].split(s)) for s in SEPARATORS):
         find(header, name, columns)
-    wanted = {column.strip().casefold() for column in columns.names}
+    wanted = {column.strip().casefold() for column in columns.main}
     found = wanted & {cell.strip().casefold() for cell in header}
     if found == wanted:
+        find(header, name, columns)
+    if columns.carried:
         find(header, name, columns)
     if found or _has_more_columns(rows) or _labels_no_other(rows):
         raise DataError(
             f"The first line of {name} looks like a header.",
             where=f"{name}:1",
-            expected=f"a header with {' and '.join(map(repr, columns.names))}, "
+            expected=f"a header with {' and '.join(map(repr, columns.main))}, "
             "or none: label, tab, text in every line",
             actual=", ".join(map(repr, header))[:1000],
             next=f"{_setting(columns)}; if it is a message, put a line label, tab, text above it",
@@ -109,16 +150,15 @@ def _labels_no_other(rows: list[list[str]]) -> bool:
 
 
 def _refuse(header: list[str], name: str, columns: Columns, missing: str | None) -> NoReturn:
-    wanted = "one" if columns.label is None else "two"
+    known, settings = ", ".join(map(repr, header))[:1000], ", ".join(columns.settings)
+    need = ", ".join(["the text", "the label", *(f"the {key}" for key in columns.carried)])
     raise DataError(
         f"{name} has no column {missing!r}."
         if missing is not None
-        else f"{name}: the text and the label need one column each.",
-        where="--text-column"
-        if columns.label is None
-        else "params.yaml: data.text_column, data.label_column",
-        expected=f"{wanted} of the file's columns: {', '.join(map(repr, header))[:1000]}",
-        actual=", ".join(map(repr, reversed(columns.names))),
+        else f"{name}: {' and '.join(need.rsplit(', ', 1))} need one column each.",
+        where=settings if columns.label is None else f"params.yaml: {settings}",
+        expected=f"{_number(columns)} of the file's columns: {known}",
+        actual=", ".join(map(repr, [*columns.main[::-1], *columns.carried.values()])),
         next=_advice(header, columns),
     )
 
@@ -140,4 +180,8 @@ def _setting(columns: Columns) -> str:
     """Return how to name the columns of a file."""
     if columns.label is None:
         return "name one of these with --text-column"
-    return "name two of these in params.yaml (data.text_column, data.label_column)"
+    return f"name {_number(columns)} of these in params.yaml ({', '.join(columns.settings)})"
+
+
+def _number(columns: Columns) -> str:
+    return ("none", "one", "two", "three", "four", "five")[len(columns.names)]

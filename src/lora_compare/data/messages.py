@@ -21,8 +21,8 @@ FILLERS = "\u115f\u1160\u2800\u3164\uffa0"
 """Letters and signs that Unicode does not call spaces, and that look like one."""
 
 
-def make_messages(table: Table) -> Messages:
-    """Return the labels and texts of the rows of `table`, in their order.
+def make_messages(*tables: Table) -> Messages:
+    """Return the labels and texts of the rows of `tables`, and all else they say, in their order.
 
     Whole numbers and booleans become labels as JSON writes them: 0, 1, true.
 
@@ -31,6 +31,15 @@ def make_messages(table: Table) -> Messages:
             cannot be kept; or there are not 2 to 1,000 classes, or two of them differ in
             capitals, spaces or what is invisible only.
     """
+    columns = [_read(table) for table in tables]
+    messages = {name: [v for one in columns for v in one[name]] for name in columns[0]}
+    name, counts = ", ".join(table.name for table in tables), Counter(messages["label"])
+    _require_one_spelling(name, counts)
+    _require_classes(name, counts)
+    return messages
+
+
+def _read(table: Table) -> Messages:
     labels = [_as_label(value) for value in table.labels]
     problems = []
     for place, label, text in zip(table.places, labels, table.texts, strict=True):
@@ -42,10 +51,7 @@ def make_messages(table: Table) -> Messages:
         "a label and a text in every row",
         "correct these rows, or data.text_column and data.label_column in params.yaml",
     )
-    counts = Counter(labels)
-    _require_one_spelling(table.name, counts)
-    _require_classes(table.name, counts)
-    return {"label": labels, "text": table.texts}
+    return {"label": labels, "text": table.texts, **table.carried}
 
 
 def make_texts(table: Table) -> list[str]:

@@ -1,20 +1,19 @@
 """Where labelled text comes from: the bundled corpus, UCI, a file or an address."""
 
 import hashlib
-import os
-import shlex
 from collections import Counter
-from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from lora_compare.data import bundled
-from lora_compare.data.archives import SUFFIXES, file_suffix, take_out
+from lora_compare.data.archives import take_out
+from lora_compare.data.carried import read_carried
 from lora_compare.data.downloads import UCI, Archive, Patience, Remote, obtain
-from lora_compare.data.encodings import AS_CSV
 from lora_compare.data.headers import Columns
 from lora_compare.data.messages import make_messages
+from lora_compare.data.places import find_path, require_suffix, unknown_source
 from lora_compare.data.tables import MAX_BYTES, Table, read_table, require_size
 from lora_compare.errors import (
     DataError,
@@ -22,15 +21,9 @@ from lora_compare.errors import (
     without_credentials,
 )
 from lora_compare.params import DataParams
-from lora_compare.project import files
 from lora_compare.project.corpus import Messages, class_order
 from lora_compare.project.paths import Paths
 from lora_compare.project.progress import SILENT, Progress
-
-SPREADSHEETS = (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods")
-
-WATCHED = ("inputs", "text")
-"""The folder that the stage download depends on."""
 
 
 @dataclass(frozen=True)
@@ -70,21 +63,26 @@ def load_corpus(
         DataError: The file is missing, is not the expected one, or cannot be used as it is.
         DownloadError: It could not be fetched.
     """
-    table, facts = read_source(data, paths, progress, anew)
-    messages = make_messages(table)
-    counts = Counter(messages["label"])
+    tables, facts = read_sources(data, paths, progress, anew)
+    messages = make_messages(*tables)
+    counts, normalized = Counter(messages["label"]), Counter[str]()
+    for table in tables:
+        normalized.update(table.normalized)
     return messages, {
         **facts,
         "rows": counts.total(),
         "classes": {name: counts[name] for name in class_order(counts)},
-        "normalized": table.normalized,
+        "normalized": dict(normalized),
     }
 
 
-def read_source(
+def read_sources(
     data: DataParams, paths: Paths, progress: Progress = SILENT, anew: bool = True
-) -> tuple[Table, dict[str, Any]]:
+) -> tuple[list[Table], dict[str, Any]]:
     """Return the rows of a source as they stand there, and where it came from.
+
+    There are several tables, each with its `part`, where a file is given for each split; what is
+    said of each file stands under `files` then.
 
     Args:
         data: As `load_corpus`.
@@ -96,56 +94,27 @@ def read_source(
         DataError: As `load_corpus`.
         DownloadError: As `load_corpus`.
     """
+    tables, facts = [], {}
+    for part, one in data.files.items():
+        table, facts[part] = _read_source(one, part, paths, progress, anew)
+        tables.append(table)
+    return tables, facts.get("") or {"source": data.described, "files": facts}
+
+
+def _read_source(
+    data: DataParams, part: str, paths: Paths, progress: Progress, anew: bool
+) -> tuple[Table, dict[str, Any]]:
     source = open_source(data, paths, progress, UCI, None, anew)
     facts = {**source.facts, "sha256": _sha256(source.content), "bytes": len(source.content)}
     file = take_out(source.content, source.suffix, source.name)
     if source.member_sha256 not in (None, file.facts.get("member_sha256")):
         raise _other_file(file.name, source.member_sha256, file.facts["member_sha256"])
-    columns = Columns(data.text_column, data.label_column)
+    columns = Columns(data.text_column, data.label_column, data.carried)
     table = read_table(file.content, file.suffix, file.name, columns)
+    table.carried = read_carried(table, part)
     for warning in table.warnings:
         progress.say(f"warning: {warning}")
     return table, facts | file.facts
-
-
-def is_file(data: DataParams) -> bool:
-    """Return whether a source is a file that is there before a download."""
-    return data.source not in ("bundled", "uci") and "://" not in data.source
-
-
-def require_watched(data: DataParams, paths: Paths) -> None:
-    """Refuse a file whose changes DVC would not see, unless data.sha256 says which one it is.
-
-    DVC looks at all in inputs/text, also where a link there leads to a file; it does not go into
-    a folder that is a link.
-
-    Args:
-        data: The source and perhaps its checksum.
-        paths: The project; a relative source starts at its root.
-
-    Raises:
-        DataError: The source is such a file.
-
-    Checked by tests/pipeline/test_inputs.py::test_dvc_sees_the_file_behind_a_link.
-    """
-    path = PurePosixPath(data.source)
-    if data.sha256 or not is_file(data):
-        return
-    folders = [paths.root / parent for parent in path.parents if len(parent.parts) > len(WATCHED)]
-    linked = [str(folder) for folder in folders if folder.is_symlink()]
-    inside = path.parts[: len(WATCHED)] == WATCHED and ".." not in path.parts
-    if inside and not linked:
-        return
-    raise DataError(
-        f"DVC would not see a change of {data.source}: results of its old content would stay.",
-        where="params.yaml: data.source",
-        expected="a file in inputs/text/ or a link to one there, or data.sha256 to pin it",
-        actual=f"{linked[0]} is a link to a folder" if inside else data.source,
-        kept="every result: what DVC removed before a stage comes back with dvc repro",
-        next="put it, or a link to it (ln -s with its whole path), into inputs/text/ and write\n"
-        f"data.source: inputs/text/{path.name} in params.yaml; or pin it as it is now:\n"
-        f"data.sha256: what sha256sum {shlex.quote(data.source)} prints",
-    )
 
 
 def open_source(
@@ -162,11 +131,11 @@ def open_source(
         DataError: As `load_corpus`.
         DownloadError: As `load_corpus`.
     """
-    if data.source == "bundled":
+    if data.address == "bundled":
         source = Source("the bundled corpus", ".tsv", bundled.table(), {"source": "bundled"})
-    elif data.source == "uci":
+    elif data.address == "uci":
         source = _open_uci(data, paths, progress, uci, patience)
-    elif "://" in data.source:
+    elif "://" in data.address:
         source = _open_url(data, paths, progress, patience, anew)
     else:
         source = _open_path(data, paths)
@@ -196,13 +165,13 @@ def _open_uci(
 def _open_url(
     data: DataParams, paths: Paths, progress: Progress, patience: Patience | None, anew: bool
 ) -> Source:
-    url, shown = data.source, without_credentials(data.source)
+    url, shown = data.address, without_credentials(data.address)
     if not url.startswith(("http://", "https://")):
-        raise _unknown_source(shown, "an address that begins with http:// or https://")
+        raise unknown_source(shown, "an address that begins with http:// or https://")
     if not names_a_host(url):
-        raise _unknown_source(shown, "http://host:port/file; / in a user's password is %2F")
+        raise unknown_source(shown, "http://host:port/file; / in a user's password is %2F")
     name = PurePosixPath(unquote(urlsplit(url).path)).name
-    suffix = _require_suffix(name, shown)
+    suffix = require_suffix(name, shown)
     by_hand = (
         f"download it with a browser, save it as inputs/text/{name} "
         f"and set data.source: inputs/text/{name} in params.yaml"
@@ -213,50 +182,12 @@ def _open_url(
     return Source(name, suffix, content, {"source": shown, "url": shown})
 
 
-def require_source(data: DataParams, paths: Paths) -> None:
-    """Refuse a source that is a file and is not here, or whose changes no stage would see.
-
-    Raises:
-        DataError: As `require_watched`; or there is no such file, or its format is not known.
-    """
-    if is_file(data):
-        require_watched(data, paths)
-        _require_suffix(_find_path(data, paths).name, data.source)
-
-
-def _find_path(data: DataParams, paths: Paths) -> Path:
-    """Return the file that a source names, which is there and can be read."""
-    try:
-        path = paths.root / Path(data.source).expanduser()
-        found = files.is_file(path) and os.access(path, os.R_OK)
-    except RuntimeError:  # the home folder of a user that is not there
-        found = False
-    if not found:
-        if paths.project != paths.root and files.is_file(paths.project / data.source):
-            raise _left_behind(data.source, paths.project)
-        raise _unknown_source(
-            data.source,
-            "bundled, uci, an address, or a file",
-            "no such file, or not readable, seen from " + str(paths.root),
-        )
-    return path
-
-
 def _open_path(data: DataParams, paths: Paths) -> Source:
-    path = _find_path(data, paths)
-    suffix = _require_suffix(path.name, data.source)
-    require_size(data.source, path.stat().st_size)
-    facts = {"source": data.source, "path": data.source}
-    return Source(data.source, suffix, path.read_bytes(), facts)
-
-
-def _require_suffix(name: str, shown: str) -> str:
-    suffix = file_suffix(name)
-    if suffix not in SUFFIXES:
-        known = f"a name that ends in {', '.join(SUFFIXES)}, or in .gz after one of them"
-        error = _unknown_source(shown, known)
-        raise replace(error, next=AS_CSV) if suffix in SPREADSHEETS else error
-    return suffix
+    path = find_path(data, paths)
+    suffix = require_suffix(path.name, data.address)
+    require_size(data.address, path.stat().st_size)
+    facts = {"source": data.address, "path": data.address}
+    return Source(data.address, suffix, path.read_bytes(), facts)
 
 
 def _sha256(content: bytes) -> str:
@@ -271,25 +202,4 @@ def _other_file(name: str, expected: str | None, actual: str) -> DataError:
         actual=f"sha256 {actual}",
         kept="the file was not changed, and nothing was read from it",
         next="get the right file, or correct data.sha256 in params.yaml (null accepts any)",
-    )
-
-
-def _left_behind(source: str, project: Path) -> DataError:
-    return DataError(
-        f"{source} is not in the copy of the project in which DVC runs this experiment.",
-        where="params.yaml: data.source",
-        expected="a file that DVC or git keeps, which comes along",
-        actual=f"a file in {project} that neither does",
-        next=f"in the project: dvc add {source}, then git add {source}.dvc, git commit, and the "
-        "experiment again",
-    )
-
-
-def _unknown_source(source: str, expected: str, actual: str = "") -> DataError:
-    return DataError(
-        f"The source {source} cannot be read.",
-        where="params.yaml: data.source",
-        expected=expected,
-        actual=actual or source,
-        next="correct data.source in params.yaml",
     )

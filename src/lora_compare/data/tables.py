@@ -9,11 +9,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lora_compare.data.encodings import decode, require_kind
-from lora_compare.data.headers import Columns, find, refuse_likely_header, separator
+from lora_compare.data.headers import Columns, Places, find, refuse_likely_header, separator
 from lora_compare.errors import DataError
 
 SHOWN = 5
 """Broken rows that a message names; the others are counted."""
+
+UNNAMED = Places(text=1, label=0)
+"""Where label and text stand in a .tsv without a header."""
 
 MAX_BYTES = 2**29
 """Largest source file, unpacked: a corpus is held in memory several times over."""
@@ -29,6 +32,7 @@ class Table:
         columns: Names of all columns; empty where the file names none.
         labels: One value a row; None where the file has none.
         texts: One value a row; None where the file has none.
+        carried: One value a row of what else is read, by what that is, as in `Columns`.
         places: Number of the line or row, from 1.
         normalized: What was left out or unified on the way, by kind.
         warnings: What a user should know of how it was read.
@@ -39,15 +43,18 @@ class Table:
     columns: list[str] = field(default_factory=list)
     labels: list[Any] = field(default_factory=list)
     texts: list[Any] = field(default_factory=list)
+    carried: dict[str, list[Any]] = field(default_factory=dict)
     places: list[int] = field(default_factory=list)
     normalized: dict[str, int] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
-    def add(self, place: int, label: Any, text: Any) -> None:
-        """Append one row."""
+    def add(self, place: int, row: list[str], columns: Places) -> None:
+        """Append one row of cells."""
         self.places.append(place)
-        self.labels.append(label)
-        self.texts.append(text)
+        self.labels.append(None if columns.label is None else row[columns.label])
+        self.texts.append(row[columns.text])
+        for key, column in columns.carried.items():
+            self.carried[key].append(row[column])
 
     def refuse(self, problems: list[tuple[int, str]], expected: str, next_step: str) -> None:
         """Raise one DataError that names the first of `problems` and counts all, if any."""
@@ -94,7 +101,8 @@ def read_table(content: bytes, suffix: str, name: str, columns: Columns) -> Tabl
         DataError: The file cannot be read whole; the first five broken lines are named.
     """
     require_kind(content, suffix, name)
-    return PARSERS[suffix](content, Table(name), columns)
+    table = Table(name, carried={key: [] for key in columns.carried})
+    return PARSERS[suffix](content, table, columns)
 
 
 def _decode(content: bytes, table: Table) -> str:
@@ -108,8 +116,8 @@ def _parse_tsv(content: bytes, table: Table, columns: Columns) -> Table:
     """Every line is a row, every tab ends a field; quotes are data."""
     lines = [line.split("\t") for line in _lines(content, table)]
     header = lines[0] if lines else []
-    named = set(columns.names) <= set(header)
-    label, text, width = (*find(header, table.name, columns), len(header)) if named else (0, 1, 2)
+    named = set(columns.main) <= set(header)
+    found, width = (find(header, table.name, columns), len(header)) if named else (UNNAMED, 2)
     table.columns = header if named else []
     if lines and not named:
         refuse_likely_header(lines, table.name, columns)
@@ -124,7 +132,7 @@ def _parse_tsv(content: bytes, table: Table, columns: Columns) -> Table:
         elif len(fields) < width or (len(fields) > width and not named):
             problems.append((number, what))
         elif number > 1 or not named:
-            table.add(number, None if label is None else fields[label], fields[text])
+            table.add(number, fields, found)
             if len(fields) > width:
                 long[number] = what
     table.refuse(
@@ -156,11 +164,11 @@ def _parse_csv(content: bytes, table: Table, columns: Columns) -> Table:
             if not row:
                 table.normalized["blank_lines"] += 1
             elif header is None:
-                header, (label_at, text_at) = row, find(row, table.name, columns)
+                header, found = row, find(row, table.name, columns)
             elif len(row) < len(header):
                 problems.append((start, f"{len(row)} fields"))
             else:
-                table.add(start, None if label_at is None else row[label_at], row[text_at])
+                table.add(start, row, found)
                 if len(row) > len(header):
                     long[start] = f"{len(row)} fields"
             start = reader.line_num + 1
@@ -200,7 +208,8 @@ def _count_long(table: Table, long: dict[int, str]) -> None:
 
 def _parse_jsonl(content: bytes, table: Table, columns: Columns) -> Table:
     """Every line is a JSON object."""
-    problems = []
+    problems, places = [], find(columns.names, table.name, columns)
+    wanted = [*columns.main[::-1], *columns.carried.values()]
     for number, line in enumerate(_lines(content, table), start=1):
         if not line.strip():
             table.normalized["blank_lines"] += 1
@@ -212,16 +221,14 @@ def _parse_jsonl(content: bytes, table: Table, columns: Columns) -> Table:
             continue
         if not isinstance(record, dict):
             problems.append((number, f"no object but {line[:40]}"))
-        elif missing := [name for name in reversed(columns.names) if name not in record]:
+        elif missing := [name for name in wanted if name not in record]:
             keys = ", ".join(map(repr, record))
             problems.append((number, f"no key {missing[0]!r}, but {keys[:80] or 'none'}"))
         else:
-            label = None if columns.label is None else record[columns.label]
-            table.add(number, label, record[columns.text])
+            table.add(number, [record[name] for name in columns.names], places)
             table.columns = table.columns or list(record)
-    wanted = " and ".join(map(repr, reversed(columns.names)))
-    expected = f"an object with {wanted} in every line"
-    table.refuse(problems, expected, "correct these lines, or data.text_column, data.label_column")
+    expected = f"an object with {' and '.join(map(repr, wanted))} in every line"
+    table.refuse(problems, expected, f"correct these lines, or {', '.join(columns.settings)}")
     return table
 
 
@@ -243,6 +250,8 @@ def _parse_parquet(content: bytes, table: Table, columns: Columns) -> Table:
         table.labels = (
             frame.column(columns.label).to_pylist() if is_labelled else [None] * len(frame)
         )
+        for key, column in columns.carried.items():
+            table.carried[key] = frame.column(column).to_pylist()
     # Names that are not UTF-8, and times that Python does not have, are errors of Python's own.
     except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
         raise DataError(

@@ -21,7 +21,7 @@ from lora_compare.evaluation.calibration import (
     expected_error_when_calibrated,
 )
 from lora_compare.evaluation.scores import Task
-from lora_compare.evaluation.statistics import wilson_interval
+from lora_compare.evaluation.statistics import wilson_interval, worth_of_groups
 
 CLASS_FIGURES = ("f1", "precision", "recall", "auroc", "average_precision")
 
@@ -34,6 +34,7 @@ def evaluate_predictions(
     classes: Sequence[str],
     positive: int = 1,
     weights: Array | None = None,
+    groups: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Return every figure of one split as plain JSON values, unrounded.
 
@@ -57,6 +58,8 @@ def evaluate_predictions(
         positive: Index of the positive class where there are two.
         weights: Of the messages, shape (n,), above 0; None weighs all alike. The interval of the
             accuracy is then that of as many equal messages as they are worth (Kish 1965).
+        groups: Name of each message's group, where the data has groups: the interval is then that
+            of as many independent messages as they are worth.
 
     Raises:
         DataError: There is no message.
@@ -75,6 +78,8 @@ def evaluate_predictions(
     figures = per_class[classes[positive]] if binary else _macro(list(per_class.values()))
     accuracy = float(matrix.trace() / matrix.sum())
     worth = float(weighing.sum() ** 2 / (weighing @ weighing))
+    if groups:
+        worth = worth_of_groups(predicted == labels, groups, weighing)
     return {
         "accuracy": accuracy,
         "accuracy_ci95": list(wilson_interval(accuracy * worth, worth)),

@@ -70,24 +70,27 @@ class Plan:
         return float(ndtr((margin - self.reach) / self.error))
 
 
-def describe_power(messages: int, params: Params) -> str:
+def describe_power(messages: int, params: Params, groups: int | None = None) -> str:
     """Return what the accuracies of a planned comparison can show, and what that assumes.
 
     Args:
         messages: Test messages that are planned.
         params: The experiment: its seeds, its methods, its margin and level.
+        groups: How many groups they are in, each of which counts as one message: the least that
+            they can show. None where the data has none.
 
     Checked by tests/unit/evaluation/test_error_rates.py by simulation.
     """
     seeds, margin = len(params.training.seeds), params.comparison.margin
     level = 1 - params.comparison.level / max(len(params.methods) - 1, 1)
-    with_these = f"with {messages:,} test messages and {seeds} seed{'s' * (seeds != 1)}"
+    of_groups = f" of {groups:,} groups, each counted as one," if groups else ""
+    with_these = f"with {messages:,} test messages{of_groups} and {seeds} seed{'s' * (seeds != 1)}"
     if 1 < seeds < FEWEST_SEEDS:
         return (
             f"{with_these} nothing can be claimed of methods: {FEWEST_SEEDS} seeds or more can "
             "tell methods apart, 1 seed two trained models"
         )
-    plan, points = Plan(TYPICAL, seeds, messages, level), 100 * margin
+    plan, points = Plan(TYPICAL, seeds, groups or messages, level), 100 * margin
     trained = " between the trained models" if seeds == 1 else ""
     shown = f"{points:g} point{'s' * (points != 1)}"
     return (

@@ -45,6 +45,7 @@ def measure(
     classes: Sequence[str],
     positive: str | None = None,
     prior: Mapping[str, float] | None = None,
+    test_groups: Sequence[str] = (),
 ) -> Results:
     """Return the results of a classifier on train, validation and test.
 
@@ -55,6 +56,7 @@ def measure(
         classes: Names of the classes.
         positive: The positive class of two; None for the rarer in the test split.
         prior: The share of each class to which every split is weighted; None weighs all alike.
+        test_groups: Name of the group of each test message, where the data has groups.
 
     Raises:
         ParamsError: No class is called `positive`.
@@ -72,6 +74,7 @@ def measure(
             n: evaluate_predictions(
                 *(labels[n], chances[n], classes, place),
                 prior_weights(labels[n], classes, prior),
+                test_groups if n == "test" else (),
             )
             for n in SPLITS
         },

@@ -1,6 +1,6 @@
 """Typed, frozen and strict models of params.yaml; the only reader of YAML."""
 
-from lora_compare.params.comparison import ComparisonParams
+from lora_compare.params.data import DataParams, SplitParams
 from lora_compare.params.editing import with_method
 from lora_compare.params.experiment import (
     METHOD_NAME,
@@ -36,10 +36,9 @@ from lora_compare.params.reading import (
 from lora_compare.params.search import Space, TuningParams, count_trials, is_whole
 from lora_compare.params.sections import (
     ClassifierParams,
-    DataParams,
+    ComparisonParams,
     PretrainingParams,
     Section,
-    SplitParams,
     TrackingParams,
     TrainingParams,
 )

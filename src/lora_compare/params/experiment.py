@@ -7,15 +7,14 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, ValidationInfo, field_validator
 
 from lora_compare.errors import ParamsError
-from lora_compare.params.comparison import ComparisonParams
+from lora_compare.params.data import DataParams, SplitParams
 from lora_compare.params.methods import MethodParams
 from lora_compare.params.network import ModelParams
 from lora_compare.params.search import TuningParams
 from lora_compare.params.sections import (
     ClassifierParams,
-    DataParams,
+    ComparisonParams,
     Section,
-    SplitParams,
     TrackingParams,
     TrainingParams,
 )

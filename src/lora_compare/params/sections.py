@@ -8,8 +8,6 @@ from pydantic import (
     ConfigDict,
     Field,
     FiniteFloat,
-    ValidationInfo,
-    field_validator,
 )
 
 Count = Annotated[int, Field(ge=1)]
@@ -28,9 +26,6 @@ def _require_different(seeds: list[int]) -> list[int]:
 
 Seeds = Annotated[list[Seed], Field(min_length=1), AfterValidator(_require_different)]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-
-ROUNDING = 0.001
-"""How far shares may be from 1 together: three times 0.333 are a third each."""
 
 
 class Section(BaseModel):
@@ -71,79 +66,6 @@ def _sections(key: str, value: Any) -> dict[str, Section]:
     if isinstance(value, dict) and all(isinstance(v, Section) for v in value.values()):
         return {f"{key}.{name}": section for name, section in value.items()}
     return {}
-
-
-class DataParams(Section):
-    """Where the labelled text comes from."""
-
-    source: Annotated[str, Field(min_length=1)]
-    """`bundled`, `uci`, or a path or URL of a .tsv, .csv, .jsonl or .parquet, or of one in a .zip
-    or .gz."""
-
-    text_column: Annotated[str, Field(min_length=1)]
-    """Column of the text; a .tsv without a header has `label` and `text`."""
-
-    label_column: Annotated[str, Field(min_length=1)]
-    """Column of the class."""
-
-    sha256: Sha256 | None = None
-    """Expected SHA-256 of the source file, 64 hex digits; null accepts any and records it."""
-
-    prior: dict[str, Positive] | None = None
-    """Share of each class where the classifier is to work, above 0, 1 together: test messages are
-    weighted to it, the splits stay as they are. null: each message counts alike."""
-
-    @field_validator("prior")
-    @classmethod
-    def _share_out_the_whole(cls, prior: dict[str, float] | None) -> dict[str, float] | None:
-        if prior is not None and abs((total := sum(prior.values())) - 1) > ROUNDING:
-            raise ValueError(f"the shares of the classes should sum to 1, and sum to {total:g}")
-        return prior
-
-
-class SplitParams(Section):
-    """How messages become train, validation and test."""
-
-    mode: Literal["stratified", "appendix_e"] = "stratified"
-    """`appendix_e` is the split of the book's notebook, row for row."""
-
-    deduplicate: Literal["exact", "none"]
-    """`exact` drops repeated messages before splitting, `none` keeps them."""
-
-    twins: Literal["together", "apart"] = "apart"
-    """`together` deals groups of near-duplicates whole, so that no test message has a twin in train
-    or validation; `apart` deals message by message."""
-
-    balance: Literal["train", "undersample", "none"]
-    """`train` cuts every class of the training split to the smallest and leaves validation and test
-    the data's proportions, `undersample` cuts all three splits so, `none` cuts nothing."""
-
-    train: Fraction
-    """Fraction of the messages for the training split, before `balance: train` cuts it: above 0,
-    below 1. Of `undersample` it is one of what is left."""
-
-    validation: Fraction
-    """Fraction of the messages to choose by: above 0, below 1. The test split gets the rest, at
-    least 0.001."""
-
-    seed: Seed
-    """Seed of every random choice of the split: 0 to 4294967295."""
-
-    @field_validator("deduplicate", "twins", "balance")
-    @classmethod
-    def _follow_the_book(cls, value: str, info: ValidationInfo) -> str:
-        book = {"deduplicate": "none", "twins": "apart", "balance": "undersample"}
-        needed = book[info.field_name or ""]
-        if info.data.get("mode") == "appendix_e" and value != needed:
-            raise ValueError(f"mode appendix_e needs {info.field_name}: {needed}")
-        return value
-
-    @field_validator("validation")
-    @classmethod
-    def _leave_room_for_test(cls, validation: float, info: ValidationInfo) -> float:
-        if info.data.get("train", 0.0) + validation > 0.999:
-            raise ValueError("train + validation must leave room for a test split (at most 0.999)")
-        return validation
 
 
 class PretrainingParams(Section):
@@ -279,6 +201,30 @@ class TrainingParams(Section):
         drops = self.drop_last and n >= self.batch_size  # the only batch of an epoch stays
         passes = n // self.batch_size if drops else -(-n // self.batch_size)
         return -(-passes // self.gradient_accumulation_steps)
+
+
+class ComparisonParams(Section):
+    """What the verdict is about, and when two methods are as good as one another."""
+
+    metric: Literal["accuracy", "balanced_accuracy", "macro_f1", "recall", "precision"] = "accuracy"
+    """What methods are compared by. `recall` and `precision` are those of `classifier.positive`."""
+
+    reference: Annotated[str, Field(min_length=1)] | None = None
+    """Method that every other one is compared with; null: the one that trains everything, of
+    several the one called `full`, else the first by name."""
+
+    margin: Fraction = 0.02
+    """Difference of the metric that does not matter, to be set before looking: above 0, below 1;
+    0.02 is 2 points."""
+
+    level: Fraction = 0.05
+    """Probability of a false claim, shared out among the methods: above 0, below 1."""
+
+    cost: Literal[
+        "trainable_parameters", "training_state_bytes", "artifact_bytes", "step_cpu_seconds"
+    ] = "trainable_parameters"
+    """What makes a method cheaper than another that is as good. `step_cpu_seconds` is measured: of
+    methods whose steps take about as long, another run may take the other for the cheaper."""
 
 
 class TrackingParams(Section):

@@ -1,8 +1,9 @@
 """The labelled text between the stages: the canonical corpus and the files of the splits.
 
-A corpus is a frame with the columns `label` and `text`, both strings. A split has the columns
-`Label`, the class as an index into the class names in `class_order`, and `Text`: in memory as
-lists.
+A corpus is a frame with the columns `label` and `text`, both strings, and what else its source says
+of a message: `group`, empty where it has none, `time`, an ISO 8601 date in UTC that sorts as text,
+and `split`. A split has the columns `Label`, the class as an index into the class names in
+`class_order`, and `Text`, and where there are groups `Group`: in memory as lists.
 """
 
 import csv
@@ -24,8 +25,11 @@ if TYPE_CHECKING:  # to fetch messages or read a split needs no pandas, which ta
 Messages = dict[str, list[str]]
 """A corpus as plain lists, by the names of its columns."""
 
-HEADER = "label\ttext"
-"""First line of messages.tsv."""
+MAIN, CARRIED = ("label", "text"), ("group", "time", "split")
+"""Columns of messages.tsv: those that it always has, and those that a source may add."""
+
+GROUP = "Group"
+"""Third column of a split, where there are groups."""
 
 _NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?")
 
@@ -33,21 +37,25 @@ _ESCAPES = {"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"}
 _ORIGINALS = {escape: original for original, escape in _ESCAPES.items()}
 
 
-def make_corpus(labels: list[str], texts: list[str]) -> "pd.DataFrame":
-    """Return the corpus of these messages, one label and one text each."""
+def make_corpus(labels: list[str], texts: list[str], **carried: list[str]) -> "pd.DataFrame":
+    """Return the corpus of these messages, one label, one text and one of all else each."""
+    import pandas as pd
+
+    assert {*carried} <= {*CARRIED}
+    assert {len(texts), *map(len, carried.values())} == {len(labels)}
+    return pd.DataFrame({"label": labels, "text": texts, **carried}, dtype="str")
+
+
+def make_split(
+    labels: list[int], texts: list[str], groups: list[str] | None = None
+) -> "pd.DataFrame":
+    """Return the split of these messages: a class index, a text and perhaps a group each."""
     import pandas as pd
 
     assert len(labels) == len(texts)
-    return pd.DataFrame({"label": labels, "text": texts}, dtype="str")
-
-
-def make_split(labels: list[int], texts: list[str]) -> "pd.DataFrame":
-    """Return the split of these messages, one class index and one text each."""
-    import pandas as pd
-
-    assert len(labels) == len(texts)
+    columns = {"Label": pd.Series(labels, dtype="int64"), "Text": pd.Series(texts, dtype="str")}
     return pd.DataFrame(
-        {"Label": pd.Series(labels, dtype="int64"), "Text": pd.Series(texts, dtype="str")}
+        columns if groups is None else columns | {GROUP: pd.Series(groups, dtype="str")}
     )
 
 
@@ -70,14 +78,15 @@ def class_order(names: Iterable[str]) -> list[str]:
 
 
 def write_messages(path: Path, corpus: "Messages | pd.DataFrame") -> None:
-    """Write the canonical corpus: a header, then one line a message, label and text.
+    """Write the canonical corpus: a header, then one line a message: label, text, all else.
 
     UTF-8, LF, no quoting. A backslash escapes a tab, a line break and itself inside a text,
     so that any text comes back as it was.
     Checked by tests/unit/project/test_corpus.py::test_messages_come_back_as_they_were.
     """
-    rows = zip(corpus["label"], corpus["text"], strict=True)
-    lines = [HEADER, *(f"{_escape(label)}\t{_escape(text)}" for label, text in rows)]
+    header = [*MAIN, *(name for name in CARRIED if name in corpus)]
+    rows = zip(*(corpus[name] for name in header), strict=True)
+    lines = ["\t".join(header), *("\t".join(map(_escape, row)) for row in rows)]
     files.write_text(path, "\n".join(lines) + "\n")
 
 
@@ -93,13 +102,17 @@ def read_messages(path: Path) -> "pd.DataFrame":
         lines = read_verified(path, "download").decode().split("\n")
     except UnicodeDecodeError as error:
         raise _damaged(path, f"not UTF-8 at byte {error.start}", "download") from None
-    if lines[0] != HEADER or lines[-1] != "":
+    header = lines[0].split("\t")
+    known = [*MAIN, *(name for name in CARRIED if name in header)]
+    if header != known or lines[-1] != "":
         raise _damaged(path, "its first or last line is missing", "download")
     rows = [line.split("\t") for line in lines[1:-1]]
     for number, row in enumerate(rows, start=2):
-        if len(row) != 2:
-            raise _damaged(path, f"line {number} has {len(row) - 1} tabs instead of 1", "download")
-    return make_corpus([_unescape(row[0]) for row in rows], [_unescape(row[1]) for row in rows])
+        if len(row) != len(header):
+            actual = f"line {number} has {len(row) - 1} tabs instead of {len(header) - 1}"
+            raise _damaged(path, actual, "download")
+    columns = [[_unescape(row[place]) for row in rows] for place in range(len(header))]
+    return make_corpus(*columns[:2], **dict(zip(header[2:], columns[2:], strict=True)))
 
 
 def _escape(text: str) -> str:
@@ -112,15 +125,16 @@ def _unescape(text: str) -> str:
 
 
 def write_split(path: Path, split: "Mapping[str, Iterable[Any]] | pd.DataFrame") -> None:
-    """Write a split as CSV with the header Label,Text, in the bytes of pandas' `to_csv`.
+    """Write a split as CSV with the header Label,Text[,Group], in the bytes of pandas' `to_csv`.
 
     Checked by tests/unit/project/test_corpus.py::test_split_files_are_those_of_pandas.
     """
-    files.write_csv(path, {name: split[name] for name in ("Label", "Text")})
+    names = ("Label", "Text", GROUP) if GROUP in split else ("Label", "Text")
+    files.write_csv(path, {name: split[name] for name in names})
 
 
 def read_split(path: Path) -> dict[str, list[Any]]:
-    """Return the columns Label (integers) and Text (strings) of the split that `path` holds.
+    """Return the columns Label (integers), Text and perhaps Group (strings) of a split's file.
 
     Raises:
         MissingArtifactError: The stage split has not run.
@@ -132,10 +146,13 @@ def read_split(path: Path) -> dict[str, list[Any]]:
         # A message may be longer than the module's limit on a field, which is the process's own.
         csv.field_size_limit(max(csv.field_size_limit(), len(text)))
         header, *rows = csv.reader(io.StringIO(text, newline=""), strict=True)
-        if header != ["Label", "Text"]:
+        if header not in (["Label", "Text"], ["Label", "Text", GROUP]):
             raise ValueError(f"its columns are {', '.join(header)}")
-        labels, texts = zip(*rows, strict=True) if rows else ((), ())
-        return {"Label": [int(label) for label in labels], "Text": list(texts)}
+        if any(len(row) != len(header) for row in rows):
+            raise ValueError(f"a row has other columns than {', '.join(header)}")
+        columns = zip(*rows, strict=True) if rows else [()] * len(header)
+        split: dict[str, list[Any]] = dict(zip(header, map(list, columns), strict=True))
+        return split | {"Label": [int(label) for label in split["Label"]]}
     except (ValueError, csv.Error) as error:  # of UTF-8, of the number of columns or of a label
         raise _damaged(path, str(error), "split") from None
 

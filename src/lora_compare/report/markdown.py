@@ -14,7 +14,7 @@ from lora_compare.comparison.sentences import (
     measured,
     settled,
 )
-from lora_compare.data.classes import describe_split
+from lora_compare.data.splits.describing import describe_split
 from lora_compare.errors import DataError
 from lora_compare.evaluation.noise import INSTALL
 from lora_compare.project.files import write_text

@@ -28,7 +28,8 @@ from lora_compare.comparison.sentences import (
 )
 from lora_compare.comparison.tables import answers, curves, figures
 from lora_compare.comparison.verdict import compare
-from lora_compare.data.classes import describe_split
+from lora_compare.data.splits.describing import describe_split
+from lora_compare.data.splits.groups import join_groups, number_groups
 from lora_compare.data.twins import near_duplicate_groups
 from lora_compare.errors import without_credentials
 from lora_compare.evaluation.noise import INSTALL
@@ -87,6 +88,8 @@ def write_comparison(paths: Paths, params: Params, progress: Progress = SILENT) 
     with progress.work("compare"):
         evidence = load_evidence(paths, params)
         groups = near_duplicate_groups(evidence.texts)
+        if evidence.groups:
+            groups = join_groups(groups, number_groups(evidence.groups))
         comparison = compare(evidence, groups, params)
         write_json(paths.metrics("comparison"), comparison)
         write_json(paths.metrics("summary"), figures(evidence))
@@ -170,6 +173,7 @@ def render_html(contents: Contents, drawings: Mapping[str, str]) -> str:
             class_places={name: place for place, name in enumerate(evidence.classes)},
             case_classes=Counter(case.label for case in contents.cases.shown),
             split=evidence.split,
+            grouped=bool(evidence.groups),
             split_rules=describe_split(evidence.split, params.split),
             leaks=contents.leaks,
             likeness=leaks.LIKENESS,

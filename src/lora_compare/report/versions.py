@@ -38,7 +38,8 @@ def source(evidence: Evidence) -> dict[str, str]:
         "SHA-256 of the source": "sha256",
         "SHA-256 of the messages": "messages_sha256",
     }
-    return {title: str(facts[key]) for title, key in titles.items() if key in facts}
+    files = {f"SHA-256 of {part}": one["sha256"] for part, one in facts.get("files", {}).items()}
+    return {title: str(facts[key]) for title, key in titles.items() if key in facts} | files
 
 
 def _training(method: Outcome) -> dict[str, Any]:

@@ -36,7 +36,9 @@ def subject(settings: Mapping[str, object]) -> dict[str, str]:
     Args:
         settings: All parameters under dotted keys, `data.source` and `model.name` among them.
     """
-    address = without_credentials(str(settings["data.source"])).partition("?")[0]
+    source = settings["data.source"]
+    named = source["train"] if isinstance(source, Mapping) else source
+    address = without_credentials(str(named)).partition("?")[0]
     source = PurePosixPath(address.removesuffix(".gz"))
     # It is part of a registered model's name, in which MLflow allows no slash.
     base = str(settings["model.name"]).removeprefix(f"{MODEL_FOLDERS}/").replace("/", "-")

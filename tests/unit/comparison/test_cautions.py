@@ -210,3 +210,33 @@ def test_what_makes_it_worthless_comes_before_what_makes_it_weak(sound) -> None:
     keys = [one["key"] for one in cautions(worst, nano, ACCURACY)]
     assert keys == ["stand_in", "unfitted", "collapsed"]
     assert keys == [key for key in CHECKS if key in keys]
+
+
+def test_groups_of_the_data_are_said_with_what_does_not_allow_for_them(
+    sound: tuple[Evidence, Params],
+) -> None:
+    evidence, params = sound
+    grouped = replace(evidence, groups=[f"c{i % 40}" for i in range(300)])
+    comparison = {**ACCURACY, "near_duplicate_groups": 40}
+    assert "The 300 test messages are in 40 groups" in found(grouped, params, comparison)["groups"]
+    few = found(grouped, params, comparison)["few_messages"]
+    assert "(messages of one group, and near-duplicates, count as one)" in few
+
+
+def test_classes_that_test_lacks_are_named(sound: tuple[Evidence, Params]) -> None:
+    evidence, params = sound
+    counts = {"n": 300, "classes": {"ham": 300, "spam": 0}}
+    splits = {**evidence.split["splits"], "test": counts}
+    lacking = replace(evidence, split={**evidence.split, "splits": splits})
+    assert found(lacking, params)["missing_classes"] == (
+        "Test has no message of spam: there are no figures of these classes, nor means over all, "
+        "such as macro-F1."
+    )
+
+
+def test_twins_across_given_splits_are_the_datas_own(sound: tuple[Evidence, Params]) -> None:
+    evidence, params = sound
+    twins = {"exact": 0, "normalized": 0, "near": 30}
+    split = {**evidence.split, "given": {}, "test_rows_with_twin_in_train": twins}
+    said = found(replace(evidence, split=split), params)["twins"]
+    assert "the data gives the splits, and nothing was moved" in said

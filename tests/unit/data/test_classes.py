@@ -10,7 +10,6 @@ from lora_compare.data.classes import (
     balanced_pool,
     count_available,
     describe_balance,
-    describe_split,
     likely_cause,
     proportional_sizes,
     require_in_every_split,
@@ -18,6 +17,7 @@ from lora_compare.data.classes import (
     stratified_sizes,
 )
 from lora_compare.data.splits import split
+from lora_compare.data.splits.describing import describe_split
 from lora_compare.errors import DataError
 from lora_compare.project.corpus import make_corpus
 from split_settings import split_settings

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lora_compare.data.classes import proportional_sizes
-from lora_compare.data.splits import split_groups
 from lora_compare.data.splits.dealing import deal
+from lora_compare.data.splits.groups import cut, split_groups
 from lora_compare.errors import DataError
 from lora_compare.project.corpus import make_corpus
 from split_settings import split_settings
@@ -22,8 +22,9 @@ def dealt(labels: list[int], groups: list[int], seed: int = 0, **changes: object
     """Return the split of each message of the classes a, b, ..."""
     names = "abcde"[: max(labels) + 1]
     random = np.random.RandomState(seed)
-    params = SETTINGS.model_copy(update=changes)
-    return deal(np.array(labels), np.array(groups), names, params, random).tolist()
+    counts = {name: labels.count(place) for place, name in enumerate(names)}
+    planned = proportional_sizes(counts, SETTINGS.model_copy(update=changes))
+    return deal(np.array(labels), np.array(groups), planned, random).tolist()
 
 
 def table(labels: list[int], parts: list[int]) -> list[list[int]]:
@@ -75,7 +76,8 @@ def test_what_makes_a_group_is_open() -> None:
     # Ten people, who all write of both kinds: none of them is in two splits.
     people = np.arange(500) // 2 % 10
     pool = make_corpus(list("ab" * 250), [f"{i}" for i in range(500)])
-    rows = split_groups(pool, people, split_settings(twins="together", balance="train", seed=5))
+    settings_ = split_settings(twins="together", balance="train", seed=5)
+    rows = cut(split_groups(pool, people, settings_), pool, settings_)
     sizes = {part: len(set(people[places])) for part, places in rows.items()}
     assert sizes == {"train": 7, "validation": 1, "test": 2, "unused": 0}
     assert sorted(np.concatenate(list(rows.values()))) == [*range(500)]

@@ -13,7 +13,8 @@ from werkzeug import Request, Response
 
 from lora_compare.data import bundled, sources
 from lora_compare.data.downloads import Patience
-from lora_compare.data.sources import Archive, load_corpus, open_source, require_watched
+from lora_compare.data.places import require_watched
+from lora_compare.data.sources import Archive, load_corpus, open_source
 from lora_compare.errors import DataError, DownloadError
 from lora_compare.params import DataParams
 from lora_compare.project.paths import Paths

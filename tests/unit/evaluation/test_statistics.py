@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.stats import binomtest, norm, t, ttest_1samp
+from statsmodels.regression.linear_model import OLS
 from statsmodels.regression.mixed_linear_model import MixedLM
 
 from lora_compare.evaluation.statistics import (
@@ -17,6 +18,7 @@ from lora_compare.evaluation.statistics import (
     difference,
     reach,
     wilson_interval,
+    worth_of_groups,
 )
 
 
@@ -175,3 +177,71 @@ def test_the_interval_widens_with_the_level():
 def test_one_group_says_nothing():
     found = difference(np.ones((3, 7)), np.ones(7), np.zeros(7, dtype=int))
     assert (found.theta, found.low, found.high, found.p()) == (1.0, -math.inf, math.inf, 1.0)
+
+
+def clustered(
+    seed: int, groups: int = 60, spread: float = 1.5, equal: bool = False
+) -> tuple[list[bool], list[str]]:
+    """Return right answers to messages of people who are more or less easy, and the people."""
+    random = np.random.default_rng(seed)
+    sizes = np.minimum(1 + random.pareto(1.0, groups).astype(int), 20)
+    sizes = np.full(groups, 5) if equal else sizes
+    chances = 1 / (1 + np.exp(-(2.0 + spread * random.normal(size=groups))))
+    names = np.repeat([f"p{i}" for i in range(groups)], sizes)
+    return list(random.random(len(names)) < np.repeat(chances, sizes)), list(names)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_messages_of_groups_are_worth_what_clustered_errors_say(seed: int):
+    right, names = clustered(seed, equal=True)
+    model = OLS(np.asarray(right, float), np.ones(len(right)))
+    groups = np.unique(names, return_inverse=True)[1]
+    # Of groups of one size, the jackknife is G / (G - 1) times the sum of squares of the groups.
+    robust = model.fit(cov_type="cluster", cov_kwds={"groups": groups, "use_correction": True})
+    wider, accuracy = t.ppf(0.975, 60 - 1) / norm.ppf(0.975), np.mean(right)
+    expected = accuracy * (1 - accuracy) / robust.bse[0] ** 2 / wider**2
+    assert worth_of_groups(right, names) == pytest.approx(min(expected, len(right)))
+
+
+def test_messages_that_are_alone_are_worth_themselves():
+    right = [True, False, True, True, True]
+    wider = t.ppf(0.975, 4) / norm.ppf(0.975)
+    assert worth_of_groups(right, [""] * 5) == pytest.approx(4 / wider**2)  # of n - 1
+    assert worth_of_groups([True] * 6, ["a", "a", "b", "b", "", ""]) == pytest.approx(36 / 10)
+    assert worth_of_groups(right, ["a"] * 5, [2.0, 1.0, 1.0, 1.0, 1.0]) == 1.0
+    # One group is nearly all: there is one degree of freedom at least.
+    assert 0 < worth_of_groups([True] * 99 + [False], ["a"] * 99 + ["b"]) < 100
+
+
+@pytest.mark.parametrize(("groups", "spread"), [(60, 1.5), (30, 1.5), (60, 0.0)])
+def test_the_interval_of_an_accuracy_covers_the_truth_for_other_groups(groups: int, spread: float):
+    truth = np.mean(clustered(99, 200_000, spread)[0])
+    covered = {"groups": 0, "messages": 0}
+    trials = 300
+    for seed in range(trials):
+        right, names = clustered(seed, groups, spread)
+        for name, worth in (("groups", worth_of_groups(right, names)), ("messages", len(right))):
+            low, high = wilson_interval(np.mean(right) * worth, worth)
+            covered[name] += low <= truth <= high
+    assert covered["groups"] / trials > 0.91
+    assert covered["messages"] / trials < 0.8 or spread == 0
+
+
+@pytest.mark.parametrize(("seeds", "least"), [(5, 0.95), (1, 0.92)])
+def test_the_difference_of_equal_methods_covers_zero_for_customers_of_any_size(
+    seeds: int, least: float
+):
+    covered, trials = 0, 300
+    for trial in range(trials):
+        random = np.random.default_rng(trial)
+        sizes = np.minimum(1 + random.pareto(1.0, 60).astype(int), 20)
+        groups, ease = np.repeat(np.arange(60), sizes), random.normal(size=60)
+        right = []
+        for _ in "ab":  # each method knows other customers than the other
+            logits = 2.5 + (ease + random.normal(size=60))[groups]
+            by_seed = 0.1 * random.normal(size=(seeds, 1))
+            right.append(random.random((seeds, len(groups))) < 1 / (1 + np.exp(-logits - by_seed)))
+        scores = right[0].astype(float) - right[1]
+        found = difference(scores, np.ones(len(groups)), groups, 0.95, 1.0)
+        covered += found.low <= 0 <= found.high
+    assert covered / trials > least

@@ -19,12 +19,14 @@ from lora_compare.comparison import formats
 from lora_compare.comparison.evidence import Tuning, load_evidence
 from lora_compare.comparison.sentences import claimed, headline
 from lora_compare.comparison.verdict import compare
+from lora_compare.data.twins import near_duplicate_groups
 from lora_compare.errors import MissingArtifactError
 from lora_compare.project.checksums import seal
+from lora_compare.project.corpus import make_split, write_split
 from lora_compare.project.files import write_json, write_text
 from lora_compare.project.paths import Paths
 from lora_compare.report.markdown import plain, render_results
-from lora_compare.report.page import write_report
+from lora_compare.report.page import write_comparison, write_report
 from lora_compare.report.terminal import print_summary
 
 VOID = {"meta", "link", "br", "img", "input", "hr", "wbr"}
@@ -443,3 +445,23 @@ def test_the_summary_without_a_comparison_names_the_stage(tmp_path: Path):
 )
 def test_numbers_are_written_for_people(shown: str, expected: str):
     assert shown == expected
+
+
+def test_groups_of_the_data_are_the_verdicts_groups(tmp_path: Path):
+    texts = make_texts(60)
+    texts[30:32] = [f"{texts[0]} again", f"{texts[5]} again"]  # twins join their groups
+    paths, params = write_inputs(tmp_path, n=60, texts=texts)
+    groups = [f"c{i // 4}" for i in range(56)] + [""] * 4
+    write_split(paths.split("test"), make_split([i % 2 for i in range(60)], texts, groups))
+    split = json.loads(paths.metrics("split").read_text())
+    write_json(paths.metrics("split"), split | {"groups": {}})
+    seal_metrics(paths)
+    grouped = write_comparison(paths, params)
+    # 14 people, of whom a twin joins two and two, and four messages that are alone.
+    assert grouped["near_duplicate_groups"] == 14 - 2 + 4
+    assert len(np.unique(near_duplicate_groups(texts))) == 58
+    assert [pair["groups"] for pair in grouped["pairs"]] == [16, 16]
+    page = read_html(paths)
+    assert "over 16 groups of near-duplicates or of the data" in page
+    assert "a group of the data and near-duplicates count as one" in page
+    assert "in 16 groups: a claim is about groups such as these" in page

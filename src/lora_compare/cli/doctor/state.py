@@ -36,8 +36,8 @@ def params(project: Project) -> Finding:
         return trouble(said + listed, error.next, mistakes=mistakes)
     methods = {name: method.trainable for name, method in known.methods.items()}
     seeds = known.training.seeds
-    facts = {"model": known.model.name, "source": known.data.source, "methods": methods}
-    what = f"{known.model.name} on {known.data.source}; methods: {', '.join(methods)}"
+    facts = {"model": known.model.name, "source": known.data.described, "methods": methods}
+    what = f"{known.model.name} on {known.data.described}; methods: {', '.join(methods)}"
     what += f"; seeds: {', '.join(map(str, seeds))}"
     return ok(f"params.yaml is in order: {what}", **facts, seeds=seeds)
 

@@ -1,26 +1,53 @@
 """From the corpus to train, validation, test and unused messages."""
 
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
-from lora_compare.data.classes import (
-    CUT,
-    dealt_sizes,
-    require_in_every_split,
-    stratified_sizes,
-)
+from lora_compare.data.classes import dealt_sizes, require_in_every_split, stratified_sizes
 from lora_compare.data.splits.book import as_the_book_reads, split_as_the_book
-from lora_compare.data.splits.dealing import deal
+from lora_compare.data.splits.coverage import require_classes
+from lora_compare.data.splits.dates import describe_times, split_by_time
+from lora_compare.data.splits.given import PRECEDENCE, count_shared, split_as_given
+from lora_compare.data.splits.groups import (
+    Groups,
+    Rows,
+    cut,
+    join_groups,
+    number_groups,
+    own_groups,
+    split_groups,
+)
 from lora_compare.data.twins import closest_twins, find_twins, near_duplicate_groups
 from lora_compare.params import SplitParams
-from lora_compare.project.corpus import count_classes, make_split
+from lora_compare.project.corpus import CARRIED, Messages, count_classes, make_corpus, make_split
 from lora_compare.project.paths import SPLITS
 
 Frames = dict[str, pd.DataFrame]
 """The splits by name: train, validation, test and unused."""
+
+EVALUATED = (("test", "train"), ("test", "validation"), ("validation", "train"))
+"""Splits of which the first has no twin in the second, where twins stay together."""
+
+
+@dataclass(frozen=True)
+class Dealt:
+    """Messages that have been dealt, before anything is written of them.
+
+    Attributes:
+        parts: The messages of each split, and those that it leaves out as `unused`.
+        kin: Number of the group of near-duplicates of each message by its index; None where they
+            were dealt one by one.
+        removed: Repeated messages that were dropped before.
+        facts: What metrics/split.json says of groups, dates and given splits.
+    """
+
+    parts: Frames
+    kin: "pd.Series[int] | None"
+    removed: int
+    facts: dict[str, Any] = field(default_factory=dict)
 
 
 def split(corpus: pd.DataFrame, params: SplitParams) -> tuple[Frames, dict[str, Any]]:
@@ -30,44 +57,27 @@ def split(corpus: pd.DataFrame, params: SplitParams) -> tuple[Frames, dict[str, 
     NumPy's RandomState, whose streams are frozen, so every machine draws the same split.
 
     Returns:
-        The frames (columns Label, an index into the class names in order, and Text) and the
-        metrics. `unused` holds what balancing left out, but no text that stands word for
-        word in validation or test, and with `twins: together` none of a group that does:
-        models may be pre-trained on it.
+        The frames (columns Label, an index into the class names in order, Text, and Group where
+        the data has groups) and the metrics. `unused` holds what balancing left out, but no text
+        that stands word for word in validation or test, none of a group that does, and with
+        `twins: together` no near-duplicate of one: models may be pre-trained on it.
 
     Raises:
-        DataError: A class is too small to be in every split, a group of near-duplicates too
-            large to stay whole, or, for the book's mode, the messages do not fit on lines.
+        DataError: A class is too small to be in every split, or missing where the splits are given
+            or dealt by date; a group is too large to stay whole; dates or given splits cannot be
+            used; or, for the book's mode, the messages do not fit on lines.
     """
-    is_book = params.mode == "appendix_e"
-    pool = as_the_book_reads(corpus) if is_book else corpus
-    removed = 0
-    if params.deduplicate == "exact":
-        pool = deduplicate(corpus)
-        removed = len(corpus) - len(pool)
     classes = list(count_classes(corpus))
-    available = dict.fromkeys(classes, 0) | count_classes(pool)
-    kin: pd.Series[Any] = pool["text"]
-    if is_book:
-        parts = split_as_the_book(pool, params)
-        sizes = {name: count_classes(parts[name]) for name in SPLITS}
-        require_in_every_split(sizes, available, params)
-    else:
-        require_in_every_split(dealt_sizes(available, params), available, params)
-        if params.twins == "together":
-            parts, kin = _split_together(pool, params)
-        else:
-            parts = _split_stratified(pool, params)
-    evaluated = {*kin[parts["validation"].index], *kin[parts["test"].index]}
-    unused = parts["unused"]
-    parts["unused"] = unused[~kin[unused.index].isin(evaluated)]
+    dealt = deal_out(corpus, params)
+    parts, unused = dealt.parts, dealt.parts["unused"]
+    parts["unused"] = unused[~_is_kin(unused, dealt)]
     frames = {name: _encode(part, classes) for name, part in parts.items()}
     twins = find_twins(list(parts["test"]["text"]), list(parts["train"]["text"]))
     metrics = {
         "rows": len(corpus),
         "classes": count_classes(corpus),
-        "duplicates_removed": removed,
-        **({"near_duplicates": _describe_groups(kin)} if params.twins == "together" else {}),
+        "duplicates_removed": dealt.removed,
+        **dealt.facts,
         "conflicting_texts": count_conflicting(corpus),
         "splits": {name: _describe(part, classes) for name, part in parts.items()},
         "unused_rows_dropped_as_twins": len(unused) - len(parts["unused"]),
@@ -76,13 +86,86 @@ def split(corpus: pd.DataFrame, params: SplitParams) -> tuple[Frames, dict[str, 
     return frames, metrics
 
 
+def plan(messages: Messages, params: SplitParams) -> dict[str, Any]:
+    """Return what metrics/split.json will hold, as far as no search for twins is needed for it.
+
+    Args:
+        messages: The corpus as lists.
+        params: How it is to be split.
+
+    Raises:
+        DataError: As `split`.
+    """
+    carried = {name: messages[name] for name in CARRIED if name in messages}
+    corpus = make_corpus(messages["label"], messages["text"], **carried)
+    dealt = deal_out(corpus, params.model_copy(update={"twins": "apart"}))
+    classes = list(count_classes(corpus))
+    sizes = {name: _describe(part, classes) for name, part in dealt.parts.items()}
+    return {"duplicates_removed": dealt.removed, **dealt.facts, "splits": sizes}
+
+
+def deal_out(corpus: pd.DataFrame, params: SplitParams) -> Dealt:
+    """Return which messages are for what; arguments and errors as `split`."""
+    if params.mode == "appendix_e":
+        return _deal_as_the_book(corpus, params)
+    pool = deduplicate(corpus) if params.deduplicate == "exact" else corpus
+    removed = len(corpus) - len(pool)
+    if not {"split", "time"} & {*pool}:
+        available = dict.fromkeys(count_classes(corpus), 0) | count_classes(pool)
+        # Groups are dealt whole before anything is cut, whatever makes them.
+        dealt_as = {"twins": "together"} if "group" in pool else {}
+        settings = params.model_copy(update=dealt_as)
+        require_in_every_split(dealt_sizes(available, settings), available, settings)
+    if not {*CARRIED} & {*pool} and params.twins == "apart":
+        return Dealt(_split_stratified(pool, params), None, removed)
+    rows, twins = _deal_whole(pool, list(count_classes(corpus)), params)
+    parts = {part: pool.iloc[rows[part]] for part in (*SPLITS, "unused")}
+    kin = None if twins is None else pd.Series(twins, index=pool.index)
+    facts = {} if kin is None else {"near_duplicates": _describe_groups(kin)}
+    if "group" in pool:
+        facts["groups"] = _describe_own_groups(pool, parts["test"])
+    if "time" in pool:
+        facts["time"] = describe_times(pool, rows)
+    if "split" in pool:
+        taken = params.validation is not None
+        facts["given"] = {"validation_from_train": taken, **count_shared(corpus)}
+    return Dealt(parts, kin, removed, facts)
+
+
+def _deal_as_the_book(corpus: pd.DataFrame, params: SplitParams) -> Dealt:
+    pool = as_the_book_reads(corpus)
+    available = dict.fromkeys(count_classes(corpus), 0) | count_classes(pool)
+    parts = split_as_the_book(pool, params)
+    sizes = {name: count_classes(parts[name]) for name in SPLITS}
+    require_in_every_split(sizes, available, params)
+    return Dealt(parts, None, 0)
+
+
+def _is_kin(unused: pd.DataFrame, dealt: Dealt) -> "pd.Series[bool]":
+    """Return which of the unused messages are of a text or a group that is evaluated with."""
+    evaluated = pd.concat([dealt.parts["validation"], dealt.parts["test"]])
+    found = unused["text"].isin({*evaluated["text"]})
+    if "group" in unused:
+        found |= unused["group"].isin({*evaluated["group"]} - {""})
+    if dealt.kin is not None:
+        found |= dealt.kin[unused.index].isin({*dealt.kin[evaluated.index]})
+    return found
+
+
 def deduplicate(corpus: pd.DataFrame) -> pd.DataFrame:
-    """Return the corpus with the first message of each text only.
+    """Return the corpus with one message of each text: the first, of dated ones the newest.
 
     A text that stands under two labels keeps the label it has first: dropping it would favour
-    the models on exactly the messages about which people disagree.
+    the models on exactly the messages about which people disagree. Of given splits test stays as
+    it is, and train loses what stands in validation or test, validation what stands in test.
     """
-    return corpus.drop_duplicates("text", keep="first", ignore_index=True)
+    order, kept = corpus, pd.Series(data=False, index=corpus.index)
+    if "time" in corpus:
+        order = corpus.sort_values("time", kind="stable", ascending=False)
+    if "split" in corpus:
+        order = corpus.loc[corpus["split"].map(PRECEDENCE).sort_values(kind="stable").index]
+        kept = corpus["split"] == "test"
+    return corpus[kept | ~order["text"].duplicated()].reset_index(drop=True)
 
 
 def count_conflicting(corpus: pd.DataFrame) -> int:
@@ -112,60 +195,58 @@ def _split_stratified(pool: pd.DataFrame, params: SplitParams) -> Frames:
     return {part: pool.iloc[index] for part, index in rows.items()}
 
 
-def _split_together(pool: pd.DataFrame, params: SplitParams) -> tuple[Frames, "pd.Series[int]"]:
-    """Return the splits of whole groups of near-duplicates, and the group of each message.
+def _deal_whole(
+    pool: pd.DataFrame, classes: list[str], params: SplitParams
+) -> tuple[Rows, Groups | None]:
+    """Return the rows of each split, and the group of each message; None where twins do not count.
 
     Which messages are twins depends a little on what they are compared among, since n-grams are
     weighted by how rare they are there. Twins that are still found between two splits, looked at
     by themselves as in the report, join their groups, and all is dealt again, until there are none.
     """
+    groups = own_groups(pool)
+    # Between splits that are given, twins stay where they are.
+    pairs = EVALUATED if "split" not in pool else EVALUATED[2:] * (params.validation is not None)
+    if params.twins == "apart" or not pairs:
+        return _deal(pool, groups, classes, params), None
     texts = pool["text"].to_numpy(dtype=object)
-    groups = near_duplicate_groups(texts.tolist())
+    groups = join_groups(groups, near_duplicate_groups(texts.tolist()))
     while True:
-        rows = split_groups(pool, groups, params)
+        rows = _deal(pool, groups, classes, params)
         found = [
             (rows[part][twin.row], rows[other][twin.other])
-            for part, other in (("test", "train"), ("test", "validation"), ("validation", "train"))
+            for part, other in pairs
             for twin in closest_twins(texts[rows[part]].tolist(), texts[rows[other]].tolist())
         ]
         if not found:
-            parts = {part: pool.iloc[index] for part, index in rows.items()}
-            return parts, pd.Series(groups, index=pool.index)
+            return rows, groups
         for row, other in found:
             groups[groups == groups[row]] = groups[other]
 
 
-def split_groups(
-    pool: pd.DataFrame, groups: npt.NDArray[np.int64], params: SplitParams
-) -> dict[str, npt.NDArray[np.int64]]:
-    """Return the rows of each split, no group in two of them, and what balancing cuts as `unused`.
+def _deal(pool: pd.DataFrame, groups: Groups, classes: list[str], params: SplitParams) -> Rows:
+    """Return the rows of each split, dealt and cut as the columns of the pool ask for."""
+    if not {"split", "time"} & {*pool}:
+        return cut(split_groups(pool, groups, params), pool, params)
+    dealer = split_as_given if "split" in pool else split_by_time
+    rows = dealer(pool, groups, params)
+    require_classes(rows, pool, classes)
+    return cut(rows, pool, params)
 
-    The splits keep the order of one permutation, `unused` the pool's.
 
-    Args:
-        pool: The messages.
-        groups: Number of each message's group, shape (len(pool),), whatever makes it one.
-        params: Shares, balance and seed.
+def _describe_own_groups(pool: pd.DataFrame, test: pd.DataFrame) -> dict[str, int]:
+    """Return how many groups the data names, and what its messages come to.
 
-    Raises:
-        DataError: Groups are so large that a split has less than half of its share of a class.
+    `alone` counts the messages without one, `test` the groups of the test split, alone ones too.
     """
-    random = np.random.RandomState(params.seed)
-    order = random.permutation(len(pool))
-    classes = list(count_classes(pool))
-    index = {name: number for number, name in enumerate(classes)}
-    labels = pool["label"].map(index).to_numpy()[order]
-    dealt = deal(labels, groups[order], classes, params, random)
-    rows, cut = {}, [order[:0]]
-    for number, part in enumerate(SPLITS):
-        places = np.flatnonzero(dealt == number)
-        if part in CUT[params.balance]:
-            smallest = np.bincount(labels[places]).min()
-            kept = pd.Series(labels[places]).groupby(labels[places]).cumcount() < smallest
-            cut.append(order[places[~kept]])
-            places = places[kept]
-        rows[part] = order[places]
-    return rows | {"unused": np.sort(np.concatenate(cut))}
+    sizes = pool["group"][pool["group"] != ""].value_counts()
+    return {
+        "groups": len(sizes),
+        "messages": int(sizes.sum()),
+        "largest": int(sizes.max()) if len(sizes) else 0,
+        "alone": len(pool) - int(sizes.sum()),
+        "test": len(np.unique(number_groups(test["group"]))),
+    }
 
 
 def _describe_groups(groups: "pd.Series[int]") -> dict[str, int]:
@@ -181,7 +262,8 @@ def _describe_groups(groups: "pd.Series[int]") -> dict[str, int]:
 
 def _encode(part: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
     index = {name: number for number, name in enumerate(classes)}
-    return make_split([index[label] for label in part["label"]], list(part["text"]))
+    groups = list(part["group"]) if "group" in part else None
+    return make_split([index[label] for label in part["label"]], list(part["text"]), groups)
 
 
 def _describe(part: pd.DataFrame, classes: list[str]) -> dict[str, Any]:

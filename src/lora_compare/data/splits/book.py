@@ -71,6 +71,8 @@ def split_as_the_book(pool: pd.DataFrame, params: SplitParams) -> dict[str, pd.D
     balanced = pd.concat(sampled)
     unused = pool.drop(balanced.index)
     shuffled = balanced.sample(frac=1, random_state=params.seed)
+    assert params.train is not None
+    assert params.validation is not None
     train_end = int(len(shuffled) * params.train)
     validation_end = train_end + int(len(shuffled) * params.validation)
     return {

@@ -1,30 +1,70 @@
 """Whole groups of messages into splits, each class in its proportion."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from lora_compare.data.classes import SHOWN, apportion, proportional_sizes
+from lora_compare.data.classes import SHOWN, apportion
 from lora_compare.data.twins import by_appearance
 from lora_compare.errors import DataError
-from lora_compare.params import SplitParams
-from lora_compare.project.paths import SPLITS
 
 Numbers = npt.NDArray[np.integer[Any]]
 """Classes, groups or counts."""
 
 
+@dataclass(frozen=True)
+class Bond:
+    """What keeps the messages of a group together, in the words of a refusal.
+
+    Attributes:
+        name: What the groups are.
+        settings: The settings that make them.
+        meaning: Which messages are in one group.
+        remedy: What helps where groups are too large.
+    """
+
+    name: str
+    settings: str
+    meaning: str
+    remedy: str
+
+
+TWINS = Bond(
+    "Groups of near-duplicates",
+    "split.twins",
+    "messages that differ in numbers, case and punctuation alone, or hardly, are in one group",
+    "take out messages that nearly repeat others, label more that do not, or set "
+    "split.twins: apart in params.yaml",
+)
+NAMED = Bond(
+    "Groups",
+    "data.group_column",
+    "messages with one value in that column are in one group",
+    "name a column with more and smaller groups, label messages of more groups, or set "
+    "data.group_column: null in params.yaml",
+)
+BOTH = Bond(
+    "Groups",
+    "data.group_column, split.twins",
+    "messages with one value in that column are in one group, and so are near-duplicates: those of "
+    "two groups join them",
+    "set split.twins: apart in params.yaml, name a column with more and smaller groups, or label "
+    "messages of more groups",
+)
+
+
 def deal(
     labels: Numbers,
     groups: Numbers,
-    classes: Sequence[str],
-    params: SplitParams,
+    planned: Mapping[str, Mapping[str, int]],
     random: np.random.RandomState,
+    bond: Bond = TWINS,
 ) -> Numbers:
-    """Return the split of each message as a place in SPLITS, shape (n,), no group in two of them.
+    """Return the split of each message as a place in `planned`, shape (n,), no group in two.
 
     Large groups are dealt first. Each goes to a split that has room for it in all its classes, by
     chance in proportion to that room, so that large groups are not all in the largest split; where
@@ -35,18 +75,17 @@ def deal(
     Args:
         labels: Index of each message's class, shape (n,).
         groups: Number of each message's group, shape (n,); whatever keeps messages together.
-        classes: Names of the classes, each with a message at least.
-        params: Shares of the splits.
+        planned: Messages that each split should get of each class, each with one at least; the
+            classes in their order.
         random: Where the choices come from.
+        bond: What makes the groups.
 
     Raises:
         DataError: Groups are so large that a split has less than half of its share of a class.
 
     Checked by tests/unit/data/test_dealing.py.
     """
-    members = np.bincount(labels, minlength=len(classes)).tolist()
-    planned = proportional_sizes(dict(zip(classes, members, strict=True)), params)
-    shares = np.array([[planned[part][name] for name in classes] for part in SPLITS])
+    shares = np.array([list(counts.values()) for counts in planned.values()])
     groups = by_appearance(groups)
     # A number for each message: a group more or less does not move all others.
     chances = random.random_sample(len(groups))
@@ -55,9 +94,9 @@ def deal(
     for index, lacking in enumerate(np.maximum(needs, 0).T.tolist()):
         own = groups[alone & (labels == index)]
         parts = apportion(len(own), [Fraction(n) for n in lacking])
-        chosen[own] = np.repeat(np.arange(len(SPLITS)), parts)
+        chosen[own] = np.repeat(np.arange(len(parts)), parts)
     dealt = chosen[groups]
-    _require_halves(labels, dealt, groups, classes, shares)
+    _require_halves(labels, dealt, groups, planned, bond)
     return dealt
 
 
@@ -97,14 +136,20 @@ def _deal_large(
 
 
 def _require_halves(
-    labels: Numbers, dealt: Numbers, groups: Numbers, classes: Sequence[str], shares: Numbers
+    labels: Numbers,
+    dealt: Numbers,
+    groups: Numbers,
+    planned: Mapping[str, Mapping[str, int]],
+    bond: Bond,
 ) -> None:
     """Refuse splits with less than half of their share of a class.
 
     Arguments as above; `dealt` is the split of each message, shape (n,).
     """
+    shares = np.array([list(counts.values()) for counts in planned.values()])
+    classes: Sequence[str] = list(next(iter(planned.values())))
     counts = np.array(
-        [np.bincount(labels[dealt == i], minlength=len(classes)) for i in range(len(SPLITS))]
+        [np.bincount(labels[dealt == i], minlength=len(classes)) for i in range(len(planned))]
     )
     short = np.flatnonzero((2 * counts < shares).any(axis=0))
     if not len(short):
@@ -114,17 +159,15 @@ def _require_halves(
         own = groups[labels == index]
         got = ", ".join(
             f"{counts[i, index]:,} of {shares[i, index]:,} in {part}"
-            for i, part in enumerate(SPLITS)
+            for i, part in enumerate(planned)
         )
         largest = int(np.bincount(own).max())
         lines.append(f"{classes[index]}: {largest:,} of {len(own):,} messages are one group; {got}")
     more = len(short) - len(lines)
     raise DataError(
-        "Groups of near-duplicates are too large to stay whole.",
-        where="params.yaml: split.twins",
-        expected="every split with half of its share of every class at least; messages that differ "
-        "in numbers, case and punctuation alone, or hardly, are in one group",
+        f"{bond.name} are too large to stay whole.",
+        where=f"params.yaml: {bond.settings}",
+        expected=f"every split with half of its share of every class at least; {bond.meaning}",
         actual="\n".join(lines + ([f"... and {more:,} more classes"] if more else [])),
-        next="take out messages that nearly repeat others, label more that do not, or set "
-        "split.twins: apart in params.yaml",
+        next=bond.remedy,
     )

@@ -1,0 +1,76 @@
+"""How the splits came about, in words."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from lora_compare.params import SplitParams
+
+
+def describe_split(metrics: Mapping[str, Any], params: SplitParams) -> str:
+    """Return in words who dealt the messages, which splits were cut, and what stayed together.
+
+    Args:
+        metrics: metrics/split.json.
+        params: How the messages were split.
+    """
+    dealt = "given" if "given" in metrics else "time" if "time" in metrics else "shares"
+    kept = {
+        "shares": "validation and test keep the data's shares",
+        "given": "validation and test are not",
+        "time": "validation and test are not",
+    }
+    every = {"shares": "every split keeps the data's shares of the classes"}
+    cut = {
+        "train": f"train is cut to its smallest class, {kept[dealt]}",
+        "cap": f"train is cut to {params.cap or 1:g} times its smallest class, {kept[dealt]}",
+        "undersample": "every split is cut to its smallest class",
+        "none": every.get(dealt, "no split is cut"),
+    }
+    return "; ".join([*_dealt(metrics), cut[params.balance], *_together(metrics)])
+
+
+def _dealt(metrics: Mapping[str, Any]) -> Iterator[str]:
+    if found := metrics.get("given"):
+        taken = found["validation_from_train"]
+        yield (
+            "train and test are the data's own, validation is taken from train"
+            if taken
+            else ("the splits are the data's own")
+        )
+        shared = {
+            "of train in test": found["train_rows_in_test"],
+            "of validation in test": found["validation_rows_in_test"],
+            "of train in validation": found["train_rows_in_validation"],
+        }
+        words = ", ".join(f"{n:,} {what}" for what, n in shared.items() if n)
+        removed = ", which were removed" if metrics["duplicates_removed"] else ""
+        yield f"texts in two of them: {words}{removed}" if words else "no text is in two of them"
+    if found := metrics.get("time"):
+        spans = (
+            f"{part} {' to '.join(date[:16].replace('T', ' ') for date in ends)}"
+            for part, ends in found["spans"].items()
+        )
+        yield f"the newest messages are test: {', '.join(spans)} (UTC)"
+        if left_out := found["left_out"]:
+            yield (
+                f"{left_out:,} messages are left out, since a later split has newer ones of their "
+                "group"
+            )
+
+
+def _together(metrics: Mapping[str, Any]) -> Iterator[str]:
+    if found := metrics.get("groups"):
+        alone = f", {found['alone']:,} in none" if found["alone"] else ""
+        yield (
+            f"{found['messages']:,} messages are in {found['groups']:,} groups of the data{alone}, "
+            f"no group in two splits; the largest has {found['largest']:,}"
+        )
+    # Where the data has groups, those of near-duplicates hold them whole.
+    found = metrics.get("near_duplicates")
+    if found and found["groups"]:
+        kind = "near-duplicates or of the data" if "groups" in metrics else "near-duplicates"
+        where = "" if "given" in metrics else ", none in two splits"
+        yield (
+            f"{found['messages']:,} messages are in {found['groups']:,} groups of {kind}"
+            f"{where}; the largest group has {found['largest']:,}"
+        )

@@ -1,0 +1,106 @@
+"""What params.yaml may say of given splits, groups, dates and caps, and what contradicts itself."""
+
+import pytest
+
+from lora_compare.errors import ParamsError
+from lora_compare.params import Params, parse_params
+from small_project import ROOT
+
+FILES = "{train: a.csv, test: b.csv}"
+
+
+def params_with(**changes: str) -> Params:
+    """Return the default parameters with other values of keys that stand once in them."""
+    text = (ROOT / "recipes" / "default.yaml").read_text(encoding="utf-8")
+    lines = text.splitlines()
+    for key, value in changes.items():
+        (place,) = [i for i, line in enumerate(lines) if line.startswith(f"  {key}:")]
+        lines[place] = f"  {key}: {value}"
+    return parse_params("\n".join(lines))
+
+
+GIVEN = {"train": "null", "validation": "null"}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"split_column": "part", **GIVEN},
+        {"split_column": "part", "train": "null"},
+        {"split_column": "part", "group_column": "who", **GIVEN},
+        {"source": FILES, "train": "null"},
+        {"source": "{train: a.csv, validation: v.csv, test: b.csv}", **GIVEN},
+        {"group_column": "who", "time_column": "day"},
+        {"time_column": "day", "balance": "undersample"},
+        {"balance": "cap", "cap": "1"},
+        {"balance": "cap", "cap": "2.5"},
+    ],
+)
+def test_what_fits_together_is_accepted(changes: dict[str, str]) -> None:
+    params_with(**changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "mistakes"),
+    [
+        ({"split_column": "part"}, ["split.train: data.split_column gives the training split"]),
+        ({"source": FILES}, ["split.train: data.source gives the training split"]),
+        (
+            {"source": "{train: a.csv, validation: v.csv, test: b.csv}", "train": "null"},
+            ["split.validation: data.source gives the validation split"],
+        ),
+        ({"source": FILES, **GIVEN}, ["split.validation: missing; data.source has no validation"]),
+        (
+            {"source": FILES, "split_column": "part", "train": "null"},
+            ["data.split_column: data.source has a file for each split"],
+        ),
+        (
+            {"split_column": "part", "time_column": "day", **GIVEN},
+            ["data.time_column: data.split_column gives the splits"],
+        ),
+        (
+            {"split_column": "part", "balance": "undersample", **GIVEN},
+            ["split.balance: undersample cuts test too, and data.split_column gives it"],
+        ),
+        (
+            {"source": FILES, "train": "null", "sha256": f"'{'5' * 64}'"},
+            ["data.sha256: pins one file, and data.source names several"],
+        ),
+        (
+            {"mode": "appendix_e", "group_column": "who", "time_column": "day"},
+            ["split.mode: appendix_e is a split of its own", "data.group_column, data.time_column"],
+        ),
+        (GIVEN, ["split.train: missing", "split.validation: missing"]),
+        ({"balance": "cap"}, ["split.cap: should be a number with balance: cap"]),
+        ({"cap": "2"}, ["split.cap: should be left out, since balance is train"]),
+        ({"balance": "cap", "cap": "0.5"}, ["split.cap: should be greater than or equal to 1"]),
+        ({"balance": "cap", "cap": ".inf"}, ["split.cap: should be a finite number"]),
+        ({"source": "{train: a.csv}"}, ["data.source: needs a file of test, too"]),
+        ({"source": "{train: a.csv, dev: b.csv}"}, ["and not of dev"]),
+        ({"source": "{train: a.csv, test: a.csv}"}, ["data.source: names a.csv twice"]),
+        ({"source": "{train: a.csv, test: 5}"}, ["data.source: test should name a file"]),
+        ({"source": "5"}, ["data.source: should be a text, or {train: FILE, test: FILE}"]),
+        ({"source": "''"}, ["data.source: should name a source"]),
+        ({"group_column": "''"}, ["data.group_column: "]),
+    ],
+)
+def test_what_says_two_things_of_one_split_is_refused(
+    changes: dict[str, str], mistakes: list[str]
+) -> None:
+    with pytest.raises(ParamsError) as error:
+        params_with(**changes)
+    for mistake in mistakes:
+        assert mistake in error.value.where
+
+
+def test_a_source_is_named_with_its_splits() -> None:
+    data = params_with(source=FILES, train="null").data
+    assert data.described == "train: a.csv, test: b.csv"
+    assert data.address == "a.csv"
+    assert {part: one.address for part, one in data.files.items()} == {
+        "train": "a.csv",
+        "test": "b.csv",
+    }
+    assert params_with().data.described == "bundled"
+    secret = params_with(source="https://me:secret@example.org/a.csv").data
+    assert secret.described == "https://example.org/a.csv"
