@@ -27,7 +27,7 @@ def generate(n: int, classes: int = 2, seed: int = 1) -> Iterator[tuple[str, str
 
     Args:
         n: Number of messages.
-        classes: 2 for ham and spam as they are bundled, one to seven; else about equally many of each.
+        classes: 2 for ham and spam as they are bundled; else about equally many of each.
         seed: Of the choices.
     """
     random = np.random.RandomState(seed)
