@@ -106,7 +106,8 @@ def test_mlflow_serves_it_far_from_the_project(project: Path, tmp_path: Path) ->
     said = json.loads(done.stdout.splitlines()[-1])
     code = Path(said["file"])  # MODEL/code/lora_compare/__init__.py
     assert code.is_relative_to(project / "mlartifacts") or code.is_relative_to(project / "mlruns")
-    libraries = [line.partition("==")[0] for line in (code.parents[2] / "requirements.txt").open()]
+    lines = (code.parents[2] / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    libraries = [line.partition("==")[0] for line in lines]
     assert {"transformers", "psutil", "tokenizers"} <= set(libraries)
     paths = Paths(project)
     classifier = load_method(chosen(paths.model("lora")), load_base(paths.base))

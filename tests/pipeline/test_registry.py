@@ -29,6 +29,7 @@ from lora_compare.params import MethodParams, load_params
 from lora_compare.project.files import read_json, write_json
 from lora_compare.project.seeds import chosen
 from lora_compare.serving import publication
+from lora_compare.serving.bundles import HUB
 from lora_compare.serving.bundles import PACKAGE as FOLDER
 from lora_compare.serving.packaging import REQUIREMENTS, requirements
 from lora_compare.serving.registry import FIGURES, Registered
@@ -199,6 +200,8 @@ def test_exactly_what_a_served_model_imports_is_required() -> None:
             elif isinstance(node, ast.ImportFrom):
                 imported.add(str(node.module).split(".")[0])
     packages = imported - set(sys.stdlib_module_names) - {PACKAGE} - NOT_WHEN_SERVING
+    assert packages >= set(HUB)
+    packages -= set(HUB)  # only for a base of transformers
     assert sorted(IMPORTED_AS.get(name, name) for name in packages) == sorted(REQUIREMENTS)
     assert [r.split("==")[0] for r in requirements(["bitsandbytes"])][-1] == "bitsandbytes"
 

@@ -10,24 +10,29 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
+from lora_compare import lora
 from lora_compare.cli.doctor import (
     CHECKS,
     Finding,
     devices,
+    models,
     sizes,
     state,
     storage,
     versions,
 )
 from lora_compare.cli.doctor.findings import Project
-from lora_compare.models.gpt.network import GPT, Classifier
+from lora_compare.models.base import make_base
 from lora_compare.models.gpt.tokenizer import GPT2_FILES, cached_name
+from lora_compare.models.methods import Trained, choose_trainable
 from lora_compare.params import MethodParams, load_params
 from lora_compare.project.lock import only_writer
 from lora_compare.project.paths import Paths
 from mlflow_servers import REFUSING, Answer, serving
 from small_project import ROOT, commit
+from tiny_models import make_model
 from tracked_project import TrackedProject, wait_until, write_project
 
 
@@ -153,17 +158,17 @@ def test_a_tokenizer_that_is_not_cached(
 ) -> None:
     folder = tmp_path / "tokenizer"
     monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(folder))
-    assert_found(storage.tokenizer(project), "ok", "not needed")
+    assert_found(models.tokenizer(project), "ok", "not needed")
     small = edited(project, "name: gpt2-nano", "name: gpt2-small")
-    assert_found(storage.tokenizer(small), "warning", f"missing in {folder}", "TIKTOKEN_CACHE_DIR")
+    assert_found(models.tokenizer(small), "warning", f"missing in {folder}", "TIKTOKEN_CACHE_DIR")
     folder.mkdir()
     for url in GPT2_FILES:
         (folder / cached_name(url)).write_text("something else")
-    finding = storage.tokenizer(small)
+    finding = models.tokenizer(small)
     assert_found(finding, "warning", "damaged", "TIKTOKEN_CACHE_DIR")
     assert len(finding.facts["damaged"]) == 2
     monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(project.paths.params / "no folder"))
-    assert_found(storage.tokenizer(small), "trouble", "cannot be written", "TIKTOKEN_CACHE_DIR")
+    assert_found(models.tokenizer(small), "trouble", "cannot be written", "TIKTOKEN_CACHE_DIR")
 
 
 @pytest.mark.real_data
@@ -172,7 +177,7 @@ def test_the_real_tokenizer_is_found(
 ) -> None:
     monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(assets / "tiktoken_cache"))
     small = edited(project, "name: gpt2-nano", "name: gpt2-small")
-    assert_found(storage.tokenizer(small), "ok", "tiktoken_cache")
+    assert_found(models.tokenizer(small), "ok", "tiktoken_cache")
 
 
 def test_a_checkpoint_that_is_not_cached(
@@ -184,17 +189,17 @@ def test_a_checkpoint_that_is_not_cached(
 
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    assert_found(storage.checkpoint(project), "ok", "not needed")
+    assert_found(models.checkpoint(project), "ok", "not needed")
     small = edited(project, "name: gpt2-nano", "name: gpt2-small")
-    assert_found(storage.checkpoint(small), "warning", "(548 MB)", "HF_HOME")
+    assert_found(models.checkpoint(small), "warning", "(548 MB)", "HF_HOME")
     path = cached_path(CHECKPOINTS["gpt2-small"])
     path.parent.mkdir(parents=True)
     path.write_bytes(b"short")
-    assert_found(storage.checkpoint(small), "warning", "damaged (5 bytes)", "HF_HOME")
+    assert_found(models.checkpoint(small), "warning", "damaged (5 bytes)", "HF_HOME")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    assert_found(storage.checkpoint(small), "trouble", "HF_HUB_OFFLINE", "HF_HOME")
+    assert_found(models.checkpoint(small), "trouble", "HF_HUB_OFFLINE", "HF_HOME")
     os.truncate(path, 548_105_171)  # a hole: it takes no room
-    assert_found(storage.checkpoint(small), "ok", "gpt2-small (548 MB) is in")
+    assert_found(models.checkpoint(small), "ok", "gpt2-small (548 MB) is in")
 
 
 def test_mistakes_in_the_parameters_are_told_by_one_check_alone(project: Project) -> None:
@@ -399,14 +404,61 @@ METHODS = {
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_sizes_are_those_of_the_models(name: str) -> None:
+@pytest.mark.parametrize("kind", ["gpt2-nano", "inputs/models/bert"])
+def test_sizes_are_those_of_the_models(kind: str, name: str, tmp_path: Path) -> None:
     params = load_params(ROOT / "recipes" / "default.yaml")
-    config = sizes.shape(params.model)
     method = MethodParams(**METHODS[name], learning_rate=0.001, weight_decay=0.0)
-    from lora_compare import lora
-    from lora_compare.models.methods import Trained, choose_trainable
+    model = params.model.model_copy(update={"name": kind, "weights": "random"})
+    params = params.model_copy(update={"model": model, "methods": {name: method}})
+    if model.kind == "folder":
+        make_model(tmp_path / kind, "bert")
+    found = sizes.count(params, tmp_path)
+    assert found is not None
+    base = make_base(model, ["some text", "and more"], torch.device("cpu"), root=tmp_path)
+    # The vocabulary of gpt2-nano is what its texts give, here less than it may be.
+    lacking = 0
+    if model.kind == "gpt":
+        lacking = (model.pretraining.vocabulary_size - base.network.config.vocab_size) * base.width
+    assert found.parameters == base.description["parameters"] + lacking
+    assert found.width == base.width
+    classifier = base.new_classifier(sizes.CLASSES, params.classifier, seed=1)
+    choose_trainable(classifier, Trained.of(method), seed=1)
+    trained = lora.count(classifier).trainable
+    assert found.trained[name] == trained + (lacking if name == "all" else 0)
 
-    model = Classifier(GPT(config), sizes.CLASSES, "last_token", True)
-    assert sizes.parameters(config) == sum(p.numel() for p in model.gpt.parameters())
-    choose_trainable(model, Trained.of(method), seed=1)
-    assert sizes.trained(config, method) == lora.count(model).trainable
+
+def test_the_files_of_a_model_of_transformers(
+    project: Project, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    mine = edited(project, "name: gpt2-nano", "name: inputs/models/mine")
+    assert_found(models.checkpoint(mine), "trouble", "There is no folder of that model.", "put the")
+    folder = make_model(project.paths.root / "inputs" / "models" / "mine", "bert")
+    assert_found(models.checkpoint(mine), "ok", "inputs/models/mine (")
+    assert_found(models.tokenizer(mine), "ok", "which brings its own")
+    assert_found(devices.memory(mine), "ok", "on inputs/models/mine needs about")
+    assert_found(devices.choice(mine), "ok", "cpu in float32")
+    (disk,) = storage.space(mine).facts["disks"]
+    assert disk["estimated_bytes"] > storage.BESIDE
+    (folder / "model.safetensors").unlink()
+    assert_found(models.checkpoint(mine), "trouble", "The model has no weights.", "save_pretrained")
+    monkeypatch.setattr(models, "find_spec", lambda name: None)
+    assert_found(models.checkpoint(mine), "trouble", "needs transformers", "[hub]")
+
+
+def test_a_model_on_the_hub_that_is_not_cached(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    commit_ = "a" * 40
+    there = edited(project, "name: gpt2-nano", f"name: me/mine, revision: {commit_}")
+    assert_found(models.checkpoint(there), "warning", "me/mine is not in", "HF_HOME")
+    assert_found(devices.memory(there), "ok", "is known when base_model has fetched it")
+    assert_found(devices.choice(there), "ok", "cpu in float32")
+    assert_found(storage.space(there), "ok", "a whole run adds about")
+    make_model(tmp_path / "hub" / "models--me--mine" / "snapshots" / commit_, "bert")
+    assert_found(models.checkpoint(Project(project.paths)), "ok", "me/mine (")
+    moving = edited(project, f"revision: {commit_}", "revision: main")
+    assert_found(models.checkpoint(moving), "warning", "another commit", "model.revision")

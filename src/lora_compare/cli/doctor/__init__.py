@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lora_compare.cli.doctor import devices, state, storage, versions
+from lora_compare.cli.doctor import devices, models, state, storage, versions
 from lora_compare.cli.doctor.findings import Check, Finding, Project, Status, trouble, warning
 from lora_compare.errors import ParamsError
 from lora_compare.project.paths import Paths
@@ -17,7 +17,7 @@ __all__ = ["CHECKS", "Checked", "Finding", "Status", "examine"]
 CHECKS: Mapping[str, Sequence[Check]] = {
     "versions": (versions.python, versions.code, versions.torch, versions.tools, versions.lock),
     "device": (devices.processor, devices.gpu, devices.choice, devices.memory, devices.extras),
-    "caches": (storage.tokenizer, storage.checkpoint, storage.dvc_cache),
+    "caches": (models.tokenizer, models.checkpoint, storage.dvc_cache),
     "project": (
         *(state.params, state.pipeline, state.artifacts, state.git),
         *(state.locks, state.training, state.mailbox),

@@ -124,14 +124,15 @@ def choice(project: Project) -> Finding:
     import torch
 
     from lora_compare.compute.device import choose_device
-    from lora_compare.compute.precision import choose_precision, has_fast_bfloat16
+    from lora_compare.compute.precision import NARROW, choose_precision, has_fast_bfloat16
 
     training = project.params.training
     try:
         device = choose_device(training.device)
     except ParamsError as error:
         return trouble(error.what, f"set training.device in params.yaml to {error.expected}")
-    width = sizes.shape(project.params.model).n_embd
+    # Of a model that is not here yet the width is not known; most are too wide to matter.
+    width = project.sizes.width if project.sizes else NARROW
     dtype = choose_precision(training.precision, device, width)
     auto = choose_precision("auto", device, width)
     named = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
@@ -151,10 +152,12 @@ def memory(project: Project) -> Finding:
     from lora_compare.compute.device import choose_device
 
     params = project.params
-    config = sizes.shape(params.model)
+    known_sizes = project.sizes
+    if known_sizes is None:
+        return ok(f"what {params.model.name} needs is known when base_model has fetched it")
     needed = {
-        name: sizes.FLOAT32 * (sizes.parameters(config) + (COPIES - 1) * sizes.trained(config, m))
-        for name, m in params.methods.items()
+        name: sizes.FLOAT32 * (known_sizes.parameters + (COPIES - 1) * trained)
+        for name, trained in known_sizes.trained.items()
     }
     name = max(needed, key=needed.__getitem__)
     there = _memory_of(choose_device(params.training.device).type)

@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from lora_compare.cli.doctor.sizes import Sizes, count
 from lora_compare.errors import without_credentials
 from lora_compare.params import Params, load_params
 from lora_compare.project.paths import Paths
@@ -71,6 +72,15 @@ class Project:
             ParamsError: They are missing or have mistakes.
         """
         return load_params(self.paths.params)
+
+    @cached_property
+    def sizes(self) -> Sizes | None:
+        """How large its models are; None for one on the hub of which nothing is here yet.
+
+        Raises:
+            UserError: The model cannot be looked at.
+        """
+        return count(self.params, self.paths.root)
 
     @cached_property
     def cache(self) -> Path:

@@ -1,4 +1,4 @@
-"""What lies ready beside the project, and whether there is room and leave to write the rest."""
+"""Whether there is room and leave to write what the pipeline writes."""
 
 import os
 import shutil
@@ -7,74 +7,17 @@ from contextlib import suppress
 from pathlib import Path
 
 from lora_compare.cli.doctor import sizes
-from lora_compare.cli.doctor.findings import Finding, Project, ok, trouble, warning
+from lora_compare.cli.doctor.findings import Finding, Project, ok, trouble
 from lora_compare.comparison import formats
 from lora_compare.errors import StorageError, UserError
-from lora_compare.project.files import existing, is_writable, require_writable, sha256
-
-NANO = "gpt2-nano"
-"""The one model that needs nothing from elsewhere."""
+from lora_compare.params import ModelParams
+from lora_compare.project.files import existing, is_writable, require_writable
 
 BESIDE = 50_000_000
 """Bytes for what does not depend on the model: messages, splits, reports, MLflow's store."""
 
 STATES = 3
 """Numbers in a training's checkpoint for each trained one: itself and AdamW's two moments."""
-
-
-def tokenizer(project: Project) -> Finding:
-    """Look for the files of GPT-2's tokenizer, where the model needs them."""
-    from lora_compare.models.gpt.tokenizer import GPT2_FILES, cache_folder, cached_name
-
-    folder = cache_folder()
-    files = {folder / cached_name(url): digest for url, digest in GPT2_FILES.items()}
-    missing = [path.name for path in files if not path.is_file()]
-    damaged = [p.name for p, known in files.items() if p.is_file() and sha256(p) != known]
-    known = {"folder": str(folder), "missing": missing, "damaged": damaged}
-    if project.params.model.name == NANO:
-        return ok(f"not needed for {NANO}, which trains its own", needed=False, **known)
-    if not missing and not damaged:
-        return ok(f"GPT-2's files are in {folder}", needed=True, **known)
-    what = f"GPT-2's files are {'missing' if missing else 'damaged'} in {folder}"
-    remedy = (
-        "let the next stage fetch them (1.5 MB, from openaipublic.blob.core.windows.net), or set "
-        "TIKTOKEN_CACHE_DIR to a folder that has them"
-    )
-    if not is_writable(folder):
-        return trouble(f"{what}, which cannot be written", remedy, needed=True, **known)
-    return warning(f"{what}, to be fetched from the network", remedy, needed=True, **known)
-
-
-def checkpoint(project: Project) -> Finding:
-    """Look for the model's pretrained weights in the hub's cache, where it needs them."""
-    from huggingface_hub import constants
-
-    from lora_compare.models.gpt.checkpoints import CHECKPOINTS, cached_path
-
-    model = project.params.model
-    if model.name == NANO or model.weights == "random":
-        return ok(f"not needed for {model.name} with weights: {model.weights}", needed=False)
-    wanted = CHECKPOINTS[model.name]
-    path = cached_path(wanted)
-    known = {"needed": True, "path": str(path), "bytes": wanted.size}
-    size = path.stat().st_size if path.is_file() else None
-    if size is not None and size == (wanted.size or size):
-        return ok(f"{model.name} ({formats.size(size)}) is in {constants.HF_HUB_CACHE}", **known)
-    state = "not in" if size is None else f"damaged ({size:,} bytes) in"
-    what = f"{model.name} is {state} {constants.HF_HUB_CACHE}"
-    if constants.HF_HUB_OFFLINE:
-        return trouble(
-            f"{what}, and HF_HUB_OFFLINE forbids to fetch it",
-            "unset HF_HUB_OFFLINE, or set HF_HOME to a folder that has it, or model.weights to "
-            "random",
-            **known,
-        )
-    download = f" ({formats.size(wanted.size)})" if wanted.size else ""
-    return warning(
-        f"{what}, to be fetched from the hub{download}",
-        "let base_model fetch it, or set HF_HOME to a folder that has it",
-        **known,
-    )
 
 
 def dvc_cache(project: Project) -> Finding:
@@ -132,24 +75,31 @@ def space(project: Project) -> Finding:
 
 def _needs(project: Project) -> Iterator[tuple[Path, int]]:
     """Yield the places that a whole run writes to, each with an upper estimate in bytes."""
-    params, root = project.params, project.paths.root
-    config = sizes.shape(params.model)
-    base = sizes.parameters(config)
-    methods = [sizes.trained(config, method) for method in params.methods.values()]
-    seeds = len(params.training.seeds)
-    outputs = sizes.FLOAT32 * (base + seeds * sum(methods))
+    params, root, known = project.params, project.paths.root, project.sizes
+    if known is None:  # a model on the hub of which nothing is here yet
+        yield root, BESIDE
+        return
+    methods, seeds = known.trained.values(), len(params.training.seeds)
+    outputs = sizes.FLOAT32 * (known.parameters + seeds * sum(methods))
     # Finished trainings are kept beside the outputs, and any seed may be cut off at a checkpoint.
     checkpoints = sizes.FLOAT32 * seeds * (sum(methods) + STATES * max(methods))
     yield root, outputs + checkpoints + BESIDE
     with suppress(UserError):  # without DVC there is no cache
         # As if links were copies, which they are on most file systems.
         yield project.cache, outputs
-    if params.model.name != NANO and params.model.weights == "pretrained":
-        from lora_compare.models.gpt.checkpoints import CHECKPOINTS, cached_path
+    if download := _download(params.model, known.parameters):
+        yield download
 
-        wanted = CHECKPOINTS[params.model.name]
-        if not cached_path(wanted).is_file():
-            yield cached_path(wanted), wanted.size or sizes.FLOAT32 * base
+
+def _download(model: ModelParams, parameters: int) -> tuple[Path, int] | None:
+    """Return where a model's weights will be fetched to, and their bytes; None if they are here."""
+    from lora_compare.models.gpt.checkpoints import CHECKPOINTS, cached_path
+
+    if model.name not in CHECKPOINTS or model.weights == "random":
+        return None
+    wanted = CHECKPOINTS[model.name]
+    there = cached_path(wanted)
+    return None if there.is_file() else (there, wanted.size or sizes.FLOAT32 * parameters)
 
 
 def folders(project: Project) -> Finding:

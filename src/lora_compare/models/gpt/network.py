@@ -153,10 +153,8 @@ class GPT(nn.Module):
         *blocks, top = self.h
         for block in blocks:
             x = self._run(block, x, within)
-        if only_last:
-            x = self._run(top, x, of_last_tokens(texts), texts.last)
-        else:
-            x = self._run(top, x, within)
+        wanted = (of_last_tokens(texts), texts.last) if only_last else (within,)
+        x = self._run(top, x, *wanted)
         y: Tensor = self.ln_f(x)
         return y
 
@@ -213,15 +211,9 @@ class Classifier(Network):
         return logits
 
     def of_packed(self, texts: Packed) -> Tensor:
-        """Return the logits of the classes of packed texts.
+        """Return the logits of b packed texts, shape (b, n_classes).
 
         For `last_position` the texts hold their padding themselves.
-
-        Args:
-            texts: b texts.
-
-        Returns:
-            Logits, shape (b, n_classes).
 
         Checked by tests/unit/models/test_packing.py against `forward`.
         """
@@ -238,11 +230,7 @@ class Classifier(Network):
         return logits
 
     def top(self, blocks: int) -> list[nn.Module]:
-        """Return the head, and with any blocks the last `blocks` and the final norm.
-
-        Args:
-            blocks: How many; a network of fewer gives all that it has.
-        """
+        """Return the head, and with any blocks the last `blocks` and the final norm."""
         # The book trains the final norm together with the last block.
         above = [self.gpt.ln_f, *list(self.gpt.h)[-blocks:]] if blocks else []
         return [self.score, *above]

@@ -67,7 +67,7 @@ def fetch(
     transformers()
     commit = revision if COMMIT.fullmatch(revision) else _resolve(name, revision, progress)
     folder = snapshot(name, commit)
-    names = _cached(folder, with_weights) or _listed(name, commit, with_weights)
+    names = cached(folder, with_weights) or _listed(name, commit, with_weights)
     fetched: dict[str, dict[str, Any]] = {}
     for file in sorted(names, key=_turn):
         is_large = file.endswith(".safetensors")
@@ -95,7 +95,7 @@ def _wanted(names: list[str], with_weights: bool) -> list[str]:
     return [*wanted, *(name for name in names if name == INDEX or _SHARD.fullmatch(name))]
 
 
-def _cached(folder: Path, with_weights: bool) -> list[str]:
+def cached(folder: Path, with_weights: bool) -> list[str]:
     """Return the wanted files of a snapshot in the cache; none where one may be missing."""
     if not (folder / CONFIG).is_file():
         return []

@@ -1,6 +1,7 @@
 """A folder as `save_pretrained` writes it, checked before anything of it is loaded."""
 
 import json
+import math
 import os
 import re
 import shlex
@@ -135,6 +136,16 @@ def weight_files(folder: Path) -> tuple[str, ...]:
     if not shards:
         raise _broken_index(folder, "no file at all")
     return tuple(shards)
+
+
+def count_stored(folder: Path) -> int:
+    """Return how many numbers the weights in a model's folder hold, by the files' headers."""
+    total = 0
+    for name in weight_files(folder):
+        with opened(folder / name) as file:
+            shapes = (file.get_slice(tensor).get_shape() for tensor in file.keys())  # noqa: SIM118
+            total += sum(math.prod(shape) for shape in shapes)
+    return total
 
 
 def no_weights(model: str, folder: str, names: Iterable[str], where: str) -> CheckpointError:

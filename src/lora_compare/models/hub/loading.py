@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from lora_compare.errors import CheckpointError, UserError
-from lora_compare.models.hub.folder import unfit_weights
+from lora_compare.models.hub.folder import count_stored, unfit_weights
 from lora_compare.models.hub.settings import OTHER_MODEL, transformers
 from lora_compare.project.progress import without_warnings
 
@@ -44,7 +44,9 @@ def load_network(folder: Path, n_classes: int, with_weights: bool = True) -> Any
         config = library.AutoConfig.from_pretrained(
             folder, num_labels=n_classes, trust_remote_code=False, local_files_only=True
         )
-        _require_memory(folder, config)
+        # By what attention was computed where it was saved need not be on this machine.
+        config._attn_implementation = config._experts_implementation = None
+        _require_size(folder, config, with_weights)
         if not with_weights:
             network = auto.from_config(config, dtype=torch.float32, trust_remote_code=False).eval()
             network.initialised = []  # as is all of it
@@ -105,21 +107,28 @@ def load_tokenizer(folder: Path, rows: int) -> Any:
     return tokenizer
 
 
-def _require_memory(folder: Path, config: Any) -> None:
-    """Refuse a network that this machine's memory cannot hold, before any of it is made."""
+def _require_size(folder: Path, config: Any, with_weights: bool) -> None:
+    """Refuse a network that memory, or its files, cannot hold, before any of it is made.
+
+    transformers would fill with random numbers what the files do not have, however large.
+    """
     auto = transformers().AutoModelForSequenceClassification
     with torch.device("meta"):
         network = auto.from_config(config, trust_remote_code=False)
     parameters = sum(p.numel() for p in network.parameters())
+    needed = 4 * parameters + sum(buffer.nbytes for buffer in network.buffers())
     memory = psutil.virtual_memory().total
-    if 4 * parameters > memory:
+    if needed > memory:
         raise CheckpointError(
             "The model does not fit into this machine's memory.",
             where=str(folder),
             expected=f"at most {memory / 1e9:.3g} GB",
-            actual=f"{parameters:,} parameters, {4 * parameters / 1e9:,.3g} GB in float32",
+            actual=f"{needed / 1e9:,.3g} GB in float32, of {parameters:,} parameters",
             next=f"{OTHER_MODEL}, or run this on a larger machine",
         )
+    if with_weights and parameters > 2 * (stored := count_stored(folder)):
+        counts = f"{parameters:,} parameters in the network of the config, {stored:,} in the files"
+        raise unfit_weights(folder, [counts])
 
 
 def _differences(network: Any, found: Any) -> Iterator[str]:

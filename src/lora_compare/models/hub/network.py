@@ -1,5 +1,6 @@
 """A classifier of transformers as this project's network: packed texts in, logits out."""
 
+import threading
 from contextlib import nullcontext
 from typing import Any
 
@@ -48,7 +49,7 @@ class HubClassifier(Network):
         Shorter texts are padded on the right and masked. There it is exact for causal attention,
         for absolute positions, and for decoders that know no mask.
 
-        Checked by tests/unit/models/hub/test_architectures.py against transformers.
+        Checked by tests/parity/test_architectures.py against transformers.
         """
         lengths = texts.bounds.diff()[:, None]  # (b, 1)
         longest = max(texts.lengths)
@@ -57,8 +58,9 @@ class HubClassifier(Network):
         index = (texts.bounds[:-1, None] + places).clamp(max=len(texts.tokens) - 1)
         ids = torch.where(mask, texts.tokens[index], self.pad)
         padded = min(texts.lengths) < longest
-        # What a checkpointed block computes anew, it computes after this.
-        whole = not padded or (self.checkpointing and torch.is_grad_enabled())
+        # Evaluation sorts by length and has little padding, and serving has threads; what a
+        # checkpointed block computes anew, it computes after this.
+        whole = not padded or self.checkpointing or not torch.is_grad_enabled()
         with nullcontext() if whole else on_real_tokens(self.model.base_model, mask):
             output = self.model(ids, attention_mask=mask.long() if padded else None)
         logits: Tensor = output.logits
@@ -151,13 +153,23 @@ def _embedding(network: HubClassifier) -> str | None:
     return paths[0] if type(table) is nn.Embedding and len(paths) == shared == 1 else None
 
 
-def _leave_autocast(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+class _Left(threading.local):
+    """The contexts in which heads are computed now: a served model answers in several threads."""
+
+    def __init__(self) -> None:
+        self.contexts: list[torch.autocast] = []
+
+
+_LEFT = _Left()
+
+
+def _leave_autocast(_module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     """Let a head compute in full precision: a bfloat16 has too few digits for probabilities."""
     context = torch.autocast(inputs[0].device.type, enabled=False)
     context.__enter__()
-    module.__dict__["outside_autocast"] = context
+    _LEFT.contexts.append(context)
     return tuple(x.to(torch.promote_types(x.dtype, torch.float32)) for x in inputs)
 
 
-def _enter_autocast(module: nn.Module, _inputs: Any, _output: Any) -> None:
-    module.__dict__.pop("outside_autocast").__exit__(None, None, None)
+def _enter_autocast(_module: nn.Module, _inputs: Any, _output: Any) -> None:
+    _LEFT.contexts.pop().__exit__(None, None, None)

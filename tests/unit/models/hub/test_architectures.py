@@ -1,6 +1,5 @@
-"""Every architecture as a base model: answers as transformers', trained, saved and loaded."""
+"""Every architecture as a base model: trained, cut off, saved and loaded."""
 
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,112 +11,41 @@ from torch.nn import functional as F
 
 pytest.importorskip("transformers")
 
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
-
 from lora_compare.compute.device import Machine
 from lora_compare.compute.precision import computing_in
 from lora_compare.errors import ParamsError
-from lora_compare.models.base import Base, load_base, make_base, save_base
+from lora_compare.models.base import Base, load_base, make_base
 from lora_compare.models.batches import Examples, collate
 from lora_compare.models.classifier import TextClassifier, predict_logits, untuned
 from lora_compare.models.methods import Trained, choose_trainable, load_method, save_method
-from lora_compare.models.tokens import tokenize
-from lora_compare.params import ClassifierParams, MethodParams, ModelParams, TrainingParams
+from lora_compare.params import ClassifierParams, MethodParams, TrainingParams
 from lora_compare.project.files import sha256
 from lora_compare.training import loop
 from lora_compare.training.embeddings import SeenRows, seen_rows
 from lora_compare.training.finetuning import Training, finetune
 from lora_compare.training.resume import Checkpoints
-from tiny_models import ARCHITECTURES, CONTEXT, make_model, sample_texts
+from tiny_bases import (
+    CLASSES,
+    CPU,
+    EVERY,
+    HEAD,
+    SEED,
+    TEXTS,
+    examples,
+    load,
+    model_params,
+    project,
+)
+from tiny_models import ARCHITECTURES
 
-FEW = ("bert", "gpt2", "t5")
-"""An encoder, a decoder, and both: what the fast tests take."""
-
-EVERY = [
-    pytest.param(name, marks=[] if name in FEW else [pytest.mark.slow]) for name in ARCHITECTURES
-]
 TRAINED = [
     pytest.param(name, marks=[] if name == "bert" else [pytest.mark.slow]) for name in ARCHITECTURES
 ]
-RELATIVE = ("gpt_neox", "llama", "qwen3", "gemma", "mistral")
-"""Which know no absolute place: transformers itself may pad them on the left."""
-
-NAME = "inputs/models/tiny"
-CPU = torch.device("cpu")
-CLASSES = ["ham", "spam", "urgent"]
-HEAD = ClassifierParams(position="last_token", bias=True)
-TEXTS = [*sample_texts(10), "x", "word " * 100]
-LABELS = [i % 3 for i in range(len(TEXTS))]
-SEED = 3
-
-
-@cache
-def project(architecture: str, root: Path) -> Path:
-    """Write a folder of the architecture and the base made of it below `root`, and return that."""
-    found = root / architecture
-    make_model(found / NAME, architecture)
-    save_base(make_base(model_params(), [], CPU, root=found), found / "base")
-    return found
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("architectures")
-
-
-def model_params(**changes: Any) -> ModelParams:
-    return ModelParams.model_validate({"name": NAME, "weights": "pretrained", **changes})
-
-
-def load(architecture: str, root: Path) -> Base:
-    return load_base(project(architecture, root) / "base")
-
-
-def examples(base: Base) -> Examples:
-    return tokenize(base.tokenizer, {"Text": TEXTS, "Label": LABELS})
-
-
-class Reference:
-    """transformers' own classifier and tokenizer of the same folder, under the same head."""
-
-    def __init__(self, folder: Path, ours: TextClassifier) -> None:
-        model = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=len(CLASSES))
-        for path in ours.model.head:
-            theirs = model.get_submodule(path.removeprefix("model."))
-            theirs.load_state_dict(ours.model.get_submodule(path).state_dict())
-        self.model: Any = model.eval()
-        self.tokenizer: Any = AutoTokenizer.from_pretrained(folder)
-        self.tokenizer.pad_token = self.tokenizer.pad_token or self.tokenizer.eos_token
-        self.model.config.pad_token_id = self.tokenizer.pad_token_id
-
-    @torch.no_grad()
-    def logits(self, texts: list[str], side: str = "right") -> np.ndarray:
-        self.tokenizer.padding_side = side
-        inputs = self.tokenizer(
-            texts, padding=True, truncation=True, max_length=CONTEXT, return_tensors="pt"
-        )
-        inputs.pop("token_type_ids", None)
-        found: Tensor = self.model(**inputs).logits
-        return found.numpy()
-
-
-@pytest.mark.parametrize("architecture", EVERY)
-def test_logits_are_those_of_transformers_however_texts_are_padded(
-    architecture: str, root: Path
-) -> None:
-    base = load(architecture, root)
-    ours = untuned(base, CLASSES, HEAD, SEED)
-    reference = Reference(project(architecture, root) / NAME, ours)
-    found = predict_logits(ours.model, ours.fit(examples(base))[0])
-    assert np.std(found, axis=0).max() > 0.1
-    alone = np.concatenate([reference.logits([text]) for text in TEXTS])
-    np.testing.assert_allclose(found, alone, rtol=0, atol=1e-5)
-    np.testing.assert_allclose(found, reference.logits(TEXTS), rtol=0, atol=1e-5)
-    if architecture in RELATIVE:
-        np.testing.assert_allclose(found, reference.logits(TEXTS, "left"), rtol=0, atol=1e-5)
-    order = np.arange(len(TEXTS))[::-2]
-    some = predict_logits(ours.model, ours.fit(examples(base).take(order))[0])
-    np.testing.assert_allclose(some, found[order], rtol=0, atol=1e-5)
 
 
 def method(trainable: str) -> MethodParams:

@@ -1,5 +1,6 @@
 """Folders as they really are: with the head of another task, buffers of old, another precision."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +119,18 @@ def test_any_precision_is_loaded_in_float32(tmp_path: Path, dtype: torch.dtype) 
     found = weights(load(tmp_path))
     assert {tensor.dtype for tensor in found.values()} == {torch.float32}
     assert all(torch.equal(found[name], tensor.float()) for name, tensor in stored.items())
+
+
+@pytest.mark.parametrize("key", ["attn_implementation", "_attn_implementation"])
+@pytest.mark.parametrize("saved", ["flash_attention_2", "flex_attention", "paged|sdpa", "sdpa"])
+@pytest.mark.parametrize(("architecture", "best"), [("llama", "sdpa"), ("deberta-v2", "eager")])
+def test_attention_is_computed_by_what_is_here_however_the_model_was_saved(
+    tmp_path: Path, key: str, saved: str, architecture: str, best: str
+) -> None:
+    make_model(tmp_path, architecture)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), key: saved}))
+    assert load(tmp_path).config._attn_implementation == best
 
 
 def test_many_shards_are_one_model(tmp_path: Path) -> None:

@@ -15,10 +15,13 @@ from lora_compare.models.classifier import untuned
 from lora_compare.models.hub import padding
 from lora_compare.models.methods import adapt
 from lora_settings import lora_settings
+from tiny_bases import CLASSES, FEW, HEAD, SEED, load
 from tiny_models import ARCHITECTURES
-from unit.models.hub.test_architectures import CLASSES, FEW, HEAD, SEED, load, root
 
-__all__ = ["root"]
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("padding")
 
 
 def batch(lengths: list[int], last: int = 1) -> Batch:
