@@ -39,7 +39,8 @@ def make_hub_source(project: Path, settings: LoraParams | None, trainable: str =
         choose_trainable(classifier.model, Trained(trainable), seed=2)
         trained: list[torch.Tensor] = [p for p in classifier.model.parameters() if p.requires_grad]
     else:
-        adapt(classifier.model, settings)
+        with seeded(3):
+            adapt(classifier.model, settings)
         tensors = lora.adapter_tensors(classifier.model).values()
         trained = [tensor for tensor in tensors if isinstance(tensor, nn.Parameter)]
     with seeded(4), torch.no_grad():

@@ -24,8 +24,10 @@ from faults import commands
 from hub import COMMIT, MODEL, ModelHub, go_offline, speaking_of_model
 from lora_compare.errors import CheckpointError, ParamsError, UserError
 from lora_compare.models import hub_cache
+from lora_compare.models.base import make_base
 from lora_compare.models.hub.folder import check_folder, find_folder
 from lora_compare.models.hub.loading import load_network, load_tokenizer
+from lora_compare.params import ModelParams
 from small_project import make_project
 from tiny_models import make_model
 
@@ -386,6 +388,37 @@ def test_row_37_a_folder_without_config_or_with_an_adapter_is_refused(model: Pat
     assert "config.json cannot be read" in refusal(model)
     (model / "adapter_config.json").write_text('{"base_model_name_or_path": "evil/base"}')
     assert "an adapter of PEFT" in refusal(model)
+
+
+RUNNING: dict[str, tuple[str, dict[str, object]]] = {
+    "parts of 7 tokens": ("bert", {"chunk_size_feed_forward": 7}),
+    "another end": ("t5", {"eos_token_id": 7}),
+    "no end": ("t5", {"eos_token_id": None}),
+    "a start beyond the embedding": ("t5", {"decoder_start_token_id": 1000}),
+}
+
+
+@pytest.mark.parametrize("kind", RUNNING)
+def test_row_37_a_model_that_does_not_run_is_refused_before_anything_is_trained(
+    tmp_path: Path, kind: str
+) -> None:
+    architecture, settings = RUNNING[kind]
+    with pytest.raises(CheckpointError, match="transformers cannot run the network"):
+        base_of(tmp_path, architecture, **settings)
+
+
+def test_row_37_what_else_a_model_was_saved_to_return_does_not_matter(tmp_path: Path) -> None:
+    asked = {"return_dict": False, "output_hidden_states": True, "output_attentions": True}
+    assert base_of(tmp_path, "llama", **asked).kind == "hub"
+
+
+def base_of(root: Path, architecture: str, **settings: object) -> Any:
+    """Return the base that the stage makes of a tiny model with these settings."""
+    name = "inputs/models/tiny"
+    make_model(root / name, architecture)
+    configure(root / name, **settings)
+    params = ModelParams.model_validate({"name": name, "weights": "pretrained"})
+    return make_base(params, [], torch.device("cpu"), root=root)
 
 
 # Tokenizers

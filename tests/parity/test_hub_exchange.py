@@ -104,6 +104,30 @@ def test_peft_computes_the_logits_of_more_architectures(
     parity(architecture, "PEFT", TOLERANCE, measured)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", ["bert", "gpt2", "t5"])
+def test_a_model_that_was_trained_in_4_bit_is_exact_when_merged(
+    tmp_path: Path, architecture: str, parity: Parity
+) -> None:
+    # The kernels for 4 bit on a CPU need widths that are multiples of 64.
+    widths: dict[str, dict[str, int]] = {
+        "bert": {"hidden_size": 64, "intermediate_size": 128},
+        "gpt2": {"n_embd": 64},
+        "t5": {"d_model": 64, "d_kv": 16, "d_ff": 128},
+    }
+    make_hub_base(tmp_path, architecture, **widths[architecture])
+    settings = lora_settings(target_modules="all-linear", quantization="nf4")
+    source = make_hub_source(tmp_path, settings)
+    expected = logits(source.classifier)
+    export(source, "merged", tmp_path / "merged")
+    merged = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "merged")
+    measured = difference(reference_logits(merged, source.classifier), expected)
+    parity(f"{architecture}, QLoRA, merged", "transformers", TOLERANCE, measured)
+    assert "4 bit" in export(source, "peft", tmp_path / "peft")
+    adapted = reference_logits(load_with_peft(tmp_path / "peft"), source.classifier)
+    assert 1e-4 < difference(adapted, expected) < 1  # on the full weights
+
+
 @pytest.mark.parametrize("trainable", first_fast(["lora", "all", "head", "last_block"]))
 @pytest.mark.parametrize("architecture", [*ARCHITECTURES, "roberta"])
 def test_the_pipeline_of_transformers_gives_the_merged_models_probabilities(

@@ -62,7 +62,10 @@ class HubCounterpart(Counterpart):
         }
         for name, value in settings.items():
             setattr(fast, name, value)
-        fast.init_kwargs |= settings  # which is what its save_pretrained writes
+        # What its save_pretrained writes; how it was loaded here is no part of it.
+        loaded = ("is_local", "local_files_only")
+        kept = {name: value for name, value in fast.init_kwargs.items() if name not in loaded}
+        fast.init_kwargs = kept | settings
         with _quietly():
             fast.save_pretrained(folder)
 

@@ -21,13 +21,14 @@ from lora_compare.exchange.origins import base_problem
 from lora_compare.exchange.peft.config import read_adapter
 from lora_compare.exchange.peft.reading import Imported, from_peft
 from lora_compare.exchange.usage import EXAMPLE
-from lora_compare.models.base import load_base
+from lora_compare.models.base import load_base, make_base
 from lora_compare.models.classifier import untuned
-from lora_compare.params import load_params
+from lora_compare.params import ModelParams, load_params
 from lora_compare.project.files import read_json, sha256
 from lora_compare.project.paths import Paths
 from lora_settings import lora_settings
 from small_project import write_settings
+from tiny_models import make_model
 
 pytestmark = pytest.mark.filterwarnings(
     # PEFT reads a property of transformers by its old name.
@@ -98,6 +99,16 @@ def test_the_base_of_the_hub_is_named_with_its_commit(project: Path, tmp_path: P
     assert (tmp_path / "partial" / "base" / "model.safetensors").is_file()
 
 
+def test_what_the_files_of_a_base_lack_is_recorded(tmp_path: Path) -> None:
+    folder = make_model(tmp_path / "inputs" / "models" / "mine", "bert")
+    weights = load_file(folder / "model.safetensors")
+    kept = {name: tensor for name, tensor in weights.items() if "pooler" not in name}
+    save_file(kept, folder / "model.safetensors", {"format": "pt"})
+    model = ModelParams(name="inputs/models/mine", weights="pretrained")
+    base = make_base(model, [], torch.device("cpu"), root=tmp_path)
+    assert base.description["initialised"] == ["pooler.dense.bias", "pooler.dense.weight"]
+
+
 def test_the_printed_lines_run(project: Path, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.chdir(tmp_path)
     source = make_hub_source(project, SETTINGS)
@@ -124,6 +135,26 @@ def test_longer_texts_are_cut_on_the_side_of_the_training(project: Path, tmp_pat
         config = read_json(tmp_path / "tokenizer_config.json")
         assert (config["truncation_side"], config["model_max_length"]) == (side, 30)
         assert ("differ" in lines) == (truncation == "head_tail")
+
+
+def test_an_export_repeats_itself_and_says_nothing_of_this_machine(
+    project: Path, tmp_path: Path
+) -> None:
+    for kind in ("peft", "merged"):
+        folder = tmp_path / kind
+        first, second = ([*_contents(project, folder, kind).items()] for _ in range(2))
+        assert first == second
+        for name, content in first:
+            # The place of the base beside it is what the user typed.
+            there = content.replace(str(folder).encode(), b"")
+            assert str(project).encode() not in there, name
+            assert b"local_files_only" not in there, name
+
+
+def _contents(project: Path, folder: Path, kind: Any) -> dict[str, bytes]:
+    export(make_hub_source(project, SETTINGS), kind, folder)
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
 def test_onnx_is_refused_with_the_way_to_it(project: Path, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from lora_compare import lora
-from lora_compare.exchange.peft.layout import Layout, adapter_of, trained_in_full
+from lora_compare.exchange.peft.layout import Layout, Shapes, adapter_of, trained_in_full
 from lora_compare.exchange.peft.names import Adapter
 from lora_compare.exchange.transformers import HEAD, classifier_state
 from lora_compare.models.gpt.network import Classifier
@@ -34,17 +34,29 @@ class GPTLayout(Layout):
     def __init__(self, model: Classifier, base: Mapping[str, Tensor]) -> None:
         self.model, self.base = model, base
         config = model.gpt.config
-        self.shapes = {f"transformer.{n}": shape for n, shape in gpt2_shapes(config).items()}
-        self.shapes |= {f"{HEAD}.weight": (model.n_classes, config.n_embd)}
+        self._shapes = {f"transformer.{n}": shape for n, shape in gpt2_shapes(config).items()}
+        self._shapes |= {f"{HEAD}.weight": (model.n_classes, config.n_embd)}
         self.tables = {f"transformer.{name}": base[f"{name}.weight"] for name in ("wte", "wpe")}
-        weights = [n.removesuffix(".weight") for n in self.shapes if n.endswith(".weight")]
         self.layers = {
             path: Layer("embedding" if path in self.tables else "linear", (d_in, d_out))
-            for path in weights
+            for path in self._weights()
             if path != HEAD and ".ln_" not in path
             for d_in, d_out in [self.shapes[f"{path}.weight"]]
         }
-        self.modules = [here for path in weights for here in self.paths(path)]
+
+    def _weights(self) -> list[str]:
+        """Return the paths there of the modules that have a weight."""
+        return [n.removesuffix(".weight") for n in self.shapes if n.endswith(".weight")]
+
+    @property
+    def shapes(self) -> Shapes:
+        """The shapes of the tensors of transformers' model, by name."""
+        return self._shapes
+
+    @property
+    def modules(self) -> list[str]:
+        """The paths of the modules here that own a tensor."""
+        return [here for path in self._weights() for here in self.paths(path)]
 
     def paths(self, path: str) -> list[str]:
         """Return the paths here of what is one module at `path` in transformers."""

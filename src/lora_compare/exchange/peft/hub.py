@@ -44,12 +44,12 @@ class HubLayout(Layout):
         return self.owner(f"{path}.") in self.head
 
     @cached_property
-    def shapes(self) -> Shapes:  # type: ignore[override]
+    def shapes(self) -> Shapes:
         """The shapes of the tensors of transformers' model, by name."""
         return {_there(n): tuple(t.shape) for n, t in lora.bare_state_dict(self.model).items()}
 
     @property
-    def modules(self) -> list[str]:  # type: ignore[override]
+    def modules(self) -> list[str]:
         """The paths of the modules here that own a tensor."""
         return [
             path

@@ -1,7 +1,7 @@
 """transformers' classifier of a base: the names of its parts in PEFT's files, and here."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -18,25 +18,31 @@ class Layout(ABC):
 
     Attributes:
         family: What such models are called.
-        shapes: Shapes of the tensors of transformers' model, by name.
         layers: The layers that may have an adapter, without those of the head, by path; in the
             model's order.
         head: Paths of the modules that the base does not have, of which each has a name by which
             PEFT saves it whole.
         output: Path of the head's last layer, whose weight has a row for each class.
         tables: The base's own embeddings by path.
-        modules: Paths of the modules here that own a tensor.
         fan_in_fan_out: Whether linear layers keep their weight as (d_in, d_out).
     """
 
     family: str
-    shapes: Shapes
     layers: Mapping[str, Layer]
     head: tuple[str, ...]
     output: str
     tables: Mapping[str, Tensor]
-    modules: Sequence[str]
     fan_in_fan_out: bool
+
+    @property
+    @abstractmethod
+    def shapes(self) -> Shapes:
+        """The shapes of the tensors of transformers' model, by name."""
+
+    @property
+    @abstractmethod
+    def modules(self) -> list[str]:
+        """The paths of the modules here that own a tensor."""
 
     @abstractmethod
     def paths(self, path: str) -> list[str]:

@@ -14,7 +14,7 @@ from lora_compare.errors import CheckpointError, ParamsError
 from lora_compare.models.batches import Examples, collate
 from lora_compare.models.hub.fetching import fetch
 from lora_compare.models.hub.folder import check_folder, digests, find_folder
-from lora_compare.models.hub.loading import load_network, load_tokenizer
+from lora_compare.models.hub.loading import load_network, load_tokenizer, of_transformers
 from lora_compare.models.hub.network import HubClassifier, head_names
 from lora_compare.models.hub.settings import OTHER_MODEL, transformers
 from lora_compare.models.hub.tokenizer import HubTokenizer, choose_pad, wrap
@@ -151,7 +151,8 @@ def make_hub(model: ModelParams, root: Path, progress: Progress) -> HubBase:
         "suffix": list(tokenizer.suffix),
     }
     base = HubBase(classifier.base_model, tokenizer, description, copy.deepcopy(config))
-    _require_indifference(base)
+    with of_transformers(folder, "run the network"):
+        _require_indifference(base)
     return base
 
 

@@ -40,12 +40,14 @@ def load_network(folder: Path, n_classes: int, with_weights: bool = True) -> Any
     """
     library = transformers()
     auto = library.AutoModelForSequenceClassification
-    with _of_transformers(folder, "network"):
+    with of_transformers(folder, "make the network"):
         config = library.AutoConfig.from_pretrained(
             folder, num_labels=n_classes, trust_remote_code=False, local_files_only=True
         )
-        # By what attention was computed where it was saved need not be on this machine.
+        # How it was run where it was saved: by what attention, and what else it returned.
         config._attn_implementation = config._experts_implementation = None
+        config.output_attentions = config.output_hidden_states = False
+        config.return_dict = True
         _require_size(folder, config, with_weights)
         if not with_weights:
             network = auto.from_config(config, dtype=torch.float32, trust_remote_code=False).eval()
@@ -80,7 +82,7 @@ def load_tokenizer(folder: Path, rows: int) -> Any:
         ParamsError: transformers is not installed.
     """
     library = transformers()
-    with _of_transformers(folder, "tokenizer"):
+    with of_transformers(folder, "make the tokenizer"):
         tokenizer = library.AutoTokenizer.from_pretrained(
             folder, trust_remote_code=False, local_files_only=True
         )
@@ -165,8 +167,16 @@ def _unknown(base: nn.Module, prefix: str, names: Iterable[str]) -> list[str]:
 
 
 @contextmanager
-def _of_transformers(folder: Path, what: str) -> Iterator[None]:
-    """Keep back what transformers prints in the block, and turn its errors into ours."""
+def of_transformers(folder: Path, what: str) -> Iterator[None]:
+    """Keep back what transformers prints in the block, and turn its errors into ours.
+
+    Args:
+        folder: The model's folder.
+        what: What it does there with a part of the model, in words.
+
+    Raises:
+        CheckpointError: transformers cannot do it.
+    """
     logging = transformers().utils.logging
     had_bars = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
@@ -179,9 +189,9 @@ def _of_transformers(folder: Path, what: str) -> Iterator[None]:
     except Exception as error:
         reason = str(error).strip() or "no reason given"
         raise CheckpointError(
-            f"transformers cannot make the {what} of the model.",
+            f"transformers cannot {what} of the model.",
             where=str(folder),
-            expected=f"a {what} as save_pretrained of transformers writes it",
+            expected="config, weights and tokenizer of one model, as save_pretrained writes them",
             actual=f"{type(error).__name__}: " + "\n".join(reason.splitlines()[:10]),
             next=f"save the model there anew, or {OTHER_MODEL}",
         ) from error

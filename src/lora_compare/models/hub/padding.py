@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import get_ident
 from typing import Any
 
 from torch import Tensor, nn
@@ -30,16 +31,18 @@ def on_real_tokens(network: nn.Module, mask: Tensor) -> Iterator[None]:
         yield
         return
     rows = mask.flatten().nonzero().flatten()
+    # A served network answers in several threads, each with padding of its own.
+    thread = get_ident()
 
     def gather(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Tensor] | None:
         x: Tensor = inputs[0]
         # Other shapes are of pooled states, or of positions that all texts share.
-        if x.shape[:-1] != mask.shape:
+        if x.shape[:-1] != mask.shape or get_ident() != thread:
             return None
         return (x.flatten(0, 1).index_select(0, rows),)
 
     def scatter(_: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
-        if inputs[0].shape[:-1] != rows.shape:
+        if inputs[0].shape[:-1] != rows.shape or get_ident() != thread:
             return output
         whole = output.new_zeros(mask.numel(), output.shape[-1]).index_copy(0, rows, output)
         return whole.view(*mask.shape, -1)
