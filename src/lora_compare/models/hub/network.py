@@ -58,8 +58,9 @@ class HubClassifier(Network):
         index = (texts.bounds[:-1, None] + places).clamp(max=len(texts.tokens) - 1)
         ids = torch.where(mask, texts.tokens[index], self.pad)
         padded = min(texts.lengths) < longest
-        # What a checkpointed block computes anew, it computes after this.
-        whole = not padded or (self.checkpointing and torch.is_grad_enabled())
+        # Evaluation sorts by length and has little padding, and serving has threads; what a
+        # checkpointed block computes anew, it computes after this.
+        whole = not padded or self.checkpointing or not torch.is_grad_enabled()
         with nullcontext() if whole else on_real_tokens(self.model.base_model, mask):
             output = self.model(ids, attention_mask=mask.long() if padded else None)
         logits: Tensor = output.logits

@@ -19,7 +19,7 @@ def on_real_tokens(network: nn.Module, mask: Tensor) -> Iterator[None]:
     """Let a network's linear layers compute on real tokens alone within the block.
 
     A linear layer looks at one position at a time, and attention is masked where a text ends, so
-    what real tokens get is the same. Padding gets zeros instead.
+    what real tokens get is the same. Padding gets zeros instead. For one thread at a time.
 
     Args:
         network: A network of transformers, with or without adapters.

@@ -38,8 +38,7 @@ from lora_compare.params import (
 from lora_compare.project.files import sha256
 from lora_compare.training.finetuning import Training, finetune
 from lora_settings import lora_settings
-from tiny_models import ARCHITECTURES
-from unit.models.hub.test_architectures import (
+from tiny_bases import (
     CLASSES,
     CPU,
     EVERY,
@@ -51,10 +50,8 @@ from unit.models.hub.test_architectures import (
     load,
     model_params,
     project,
-    root,
 )
-
-__all__ = ["root"]
+from tiny_models import ARCHITECTURES
 
 KINDS: dict[str, dict[str, Any]] = {
     "lora": {},
@@ -65,6 +62,11 @@ FAST = [
     pytest.param(name, marks=[] if name == "gpt2" else [pytest.mark.slow]) for name in ARCHITECTURES
 ]
 SOME = [kind if kind == "lora" else pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("adapters")
 
 
 def trained(base: Base, settings: LoraParams) -> TextClassifier:

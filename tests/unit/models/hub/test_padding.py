@@ -15,12 +15,21 @@ from lora_compare.models.classifier import untuned
 from lora_compare.models.hub import padding
 from lora_compare.models.methods import adapt
 from lora_settings import lora_settings
+<<<<<<< HEAD
 from tiny_bases import CLASSES, EVERY, HEAD, SEED, load
+=======
+from tiny_bases import CLASSES, FEW, HEAD, SEED, load
+from tiny_models import ARCHITECTURES
+>>>>>>> 685a98811587e779852966b6be3960a941f5aee4
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+<<<<<<< HEAD
     return tmp_path_factory.mktemp("bases")
+=======
+    return tmp_path_factory.mktemp("padding")
+>>>>>>> 685a98811587e779852966b6be3960a941f5aee4
 
 
 def batch(lengths: list[int], last: int = 1) -> Batch:
