@@ -15,21 +15,13 @@ from lora_compare.models.classifier import untuned
 from lora_compare.models.hub import padding
 from lora_compare.models.methods import adapt
 from lora_settings import lora_settings
-<<<<<<< HEAD
-from tiny_bases import CLASSES, EVERY, HEAD, SEED, load
-=======
 from tiny_bases import CLASSES, FEW, HEAD, SEED, load
 from tiny_models import ARCHITECTURES
->>>>>>> 685a98811587e779852966b6be3960a941f5aee4
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-<<<<<<< HEAD
-    return tmp_path_factory.mktemp("bases")
-=======
     return tmp_path_factory.mktemp("padding")
->>>>>>> 685a98811587e779852966b6be3960a941f5aee4
 
 
 def batch(lengths: list[int], last: int = 1) -> Batch:
@@ -48,7 +40,9 @@ def step(model: nn.Module, texts: Batch) -> dict[str, Tensor]:
     return {"logits": logits.detach(), **gradients}
 
 
-@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[] if n in FEW else [pytest.mark.slow]) for n in ARCHITECTURES]
+)
 @pytest.mark.parametrize("method", ["full", "lora"])
 def test_logits_and_gradients_are_those_of_all_tokens(
     name: str, method: str, root: Path, monkeypatch: pytest.MonkeyPatch
