@@ -429,7 +429,7 @@ def test_row_06_base_model_refuses_a_checkpoint_with_other_bytes(
     answer.headers.update({"X-Repo-Commit": revision, "ETag": f'"{SHA256}"'})
     serve(server, ADDRESS, answer)
     output = refused("base_model", base_model)
-    assert "The file of the checkpoint gpt2-small is not the published one." in output
+    assert "The file of gpt2-small is not the published one." in output
     assert "sha256 248dfc3911869ec493c76e65bf2fcf7f615828b0254c12b473182f0f81d3a707" in output
     assert f"sha256 {SHA256} (512,000 bytes)" in output
 
@@ -449,6 +449,6 @@ def test_row_07_base_model_says_where_to_put_the_checkpoint_by_hand(
     started = time.monotonic()
     output = refused("base_model", base_model)
     assert time.monotonic() - started < 3 * BOUND
-    assert "The checkpoint gpt2-small could not be fetched." in output
+    assert "The file of gpt2-small could not be fetched." in output
     assert server.url_for(ADDRESS) in output
     assert "hf download openai-community/gpt2 model.safetensors" in output

@@ -204,7 +204,7 @@ def changed(path: Path, chance: random.Random) -> Iterator[None]:
         (("baseline",), 10),
         (("finetune", "lora"), 6),
         (("evaluate", "lora"), 10),
-        (("compare",), 16),
+        (("compare",), 19),
     ],
     ids=lambda value: str(value),
 )

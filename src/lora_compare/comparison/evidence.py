@@ -235,7 +235,7 @@ def load_evidence(paths: Paths, params: Params) -> Evidence:
         json.loads(read_verified(paths.provenance, "download")),
         json.loads(read_verified(paths.tokenization, "base_model")),
         read_out_of_sample(paths.out_of_sample),
-        tuple(read_split(paths.split("test"))[GROUP]) if "groups" in split else (),
+        tuple(read_split(paths.split("test")).get(GROUP, ())),
     )
     _check_same_messages(paths, evidence)
     return evidence

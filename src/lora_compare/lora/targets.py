@@ -85,15 +85,19 @@ def _refuse_tied(model: nn.Module, key: str, paths: list[str]) -> None:
     """Refuse modules of which a parameter is another module's too.
 
     What is learned for one would not reach the other, and that may be the one that is used: T5
-    has one table of embeddings in three places.
+    has one table of embeddings in three places. An adapter may go on a table that the output layer
+    of a language model shares: the layer then keeps the frozen weight, as with PEFT.
     """
     users: dict[int, list[str]] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
         users.setdefault(id(parameter), []).append(name.rpartition(".")[0])
     for path in paths:
         for parameter in model.get_submodule(path).parameters():
-            first, *others = users[id(parameter)]
-            if others:
+            tied = users[id(parameter)]
+            if key == "target_modules":
+                tied = [user for user in tied if _is_table(model, user) == _is_table(model, path)]
+            if len(tied) > 1:
+                first, *others = tied
                 raise ParamsError(
                     f"{first} shares its weight with {', '.join(others)}.",
                     where=f"lora.{key}",
@@ -101,3 +105,8 @@ def _refuse_tied(model: nn.Module, key: str, paths: list[str]) -> None:
                     actual=path,
                     next=f"leave {path} out of lora.{key}",
                 )
+
+
+def _is_table(model: nn.Module, path: str) -> bool:
+    module = model.get_submodule(path)
+    return isinstance(getattr(module, "base_layer", module), nn.Embedding)
