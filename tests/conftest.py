@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pytest_httpserver import HTTPServer
 
 # What a helper's assertion compares is shown as a test's is.
-pytest.register_assert_rewrite("dvc_runs", "mlflow_servers", "tracked_project", "web")
+pytest.register_assert_rewrite("dvc_runs", "interchange", "mlflow_servers", "tracked_project")
 
 # As many workers as cores run at once: one thread each. Set before anything imports torch.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

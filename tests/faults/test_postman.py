@@ -158,7 +158,11 @@ def test_row_32_a_locked_store_holds_up_no_stage_and_gets_all_of_it_later(
         run(project, "finetune@lora")
         wait_until(lambda: all(letter.is_returned for letter in project.letters()))
         other.rollback()
-    run(project, "split")
+    hire = partial(postman.hire, project.paths)
+    with tracking.tracker(project.paths, project.params, "split", Lines(), hire) as tracked:
+        # While a stage works the postman stays, however slow the machine.
+        wait_until(lambda: len(project.letters()) == 1)
+        tracked.finish()
     project.wait_or_deliver()
     assert project.names() == ["download", "lora", "pipeline", "split"]
     assert len(project.curve("lora", "train/loss")) == len(history())
