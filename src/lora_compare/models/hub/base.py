@@ -98,8 +98,7 @@ class HubBase(Base):
             model = _classifier_of(config)
         setattr(model, model.base_model_prefix, self.network)
         with seeded(seed):
-            for name in head_names(model):
-                _initialise(model, getattr(model, name))
+            _initialise_head(model)
         return HubClassifier(model.train(), head)
 
     def state(self) -> Mapping[str, Tensor]:
@@ -208,12 +207,18 @@ def _uninitialised() -> Any:
     return no_init_weights()
 
 
-def _initialise(model: Any, head: nn.Module) -> None:
-    """Give a part of a head its random weights, in place, as transformers' `init_weights` does."""
+def _initialise_head(model: Any) -> None:
+    """Give a head its random weights, in place, as transformers does where files have none.
+
+    Checked by tests/unit/models/hub/test_architectures.py against transformers, bit for bit.
+    """
+    head = nn.ModuleDict({name: getattr(model, name) for name in head_names(model)})
     head.to_empty(device="cpu")
     for parameter in head.parameters():
         nn.init.constant_(parameter, float("nan"))
-    head.apply(model._init_weights)
+    for part in head.values():
+        part.apply(model._init_weights)
+    model._init_weights(model)  # by which ModernBERT starts the last layer
     left = [name for name, p in head.named_parameters() if not bool(p.isfinite().all())]
     if left:
         raise CheckpointError(
