@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,10 +10,13 @@ from pathlib import Path
 import click
 import pytest
 from click.testing import CliRunner, Result
+from ruamel.yaml import YAML
 
 from lora_compare.cli import LINES, main
 from lora_compare.cli.doctor import examine
 from lora_compare.cli.doctor.findings import Finding, Project, ok
+from lora_compare.params import read_yaml
+from lora_compare.project.lineage import Pipeline
 from lora_compare.project.paths import Paths
 from mlflow_servers import REFUSING
 from tracked_project import write_project
