@@ -1,6 +1,5 @@
 """What training models of up to 8 billion parameters holds in memory, without any of it."""
 
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,10 @@ from transformers.initialization import no_init_weights
 from lora_compare import lora
 from lora_compare.comparison.formats import count, size
 from lora_compare.compute.memory import Saved, held_tensors, planned_state
-from lora_compare.errors import DataError
 from lora_compare.params import LoraParams, customary
 from lora_compare.project.files import write_text
 from lora_compare.project.progress import SILENT, Progress
+from lora_compare.report.markdown import around
 
 METHODS = ("full", "LoRA", "QLoRA")
 
@@ -24,8 +23,6 @@ BATCH, TOKENS = 8, 128
 """Texts of a step, and tokens of each, for the activations."""
 
 LORA = LoraParams(r=8, lora_alpha=16, lora_dropout=0.0, target_modules="all-linear", bias="none")
-
-MARKS = re.compile(r"(.*<!-- memory -->\n).*(<!-- /memory -->.*)", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -199,17 +196,10 @@ def write_page(path: Path, progress: Progress = SILENT) -> None:
     Raises:
         DataError: The page does not have the marks.
     """
-    text = path.read_text(encoding="utf-8") if path.exists() else ""
-    parts = MARKS.fullmatch(text)
-    if parts is None:
-        raise DataError(
-            "The page has no place for the table.",
-            where=str(path),
-            expected="the lines <!-- memory --> and <!-- /memory -->",
-        )
+    before, after = around(path, "memory")
     lines = []
     with progress.task("plan", len(SHAPES)) as advance:
         for shape in SHAPES:
             lines.append(row(shape))
             advance(1, shape.name)
-    write_text(path, parts[1] + HEADER + "\n".join(lines) + f"\n\n{parts[2]}")
+    write_text(path, f"{before}{HEADER}" + "\n".join(lines) + f"\n\n{after}")

@@ -1,6 +1,5 @@
 """The results as Markdown, and docs/performance.md with them."""
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,13 +8,8 @@ from benchmarks.charts import steps_chart, sweep_chart
 from benchmarks.growth_page import growth_section
 from benchmarks.jobs import IMPLEMENTATIONS
 from lora_compare.comparison.formats import DASH, UNKNOWN, count, percent, size
-from lora_compare.errors import DataError
 from lora_compare.project.files import write_text
-
-MARKS = re.compile(
-    r"(.*<!-- measurements -->\n).*(<!-- /measurements -->.*)",
-    re.DOTALL,
-)
+from lora_compare.report.markdown import around
 
 ALONG = {
     "rank": "rank",
@@ -36,14 +30,7 @@ def write_page(path: Path, found: Mapping[str, dict[str, Any]]) -> None:
     Raises:
         DataError: The page does not have the marks.
     """
-    text = path.read_text(encoding="utf-8") if path.exists() else ""
-    parts = MARKS.fullmatch(text)
-    if parts is None:
-        raise DataError(
-            "The page has no place for measurements.",
-            where=str(path),
-            expected="the lines <!-- measurements --> and <!-- /measurements -->",
-        )
+    before, after = around(path, "measurements")
     sections = []
     for name in sorted(found, key=lambda stem: (not stem.startswith("steps"), stem)):
         results, images = found[name], path.parent / "images"
@@ -60,7 +47,7 @@ def write_page(path: Path, found: Mapping[str, dict[str, Any]]) -> None:
                 title = f"Seconds and memory by {ALONG[along]}"
                 pictures.append(f"![{title}](images/{name}-{along}.svg)")
             sections.append(scale_section(results, pictures))
-    write_text(path, f"{parts[1]}\n" + "\n\n".join(sections) + f"\n\n{parts[2]}")
+    write_text(path, f"{before}\n" + "\n\n".join(sections) + f"\n\n{after}")
 
 
 def steps_section(results: Mapping[str, Any], picture: str = "") -> str:

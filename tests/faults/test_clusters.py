@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -16,10 +15,10 @@ import pytest
 
 from clusters import Cluster, dask_cluster, free_port, ray_cluster, wait_until
 from faults.test_several_trainings import IN_A_WORKER
-from faults.test_training_faults import checkpoints, go_on, outputs, untrain
+from faults.test_training_faults import checkpoints, go_on, outputs, trained_anew, untrained
 from lora_compare.compute.parallel import choose_cluster
 from lora_compare.errors import ClusterError, UserError
-from small_project import ROOT, environment, run_stages, write_settings
+from small_project import ROOT, environment, write_settings
 
 SEEDS = {"seeds": "[1, 2]", "checkpoint_every": 0, "lora_dropout": 0.1, "epochs": 4}
 
@@ -28,19 +27,15 @@ SEEDS = {"seeds": "[1, 2]", "checkpoint_every": 0, "lora_dropout": 0.1, "epochs"
 def undisturbed(trained_project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project whose adapter was trained with two seeds in processes of this machine."""
     folder = tmp_path_factory.mktemp("undisturbed") / "project"
-    shutil.copytree(trained_project, folder)
-    write_settings(folder, **SEEDS)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LORA_COMPARE_PROCESSES", "2")
-        return run_stages(folder, "finetune@lora")
+        return trained_anew(trained_project, folder, ["lora"], **SEEDS)
 
 
 @pytest.fixture
 def project(undisturbed: Path, tmp_path: Path) -> Path:
     """The project as it was before it was trained."""
-    folder = shutil.copytree(undisturbed, tmp_path / "project")
-    untrain(folder)
-    return folder
+    return untrained(undisturbed, tmp_path / "project")
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -13,8 +12,16 @@ from pathlib import Path
 import psutil
 import pytest
 
-from faults.test_training_faults import checkpoints, code, go_on, outputs, untrain, wait_for
-from small_project import environment, run_stages, write_settings
+from faults.test_training_faults import (
+    checkpoints,
+    code,
+    go_on,
+    outputs,
+    trained_anew,
+    untrained,
+    wait_for,
+)
+from small_project import environment
 
 SEEDS = {"seeds": "[1, 2, 3]", "checkpoint_every": 0, "lora_dropout": 0.1}
 
@@ -47,19 +54,15 @@ TWO = {"LORA_COMPARE_TRACKING": "off", "LORA_COMPARE_PROCESSES": "2"}
 def undisturbed(trained_project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project whose adapter was trained with three seeds, one after the other."""
     folder = tmp_path_factory.mktemp("undisturbed") / "project"
-    shutil.copytree(trained_project, folder)
-    write_settings(folder, **SEEDS)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LORA_COMPARE_PROCESSES", "1")
-        return run_stages(folder, "finetune@lora")
+        return trained_anew(trained_project, folder, ["lora"], **SEEDS)
 
 
 @pytest.fixture
 def project(undisturbed: Path, tmp_path: Path) -> Path:
     """The project as it was before it was trained."""
-    folder = shutil.copytree(undisturbed, tmp_path / "project")
-    untrain(folder)
-    return folder
+    return untrained(undisturbed, tmp_path / "project")
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import psutil
@@ -128,15 +128,26 @@ def checkpoints(project: Path, method: str) -> list[Path]:
 def trained(trained_project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project with both methods trained without a disturbance, dropout in one of them."""
     folder = tmp_path_factory.mktemp("trained") / "project"
-    shutil.copytree(trained_project, folder)
-    write_settings(folder, checkpoint_every=0, lora_dropout=0.1)
-    return run_stages(folder, *(f"finetune@{method}" for method in METHODS))
+    return trained_anew(trained_project, folder, METHODS, checkpoint_every=0, lora_dropout=0.1)
 
 
 @pytest.fixture
 def project(trained: Path, tmp_path: Path) -> Path:
     """The project as it was before it was trained."""
-    folder = tmp_path / "project"
+    return untrained(trained, tmp_path / "project")
+
+
+def trained_anew(
+    trained_project: Path, folder: Path, methods: Sequence[str], **changes: object
+) -> Path:
+    """Copy a project to `folder`, and train methods there with other settings; return `folder`."""
+    shutil.copytree(trained_project, folder)
+    write_settings(folder, **changes)
+    return run_stages(folder, *(f"finetune@{method}" for method in methods))
+
+
+def untrained(trained: Path, folder: Path) -> Path:
+    """Copy a project to `folder` as it was before it was trained, and return `folder`."""
     shutil.copytree(trained, folder)
     untrain(folder)
     return folder
@@ -275,9 +286,7 @@ def fill():
 @pytest.fixture(scope="module")
 def killed(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project whose training was killed after five steps."""
-    folder = tmp_path_factory.mktemp("killed") / "project"
-    shutil.copytree(trained, folder)
-    untrain(folder)
+    folder = untrained(trained, tmp_path_factory.mktemp("killed") / "project")
     finetune(folder, "lora", BEFORE_A_STEP.format(steps=5, deed=KILL))
     return folder
 

@@ -115,12 +115,16 @@ def adapted_by_peft(settings: LoraParams, model: Classifier) -> nn.Module:
     return peft.get_peft_model(model, peft.LoraConfig(**values))
 
 
-def give_the_same_start(ours: Classifier, theirs: nn.Module) -> None:
-    """Copy our starting factors, and what PiSSA and OLoRA take out of W, into PEFT's layers."""
-    inner = theirs.base_model.model
+def give_the_same_start(ours: nn.Module, theirs: nn.Module) -> None:
+    """Copy our starting factors, and what PiSSA and OLoRA take out of W, into PEFT's layers.
+
+    Args:
+        ours: The model with our adapters.
+        theirs: The model inside PEFT's, which has the same paths.
+    """
     with torch.no_grad():
         for path, layer in lora.adapted_layers(ours):
-            adapter, other = layer.adapters["default"], inner.get_submodule(path)
+            adapter, other = layer.adapters["default"], theirs.get_submodule(path)
             if isinstance(layer.base_layer, nn.Embedding):
                 other.lora_embedding_A["default"].copy_(adapter.lora_A)
                 other.lora_embedding_B["default"].copy_(adapter.lora_B)
@@ -128,8 +132,9 @@ def give_the_same_start(ours: Classifier, theirs: nn.Module) -> None:
                 other.lora_A["default"].weight.copy_(adapter.lora_A)
                 other.lora_B["default"].weight.copy_(adapter.lora_B)
             if adapter.initial_A is not None:
-                taken = adapter.scale * adapter.initial_B @ adapter.initial_A
-                other.base_layer.weight.copy_(layer.weight - taken)
+                rest = layer.weight - adapter.scale * adapter.initial_B @ adapter.initial_A
+                weight = other.base_layer.weight
+                weight.copy_(rest.T if lora.is_conv1d(layer.base_layer) else rest)
             if adapter.lora_magnitude is not None:
                 other.lora_magnitude_vector["default"].weight.copy_(adapter.lora_magnitude)
 
@@ -164,7 +169,7 @@ def test_training_equals_that_of_peft(case: str, parity: Parity) -> None:
     ours, theirs = classifier(), classifier()
     theirs = adapted_by_peft(settings, theirs).double()
     paths = lora.inject(ours.double(), settings)
-    give_the_same_start(ours, theirs)
+    give_the_same_start(ours, theirs.base_model.model)
     before = lora.count(ours)
     inner = theirs.base_model.model
     assert paths == [
@@ -204,7 +209,7 @@ def test_a_base_in_four_bit_trains_as_that_of_peft(parity: Parity) -> None:
     theirs.is_loaded_in_4bit = True
     theirs = adapted_by_peft(settings, theirs)
     lora.inject(ours, settings)
-    give_the_same_start(ours, theirs)
+    give_the_same_start(ours, theirs.base_model.model)
     assert lora.count(ours).trainable == theirs.get_nb_trainable_parameters()[0]
     own, other = optimizers(settings, ours, theirs)
     difference = largest_difference(run(ours, own), run(theirs, other))

@@ -18,6 +18,7 @@ from lora_settings import lora_settings
 from tiny_models import ARCHITECTURES, make_model
 
 from .conftest import Parity
+from .test_peft import give_the_same_start
 
 # PEFT asks transformers by an older name.
 pytestmark = [
@@ -129,24 +130,6 @@ def adapted_by_peft(settings: LoraParams, model: PreTrainedModel) -> nn.Module:
         values["init_lora_weights"] = True
     values["fan_in_fan_out"] = any(map(lora.is_conv1d, model.modules()))
     return peft.get_peft_model(model, peft.LoraConfig(task_type="SEQ_CLS", **values))
-
-
-def give_the_same_start(ours: nn.Module, theirs: nn.Module) -> None:
-    with torch.no_grad():
-        for path, layer in lora.adapted_layers(ours):
-            adapter, other = layer.adapters["default"], theirs.get_submodule(path)
-            if isinstance(layer.base_layer, nn.Embedding):
-                other.lora_embedding_A["default"].copy_(adapter.lora_A)
-                other.lora_embedding_B["default"].copy_(adapter.lora_B)
-            else:
-                other.lora_A["default"].weight.copy_(adapter.lora_A)
-                other.lora_B["default"].weight.copy_(adapter.lora_B)
-            if adapter.initial_A is not None:
-                rest = layer.weight - adapter.scale * adapter.initial_B @ adapter.initial_A
-                weight = other.base_layer.weight
-                weight.copy_(rest.T if lora.is_conv1d(layer.base_layer) else rest)
-            if adapter.lora_magnitude is not None:
-                other.lora_magnitude_vector["default"].weight.copy_(adapter.lora_magnitude)
 
 
 def adapted_paths(model: nn.Module) -> list[str]:

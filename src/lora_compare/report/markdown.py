@@ -68,22 +68,39 @@ def write_results(path: Path, comparison: Mapping[str, Any]) -> None:
     """Put the results into the file at `path`, between its two marks.
 
     Args:
-        path: A markdown file with the lines `<!-- results -->` and `<!-- /results -->`.
+        path: As for `around`.
         comparison: The content of metrics/comparison.json.
 
     Raises:
-        DataError: The file does not have the marks.
+        DataError: As `around`.
     """
-    found = re.fullmatch(
-        r"(.*<!-- results -->\n).*(<!-- /results -->.*)", path.read_text("utf-8"), re.DOTALL
-    )
+    before, after = around(path, "results")
+    write_text(path, f"{before}{render_results(comparison)}\n{after}")
+
+
+def around(path: Path, mark: str) -> tuple[str, str]:
+    """Return what stands before and after the place in a file that is written by a program.
+
+    Args:
+        path: A markdown file with the lines `<!-- MARK -->` and `<!-- /MARK -->`.
+        mark: What is written there, such as `results`.
+
+    Returns:
+        The text up to the first mark, and that from the second one on, both with it.
+
+    Raises:
+        DataError: The file is not there or does not have the marks.
+    """
+    first, second = f"<!-- {mark} -->", f"<!-- /{mark} -->"
+    text = path.read_text("utf-8") if path.exists() else ""
+    found = re.fullmatch(rf"(.*{first}\n).*({second}.*)", text, re.DOTALL)
     if found is None:
         raise DataError(
-            "The file has no place for results.",
+            f"The file has no place for {mark}.",
             where=str(path),
-            expected="the lines <!-- results --> and <!-- /results -->",
+            expected=f"the lines {first} and {second}",
         )
-    write_text(path, f"{found[1]}{render_results(comparison)}\n{found[2]}")
+    return found[1], found[2]
 
 
 def _result(comparison: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, str]:

@@ -1,6 +1,5 @@
 """A training whose inputs and result travel as bytes leaves what one on this machine leaves."""
 
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -9,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from faults.test_training_faults import checkpoints, outputs, untrain
+from faults.test_training_faults import checkpoints, outputs, trained_anew, untrained
 from lora_compare.compute.device import Machine
 from lora_compare.compute.engines.crew import WORKER, Inputs, attempt
 from lora_compare.errors import ClusterError
 from lora_compare.training import trainings
 from lora_compare.training.remote import CHECKPOINT, Remote
-from small_project import run, run_stages, write_settings
+from small_project import run
 
 SETTINGS = {"checkpoint_every": 0, "lora_dropout": 0.1}
 
@@ -69,16 +68,13 @@ class Elsewhere:
 def here(trained_project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project whose adapter was trained on this machine."""
     folder = tmp_path_factory.mktemp("here") / "project"
-    shutil.copytree(trained_project, folder)
-    write_settings(folder, **SETTINGS)
-    return run_stages(folder, "finetune@lora")
+    return trained_anew(trained_project, folder, ["lora"], **SETTINGS)
 
 
 @pytest.fixture
 def project(here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The project before it was trained, as the current folder."""
-    folder = shutil.copytree(here, tmp_path / "project")
-    untrain(folder)
+    folder = untrained(here, tmp_path / "project")
     monkeypatch.chdir(folder)
     monkeypatch.setenv("LORA_COMPARE_TRACKING", "off")
     return folder
