@@ -35,6 +35,8 @@ def evaluate_predictions(
     positive: int = 1,
     weights: Array | None = None,
     groups: Sequence[str] = (),
+    predicted: npt.NDArray[np.int64] | None = None,
+    costs: Array | None = None,
 ) -> dict[str, Any]:
     """Return every figure of one split as plain JSON values, unrounded.
 
@@ -60,6 +62,10 @@ def evaluate_predictions(
             accuracy is then that of as many equal messages as they are worth (Kish 1965).
         groups: Name of each message's group, where the data has groups: the interval is then that
             of as many independent messages as they are worth.
+        predicted: Index of the class that each message was taken for, shape (n,); None: its most
+            probable one.
+        costs: Cost by class and answer, shape (n_classes, n_classes): `expected_cost` is then the
+            mean of a message.
 
     Raises:
         DataError: There is no message.
@@ -68,7 +74,7 @@ def evaluate_predictions(
     """
     chances = _normalised(labels, probabilities, len(classes))
     weighing = np.ones(len(labels)) if weights is None else weights
-    predicted = predicted_classes(probabilities)
+    predicted = predicted_classes(probabilities) if predicted is None else predicted
     ones = np.ones(len(labels))
     matrix = Task(classes, labels, weighing, positive).confusion(predicted)
     counts = Task(classes, labels, ones, positive).confusion(predicted).astype(np.int64)
@@ -88,6 +94,7 @@ def evaluate_predictions(
         "macro_f1": _mean(per_class, "f1"),
         **{name: figures[name] for name in CLASS_FIGURES},
         **(_rates(matrix, positive) if binary else {}),
+        **({} if costs is None else {"expected_cost": float(np.average(costs, weights=matrix))}),
         "log_loss": _log_loss(labels, chances, weighing),
         "brier": _brier(labels, chances, weighing),
         "ece": expected_calibration_error(labels, probabilities),
