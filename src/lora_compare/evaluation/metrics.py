@@ -181,10 +181,7 @@ def _ranking_figures(
     precisions weighted by the gains in recall, without interpolation. Messages of one score
     are one step of both curves.
     """
-    order = np.argsort(-scores, kind="stable")
-    steps = np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)
-    weighted, known = weights[order], positive[order]
-    hits, misses = (np.cumsum(weighted * kind)[steps] for kind in (known, ~known))
+    hits, misses = _taken(positive, scores, weights)
     area = average = None
     if hits[-1] and misses[-1]:
         # Only the curve's corners: more points on its straight parts would round differently.
@@ -196,6 +193,34 @@ def _ranking_figures(
         gains = np.diff(hits / hits[-1], prepend=0.0)
         average = float(np.sum((gains * (hits / (hits + misses)))[::-1]))
     return {"auroc": area, "average_precision": average}
+
+
+def _taken(
+    positive: npt.NDArray[np.bool_], scores: Probabilities, weights: Array
+) -> tuple[Array, Array]:
+    """Return the weight of rightly and of wrongly taken messages from each score on, falling."""
+    order = np.argsort(-scores, kind="stable")
+    steps = np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)
+    weighted, known = weights[order], positive[order]
+    hits, misses = (np.cumsum(weighted * kind)[steps] for kind in (known, ~known))
+    return hits, misses
+
+
+def precision_recall_curve(
+    positive: npt.NDArray[np.bool_], scores: Probabilities, weights: Array
+) -> tuple[Array, Array]:
+    """Return recall and precision from each score on that finds more, the highest score first.
+
+    Args:
+        positive: Whether each message is of the class, shape (n,), at least one.
+        scores: Probability of the class, shape (n,).
+        weights: Of the messages, shape (n,), above 0.
+
+    Checked by tests/unit/evaluation/test_metrics.py against scikit-learn.
+    """
+    hits, misses = _taken(positive, scores, weights)
+    more = np.diff(hits, prepend=0.0) > 0
+    return (hits / hits[-1])[more], (hits / (hits + misses))[more]
 
 
 def _macro(per_class: list[dict[str, Any]]) -> dict[str, float | None]:
