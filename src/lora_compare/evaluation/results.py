@@ -73,6 +73,9 @@ class Measuring:
         classes: Names of the classes.
         params: Positive class, prior, costs, and what is chosen on validation.
         test_groups: Name of the group of each test message, where the data has groups.
+
+    Raises:
+        ParamsError: The classes can have no such costs or threshold.
     """
 
     labels: Mapping[str, npt.NDArray[np.int64]]
@@ -80,6 +83,10 @@ class Measuring:
     classes: Sequence[str]
     params: Params
     test_groups: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse costs and a threshold that the classes cannot have."""
+        require_costs(self.params, self.classes)
 
     @cached_property
     def positive(self) -> int:
@@ -105,10 +112,8 @@ class Measuring:
             balanced: Whether it has learnt from classes that counted alike, whatever their shares.
 
         Raises:
-            ParamsError: The data's classes can have no such costs or threshold.
             DataError: A threshold is to be chosen, and validation lacks a class.
         """
-        require_costs(self.params, self.classes)
         labels, own = self.labels["validation"], chances["validation"]
         shift, weights = self._shift(balanced), self.weights["validation"]
         decision = Decision(shift=shift, positive=self.positive)
