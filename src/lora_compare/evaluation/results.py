@@ -44,7 +44,7 @@ class Results:
         predictions: Columns text, label, predicted and p_<class>; one row a test message.
         decision: How its probabilities become answers.
         before: Its figures on validation and test by its own probabilities and their likeliest
-            class, where the decision is another.
+            class, where a decision is asked for.
     """
 
     figures: dict[str, dict[str, Any]]
@@ -136,17 +136,20 @@ class Measuring:
         shares = [1 / n] * n if balanced else seen.tolist()
         return prior_shift(shares, [prior[name] for name in self.classes])
 
-    def measure(self, chances: Chances, decision: Decision = PLAIN) -> Results:
+    def measure(self, chances: Chances, decision: Decision | None = None) -> Results:
         """Return the results of a classifier on train, validation and test.
 
         Args:
             chances: For each split its own probabilities, shape (n, n_classes).
-            decision: How they become answers.
+            decision: How they become answers, from `decide`; None takes the likeliest class, as
+                of a classifier for which nothing is chosen.
 
         Raises:
             ParamsError: No class is called `classifier.positive`.
             DataError: A split is empty.
         """
+        is_asked_for = decision is not None and self.params.decides
+        decision = decision or PLAIN
         shown = decision.probabilities(np.asarray(chances["test"], np.float64))
         predictions = {
             "text": list(self.test_texts),
@@ -155,7 +158,7 @@ class Measuring:
             **{f"p_{c}": shown[:, i].tolist() for i, c in enumerate(self.classes)},
         }
         before = None
-        if not decision.is_plain:
+        if is_asked_for:
             before = {name: self._figures(name, chances[name], PLAIN) for name in SPLITS[1:]}
         figures = {name: self._figures(name, chances[name], decision) for name in SPLITS}
         return Results(figures, predictions, decision, before)
@@ -210,12 +213,14 @@ def decided(results: Mapping[int, Results] | Mapping[None, Results]) -> dict[str
     if not before:
         return {}
     chosen = [result.decision for result in results.values()]
+    figures = {
+        "temperature": [one.temperature for one in chosen],
+        "shift": list(chosen[0].shift),
+        "threshold": [one.chance for one in chosen if one.chance is not None],
+    }
     return {
-        "decision": {
-            "temperature": [one.temperature for one in chosen],
-            "shift": [list(one.shift) for one in chosen],
-            "threshold": [one.chance for one in chosen],
-        },
+        # Nothing that is empty: `dvc plots` stumbles over an empty list in a metrics file.
+        "decision": {name: values for name, values in figures.items() if values},
         "before": {name: _with_spread([own[name] for own in before]) for name in SPLITS[1:]},
     }
 
