@@ -14,7 +14,7 @@ from lora_compare.comparison.claims import Judge
 from lora_compare.comparison.evidence import Evidence, Outcome
 from lora_compare.comparison.recommendation import recommend
 from lora_compare.errors import DataError
-from lora_compare.evaluation.scores import Task, positive_class, prior_weights
+from lora_compare.evaluation.scores import Task, cost_matrix, positive_class, prior_weights
 from lora_compare.evaluation.statistics import CONFIDENCE
 from lora_compare.params import MethodParams, Params
 from lora_compare.project.files import read_json
@@ -48,8 +48,12 @@ SPLIT_FIGURES = (
     "ece",
     "ece_expected",
 )
-RATES = ("false_alarms_per_1000", "misses_per_1000")
-"""What there is of two classes only."""
+RATES = ("false_alarms_per_1000", "misses_per_1000", "expected_cost")
+"""What there is of two classes only, or where mistakes have costs."""
+
+COST_KEYS = ("a", "b", "baseline", "metric", "difference", "low", "high", "level", "seeds", "n")
+"""What is shown of a pair's costs, where methods are compared by another metric: no claim, for the
+margin is one of that metric."""
 
 SIZE_FIGURES = ("trainable_parameters", "total_parameters", "trainable_percent", "artifact_bytes")
 COST_FIGURES = (
@@ -85,6 +89,7 @@ def compare(
     `recommendation` is what to use, `cautions` what makes that weak. `reference` divides the LoRA
     method's prices by those of the full one (its `accuracy_difference` is LoRA minus full) and is
     None without both. `prior` is the share of each class that the figures of the test stand for.
+    Where mistakes have costs that are not the metric, `cost_pairs` has what each of `pairs` saves.
 
     Args:
         evidence: What the methods and baselines did.
@@ -129,6 +134,13 @@ def compare(
         "pairs": pairs,
         "reference": _reference(full, lora),
     }
+    if task.costs is not None and settings.metric != "expected_cost":
+        by_cost = replace(judge, settings=settings.model_copy(update={"metric": "expected_cost"}))
+        costs = [
+            by_cost.compare(by_name[p["a"]], by_name[p["b"]], 1 if p["baseline"] else family)
+            for p in pairs
+        ]
+        found["cost_pairs"] = [{key: pair[key] for key in COST_KEYS} for pair in costs]
     found["cautions"] = cautions(evidence, params, found)
     found["recommendation"] = recommended.to_dict()
     reason = sentences.why(found)
@@ -160,6 +172,7 @@ def _task(evidence: Evidence, params: Params) -> Task:
         labels,
         prior_weights(labels, classes, params.data.prior),
         positive_class(classes, labels, params.classifier.positive),
+        cost_matrix(classes, params.comparison.costs),
     )
 
 

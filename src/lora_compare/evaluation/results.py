@@ -3,15 +3,25 @@
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from lora_compare.evaluation.calibration import calibration_bins
-from lora_compare.evaluation.metrics import evaluate_predictions, predicted_classes
-from lora_compare.evaluation.scores import positive_class, prior_weights
+from lora_compare.evaluation.metrics import evaluate_predictions
+from lora_compare.evaluation.scores import cost_matrix, positive_class, prior_weights
+from lora_compare.models.decision import (
+    PLAIN,
+    Decision,
+    best_threshold,
+    fit_temperature,
+    prior_shift,
+    require_both,
+)
+from lora_compare.params import Params, require_costs
 from lora_compare.project.paths import SPLITS
 
 COLLAPSED_BELOW = 0.1
@@ -32,54 +42,138 @@ class Results:
     Attributes:
         figures: For each split every figure of `evaluate_predictions`.
         predictions: Columns text, label, predicted and p_<class>; one row a test message.
+        decision: How its probabilities become answers.
+        before: Its figures on validation and test by its own probabilities and their likeliest
+            class, where a decision is asked for.
     """
 
     figures: dict[str, dict[str, Any]]
     predictions: dict[str, Sequence[Any]]
+    decision: Decision = PLAIN
+    before: dict[str, dict[str, Any]] | None = None
+
+    @property
+    def right(self) -> npt.NDArray[np.bool_]:
+        """Whether each test message was taken for its class, shape (n,)."""
+        both = zip(self.predictions["predicted"], self.predictions["label"], strict=True)
+        return np.array([predicted == label for predicted, label in both])
+
+    def decided(self, chances: Chances) -> Chances:
+        """Return for each split what the decision makes of the classifier's own probabilities."""
+        return {name: self.decision.probabilities(own) for name, own in chances.items()}
 
 
-def measure(
-    chances: Chances,
-    labels: Mapping[str, npt.NDArray[np.int64]],
-    test_texts: Sequence[str],
-    classes: Sequence[str],
-    positive: str | None = None,
-    prior: Mapping[str, float] | None = None,
-    test_groups: Sequence[str] = (),
-) -> Results:
-    """Return the results of a classifier on train, validation and test.
+@dataclass(frozen=True)
+class Measuring:
+    """What classifiers are measured on, and how.
 
-    Args:
-        chances: For each split the classes' probabilities, shape (n, n_classes).
+    Attributes:
         labels: For each split the right classes' indices, shape (n,).
         test_texts: The texts of the test split.
         classes: Names of the classes.
-        positive: The positive class of two; None for the rarer in the test split.
-        prior: The share of each class to which every split is weighted; None weighs all alike.
+        params: Positive class, prior, costs, and what is chosen on validation.
         test_groups: Name of the group of each test message, where the data has groups.
 
     Raises:
-        ParamsError: No class is called `positive`.
-        DataError: A split is empty.
+        ParamsError: The classes can have no such costs or threshold.
     """
-    place = positive_class(classes, labels["test"], positive)
-    predictions = {
-        "text": list(test_texts),
-        "label": [classes[i] for i in labels["test"]],
-        "predicted": [classes[i] for i in predicted_classes(chances["test"])],
-        **{f"p_{c}": chances["test"][:, i].tolist() for i, c in enumerate(classes)},
-    }
-    return Results(
-        {
-            n: evaluate_predictions(
-                *(labels[n], chances[n], classes, place),
-                prior_weights(labels[n], classes, prior),
-                test_groups if n == "test" else (),
-            )
-            for n in SPLITS
-        },
-        predictions,
-    )
+
+    labels: Mapping[str, npt.NDArray[np.int64]]
+    test_texts: Sequence[str]
+    classes: Sequence[str]
+    params: Params
+    test_groups: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse costs and a threshold that the classes cannot have."""
+        require_costs(self.params, self.classes)
+
+    @cached_property
+    def positive(self) -> int:
+        """The index of the positive class of two: the one that is named, or the rarer in test."""
+        return positive_class(self.classes, self.labels["test"], self.params.classifier.positive)
+
+    @cached_property
+    def weights(self) -> dict[str, npt.NDArray[np.float64]]:
+        """For each split what its messages count, shape (n,)."""
+        prior = self.params.data.prior
+        return {name: prior_weights(self.labels[name], self.classes, prior) for name in SPLITS}
+
+    @cached_property
+    def costs(self) -> npt.NDArray[np.float64] | None:
+        """Cost by class and answer, shape (n_classes, n_classes); None: mistakes have none."""
+        return cost_matrix(self.classes, self.params.comparison.costs)
+
+    def decide(self, chances: Chances, balanced: bool = False) -> Decision:
+        """Return how a classifier's probabilities become answers, chosen on validation alone.
+
+        Args:
+            chances: Its own probabilities; only those of validation are looked at.
+            balanced: Whether it has learnt from classes that counted alike, whatever their shares.
+
+        Raises:
+            DataError: A threshold is to be chosen, and validation lacks a class.
+        """
+        labels, own = self.labels["validation"], chances["validation"]
+        shift, weights = self._shift(balanced), self.weights["validation"]
+        decision = Decision(shift=shift, positive=self.positive)
+        if self.params.evaluation.temperature:
+            temperature = fit_temperature(own, labels, weights, shift)
+            decision = replace(decision, temperature=temperature)
+        if (kind := self.params.classifier.threshold) == "argmax":
+            return decision
+        require_both(labels, self.classes, self.positive)
+        probabilities, costs = decision.probabilities(own), self.costs if kind == "cost" else None
+        found = best_threshold(probabilities, labels, weights, self.positive, costs)
+        return replace(decision, threshold=found)
+
+    def _shift(self, balanced: bool) -> tuple[float, ...]:
+        """Return what takes logits from the shares of the training split to `data.prior`."""
+        prior, n = self.params.data.prior, len(self.classes)
+        if prior is None:
+            return ()
+        seen = np.bincount(self.labels["train"], minlength=n) / len(self.labels["train"])
+        shares = [1 / n] * n if balanced else seen.tolist()
+        return prior_shift(shares, [prior[name] for name in self.classes])
+
+    def measure(self, chances: Chances, decision: Decision | None = None) -> Results:
+        """Return the results of a classifier on train, validation and test.
+
+        Args:
+            chances: For each split its own probabilities, shape (n, n_classes).
+            decision: How they become answers, from `decide`; None takes the likeliest class, as
+                of a classifier for which nothing is chosen.
+
+        Raises:
+            ParamsError: No class is called `classifier.positive`.
+            DataError: A split is empty.
+        """
+        is_asked_for = decision is not None and self.params.decides
+        decision = decision or PLAIN
+        shown = decision.probabilities(np.asarray(chances["test"], np.float64))
+        predictions = {
+            "text": list(self.test_texts),
+            "label": [self.classes[i] for i in self.labels["test"]],
+            "predicted": [self.classes[i] for i in decision.answers(shown)],
+            **{f"p_{c}": shown[:, i].tolist() for i, c in enumerate(self.classes)},
+        }
+        before = None
+        if is_asked_for:
+            before = {name: self._figures(name, chances[name], PLAIN) for name in SPLITS[1:]}
+        figures = {name: self._figures(name, chances[name], decision) for name in SPLITS}
+        return Results(figures, predictions, decision, before)
+
+    def _figures(
+        self, split: str, chances: npt.NDArray[np.float64], decision: Decision
+    ) -> dict[str, Any]:
+        probabilities = decision.probabilities(chances)
+        return evaluate_predictions(
+            *(self.labels[split], probabilities, self.classes, self.positive),
+            self.weights[split],
+            self.test_groups if split == "test" else (),
+            decision.answers(probabilities),
+            self.costs,
+        )
 
 
 def over_seeds(results: Mapping[int, Results]) -> dict[str, Any]:
@@ -88,6 +182,8 @@ def over_seeds(results: Mapping[int, Results]) -> dict[str, Any]:
     Beside every figure of a split that is a number stands, with two seeds or more, its standard
     deviation between them (of n - 1), as `<figure>_sd`. A figure that one seed does not have is
     None. Confusion matrices are added up. `collapsed` lists the seeds of that function, if any.
+    Where answers are more than the likeliest class by a classifier's own probabilities, `decision`
+    has what was chosen for each seed, and `before` the figures of validation and test without it.
 
     Args:
         results: What is known of the classifier of each seed.
@@ -99,10 +195,33 @@ def over_seeds(results: Mapping[int, Results]) -> dict[str, Any]:
         "seeds": list(results),
         # Not where it is empty: `dvc plots` stumbles over an empty list in a metrics file.
         **({"collapsed": fallen} if fallen else {}),
+        **decided(results),
         "per_seed": {
             str(seed): {name: _scalars(figures) for name, figures in result.figures.items()}
             for seed, result in results.items()
         },
+    }
+
+
+def decided(results: Mapping[int, Results] | Mapping[None, Results]) -> dict[str, Any]:
+    """Return what was chosen on validation, and the figures without it; nothing of nothing.
+
+    Args:
+        results: What is known of the classifier of each seed; of a baseline, under None.
+    """
+    before = [result.before for result in results.values() if result.before]
+    if not before:
+        return {}
+    chosen = [result.decision for result in results.values()]
+    figures = {
+        "temperature": [one.temperature for one in chosen],
+        "shift": list(chosen[0].shift),
+        "threshold": [one.chance for one in chosen if one.chance is not None],
+    }
+    return {
+        # Nothing that is empty: `dvc plots` stumbles over an empty list in a metrics file.
+        "decision": {name: values for name, values in figures.items() if values},
+        "before": {name: _with_spread([own[name] for own in before]) for name in SPLITS[1:]},
     }
 
 

@@ -10,6 +10,7 @@ import torch
 from lora_compare.compute.precision import computing_in
 from lora_compare.errors import ParamsError
 from lora_compare.models.batches import Examples, IntArray, Truncation, by_length, collate
+from lora_compare.models.decision import PLAIN, Decision
 from lora_compare.models.network import Base, Network, Tokenizer
 from lora_compare.params import ClassifierParams, TrainingParams
 from lora_compare.project.progress import SILENT, Progress
@@ -51,6 +52,7 @@ class TextClassifier:
         max_length: Most tokens of a text, those that the tokenizer puts around it included.
         padding: How texts are padded.
         truncation: Which tokens are kept of a longer text.
+        decision: How its probabilities become answers.
     """
 
     model: Network
@@ -59,10 +61,15 @@ class TextClassifier:
     max_length: int
     padding: Padding
     truncation: Truncation = "head"
+    decision: Decision = PLAIN
 
     def probabilities(self, texts: Sequence[str], progress: Progress = SILENT) -> FloatArray:
-        """Return the probability of each class for each text, shape (n, n_classes)."""
-        return self.chances(self._tokenized(texts, [0] * len(texts)), progress)
+        """Return the probability of each class for each text, shape (n, n_classes).
+
+        It is what `decision` makes of the network's own; its `answers` turn it into classes.
+        """
+        chances = self.chances(self._tokenized(texts, [0] * len(texts)), progress)
+        return self.decision.probabilities(chances)
 
     def examples(self, texts: Sequence[str], labels: Sequence[int]) -> tuple[Examples, int]:
         """Return texts as tokens with their classes, and how many of them were cut."""
@@ -80,6 +87,10 @@ class TextClassifier:
         prefix, suffix = (np.array(ids, np.int64) for ids in self._around)
         whole = (np.concatenate([prefix, tokens, suffix]) for tokens in taken.tokens)
         return Examples([self.padding.pad(tokens) for tokens in whole], taken.labels), cut
+
+    def is_cut(self, examples: Examples) -> npt.NDArray[np.bool_]:
+        """Return whether each of n whole texts is longer than this classifier takes, shape (n,)."""
+        return np.asarray(examples.lengths > self._room)
 
     def lost(self, examples: Examples) -> float:
         """Return the share of all tokens of whole texts, in 0..1, that `fit` takes away."""
@@ -100,7 +111,7 @@ class TextClassifier:
         progress: Progress = SILENT,
         dtype: torch.dtype = torch.float32,
     ) -> FloatArray:
-        """Return the probability of each class for each example, shape (n, n_classes).
+        """Return the network's own probability of each class for each example, (n, n_classes).
 
         Args:
             examples: n whole texts.

@@ -51,8 +51,9 @@ class DataParams(Section):
     """Expected SHA-256 of the source file, 64 hex digits; null accepts any and records it."""
 
     prior: dict[str, Positive] | None = None
-    """Share of each class where the classifier is to work, above 0, 1 together: test messages are
-    weighted to it, the splits stay as they are. null: each message counts alike."""
+    """Share of each class where the classifier is to work, above 0, 1 together: the logits are
+    moved from the shares of the training split to it (Saerens et al. 2002), and messages are
+    weighted to it; the splits stay as they are. null: neither; each message counts alike."""
 
     @property
     def carried(self) -> dict[str, str]:
