@@ -14,7 +14,7 @@ def main(paths: Paths, params: Params, progress: Progress) -> None:
     from lora_compare.models.base import make_base, save_base
     from lora_compare.models.tokens import measure_tokens, tokenize, write_examples
     from lora_compare.project.checksums import seal
-    from lora_compare.project.corpus import read_classes, read_split
+    from lora_compare.project.corpus import are_several, read_classes, read_split
     from lora_compare.project.files import write_json
     from lora_compare.project.provenance import provenance
 
@@ -27,8 +27,9 @@ def main(paths: Paths, params: Params, progress: Progress) -> None:
     sources = {"split": [paths.split(name) for name in ("unused", "train")]}
     origin = provenance(paths, params, "base_model", sources, machine.describe())
     texts = [text for name in ("unused", "train") for text in splits[name]["Text"]]
+    several = are_several(splits["train"]["Label"])
     with progress.work("make the base model"):
-        made = make_base(params.model, texts, machine.device, progress, paths.root)
+        made = make_base(params.model, texts, machine.device, progress, paths.root, several)
         base = save_base(made, paths.base)
     with progress.work("tokenize the splits"):
         parts = [tokenize(base.tokenizer, splits[name]) for name in SPLITS]

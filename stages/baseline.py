@@ -5,7 +5,7 @@ import pickle
 from threading import Thread
 
 from lora_compare.cli.stage import stage
-from lora_compare.params import Params
+from lora_compare.params import Params, require_kind
 from lora_compare.project.paths import SPLITS, TFIDF, Paths, require
 from lora_compare.project.progress import Progress
 
@@ -36,6 +36,8 @@ def main(paths: Paths, params: Params, progress: Progress) -> None:
         check_fit(paths.tokens(name), tokens[name], splits[name])
     texts = {name: split["Text"] for name, split in splits.items()}
     labels = {name: examples.labels for name, examples in tokens.items()}
+    several = labels["train"].ndim == 2
+    require_kind(params, several)
     weighing = params.classifier.positive, params.data.prior, splits["test"].get(GROUP, ())
 
     with progress.work("evaluate the untuned classifier"):
@@ -43,24 +45,23 @@ def main(paths: Paths, params: Params, progress: Progress) -> None:
         untuned.model.to(machine.device)
         total = sum(p.numel() for p in untuned.model.parameters())
         chances = {name: untuned.chances(tokens[name], progress, machine.dtype) for name in SPLITS}
-        untuned_results = measure(chances, labels, texts["test"], classes, *weighing)
+        targets = untuned.targets.fitted(chances["validation"], labels["validation"])
+        untuned_results = measure(chances, labels, texts["test"], classes, *weighing, targets)
 
     from lora_compare.evaluation.baselines import count_parameters, fit_tfidf, save_tfidf
     from lora_compare.evaluation.noise import out_of_sample, write_out_of_sample
 
     progress.say("fit TF-IDF and logistic regression")
     with progress.work("fit and evaluate TF-IDF"):
-        name, tfidf = fit_tfidf(
-            *(texts["train"], labels["train"].tolist()),
-            *(texts["validation"], labels["validation"].tolist()),
+        name, tfidf, targets = fit_tfidf(
+            *(texts["train"], labels["train"]), *(texts["validation"], labels["validation"])
         )
         chances = {name: tfidf.predict_proba(texts[name]) for name in SPLITS}
-        tfidf_results = measure(chances, labels, texts["test"], classes, *weighing)
+        tfidf_results = measure(chances, labels, texts["test"], classes, *weighing, targets)
         coefficients = count_parameters(tfidf)
-        write_out_of_sample(
-            paths.out_of_sample,
-            out_of_sample(name, texts["train"], labels["train"].tolist(), seed),
-        )
+        # Confident learning is of one class a message.
+        unseen = None if several else out_of_sample(name, texts["train"], labels["train"], seed)
+        write_out_of_sample(paths.out_of_sample, unseen)
 
     metrics = {
         "untuned": {**untuned_results.figures, **size_figures(0, total, 0)},
@@ -70,7 +71,7 @@ def main(paths: Paths, params: Params, progress: Progress) -> None:
             **size_figures(coefficients, coefficients, len(pickle.dumps(tfidf))),
         },
     }
-    save_tfidf(paths.model(TFIDF), tfidf, classes)
+    save_tfidf(paths.model(TFIDF), tfidf, classes, targets)
     write_json(paths.metrics("baseline"), metrics)
     for kind, results in {"untuned": untuned_results, "tfidf": tfidf_results}.items():
         write_csv(paths.predictions(kind), results.predictions)

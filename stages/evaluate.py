@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lora_compare.cli.stage import stage
-from lora_compare.params import Params
+from lora_compare.params import Params, require_kind
 from lora_compare.project.paths import SPLITS, Paths, require
 from lora_compare.project.progress import Progress, part_of
 
@@ -30,6 +30,7 @@ def main(paths: Paths, params: Params, progress: Progress, method: str) -> None:
     test = read_split(require(paths.split("test"), "split"))
     check_fit(paths.tokens("test"), tokens["test"], test)
     labels = {name: examples.labels for name, examples in tokens.items()}
+    require_kind(params, several=labels["test"].ndim == 2)
     weighing = params.classifier.positive, params.data.prior, test.get(GROUP, ())
     answers = {}
     total = len(seeds) * sum(map(len, tokens.values()))
@@ -41,7 +42,7 @@ def main(paths: Paths, params: Params, progress: Progress, method: str) -> None:
             )
     with progress.work("compute the figures"):
         results = {
-            seed: measure(own.chances, labels, test["Text"], own.classes, *weighing)
+            seed: measure(own.chances, labels, test["Text"], own.classes, *weighing, own.targets)
             for seed, own in answers.items()
         }
         calibration = pooled_calibration([own.chances for own in answers.values()], labels)

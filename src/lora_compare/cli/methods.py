@@ -31,21 +31,17 @@ class Answer:
 
     Attributes:
         text: The text.
-        probabilities: Probability of each class.
+        label: Its class, or its labels in words.
+        found: The same as a record has it: `label` with the class, or `labels` with a list.
+        probability: The answer's probability.
+        probabilities: Probability of each class or label.
     """
 
     text: str
+    label: str
+    found: dict[str, str | list[str]]
+    probability: float
     probabilities: dict[str, float]
-
-    @property
-    def label(self) -> str:
-        """The most probable class."""
-        return max(self.probabilities, key=self.probabilities.__getitem__)
-
-    @property
-    def probability(self) -> float:
-        """Its probability."""
-        return self.probabilities[self.label]
 
 
 seed_option = click.option(
@@ -169,17 +165,29 @@ def _chunks(texts: Iterable[str]) -> Iterator[list[str]]:
 
 
 def _answers(classifier: "Classifier", texts: Sequence[str]) -> list[Answer]:
-    rows = classifier.probabilities(texts)
+    from lora_compare.project.corpus import labels_of, shown_labels
+
+    rows, targets = classifier.probabilities(texts), classifier.targets
+    given = targets.answers(rows)
+    several, classes = given.ndim == 2, classifier.classes
+    named = targets.texts(given, classes)
+    sure = targets.certainty(rows, given).tolist()
     return [
-        Answer(text, dict(zip(classifier.classes, map(float, row), strict=True)))
-        for text, row in zip(texts, rows, strict=True)
+        Answer(
+            text,
+            shown_labels(name) if several else name,
+            {"labels": list(labels_of(name))} if several else {"label": name},
+            probability,
+            dict(zip(classes, chances, strict=True)),
+        )
+        for text, name, probability, chances in zip(texts, named, sure, rows.tolist(), strict=True)
     ]
 
 
 def _show(output: Output, answers: Sequence[Answer]) -> None:
     if output.as_json:
         for answer in answers:
-            record = {"text": answer.text, "label": answer.label, "probability": answer.probability}
+            record = {"text": answer.text, **answer.found, "probability": answer.probability}
             output.record({**record, "probabilities": answer.probabilities})
     elif output.console.is_terminal:
         _show_table(output, answers)

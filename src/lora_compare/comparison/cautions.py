@@ -3,6 +3,7 @@
 That of the tokenizer is in `models.tokens`, whose stage warns first.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -109,12 +110,15 @@ def _collapsed(evidence: Evidence, _: Params, __: Mapping[str, Any]) -> Iterator
 
 def _chance(evidence: Evidence, _: Params, __: Mapping[str, Any]) -> Iterator[str]:
     counts = _test_classes(evidence)
+    kind = "the largest class"
+    if evidence.several:
+        counts, kind = Counter(evidence.labels), "the most frequent labels"
     largest = max(counts, key=lambda name: counts[name])
     share = counts[largest] / sum(counts.values())
     best = max(method.metrics["test"]["accuracy"] for method in evidence.methods)
     if best - share < LEARNT * (1 - share):
         yield (
-            f"The test is near chance: always answering {largest}, the largest class, is right on "
+            f"The test is near chance: always answering {largest}, {kind}, is right on "
             f"{percent(share)} of the test messages, the best method on {percent(best)}."
         )
 
@@ -218,6 +222,8 @@ def _budgets(evidence: Evidence, _: Params, __: Mapping[str, Any]) -> Iterator[s
 
 
 def _uneven(evidence: Evidence, _: Params, comparison: Mapping[str, Any]) -> Iterator[str]:
+    if evidence.several:
+        return
     counts = _test_classes(evidence)
     largest, least = (f(counts, key=lambda name: counts[name]) for f in (max, min))
     if comparison["metric"] == "accuracy" and counts[largest] > UNEVEN * counts[least]:

@@ -9,8 +9,9 @@ import numpy.typing as npt
 
 from lora_compare.comparison import sentences
 from lora_compare.comparison.evidence import Outcome
+from lora_compare.evaluation.labels.scores import LabelTask
 from lora_compare.evaluation.planning import Plan, groups_needed, seeds_needed
-from lora_compare.evaluation.scores import Task, message_scores
+from lora_compare.evaluation.scores import Task
 from lora_compare.evaluation.statistics import FEWEST_SEEDS, Difference, difference
 from lora_compare.params import ComparisonParams
 
@@ -28,7 +29,7 @@ class Judge:
     """
 
     settings: ComparisonParams
-    task: Task
+    task: Task | LabelTask
     groups: npt.NDArray[np.integer[Any]]
 
     def compare(self, a: Outcome, b: Outcome, tests: int) -> dict[str, Any]:
@@ -45,7 +46,7 @@ class Judge:
         """
         settings, metric = self.settings, self.settings.metric
         (scores_a, step_a), (scores_b, step_b) = (
-            message_scores(metric, self.task, outcome.predicted) for outcome in (a, b)
+            self.task.scores(metric, outcome.in_targets(outcome.predicted)) for outcome in (a, b)
         )
         level, step = 1 - settings.level / tests, max(step_a, step_b)
         weights, scores = self.task.weights, scores_a - scores_b

@@ -63,7 +63,7 @@ def pairs(evidence: Evidence, leaks: Sequence[Twin]) -> list[dict[str, Any]]:
             "text": evidence.texts[twin.row],
             "label": labels[twin.row],
             "twin": known[0][twin.other],
-            "twin_label": evidence.classes[known[1][twin.other]],
+            "twin_label": evidence.named(known[1][twin.other]),
             "kind": twin.kind,
             "cosine": twin.cosine,
         }

@@ -16,11 +16,16 @@ METRICS = {
     "macro_f1": "macro-F1",
     "recall": "recall",
     "precision": "precision",
+    "jaccard": "Jaccard index",
+    "micro_f1": "micro-F1",
 }
 """What a metric is called in a sentence, by its name in params.yaml."""
 
 UNDECIDED, BETTER, WORSE = "undecided", "better", "worse"
 """Claims on a pair that the words single out; the others are `equivalent` and `not worse`."""
+
+OF_LABELS = ("accuracy", "jaccard", "micro_f1", "macro_f1")
+"""Metrics of messages that may have several labels."""
 
 UNEVEN_CLASSES = "uneven_classes"
 """The key of the caution with which tables show macro-F1 beside accuracy."""
@@ -258,16 +263,22 @@ def margin_words(margin: float) -> str:
 def measured(comparison: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, str]:
     """Return what a method or baseline reached on test, by the metric's name, with its spread.
 
-    Macro-F1 stands beside accuracy where classes differ in size.
+    Beside it stands what `beside` names.
     """
-    metrics = [comparison["metric"]]
-    metrics += ["macro_f1"] if is_uneven(comparison) else []
+    metrics = [comparison["metric"], *beside(comparison)]
     return {METRICS[metric]: with_spread(record, f"test_{metric}") for metric in metrics}
 
 
-def is_uneven(comparison: Mapping[str, Any]) -> bool:
-    """Return whether accuracy is what is compared, and the classes differ in size."""
-    return any(caution["key"] == UNEVEN_CLASSES for caution in comparison["cautions"])
+def beside(comparison: Mapping[str, Any]) -> list[str]:
+    """Return the metrics that are shown beside the one that methods are compared by.
+
+    Macro-F1 where that is accuracy and the classes differ in size; of several labels a message all
+    that there are, since each tells something else.
+    """
+    if comparison.get("several_labels"):
+        return [name for name in OF_LABELS if name != comparison["metric"]]
+    uneven = any(caution["key"] == UNEVEN_CLASSES for caution in comparison["cautions"])
+    return ["macro_f1"] if uneven else []
 
 
 def with_spread(record: Mapping[str, Any], key: str) -> str:

@@ -5,6 +5,7 @@ from typing import Any
 import pandas as pd
 
 from lora_compare.comparison.evidence import BASELINES, Evidence
+from lora_compare.project.corpus import shown_labels
 from lora_compare.project.paths import SPLITS, TFIDF
 
 MEAN = "mean"
@@ -56,5 +57,6 @@ def answers(evidence: Evidence) -> dict[str, list[Any]]:
             table["method"] += [outcome.name] * len(frame)
             table["seed"] += ["" if outcome.name in BASELINES else seed] * len(frame)
             for column in ("label", "predicted"):
-                table[column] += frame[column].tolist()
+                shown = map(shown_labels, frame[column]) if evidence.several else frame[column]
+                table[column] += [*shown]
     return table

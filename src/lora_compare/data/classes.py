@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from lora_compare.errors import DataError
 from lora_compare.params import SplitParams
-from lora_compare.project.corpus import Messages, class_order
+from lora_compare.project.corpus import Messages, class_order, every_label
 from lora_compare.project.paths import SPLITS
 
 if TYPE_CHECKING:  # to look at a file needs no pandas, which takes 0.4 s
@@ -51,12 +51,12 @@ def count_available(messages: "Messages | pd.DataFrame", params: SplitParams) ->
 
     Checked by tests/unit/data/test_classes.py to be what `splits.split` finds.
     """
-    counts = dict.fromkeys(class_order(set(messages["label"])), 0)
+    counts = dict.fromkeys(class_order(set(every_label(messages["label"]))), 0)
     rows = zip(messages["text"], messages["label"], strict=True)
-    kept: dict[Any, str] = {}
+    kept: dict[Any, Any] = {}
     for place, (text, label) in enumerate(rows):
         kept.setdefault(text if params.deduplicate == "exact" else place, label)
-    return counts | Counter(kept.values())
+    return counts | Counter(every_label(kept.values()))
 
 
 def apportion(total: int, weights: list[Fraction]) -> list[int]:
@@ -206,7 +206,8 @@ def likely_cause(counts: Mapping[str, int]) -> str:
     if several := _several_labels(counts):
         return (
             f"labels such as {several!r} look like several of one text, and each combination is a "
-            "class of its own: keep one label of each text, or make a file for each label"
+            "class of its own: data.labels_separator says what stands between labels (no brackets "
+            "around them), and a list in .jsonl needs none"
         )
     for label in counts:
         whole = re.sub(r"\.0+$", "", label)

@@ -15,6 +15,7 @@ from lora_compare.evaluation.results import size_figures
 from lora_compare.models.base import load_base
 from lora_compare.models.batches import Examples
 from lora_compare.models.methods import CONFIG_FILE, TENSORS_FILE, load_method
+from lora_compare.models.targets import ONE_CLASS, Targets
 from lora_compare.params import TrainingParams
 from lora_compare.project.files import read_json
 from lora_compare.project.progress import Progress
@@ -31,6 +32,7 @@ class Answers:
         truncated: For each split the number of texts that were cut.
         truncated_tokens: For each split the share of its tokens that this took away.
         merge_error: What merging its adapter changes, as of `merge_error`; None without one.
+        targets: What the probabilities are of.
     """
 
     classes: list[str]
@@ -39,6 +41,7 @@ class Answers:
     truncated: dict[str, int]
     truncated_tokens: dict[str, float]
     merge_error: dict[str, float] | None
+    targets: Targets = ONE_CLASS
 
 
 def answer(
@@ -81,6 +84,7 @@ def answer(
         {name: classifier.fit(texts)[1] for name, texts in splits.items()},
         {name: classifier.lost(texts) for name, texts in splits.items()},
         error,
+        classifier.targets,
     )
 
 

@@ -18,6 +18,9 @@ FOLDS = 5
 
 INSTALL = 'pip install "lora-compare[noise]" (here: pip install -e ".[noise]")'
 
+ONE_CLASS_ALONE = "Labels that may be wrong are looked for where each message has one class."
+"""What is said where a message may have several labels."""
+
 FloatArray = npt.NDArray[np.floating]
 IntArray = npt.NDArray[np.int64]
 
@@ -42,7 +45,7 @@ class Suspect:
 
 
 def out_of_sample(
-    name: str, texts: Sequence[str], labels: Sequence[int], seed: int
+    name: str, texts: Sequence[str], labels: npt.ArrayLike, seed: int
 ) -> npt.NDArray[np.float32] | None:
     """Return what models that have not seen them make of the messages of the training split.
 

@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lora_compare.evaluation.calibration import calibration_bins
-from lora_compare.evaluation.metrics import evaluate_predictions, predicted_classes
+from lora_compare.evaluation.calibration import as_decisions, calibration_bins
+from lora_compare.evaluation.labels.metrics import evaluate_labels
+from lora_compare.evaluation.metrics import evaluate_predictions
 from lora_compare.evaluation.scores import positive_class, prior_weights
+from lora_compare.models.targets import ONE_CLASS, SeveralLabels, Targets
 from lora_compare.project.paths import SPLITS
 
 COLLAPSED_BELOW = 0.1
@@ -46,40 +48,46 @@ def measure(
     positive: str | None = None,
     prior: Mapping[str, float] | None = None,
     test_groups: Sequence[str] = (),
+    targets: Targets = ONE_CLASS,
 ) -> Results:
     """Return the results of a classifier on train, validation and test.
 
     Args:
         chances: For each split the classes' probabilities, shape (n, n_classes).
-        labels: For each split the right classes' indices, shape (n,).
+        labels: For each split the right classes' indices, shape (n,), or labels, shape (n, k).
         test_texts: The texts of the test split.
         classes: Names of the classes.
         positive: The positive class of two; None for the rarer in the test split.
         prior: The share of each class to which every split is weighted; None weighs all alike.
         test_groups: Name of the group of each test message, where the data has groups.
+        targets: What the probabilities are of.
 
     Raises:
         ParamsError: No class is called `positive`.
         DataError: A split is empty.
     """
-    place = positive_class(classes, labels["test"], positive)
-    predictions = {
-        "text": list(test_texts),
-        "label": [classes[i] for i in labels["test"]],
-        "predicted": [classes[i] for i in predicted_classes(chances["test"])],
-        **{f"p_{c}": chances["test"][:, i].tolist() for i, c in enumerate(classes)},
-    }
-    return Results(
-        {
+    groups = {name: test_groups if name == "test" else () for name in SPLITS}
+    if isinstance(targets, SeveralLabels):
+        figures = {
+            n: evaluate_labels(labels[n], chances[n], classes, targets, groups[n]) for n in SPLITS
+        }
+    else:
+        place = positive_class(classes, labels["test"], positive)
+        figures = {
             n: evaluate_predictions(
                 *(labels[n], chances[n], classes, place),
                 prior_weights(labels[n], classes, prior),
-                test_groups if n == "test" else (),
+                groups[n],
             )
             for n in SPLITS
-        },
-        predictions,
-    )
+        }
+    predictions = {
+        "text": list(test_texts),
+        "label": targets.texts(labels["test"], classes),
+        "predicted": targets.texts(targets.answers(chances["test"]), classes),
+        **{f"p_{c}": chances["test"][:, i].tolist() for i, c in enumerate(classes)},
+    }
+    return Results(figures, predictions)
 
 
 def over_seeds(results: Mapping[int, Results]) -> dict[str, Any]:
@@ -109,17 +117,26 @@ def over_seeds(results: Mapping[int, Results]) -> dict[str, Any]:
 def collapsed(train: Mapping[int, Mapping[str, Any]]) -> list[int]:
     """Return the seeds whose training has come to nothing, though its losses are finite.
 
-    Its training accuracy is no better than that of naming the largest class every time, or more
-    than `COLLAPSED_BELOW` below the middle one of all seeds.
+    Its training accuracy is no better than that of naming the largest class every time (of several
+    labels a message its loss than that of giving each label its frequency), or more than
+    `COLLAPSED_BELOW` below the middle one of all seeds.
 
     Args:
         train: For each seed its figures on the training split.
     """
     accuracies = {seed: figures["accuracy"] for seed, figures in train.items()}
-    some = next(iter(train.values()))
-    largest = max(map(sum, some["confusion_matrix"])) / some["n"]
     least = statistics.median(accuracies.values()) - COLLAPSED_BELOW
-    return [seed for seed, right in accuracies.items() if right <= largest or right < least]
+    return [s for s, right in accuracies.items() if right < least or _learnt_nothing(train[s])]
+
+
+def _learnt_nothing(train: Mapping[str, Any]) -> bool:
+    """Return whether the figures on train are those of knowing nothing but the classes' sizes."""
+    n = train["n"]
+    if "confusion_matrix" in train:
+        return bool(train["accuracy"] <= max(map(sum, train["confusion_matrix"])) / n)
+    shares = [own["n"] / n for own in train["per_class"].values()]
+    surprise = [-p * math.log(p) for s in shares for p in (s, 1 - s) if p]
+    return bool(train["log_loss"] >= math.fsum(surprise) / len(shares))
 
 
 def pooled_calibration(
@@ -133,7 +150,10 @@ def pooled_calibration(
     """
     return {
         name: calibration_bins(
-            np.tile(labels[name], len(chances)), np.concatenate([own[name] for own in chances])
+            *as_decisions(
+                np.concatenate([labels[name]] * len(chances)),
+                np.concatenate([own[name] for own in chances]),
+            )
         )
         for name in SPLITS
     }

@@ -9,13 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from safetensors.numpy import load
 
+from lora_compare.models.targets import (
+    ONE_CLASS,
+    FloatArray,
+    SeveralLabels,
+    Targets,
+    targets_of_config,
+)
 from lora_compare.project.checksums import read_verified
 from lora_compare.project.paths import require
-
-FloatArray = npt.NDArray[np.float64]
 
 CONFIG_FILE, VOCABULARY_FILE, TENSORS_FILE = "config.json", "vocabulary.json", "model.safetensors"
 FILES = (CONFIG_FILE, VOCABULARY_FILE, TENSORS_FILE)
@@ -37,6 +41,7 @@ class TfidfClassifier:
         idf: Inverse document frequency of each term, shape (n_terms,).
         coefficients: Shape (n_classes, n_terms); of two classes the second's alone, (1, n_terms).
         intercepts: Shape (n_classes,), or (1,).
+        targets: What the scores stand for.
     """
 
     classes: list[str]
@@ -46,10 +51,13 @@ class TfidfClassifier:
     idf: FloatArray
     coefficients: FloatArray
     intercepts: FloatArray
+    targets: Targets = ONE_CLASS
 
     def probabilities(self, texts: Sequence[str]) -> FloatArray:
         """Return the probability of each class for each text, shape (n, n_classes)."""
         scores = np.stack([self._score(text) for text in texts])
+        if isinstance(self.targets, SeveralLabels):
+            return np.asarray(np.exp(-np.logaddexp(0, -scores)), dtype=np.float64)
         if scores.shape[1] == 1:
             # The first class is where the score counts from.
             scores = np.hstack([np.zeros_like(scores), scores])
@@ -107,4 +115,5 @@ def load_tfidf(folder: Path) -> TfidfClassifier:
         ngram_range=(config["ngram_range"][0], config["ngram_range"][1]),
         places={term: place for place, term in enumerate(vocabulary)},
         **load(read_verified(folder / TENSORS_FILE, STAGE)),
+        targets=targets_of_config(config),
     )

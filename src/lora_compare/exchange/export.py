@@ -203,6 +203,7 @@ def _record(source: Source, kind: Format, folder: Path) -> dict[str, Any]:
         "method_sha256": source.sha256,
         "base": {key: source.description[key] for key in ("name", "sha256")},
         "classes": source.classifier.classes,
+        **source.classifier.targets.settings(source.classifier.classes),
         "files": _files(folder),
     }
 

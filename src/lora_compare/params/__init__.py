@@ -30,6 +30,7 @@ from lora_compare.params.reading import (
     parse_params,
     read_yaml,
     require_fit,
+    require_kind,
     require_positive,
     require_prior,
 )
@@ -84,6 +85,7 @@ __all__ = [
     "parse_params",
     "read_yaml",
     "require_fit",
+    "require_kind",
     "require_positive",
     "require_prior",
     "with_method",

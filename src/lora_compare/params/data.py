@@ -1,6 +1,6 @@
 """The sections of params.yaml on the labelled text: where it is, and how it is split."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
@@ -17,6 +17,19 @@ ROUNDING = 0.001
 PARTS = ("train", "validation", "test")
 """What a message can be for; a file each may be given."""
 
+OF_SEVERAL_LABELS: dict[str, tuple[tuple[Any, ...], str]] = {
+    "data.prior": ((None,), "labels exclude no other, so that no share weighs a message"),
+    "split.mode": (("stratified",), "the book's split is by one class"),
+    "split.balance": (("none",), "what is cut of one label is cut of others"),
+    "classifier.positive": ((None,), "every label has its own precision and recall"),
+    "training.class_weights": (("none",), "a message has no one class to weigh it by"),
+    "comparison.metric": (
+        ("accuracy", "jaccard", "micro_f1", "macro_f1"),
+        "the others are of one class a message",
+    ),
+}
+"""Settings that messages with several labels restrict: what they may be, and why."""
+
 
 class DataParams(Section):
     """Where the labelled text comes from, and what it says of itself."""
@@ -30,7 +43,12 @@ class DataParams(Section):
     """Column of the text; a .tsv without a header has `label` and `text`."""
 
     label_column: Name
-    """Column of the class."""
+    """Column of the class; of the labels, where a message may have several or none: a list in
+    .jsonl and .parquet."""
+
+    labels_separator: Name | None = None
+    """What stands between a message's labels in the label's column, such as `;`: then it may have
+    several, or none (an empty cell). null: what stands there is one class, or a list."""
 
     split_column: Name | None = None
     """Column that gives each message's split: `train`, `validation` or `test`. Nothing is moved
@@ -104,6 +122,19 @@ class DataParams(Section):
         if prior is not None and abs((total := sum(prior.values())) - 1) > ROUNDING:
             raise ValueError(f"the shares of the classes should sum to 1, and sum to {total:g}")
         return prior
+
+
+def misfits_of_several(value: Callable[[str], Any]) -> Iterator[str]:
+    """Yield the settings that do not go with messages of several labels, each with its reason.
+
+    Args:
+        value: Returns what stands under a dotted key; None where nothing does.
+    """
+    for key, (allowed, reason) in OF_SEVERAL_LABELS.items():
+        found = value(key)
+        if found is not None and found not in allowed:
+            named = " or ".join("null" if one is None else str(one) for one in allowed)
+            yield f"{key}: {named} where a message may have several labels, since {reason}"
 
 
 def _require_files(source: Mapping[Any, Any]) -> None:

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from lora_compare.errors import ParamsError
+from lora_compare.params.data import misfits_of_several
 from lora_compare.params.methods import LoraParams, MethodParams
 from lora_compare.params.mistakes import describe
 from lora_compare.params.network import (
@@ -53,6 +54,7 @@ def describe_misfits(
     """
     return [
         *_splits(values),
+        *_several_labels(values),
         *_equal_names(values),
         *_too_long(values),
         *_head_of_an_architecture(values),
@@ -95,6 +97,12 @@ def _contradictions(
         yield "split.validation: missing; data.source has no validation, so name a share of train"
     if split.get("balance") == "undersample":
         yield f"split.balance: undersample cuts test too, and {given} gives it; take train or cap"
+
+
+def _several_labels(values: Any) -> Iterator[str]:
+    """Yield what does not go with several labels a message, where a setting says that there are."""
+    if _look_up(values, "data", "labels_separator") is not None:
+        yield from misfits_of_several(lambda key: _look_up(values, *key.split(".")))
 
 
 def _equal_names(values: Any) -> Iterator[str]:

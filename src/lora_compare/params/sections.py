@@ -208,8 +208,13 @@ class TrainingParams(Section):
 class ComparisonParams(Section):
     """What the verdict is about, and when two methods are as good as one another."""
 
-    metric: Literal["accuracy", "balanced_accuracy", "macro_f1", "recall", "precision"] = "accuracy"
-    """What methods are compared by. `recall` and `precision` are those of `classifier.positive`."""
+    metric: Literal[
+        "accuracy", "balanced_accuracy", "macro_f1", "recall", "precision", "jaccard", "micro_f1"
+    ] = "accuracy"
+    """What methods are compared by. `recall` and `precision` are those of `classifier.positive`.
+    Where a message may have several labels, `accuracy` is the share of messages whose labels are
+    all right, `jaccard` the mean share of right labels among those that a message has or was given,
+    and `micro_f1` that of all labels together; these two are of such messages only."""
 
     reference: Annotated[str, Field(min_length=1)] | None = None
     """Method that every other one is compared with; null: the one that trains everything, of

@@ -23,8 +23,8 @@ class Answer:
     """What a method says of one text.
 
     Attributes:
-        label: The likeliest class.
-        probability: Its probability.
+        label: The likeliest class; where a text may have several labels, these as a list in JSON.
+        probability: The answer's probability.
         probabilities: Those of all classes, by name.
     """
 
@@ -80,12 +80,18 @@ class Classifiers:
         """
         classifier = self.choose(method)
         _require_texts(texts)
-        answers = []
-        for row in classifier.probabilities(texts):
-            best = int(row.argmax())
-            chances = dict(zip(classifier.classes, map(float, row), strict=True))
-            answers.append(Answer(classifier.classes[best], float(row[best]), chances))
-        return answers
+        rows, targets = classifier.probabilities(texts), classifier.targets
+        given = targets.answers(rows)
+        named = zip(
+            targets.texts(given, classifier.classes),
+            targets.certainty(rows, given).tolist(),
+            rows.tolist(),
+            strict=True,
+        )
+        return [
+            Answer(label, sure, dict(zip(classifier.classes, chances, strict=True)))
+            for label, sure, chances in named
+        ]
 
 
 def _require_texts(texts: Sequence[str]) -> None:

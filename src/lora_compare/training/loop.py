@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.optim.lr_scheduler import LambdaLR
 
 from lora_compare.compute.optimizers import MasterAdamW, Rates
@@ -16,6 +15,7 @@ from lora_compare.compute.seeding import random_states, restore_random_states
 from lora_compare.lora import parameter_groups
 from lora_compare.models.batches import Batch, Examples, collate
 from lora_compare.models.network import Network
+from lora_compare.models.targets import targets_of
 from lora_compare.params import TrainingParams
 from lora_compare.training.embeddings import Rest, seen_rows
 from lora_compare.training.history import (
@@ -279,7 +279,7 @@ def optimizer_step(
         batch = batch.to(device)
         with computing_in(dtype, device):
             logits = model.of_packed(batch.texts)
-        loss = F.cross_entropy(logits, batch.labels, class_weights, reduction="sum") / total
+        loss = targets_of(batch.labels).loss(logits, batch.labels, class_weights) / total
         loss.backward()
         if isinstance(optimizer, MasterAdamW) and (len(batches) > 1 or max_grad_norm is not None):
             optimizer.collect()

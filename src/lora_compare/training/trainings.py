@@ -267,6 +267,7 @@ def train_one(job: Job, tell: Tell, kept: Callable[[Path], None] = lambda path: 
     validation, _ = classifier.fit(splits["validation"])
     logits = predict_logits(classifier.model, validation, dtype=machine.dtype)
     loss, accuracy = loss_and_accuracy(logits, validation.labels)
+    classifier = classifier.decided_by(logits, validation.labels)
     effort = result.seconds, result.examples, result.tokens
     cost = cost_figures(*effort, machine, result.steps, result.state, job.side_by_side)
     if job.keep_model:

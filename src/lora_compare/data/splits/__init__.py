@@ -20,9 +20,17 @@ from lora_compare.data.splits.groups import (
     own_groups,
     split_groups,
 )
+from lora_compare.data.splits.labels import describe_labels
 from lora_compare.data.twins import closest_twins, find_twins, near_duplicate_groups
 from lora_compare.params import SplitParams
-from lora_compare.project.corpus import CARRIED, Messages, count_classes, make_corpus, make_split
+from lora_compare.project.corpus import (
+    CARRIED,
+    Messages,
+    are_several,
+    count_classes,
+    make_corpus,
+    make_split,
+)
 from lora_compare.project.paths import SPLITS
 
 Frames = dict[str, pd.DataFrame]
@@ -78,6 +86,7 @@ def split(corpus: pd.DataFrame, params: SplitParams) -> tuple[Frames, dict[str, 
         "classes": count_classes(corpus),
         "duplicates_removed": dealt.removed,
         **dealt.facts,
+        **describe_labels(corpus),
         "conflicting_texts": count_conflicting(corpus),
         "splits": {name: _describe(part, classes) for name, part in parts.items()},
         "unused_rows_dropped_as_twins": len(unused) - len(parts["unused"]),
@@ -101,7 +110,8 @@ def plan(messages: Messages, params: SplitParams) -> dict[str, Any]:
     dealt = deal_out(corpus, params.model_copy(update={"twins": "apart"}))
     classes = list(count_classes(corpus))
     sizes = {name: _describe(part, classes) for name, part in dealt.parts.items()}
-    return {"duplicates_removed": dealt.removed, **dealt.facts, "splits": sizes}
+    facts = {**dealt.facts, **describe_labels(corpus)}
+    return {"duplicates_removed": dealt.removed, **facts, "splits": sizes}
 
 
 def deal_out(corpus: pd.DataFrame, params: SplitParams) -> Dealt:
@@ -110,13 +120,14 @@ def deal_out(corpus: pd.DataFrame, params: SplitParams) -> Dealt:
         return _deal_as_the_book(corpus, params)
     pool = deduplicate(corpus) if params.deduplicate == "exact" else corpus
     removed = len(corpus) - len(pool)
-    if not {"split", "time"} & {*pool}:
+    several = are_several(pool["label"])
+    if not several and not {"split", "time"} & {*pool}:
         available = dict.fromkeys(count_classes(corpus), 0) | count_classes(pool)
         # Groups are dealt whole before anything is cut, whatever makes them.
         dealt_as = {"twins": "together"} if "group" in pool else {}
         settings = params.model_copy(update=dealt_as)
         require_in_every_split(dealt_sizes(available, settings), available, settings)
-    if not {*CARRIED} & {*pool} and params.twins == "apart":
+    if not several and not {*CARRIED} & {*pool} and params.twins == "apart":
         return Dealt(_split_stratified(pool, params), None, removed)
     rows, twins = _deal_whole(pool, list(count_classes(corpus)), params)
     parts = {part: pool.iloc[rows[part]] for part in (*SPLITS, "unused")}
@@ -226,11 +237,12 @@ def _deal_whole(
 
 def _deal(pool: pd.DataFrame, groups: Groups, classes: list[str], params: SplitParams) -> Rows:
     """Return the rows of each split, dealt and cut as the columns of the pool ask for."""
-    if not {"split", "time"} & {*pool}:
-        return cut(split_groups(pool, groups, params), pool, params)
-    dealer = split_as_given if "split" in pool else split_by_time
+    dealer = split_groups
+    if {"split", "time"} & {*pool}:
+        dealer = split_as_given if "split" in pool else split_by_time
     rows = dealer(pool, groups, params)
-    require_classes(rows, pool, classes)
+    if dealer is not split_groups or are_several(pool["label"]):
+        require_classes(rows, pool, classes)
     return cut(rows, pool, params)
 
 
@@ -263,7 +275,12 @@ def _describe_groups(groups: "pd.Series[int]") -> dict[str, int]:
 def _encode(part: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
     index = {name: number for number, name in enumerate(classes)}
     groups = list(part["group"]) if "group" in part else None
-    return make_split([index[label] for label in part["label"]], list(part["text"]), groups)
+    labels: list[Any]
+    if are_several(part["label"]):
+        labels = [tuple(int(name in own) for name in classes) for own in part["label"]]
+    else:
+        labels = [index[label] for label in part["label"]]
+    return make_split(labels, list(part["text"]), groups)
 
 
 def _describe(part: pd.DataFrame, classes: list[str]) -> dict[str, Any]:

@@ -26,7 +26,16 @@ def describe_split(metrics: Mapping[str, Any], params: SplitParams) -> str:
         "undersample": "every split is cut to its smallest class",
         "none": every.get(dealt, "no split is cut"),
     }
-    return "; ".join([*_dealt(metrics), cut[params.balance], *_together(metrics)])
+    said = [*_dealt(metrics), cut[params.balance], *_labelled(metrics), *_together(metrics)]
+    return "; ".join(said)
+
+
+def _labelled(metrics: Mapping[str, Any]) -> Iterator[str]:
+    if found := metrics.get("labels"):
+        yield (
+            f"messages have {found['per_message']:.2f} labels on average, {found['most']} at most, "
+            f"and {found['none']:,} have none"
+        )
 
 
 def _dealt(metrics: Mapping[str, Any]) -> Iterator[str]:
