@@ -89,8 +89,8 @@ def fit(model: Pipeline, texts: Sequence[str], labels: npt.NDArray[np.int64]) ->
     """Return a candidate fitted to texts and their labels, with COEFFICIENTS at most."""
     vectorizer, regression = model[0], model[-1]
     features = vectorizer.fit_transform(texts)
-    classes = len(np.unique(labels)) if labels.ndim == 1 else labels.shape[1]
-    most = COEFFICIENTS // (classes if classes > 2 else 1)
+    rows = labels.shape[1] if labels.ndim == 2 else len(np.unique(labels))
+    most = COEFFICIENTS // (1 if labels.ndim == 1 and rows == 2 else rows)
     if features.shape[1] > most:
         features = vectorizer.set_params(max_features=most).fit_transform(texts)
     regression.fit(features, labels)

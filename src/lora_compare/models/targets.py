@@ -225,7 +225,7 @@ def best_threshold(scores: FloatArray, truth: IntArray) -> float:
     # Each threshold may lie anywhere above the next lower score: far from both is steadiest.
     lower = np.append(0.0, known[:-1])
     best = np.flatnonzero(f1 == f1.max())
-    within = (lower[best] < EVEN) & (known[best] >= EVEN)
+    within = (lower[best] < EVEN) & (known[best] > EVEN)
     middle = np.where(within, EVEN, (lower[best] + known[best]) / 2)
     return float(middle[np.abs(middle - EVEN).argmin()])
 
