@@ -15,9 +15,10 @@ def main(paths: Paths, params: Params, progress: Progress) -> None:
     """Write metrics/baseline.json, both baselines' test predictions, and TF-IDF as a model."""
     from lora_compare.compute.device import choose_machine
     from lora_compare.compute.seeding import make_deterministic
-    from lora_compare.evaluation.results import measure, size_figures
+    from lora_compare.evaluation.results import Measuring, decided, size_figures
     from lora_compare.models.base import load_base
     from lora_compare.models.classifier import start
+    from lora_compare.models.decision import write_decision
     from lora_compare.models.tokens import check_fit, read_examples
     from lora_compare.project.checksums import seal
     from lora_compare.project.corpus import GROUP, read_classes, read_split
@@ -38,7 +39,8 @@ def main(paths: Paths, params: Params, progress: Progress) -> None:
     labels = {name: examples.labels for name, examples in tokens.items()}
     several = labels["train"].ndim == 2
     require_kind(params, several)
-    weighing = params.classifier.positive, params.data.prior, splits["test"].get(GROUP, ())
+    groups = splits["test"].get(GROUP, ())
+    measuring = Measuring(labels, texts["test"], classes, params, groups)
 
     with progress.work("evaluate the untuned classifier"):
         untuned = start(base, classes, tokens["train"], params.classifier, params.training, seed)
@@ -46,10 +48,11 @@ def main(paths: Paths, params: Params, progress: Progress) -> None:
         total = sum(p.numel() for p in untuned.model.parameters())
         chances = {name: untuned.chances(tokens[name], progress, machine.dtype) for name in SPLITS}
         targets = untuned.targets.fitted(chances["validation"], labels["validation"])
-        untuned_results = measure(chances, labels, texts["test"], classes, *weighing, targets)
+        untuned_results = measuring.measure(chances, targets=targets)
 
     from lora_compare.evaluation.baselines import count_parameters, fit_tfidf, save_tfidf
     from lora_compare.evaluation.noise import out_of_sample, write_out_of_sample
+    from lora_compare.evaluation.tfidf import TENSORS_FILE
 
     progress.say("fit TF-IDF and logistic regression")
     with progress.work("fit and evaluate TF-IDF"):
@@ -57,7 +60,7 @@ def main(paths: Paths, params: Params, progress: Progress) -> None:
             *(texts["train"], labels["train"]), *(texts["validation"], labels["validation"])
         )
         chances = {name: tfidf.predict_proba(texts[name]) for name in SPLITS}
-        tfidf_results = measure(chances, labels, texts["test"], classes, *weighing, targets)
+        tfidf_results = measuring.measure(chances, measuring.decide(chances), targets)
         coefficients = count_parameters(tfidf)
         # Confident learning is of one class a message.
         unseen = None if several else out_of_sample(name, texts["train"], labels["train"], seed)
@@ -68,10 +71,14 @@ def main(paths: Paths, params: Params, progress: Progress) -> None:
         "tfidf": {
             "features": name,
             **tfidf_results.figures,
+            **decided({None: tfidf_results}),
             **size_figures(coefficients, coefficients, len(pickle.dumps(tfidf))),
         },
     }
     save_tfidf(paths.model(TFIDF), tfidf, classes, targets)
+    if params.decides:
+        fitted = paths.model(TFIDF) / TENSORS_FILE
+        write_decision(paths.decision(TFIDF), tfidf_results.decision, classes, fitted)
     write_json(paths.metrics("baseline"), metrics)
     for kind, results in {"untuned": untuned_results, "tfidf": tfidf_results}.items():
         write_csv(paths.predictions(kind), results.predictions)

@@ -14,7 +14,9 @@ def main(paths: Paths, params: Params, progress: Progress, method: str) -> None:
     """Write the method's metrics, its calibration and every seed's test predictions."""
     from lora_compare.compute.seeding import make_deterministic
     from lora_compare.evaluation.answers import answer, of_all
-    from lora_compare.evaluation.results import measure, over_seeds, pooled_calibration
+    from lora_compare.evaluation.results import Measuring, over_seeds, pooled_calibration
+    from lora_compare.models.decision import write_decision
+    from lora_compare.models.methods import TENSORS_FILE
     from lora_compare.models.tokens import check_fit, read_examples
     from lora_compare.project.checksums import seal
     from lora_compare.project.corpus import GROUP, read_split
@@ -31,7 +33,6 @@ def main(paths: Paths, params: Params, progress: Progress, method: str) -> None:
     check_fit(paths.tokens("test"), tokens["test"], test)
     labels = {name: examples.labels for name, examples in tokens.items()}
     require_kind(params, several=labels["test"].ndim == 2)
-    weighing = params.classifier.positive, params.data.prior, test.get(GROUP, ())
     answers = {}
     total = len(seeds) * sum(map(len, tokens.values()))
     with progress.work("evaluate"), progress.task(f"evaluate {method}", total) as advance:
@@ -41,17 +42,27 @@ def main(paths: Paths, params: Params, progress: Progress, method: str) -> None:
                 *(folder, paths.base, stage_of_model, tokens, params.training, part_of(advance))
             )
     with progress.work("compute the figures"):
+        classes = answers[seeds[0]].classes
+        measuring = Measuring(labels, test["Text"], classes, params, test.get(GROUP, ()))
+        balanced = params.training.class_weights == "balanced"
         results = {
-            seed: measure(own.chances, labels, test["Text"], own.classes, *weighing, own.targets)
+            seed: measuring.measure(
+                own.chances, measuring.decide(own.chances, balanced), own.targets
+            )
             for seed, own in answers.items()
         }
-        calibration = pooled_calibration([own.chances for own in answers.values()], labels)
-        metrics = {**over_seeds(results), **of_all(list(answers.values()))}
+        decided = [results[seed].decided(own.chances) for seed, own in answers.items()]
+        calibration = pooled_calibration(decided, labels)
+        right = [result.right for result in results.values()]
+        metrics = {**over_seeds(results), **of_all(list(answers.values()), right)}
     write_json(paths.metrics(method), metrics)
     more = {"calibration": calibration, "versions": versions(*EVALUATION)}
     write_json(paths.evaluation(method), {**metrics, **more})
     for seed, result in results.items():
         write_csv(paths.predictions(method, seed), result.predictions)
+        if params.decides:
+            weights = paths.trained(method, seed) / TENSORS_FILE
+            write_decision(paths.decision(method, seed), result.decision, classes, weights)
     seal(paths.evaluated(method))
     say(progress, method, metrics)
 

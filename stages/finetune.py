@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from lora_compare.cli.stage import stage
 from lora_compare.errors import ParamsError
-from lora_compare.params import Params, require_fit, require_positive
+from lora_compare.params import Params, require_costs, require_fit, require_positive
 from lora_compare.project.paths import Paths, require
 from lora_compare.project.progress import Progress
 
@@ -39,6 +39,7 @@ def main(paths: Paths, params: Params, progress: Progress, method: str, show: Sh
     require_fit(params, len(classes), architecture_of(paths.base))
     # Now, and not after hours of training, when the stage evaluate needs it.
     require_positive(params.classifier.positive, classes)
+    require_costs(params, classes)
     make_deterministic(training.seeds[0], params.threads)
     machine = choose_machine(training, read_description(paths.base)["width"])
     tokens = map(paths.tokens, ("train", "validation"))

@@ -84,7 +84,13 @@ def read_data(output: Output, paths: "Paths", params: "Params") -> dict[str, Any
     from lora_compare.data import classes
     from lora_compare.data.messages import make_messages
     from lora_compare.data.sources import read_sources
-    from lora_compare.params import require_fit, require_kind, require_positive, require_prior
+    from lora_compare.params import (
+        require_costs,
+        require_fit,
+        require_kind,
+        require_positive,
+        require_prior,
+    )
     from lora_compare.project.corpus import MAIN, are_several, class_order, every_label
 
     started = time.perf_counter()
@@ -97,6 +103,7 @@ def read_data(output: Output, paths: "Paths", params: "Params") -> dict[str, Any
     require_fit(params, len(available))
     require_prior(params, list(available))
     require_positive(params.classifier.positive, list(available))
+    require_costs(params, list(available))
     make_plan = _plan_by_columns if several or {*messages} - {*MAIN} else _plan
     plan = make_plan(messages, available, params.split)
     is_exact = params.split.deduplicate == "exact"

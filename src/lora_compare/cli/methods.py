@@ -11,7 +11,7 @@ import click
 
 from lora_compare.cli.completion import complete_methods
 from lora_compare.cli.terminal import Output, command, project
-from lora_compare.project.paths import TFIDF, seed_folder
+from lora_compare.project.paths import TFIDF, require, seed_folder
 
 if TYPE_CHECKING:
     from lora_compare.evaluation.tfidf import TfidfClassifier
@@ -120,19 +120,33 @@ def _method_or_default(params: "Params", method: str | None, seed: int | None) -
 
 
 def _load(paths: "Paths", params: "Params", name: str, seed: int | None) -> "Classifier":
+    _require_decision(paths, params, name)
     if name == TFIDF:
         from lora_compare.evaluation.tfidf import load_tfidf
 
-        return load_tfidf(paths.model(name))
+        return load_tfidf(paths.model(name), paths.decision(name))
     from lora_compare.compute.device import choose_device
     from lora_compare.models.base import load_base
     from lora_compare.models.methods import load_method
-    from lora_compare.project.seeds import chosen
+    from lora_compare.project.seeds import chosen, seed_of
 
     folder = chosen(paths.model(name), seed)
-    classifier = load_method(folder, load_base(paths.base), f"finetune@{name}")
+    decision = paths.decision(name, seed_of(folder))
+    classifier = load_method(folder, load_base(paths.base), f"finetune@{name}", decision)
     classifier.model.to(choose_device(params.training.device))
     return classifier
+
+
+def _require_decision(paths: "Paths", params: "Params", name: str) -> None:
+    """Refuse a method without what params.yaml asks for, which the stage evaluate has not chosen.
+
+    Raises:
+        MissingArtifactError: It has not.
+    """
+    if params.decides:
+        stage = "baseline" if name == TFIDF else f"evaluate@{name}"
+        if not any(paths.evaluated(name).glob("decision*.json")):
+            require(paths.decision(name), stage)
 
 
 def _counting(
@@ -168,7 +182,7 @@ def _answers(classifier: "Classifier", texts: Sequence[str]) -> list[Answer]:
     from lora_compare.project.corpus import labels_of, shown_labels
 
     rows, targets = classifier.probabilities(texts), classifier.targets
-    given = targets.answers(rows)
+    given = targets.answers(rows, classifier.decision)
     several, classes = given.ndim == 2, classifier.classes
     named = targets.texts(given, classes)
     sure = targets.certainty(rows, given).tolist()
@@ -302,6 +316,7 @@ def export(
     with output.working(f"export {name}"):
         from lora_compare.exchange.export import write
 
+        _require_decision(paths, params, name)
         lines = write(paths, name, kind, folder, seed)
     output.record({"method": name, "format": kind, "folder": str(folder), "python": lines})
     output.say(f"{name} is in {folder}. To use it in Python:\n")

@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from lora_compare.comparison.evidence import Evidence, Outcome
-from lora_compare.comparison.formats import percent
+from lora_compare.comparison.formats import percent, points
 from lora_compare.comparison.sentences import UNEVEN_CLASSES, listing
 from lora_compare.data.splits.coverage import describe_missing
+from lora_compare.evaluation.statistics import difference_interval
 from lora_compare.params import Params
 
 STAND_IN = "gpt2-nano"
@@ -27,6 +28,10 @@ tenth, differences between methods are differences between ways of learning noth
 FEW_MESSAGES = 100
 """Groups of near-duplicates in the test split below which it is said: of a hundred, one answer is a
 point, and equal methods are hardly ever shown to be within two."""
+
+FEW_TO_CHOOSE = 50
+"""Messages of the rarer class in validation below which a threshold is hardly chosen: of fifty, one
+more that is found moves the recall by two points."""
 
 CUT = 0.01
 """Share of test messages cut from which it is said: fewer move an accuracy by less than a point."""
@@ -159,8 +164,37 @@ def _cut(evidence: Evidence, _: Params, __: Mapping[str, Any]) -> Iterator[str]:
     tokens = f", which lost {percent(lost)} of all test tokens" if lost is not None else ""
     yield (
         f"{counts[name]:,} of {n:,} test messages were cut for the model "
-        f"(training.max_length){tokens}; TF-IDF read them whole."
+        f"(training.max_length){tokens}; TF-IDF read them whole.{_of_cut(evidence, counts)}"
     )
+
+
+def _of_cut(evidence: Evidence, counts: Mapping[str, int]) -> str:
+    """Return how much the accuracy of messages that were cut differs from that of the others."""
+    told = []
+    for method in evidence.methods:
+        right = method.metrics.get("truncated_accuracy", {})
+        if len(right) < 2:
+            continue
+        cut, n = counts[method.name], len(evidence.texts)
+        low, high = difference_interval((right["cut"], cut), (right["whole"], n - cut))
+        told.append(
+            f"{method.name} is right on {percent(right['cut'])} of them and on "
+            f"{percent(right['whole'])} of the others, {points(right['cut'] - right['whole'])} "
+            f"points (95 % interval {points(low)} to {points(high)})"
+        )
+    return f" {'; '.join(told)}." if told else ""
+
+
+def _rare(evidence: Evidence, params: Params, _: Mapping[str, Any]) -> Iterator[str]:
+    if params.classifier.threshold == "argmax":
+        return
+    counts = evidence.split["splits"]["validation"]["classes"]
+    rarest = min(counts, key=lambda name: counts[name])
+    if (held := counts[rarest]) < FEW_TO_CHOOSE:
+        yield (
+            f"The threshold was chosen on {held:,} message{'s' * (held != 1)} of {rarest} "
+            "(split.validation): on others it would be another."
+        )
 
 
 def _thrown(evidence: Evidence, params: Params, _: Mapping[str, Any]) -> Iterator[str]:
@@ -260,6 +294,7 @@ CHECKS: dict[str, Check] = {
     "missing_classes": _missing,
     "groups": _groups,
     "cut": _cut,
+    "threshold": _rare,
     "thrown": _thrown,
     "twins": _twins,
     "edge": _edge,

@@ -52,16 +52,18 @@ class Judge:
         weights, scores = self.task.weights, scores_a - scores_b
         found = difference(scores, weights, self.groups, level, step)
         made, parts = claim(found, settings.margin), found.components
+        is_cost = metric == "expected_cost"  # which is below 0 in the scores, and has no bounds
+        sign, most = (-1, math.inf) if is_cost else (1, 1.0)
         pair: dict[str, Any] = {
             "a": a.name,
             "b": b.name,
             "baseline": "baseline" in (a.trainable, b.trainable),
             "metric": metric,
-            "value_a": float(np.average(scores_a, axis=1, weights=weights).mean()),
-            "value_b": float(np.average(scores_b, axis=1, weights=weights).mean()),
+            "value_a": sign * float(np.average(scores_a, axis=1, weights=weights).mean()),
+            "value_b": sign * float(np.average(scores_b, axis=1, weights=weights).mean()),
             "difference": found.theta,
-            "low": max(found.low, -1.0),
-            "high": min(found.high, 1.0),
+            "low": max(found.low, -most),
+            "high": min(found.high, most),
             "level": level,
             "p": found.p(),
             "claim": made,

@@ -18,6 +18,7 @@ METRICS = {
     "precision": "precision",
     "jaccard": "Jaccard index",
     "micro_f1": "micro-F1",
+    "expected_cost": "expected cost of 100 messages",
 }
 """What a metric is called in a sentence, by its name in params.yaml."""
 
@@ -26,6 +27,9 @@ UNDECIDED, BETTER, WORSE = "undecided", "better", "worse"
 
 OF_LABELS = ("accuracy", "jaccard", "micro_f1", "macro_f1")
 """Metrics of messages that may have several labels."""
+
+SAVED = "saved in 100 messages"
+"""What a hundredth of a difference is, where methods are compared by what their mistakes cost."""
 
 UNEVEN_CLASSES = "uneven_classes"
 """The key of the caution with which tables show macro-F1 beside accuracy."""
@@ -90,7 +94,7 @@ def _reason(comparison: Mapping[str, Any], method: str) -> str:
     pair = next((p for p in comparison["pairs"] if p["a"] == method), None)
     if pair is not None:
         return _standing(pair) + _saving(comparison, method)
-    pairs, margin = method_pairs(comparison), margin_words(comparison["margin"])
+    pairs, margin = method_pairs(comparison), margin_of(comparison)
     if not pairs:
         return "it is the only method; another under methods in params.yaml makes a comparison"
     claims = {called(pair["a"]): pair["claim"] for pair in pairs}
@@ -106,9 +110,9 @@ def _reason(comparison: Mapping[str, Any], method: str) -> str:
 
 def _standing(pair: Mapping[str, Any]) -> str:
     """Return how the first of a pair stands to the other, without its own name."""
-    other, margin = called(pair["b"]), margin_words(pair["margin"])
+    other, margin = called(pair["b"]), margin_of(pair)
     if pair["claim"] == BETTER:
-        return f"better than {other}, by {_unsigned(pair['difference'])} points"
+        return f"better than {other}, by {_distance(pair)}"
     if pair["claim"] == WORSE:
         return f"worse than {other}, but by less than {margin}"
     if pair["claim"] == "equivalent":
@@ -145,7 +149,7 @@ def _needed(comparison: Mapping[str, Any]) -> str:
     if not comparison["recommendation"]["fine_tuning_needed"]:
         return f"{name} is not worse either: {NO_FINE_TUNING}."
     if pair["claim"] == WORSE:
-        return f"{name} is worse than {reference}, by {_unsigned(pair['difference'])} points."
+        return f"{name} is worse than {reference}, by {_distance(pair)}."
     return f"Whether {name} would do is undecided."
 
 
@@ -160,12 +164,37 @@ def found(comparison: Mapping[str, Any]) -> str:
     pairs = sorted(comparison["pairs"], key=lambda p: tuple(p["a"] != name for name in order))
     shown = [p for p in pairs if p["a"] in named or p is main or _better_method(p)]
     said = [p for p in shown or pairs if p["a"] in named or main is None]
-    return " ".join(
-        f"{called(p['a'])} {MINUS} {called(p['b'])}: {numbers(p)}."
+    sentences = [
+        f"{called(p['a'])} {against(p)} {called(p['b'])}: {numbers(p)}."
         if p in said
         else pair_sentence(p)
         for p in shown or pairs
-    )
+    ]
+    return " ".join([*sentences, *costs_said(comparison)])
+
+
+def costs_said(comparison: Mapping[str, Any]) -> list[str]:
+    """Return what mistakes cost, as a sentence; none where that is what methods are compared by."""
+    pairs = comparison.get("cost_pairs", ())
+    named = {comparison["recommendation"]["use"], comparison["recommendation"]["method"]}
+    shown = [pair for pair in pairs if pair["a"] in named] or pairs[:1]
+    records = {r["method"]: r for r in (*comparison["methods"], *comparison["baselines"])}
+    return [
+        f"{called(pair['a'])} costs {with_spread(records[pair['a']], 'test_expected_cost')} in 100 "
+        f"messages, {called(pair['b'])} "
+        f"{with_spread(records[pair['b']], 'test_expected_cost')}: {numbers(pair)}."
+        for pair in shown
+    ]
+
+
+def against(pair: Mapping[str, Any]) -> str:
+    """Return what stands between the names of a pair: of costs, what is saved is above 0."""
+    return MINUS if unit(pair) != SAVED else "beside"
+
+
+def unit(found: Mapping[str, Any]) -> str:
+    """Return what a hundredth of a difference is called, of a pair or a whole comparison."""
+    return SAVED if found["metric"] == "expected_cost" else "points"
 
 
 def _better_method(pair: Mapping[str, Any]) -> bool:
@@ -191,7 +220,7 @@ def pair_sentence(pair: Mapping[str, Any]) -> str:
     Where nothing can be claimed, it says what would settle it. Of one seed it says that it is
     about two trained models, not about methods.
     """
-    a, b, margin = called(pair["a"]), called(pair["b"]), margin_words(pair["margin"])
+    a, b, margin = called(pair["a"]), called(pair["b"]), margin_of(pair)
     claims = {
         BETTER: f"{a} is better than {b}",
         WORSE: f"{a} is worse than {b}{f', but by less than {margin}' * _is_within(pair)}",
@@ -214,10 +243,11 @@ def _is_within(pair: Mapping[str, Any]) -> bool:
 def numbers(pair: Mapping[str, Any]) -> str:
     """Return a pair's difference with its interval and what it was measured over."""
     low, high = points(pair["low"]), points(pair["high"])
-    of = "" if pair["metric"] == "accuracy" else f" of {METRICS[pair['metric']]}"
+    named = pair["metric"] != "accuracy" and unit(pair) != SAVED
+    of = f" of {METRICS[pair['metric']]}" if named else ""
     seeds = f" and {pair['seeds']} seeds{'' if pair['baseline'] else ' each'}"
     return (
-        f"{points(pair['difference'])} points{of}, {level(pair)} interval {low} to {high}, "
+        f"{points(pair['difference'])} {unit(pair)}{of}, {level(pair)} interval {low} to {high}, "
         f"over {pair['n']:,} messages{seeds if pair['seeds'] > 1 else ''}"
     )
 
@@ -244,7 +274,7 @@ def settled(pair: Mapping[str, Any]) -> str:
 def claimed(pair: Mapping[str, Any]) -> str:
     """Return the claim on a pair in a few words: one may be worse, and yet good enough."""
     if pair["claim"] == WORSE and _is_within(pair):
-        return f"worse by less than {margin_words(pair['margin'])}"
+        return f"worse by less than {margin_of(pair)}"
     return str(pair["claim"])
 
 
@@ -258,6 +288,13 @@ def margin_words(margin: float) -> str:
     """Return a margin, a fraction, such as `2 points`."""
     shown = f"{100 * margin:g}"
     return f"{shown} point{'' if shown == '1' else 's'}"
+
+
+def margin_of(found: Mapping[str, Any]) -> str:
+    """Return the margin of a pair or a whole comparison, with what it is one of."""
+    if unit(found) == SAVED:
+        return f"a cost of {100 * found['margin']:g} in 100 messages"
+    return margin_words(found["margin"])
 
 
 def measured(comparison: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, str]:
@@ -282,7 +319,12 @@ def beside(comparison: Mapping[str, Any]) -> list[str]:
 
 
 def with_spread(record: Mapping[str, Any], key: str) -> str:
-    """Return a figure of a record with its standard deviation over seeds: `96.1 ± 0.4 %`."""
+    """Return a figure of a record with its standard deviation over seeds: `96.1 ± 0.4 %`.
+
+    What a message costs becomes what 100 of them cost: `3.2 ± 0.4`.
+    """
+    if key.endswith("expected_cost"):
+        return spread(record.get(key), record.get(f"{key}_sd")).removesuffix(" %")
     return spread(record.get(key), record.get(f"{key}_sd"))
 
 
@@ -292,5 +334,7 @@ def listing(names: Sequence[str], word: str = "and") -> str:
     return f"{', '.join(most)} {word} {last}" if most else last
 
 
-def _unsigned(difference: float) -> str:
-    return points(abs(difference)).lstrip("+")
+def _distance(pair: Mapping[str, Any]) -> str:
+    """Return how far the two of a pair are apart."""
+    number = points(abs(pair["difference"])).lstrip("+")
+    return f"a cost of {number} in 100 messages" if unit(pair) == SAVED else f"{number} points"

@@ -15,7 +15,7 @@ from lora_compare.comparison.evidence import Evidence, Outcome
 from lora_compare.comparison.recommendation import recommend
 from lora_compare.errors import DataError
 from lora_compare.evaluation.labels.scores import LabelTask
-from lora_compare.evaluation.scores import Task, positive_class, prior_weights
+from lora_compare.evaluation.scores import Task, cost_matrix, positive_class, prior_weights
 from lora_compare.evaluation.statistics import CONFIDENCE
 from lora_compare.params import MethodParams, Params, require_kind
 from lora_compare.project.files import read_json
@@ -52,11 +52,16 @@ SPLIT_FIGURES = (
 OF_SOME = (
     "false_alarms_per_1000",
     "misses_per_1000",
+    "expected_cost",
     "jaccard",
     "micro_f1",
     "hamming_loss",
 )
-"""What there is of two classes only, and of several labels a message only."""
+"""What there is of two classes only, where mistakes have costs, and of several labels a message."""
+
+COST_KEYS = ("a", "b", "baseline", "metric", "difference", "low", "high", "level", "seeds", "n")
+"""What is shown of a pair's costs, where methods are compared by another metric: no claim, for the
+margin is one of that metric."""
 
 SIZE_FIGURES = ("trainable_parameters", "total_parameters", "trainable_percent", "artifact_bytes")
 COST_FIGURES = (
@@ -92,7 +97,8 @@ def compare(
     `recommendation` is what to use, `cautions` what makes that weak. `reference` divides the LoRA
     method's prices by those of the full one (its `accuracy_difference` is LoRA minus full) and is
     None without both. `prior` is the share of each class that the figures of the test stand for, or
-    of the messages with each label, where `several_labels` says that there are.
+    of the messages with each label, where `several_labels` says that there are. Where mistakes have
+    costs that are not the metric, `cost_pairs` has what each of `pairs` saves.
 
     Args:
         evidence: What the methods and baselines did.
@@ -139,6 +145,13 @@ def compare(
         "pairs": pairs,
         "reference": _reference(full, lora),
     }
+    if task.costs is not None and settings.metric != "expected_cost":
+        by_cost = replace(judge, settings=settings.model_copy(update={"metric": "expected_cost"}))
+        costs = [
+            by_cost.compare(by_name[p["a"]], by_name[p["b"]], 1 if p["baseline"] else family)
+            for p in pairs
+        ]
+        found["cost_pairs"] = [{key: pair[key] for key in COST_KEYS} for pair in costs]
     found["cautions"] = cautions(evidence, params, found)
     found["recommendation"] = recommended.to_dict()
     reason = sentences.why(found)
@@ -173,6 +186,7 @@ def _task(evidence: Evidence, params: Params) -> Task | LabelTask:
         labels,
         prior_weights(labels, classes, params.data.prior),
         positive_class(classes, labels, params.classifier.positive),
+        cost_matrix(classes, params.comparison.costs),
     )
 
 

@@ -31,6 +31,7 @@ class Answers:
         sizes: Its figures of `size_figures`.
         truncated: For each split the number of texts that were cut.
         truncated_tokens: For each split the share of its tokens that this took away.
+        cut: Whether each text of the test split was cut, shape (n_test,).
         merge_error: What merging its adapter changes, as of `merge_error`; None without one.
         targets: What the probabilities are of.
     """
@@ -40,6 +41,7 @@ class Answers:
     sizes: dict[str, Any]
     truncated: dict[str, int]
     truncated_tokens: dict[str, float]
+    cut: npt.NDArray[np.bool_]
     merge_error: dict[str, float] | None
     targets: Targets = ONE_CLASS
 
@@ -83,19 +85,28 @@ def answer(
         size_figures(config["trainable_parameters"], config["total_parameters"], size),
         {name: classifier.fit(texts)[1] for name, texts in splits.items()},
         {name: classifier.lost(texts) for name, texts in splits.items()},
+        classifier.is_cut(splits["test"]),
         error,
         classifier.targets,
     )
 
 
-def of_all(answers: Sequence[Answers]) -> dict[str, Any]:
+def of_all(answers: Sequence[Answers], right: Sequence[npt.NDArray[np.bool_]]) -> dict[str, Any]:
     """Return what is known of all classifiers of a method beside their answers.
 
-    They are of one size; of their errors of merging the largest counts.
+    They are of one size and cut the same texts; of their errors of merging the largest counts.
+
+    Args:
+        answers: What each classifier answers.
+        right: For each of them whether its answer to each test message is right, shape (n_test,).
     """
     first = answers[0]
     cut = {"truncated": first.truncated, "truncated_tokens": first.truncated_tokens}
-    facts = {**first.sizes, **cut}
+    facts: dict[str, Any] = {**first.sizes, **cut}
+    if first.cut.any():
+        mean = np.mean(right, axis=0)
+        parts = {"cut": mean[first.cut], "whole": mean[~first.cut]}
+        facts["truncated_accuracy"] = {n: float(m.mean()) for n, m in parts.items() if len(m)}
     if first.merge_error:
         errors = [own.merge_error or {} for own in answers]
         facts["merge_error"] = {key: max(e[key] for e in errors) for key in first.merge_error}

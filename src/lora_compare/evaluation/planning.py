@@ -93,6 +93,8 @@ def describe_power(messages: int, params: Params, groups: int | None = None) -> 
     plan, points = Plan(TYPICAL, seeds, groups or messages, level), 100 * margin
     trained = " between the trained models" if seeds == 1 else ""
     shown = f"{points:g} point{'s' * (points != 1)}"
+    if params.comparison.metric == "expected_cost":
+        return f"{with_these}, what costs would show is not known before"
     return (
         f"{with_these}, a difference in accuracy{trained} of about {100 * plan.seen:.1f} points "
         f"would be seen, and 'not worse by {shown}' be shown in about "

@@ -3,7 +3,8 @@
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,17 @@ import numpy.typing as npt
 from lora_compare.evaluation.calibration import as_decisions, calibration_bins
 from lora_compare.evaluation.labels.metrics import evaluate_labels
 from lora_compare.evaluation.metrics import evaluate_predictions
-from lora_compare.evaluation.scores import positive_class, prior_weights
+from lora_compare.evaluation.scores import cost_matrix, positive_class, prior_weights
+from lora_compare.models.decision import (
+    PLAIN,
+    Decision,
+    best_threshold,
+    fit_temperature,
+    prior_shift,
+    require_both,
+)
 from lora_compare.models.targets import ONE_CLASS, SeveralLabels, Targets
+from lora_compare.params import Params, require_costs
 from lora_compare.project.paths import SPLITS
 
 COLLAPSED_BELOW = 0.1
@@ -34,60 +44,149 @@ class Results:
     Attributes:
         figures: For each split every figure of `evaluate_predictions`.
         predictions: Columns text, label, predicted and p_<class>; one row a test message.
+        decision: How its probabilities become answers.
+        before: Its figures on validation and test by its own probabilities and their likeliest
+            class, where the decision is another.
     """
 
     figures: dict[str, dict[str, Any]]
     predictions: dict[str, Sequence[Any]]
+    decision: Decision = PLAIN
+    before: dict[str, dict[str, Any]] | None = None
+
+    @property
+    def right(self) -> npt.NDArray[np.bool_]:
+        """Whether each test message was taken for its class, shape (n,)."""
+        both = zip(self.predictions["predicted"], self.predictions["label"], strict=True)
+        return np.array([predicted == label for predicted, label in both])
+
+    def decided(self, chances: Chances) -> Chances:
+        """Return for each split what the decision makes of the classifier's own probabilities."""
+        return {name: self.decision.probabilities(own) for name, own in chances.items()}
 
 
-def measure(
-    chances: Chances,
-    labels: Mapping[str, npt.NDArray[np.int64]],
-    test_texts: Sequence[str],
-    classes: Sequence[str],
-    positive: str | None = None,
-    prior: Mapping[str, float] | None = None,
-    test_groups: Sequence[str] = (),
-    targets: Targets = ONE_CLASS,
-) -> Results:
-    """Return the results of a classifier on train, validation and test.
+@dataclass(frozen=True)
+class Measuring:
+    """What classifiers are measured on, and how.
 
-    Args:
-        chances: For each split the classes' probabilities, shape (n, n_classes).
+    Attributes:
         labels: For each split the right classes' indices, shape (n,), or labels, shape (n, k).
         test_texts: The texts of the test split.
         classes: Names of the classes.
-        positive: The positive class of two; None for the rarer in the test split.
-        prior: The share of each class to which every split is weighted; None weighs all alike.
+        params: Positive class, prior, costs, and what is chosen on validation.
         test_groups: Name of the group of each test message, where the data has groups.
-        targets: What the probabilities are of.
 
     Raises:
-        ParamsError: No class is called `positive`.
-        DataError: A split is empty.
+        ParamsError: The classes can have no such costs or threshold.
     """
-    groups = {name: test_groups if name == "test" else () for name in SPLITS}
-    if isinstance(targets, SeveralLabels):
-        figures = {
-            n: evaluate_labels(labels[n], chances[n], classes, targets, groups[n]) for n in SPLITS
+
+    labels: Mapping[str, npt.NDArray[np.int64]]
+    test_texts: Sequence[str]
+    classes: Sequence[str]
+    params: Params
+    test_groups: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse costs and a threshold that the classes cannot have."""
+        require_costs(self.params, self.classes)
+
+    @cached_property
+    def positive(self) -> int:
+        """The index of the positive class of two: the one that is named, or the rarer in test."""
+        return positive_class(self.classes, self.labels["test"], self.params.classifier.positive)
+
+    @cached_property
+    def weights(self) -> dict[str, npt.NDArray[np.float64]]:
+        """For each split what its messages count, shape (n,)."""
+        prior = self.params.data.prior
+        return {name: prior_weights(self.labels[name], self.classes, prior) for name in SPLITS}
+
+    @cached_property
+    def costs(self) -> npt.NDArray[np.float64] | None:
+        """Cost by class and answer, shape (n_classes, n_classes); None: mistakes have none."""
+        return cost_matrix(self.classes, self.params.comparison.costs)
+
+    def decide(self, chances: Chances, balanced: bool = False) -> Decision:
+        """Return how a classifier's probabilities become answers, chosen on validation alone.
+
+        Args:
+            chances: Its own probabilities; only those of validation are looked at.
+            balanced: Whether it has learnt from classes that counted alike, whatever their shares.
+
+        Raises:
+            DataError: A threshold is to be chosen, and validation lacks a class.
+        """
+        labels, own = self.labels["validation"], chances["validation"]
+        if labels.ndim == 2:
+            return PLAIN  # several labels have thresholds of their own, and nothing else of it
+        shift, weights = self._shift(balanced), self.weights["validation"]
+        decision = Decision(shift=shift, positive=self.positive)
+        if self.params.evaluation.temperature:
+            temperature = fit_temperature(own, labels, weights, shift)
+            decision = replace(decision, temperature=temperature)
+        if (kind := self.params.classifier.threshold) == "argmax":
+            return decision
+        require_both(labels, self.classes, self.positive)
+        probabilities, costs = decision.probabilities(own), self.costs if kind == "cost" else None
+        found = best_threshold(probabilities, labels, weights, self.positive, costs)
+        return replace(decision, threshold=found)
+
+    def _shift(self, balanced: bool) -> tuple[float, ...]:
+        """Return what takes logits from the shares of the training split to `data.prior`."""
+        prior, n = self.params.data.prior, len(self.classes)
+        if prior is None:
+            return ()
+        seen = np.bincount(self.labels["train"], minlength=n) / len(self.labels["train"])
+        shares = [1 / n] * n if balanced else seen.tolist()
+        return prior_shift(shares, [prior[name] for name in self.classes])
+
+    def measure(
+        self, chances: Chances, decision: Decision = PLAIN, targets: Targets = ONE_CLASS
+    ) -> Results:
+        """Return the results of a classifier on train, validation and test.
+
+        Args:
+            chances: For each split its own probabilities, shape (n, n_classes).
+            decision: How they become answers, of one class a message.
+            targets: What they are of.
+
+        Raises:
+            ParamsError: No class is called `classifier.positive`.
+            DataError: A split is empty.
+        """
+        shown = decision.probabilities(np.asarray(chances["test"], np.float64))
+        predictions = {
+            "text": list(self.test_texts),
+            "label": targets.texts(self.labels["test"], self.classes),
+            "predicted": targets.texts(targets.answers(shown, decision), self.classes),
+            **{f"p_{c}": shown[:, i].tolist() for i, c in enumerate(self.classes)},
         }
-    else:
-        place = positive_class(classes, labels["test"], positive)
-        figures = {
-            n: evaluate_predictions(
-                *(labels[n], chances[n], classes, place),
-                prior_weights(labels[n], classes, prior),
-                groups[n],
-            )
-            for n in SPLITS
-        }
-    predictions = {
-        "text": list(test_texts),
-        "label": targets.texts(labels["test"], classes),
-        "predicted": targets.texts(targets.answers(chances["test"]), classes),
-        **{f"p_{c}": chances["test"][:, i].tolist() for i, c in enumerate(classes)},
-    }
-    return Results(figures, predictions)
+        before = None
+        if not decision.is_plain:
+            before = {
+                name: self._figures(name, chances[name], PLAIN, targets) for name in SPLITS[1:]
+            }
+        figures = {name: self._figures(name, chances[name], decision, targets) for name in SPLITS}
+        return Results(figures, predictions, decision, before)
+
+    def _figures(
+        self,
+        split: str,
+        chances: npt.NDArray[np.float64],
+        decision: Decision,
+        targets: Targets,
+    ) -> dict[str, Any]:
+        labels, groups = self.labels[split], self.test_groups if split == "test" else ()
+        if isinstance(targets, SeveralLabels):
+            return evaluate_labels(labels, chances, self.classes, targets, groups)
+        probabilities = decision.probabilities(chances)
+        return evaluate_predictions(
+            *(labels, probabilities, self.classes, self.positive),
+            self.weights[split],
+            groups,
+            targets.answers(probabilities, decision),
+            self.costs,
+        )
 
 
 def over_seeds(results: Mapping[int, Results]) -> dict[str, Any]:
@@ -96,6 +195,8 @@ def over_seeds(results: Mapping[int, Results]) -> dict[str, Any]:
     Beside every figure of a split that is a number stands, with two seeds or more, its standard
     deviation between them (of n - 1), as `<figure>_sd`. A figure that one seed does not have is
     None. Confusion matrices are added up. `collapsed` lists the seeds of that function, if any.
+    Where answers are more than the likeliest class by a classifier's own probabilities, `decision`
+    has what was chosen for each seed, and `before` the figures of validation and test without it.
 
     Args:
         results: What is known of the classifier of each seed.
@@ -107,10 +208,31 @@ def over_seeds(results: Mapping[int, Results]) -> dict[str, Any]:
         "seeds": list(results),
         # Not where it is empty: `dvc plots` stumbles over an empty list in a metrics file.
         **({"collapsed": fallen} if fallen else {}),
+        **decided(results),
         "per_seed": {
             str(seed): {name: _scalars(figures) for name, figures in result.figures.items()}
             for seed, result in results.items()
         },
+    }
+
+
+def decided(results: Mapping[int, Results] | Mapping[None, Results]) -> dict[str, Any]:
+    """Return what was chosen on validation, and the figures without it; nothing of nothing.
+
+    Args:
+        results: What is known of the classifier of each seed; of a baseline, under None.
+    """
+    before = [result.before for result in results.values() if result.before]
+    if not before:
+        return {}
+    chosen = [result.decision for result in results.values()]
+    return {
+        "decision": {
+            "temperature": [one.temperature for one in chosen],
+            "shift": [list(one.shift) for one in chosen],
+            "threshold": [one.chance for one in chosen],
+        },
+        "before": {name: _with_spread([own[name] for own in before]) for name in SPLITS[1:]},
     }
 
 

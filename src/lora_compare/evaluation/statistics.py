@@ -49,6 +49,21 @@ def wilson_interval(successes: float, n: float) -> tuple[float, float]:
     return max(0.0, min(centre - reach, proportion)), min(1.0, max(centre + reach, proportion))
 
 
+def difference_interval(a: tuple[float, int], b: tuple[float, int]) -> tuple[float, float]:
+    """Return the 95 % interval of the difference of two proportions of different messages.
+
+    Args:
+        a: A proportion, in 0..1, and the number of messages that it is of, 1 or more.
+        b: The one that is subtracted.
+
+    Source: Newcombe 1998, Statistics in Medicine 17:873, method 10 (from Wilson's intervals).
+    """
+    (p, n), (q, m) = a, b
+    (low_p, high_p), (low_q, high_q) = wilson_interval(p * n, n), wilson_interval(q * m, m)
+    below = math.hypot(p - low_p, high_q - q)
+    return p - q - below, p - q + math.hypot(high_p - p, q - low_q)
+
+
 def worth_of_groups(
     right: npt.ArrayLike, groups: Sequence[str], weights: npt.ArrayLike | None = None
 ) -> float:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load
 
+from lora_compare.models.decision import PLAIN, Decision, read_decision
 from lora_compare.models.targets import (
     ONE_CLASS,
     FloatArray,
@@ -22,7 +23,6 @@ from lora_compare.project.checksums import read_verified
 from lora_compare.project.paths import require
 
 CONFIG_FILE, VOCABULARY_FILE, TENSORS_FILE = "config.json", "vocabulary.json", "model.safetensors"
-FILES = (CONFIG_FILE, VOCABULARY_FILE, TENSORS_FILE)
 """How a text becomes terms and what the classes are; the terms; the arrays."""
 
 STAGE = "baseline"
@@ -42,6 +42,7 @@ class TfidfClassifier:
         coefficients: Shape (n_classes, n_terms); of two classes the second's alone, (1, n_terms).
         intercepts: Shape (n_classes,), or (1,).
         targets: What the scores stand for.
+        decision: How its probabilities become answers, of one class a text.
     """
 
     classes: list[str]
@@ -52,9 +53,13 @@ class TfidfClassifier:
     coefficients: FloatArray
     intercepts: FloatArray
     targets: Targets = ONE_CLASS
+    decision: Decision = PLAIN
 
     def probabilities(self, texts: Sequence[str]) -> FloatArray:
-        """Return the probability of each class for each text, shape (n, n_classes)."""
+        """Return the probability of each class for each text, shape (n, n_classes).
+
+        It is what `decision` makes of the regression's own; its `answers` turn it into classes.
+        """
         scores = np.stack([self._score(text) for text in texts])
         if isinstance(self.targets, SeveralLabels):
             return np.asarray(np.exp(-np.logaddexp(0, -scores)), dtype=np.float64)
@@ -63,7 +68,7 @@ class TfidfClassifier:
             scores = np.hstack([np.zeros_like(scores), scores])
         chances = np.exp(scores - scores.max(axis=1, keepdims=True))
         result: FloatArray = chances / chances.sum(axis=1, keepdims=True)
-        return result
+        return self.decision.probabilities(result)
 
     def _score(self, text: str) -> FloatArray:
         terms = TERMS[self.analyzer](text.lower(), *self.ngram_range)
@@ -99,12 +104,17 @@ Checked by tests/unit/evaluation/test_tfidf.py, which compares the probabilities
 """
 
 
-def load_tfidf(folder: Path) -> TfidfClassifier:
+def load_tfidf(folder: Path, decision: Path | None = None) -> TfidfClassifier:
     """Return the classifier that `baselines.save_tfidf` wrote to `folder`.
+
+    Args:
+        folder: The folder.
+        decision: As for `models.methods.load_method`.
 
     Raises:
         MissingArtifactError: A file is missing.
         IntegrityError: A file has changed since it was written.
+        CheckpointError: The decision is of other weights.
     """
     require(folder, STAGE)
     config: dict[str, Any] = json.loads(read_verified(folder / CONFIG_FILE, STAGE))
@@ -116,4 +126,5 @@ def load_tfidf(folder: Path) -> TfidfClassifier:
         places={term: place for place, term in enumerate(vocabulary)},
         **load(read_verified(folder / TENSORS_FILE, STAGE)),
         targets=targets_of_config(config),
+        decision=read_decision(decision, folder / TENSORS_FILE, config["classes"], STAGE),
     )

@@ -16,7 +16,12 @@ from lora_compare.exchange.counterpart import (
 from lora_compare.exchange.onnx import write_onnx
 from lora_compare.exchange.peft.gpt import GPTLayout
 from lora_compare.exchange.peft.layout import merged_state
-from lora_compare.exchange.transformers import classifier_state, model_config, write_tokenizer
+from lora_compare.exchange.transformers import (
+    HEAD,
+    classifier_state,
+    model_config,
+    write_tokenizer,
+)
 from lora_compare.models import weights
 from lora_compare.models.gpt.base import GPTTokenizer
 from lora_compare.models.gpt.network import GPT, Classifier
@@ -37,11 +42,11 @@ class GPTCounterpart(Counterpart):
     @property
     def layout(self) -> GPTLayout:
         """The classifier as PEFT knows it."""
-        return GPTLayout(self.model, self.base)
+        return GPTLayout(self.model, self.base, self.classifier.decision)
 
     def write_model(self, folder: Path) -> None:
         """Write config.json and weights of the whole classifier, an adapter merged."""
-        self._write(folder, classifier_state(self.model))
+        self._write(folder, classifier_state(self.model, self.classifier.decision))
 
     def write_base(self, folder: Path) -> None:
         """Write config.json and weights of the base, in which the head is missing."""
@@ -77,9 +82,9 @@ class GPTCounterpart(Counterpart):
 
     def _plain(self) -> Classifier:
         """Return a classifier of plain layers in full precision that computes the same."""
-        model = self.model
+        model, state = self.model, merged_state(self.model, self.classifier.decision)
         with torch.device("meta"):
-            gpt = GPT(model.gpt.config)
-            plain = Classifier(gpt, model.n_classes, model.position, model.bias)
-        plain.load_state_dict(merged_state(model), assign=True)
+            gpt, has_bias = GPT(model.gpt.config), f"{HEAD}.bias" in state
+            plain = Classifier(gpt, model.n_classes, model.position, has_bias)
+        plain.load_state_dict(state, assign=True)
         return plain

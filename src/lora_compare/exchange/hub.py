@@ -30,7 +30,7 @@ class HubCounterpart(Counterpart):
     @property
     def layout(self) -> HubLayout:
         """The classifier as PEFT knows it."""
-        return HubLayout(self.model)
+        return HubLayout(self.model, self.classifier.decision)
 
     def write_model(self, folder: Path) -> None:
         """Write config.json and weights of the whole classifier, an adapter merged."""

@@ -31,6 +31,7 @@ def of_peft(
     return _lines(
         *([note] if quantized else []),
         *_cut(classifier),
+        *_threshold(classifier),
         "from peft import PeftModel",
         "from transformers import AutoModelForSequenceClassification, AutoTokenizer",
         "",
@@ -52,6 +53,7 @@ def of_merged(folder: Path, classifier: TextClassifier) -> str:
     """Return the lines that use a merged model with transformers."""
     return _lines(
         *_cut(classifier),
+        *_threshold(classifier),
         "from transformers import pipeline",
         "",
         f'classify = pipeline("text-classification", model={_text(folder.as_posix())})',
@@ -94,6 +96,7 @@ def of_onnx(folder: Path, classifier: TextClassifier) -> str:
     cut = f"ids[:{first}]" if not last else f"{whole}ids[:{first}] + ids[-{last}:]"
     padded = f" + [{classifier.padding.token}] * ({length} - len(ids))" if length else ""
     return _lines(
+        *_threshold(classifier),
         "import numpy",
         "import onnxruntime",
         "from tokenizers import Tokenizer",
@@ -112,6 +115,7 @@ def of_sklearn(folder: Path, classifier: TfidfClassifier) -> str:
     """Return the lines that make TF-IDF a pipeline of scikit-learn again."""
     runs = classifier.ngram_range
     return _lines(
+        *_threshold(classifier),
         "import json",
         "from pathlib import Path",
         "",
@@ -151,6 +155,18 @@ def _cut(classifier: TextClassifier) -> list[str]:
     return [
         f"# Of texts of more than {classifier.max_length} tokens, the first and the last ones were",
         "# kept in training; transformers keeps the first, and its answers for them differ.",
+    ]
+
+
+def _threshold(classifier: TextClassifier | TfidfClassifier) -> list[str]:
+    """Return what to know of the scores where a threshold is part of the head."""
+    decision = classifier.decision
+    if decision.chance is None:
+        return []
+    name = classifier.classes[decision.positive]
+    return [
+        f"# The threshold is part of the head: a text that is {name} with a probability of",
+        f"# {decision.chance:.3f} has a score of 0.5 here, and the larger score is the answer.",
     ]
 
 

@@ -10,6 +10,7 @@ import torch
 from lora_compare.compute.precision import computing_in
 from lora_compare.errors import ParamsError
 from lora_compare.models.batches import Examples, IntArray, Truncation, by_length, collate
+from lora_compare.models.decision import PLAIN, Decision
 from lora_compare.models.network import Base, Network, Tokenizer
 from lora_compare.models.targets import ONE_CLASS, FloatArray, Targets, are_right, targets_of
 from lora_compare.params import ClassifierParams, TrainingParams
@@ -51,6 +52,7 @@ class TextClassifier:
         padding: How texts are padded.
         truncation: Which tokens are kept of a longer text.
         targets: What the logits stand for.
+        decision: How its probabilities become answers, of one class a text.
     """
 
     model: Network
@@ -60,10 +62,15 @@ class TextClassifier:
     padding: Padding
     truncation: Truncation = "head"
     targets: Targets = ONE_CLASS
+    decision: Decision = PLAIN
 
     def probabilities(self, texts: Sequence[str], progress: Progress = SILENT) -> FloatArray:
-        """Return the probability of each class for each text, shape (n, n_classes)."""
-        return self.chances(self._tokenized(texts, [0] * len(texts)), progress)
+        """Return the probability of each class for each text, shape (n, n_classes).
+
+        It is what `decision` makes of the network's own; its `answers` turn it into classes.
+        """
+        chances = self.chances(self._tokenized(texts, [0] * len(texts)), progress)
+        return self.decision.probabilities(chances)
 
     def examples(self, texts: Sequence[str], labels: Sequence[int]) -> tuple[Examples, int]:
         """Return texts as tokens with their classes, and how many of them were cut."""
@@ -92,6 +99,10 @@ class TextClassifier:
         whole = (np.concatenate([prefix, tokens, suffix]) for tokens in taken.tokens)
         return Examples([self.padding.pad(tokens) for tokens in whole], taken.labels), cut
 
+    def is_cut(self, examples: Examples) -> npt.NDArray[np.bool_]:
+        """Return whether each of n whole texts is longer than this classifier takes, shape (n,)."""
+        return np.asarray(examples.lengths > self._room)
+
     def lost(self, examples: Examples) -> float:
         """Return the share of all tokens of whole texts, in 0..1, that `fit` takes away."""
         return examples.lost(self._room)
@@ -111,7 +122,7 @@ class TextClassifier:
         progress: Progress = SILENT,
         dtype: torch.dtype = torch.float32,
     ) -> FloatArray:
-        """Return the probability of each class for each example, shape (n, n_classes).
+        """Return the network's own probability of each class for each example, (n, n_classes).
 
         Args:
             examples: n whole texts.

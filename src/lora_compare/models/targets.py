@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 import numpy.typing as npt
 
+from lora_compare.models.decision import PLAIN, Decision
 from lora_compare.project.corpus import label_text
 
 if TYPE_CHECKING:  # to read TF-IDF's answers needs no torch, which takes a second
@@ -57,11 +58,12 @@ class Targets(ABC):
         """Return the probability of each class or label; both arrays have shape (n, k)."""
 
     @abstractmethod
-    def answers(self, probabilities: FloatArray) -> IntArray:
+    def answers(self, probabilities: FloatArray, decision: Decision = PLAIN) -> IntArray:
         """Return the answers to texts in the form of labels.
 
         Args:
             probabilities: Shape (n, k).
+            decision: How they become answers, of one class a text.
         """
 
     @abstractmethod
@@ -121,9 +123,9 @@ class OneClass(Targets):
         result: FloatArray = torch.from_numpy(logits).softmax(dim=1).numpy()
         return result
 
-    def answers(self, probabilities: FloatArray) -> IntArray:
-        """Return the most probable class of each text; the lowest index wins a tie."""
-        return np.asarray(probabilities.argmax(axis=1), dtype=np.int64)
+    def answers(self, probabilities: FloatArray, decision: Decision = PLAIN) -> IntArray:
+        """Return the class of each text that `decision` makes of its probabilities."""
+        return decision.answers(probabilities)
 
     def certainty(self, probabilities: FloatArray, answers: IntArray) -> FloatArray:
         """Return the probability of each answer's class."""
@@ -178,7 +180,11 @@ class SeveralLabels(Targets):
         result: FloatArray = torch.from_numpy(logits).sigmoid().numpy()
         return result
 
-    def answers(self, probabilities: FloatArray) -> IntArray:
+    def answers(
+        self,
+        probabilities: FloatArray,
+        decision: Decision = PLAIN,  # noqa: ARG002 (it is of one class)
+    ) -> IntArray:
         """Return 1 for each label that reaches its threshold, and 0 for the others."""
         return (probabilities >= np.array(self.thresholds or EVEN)).astype(np.int64)
 

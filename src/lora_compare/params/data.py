@@ -22,6 +22,9 @@ OF_SEVERAL_LABELS: dict[str, tuple[tuple[Any, ...], str]] = {
     "split.mode": (("stratified",), "the book's split is by one class"),
     "split.balance": (("none",), "what is cut of one label is cut of others"),
     "classifier.positive": ((None,), "every label has its own precision and recall"),
+    "classifier.threshold": (("argmax",), "every label has its own, chosen on validation"),
+    "evaluation.temperature": ((False,), "it is of a softmax over classes"),
+    "comparison.costs": ((None,), "a mistake is not of one class for another"),
     "training.class_weights": (("none",), "a message has no one class to weigh it by"),
     "comparison.metric": (
         ("accuracy", "jaccard", "micro_f1", "macro_f1"),
@@ -69,8 +72,9 @@ class DataParams(Section):
     """Expected SHA-256 of the source file, 64 hex digits; null accepts any and records it."""
 
     prior: dict[str, Positive] | None = None
-    """Share of each class where the classifier is to work, above 0, 1 together: test messages are
-    weighted to it, the splits stay as they are. null: each message counts alike."""
+    """Share of each class where the classifier is to work, above 0, 1 together: the logits are
+    moved from the shares of the training split to it (Saerens et al. 2002), and messages are
+    weighted to it; the splits stay as they are. null: neither; each message counts alike."""
 
     @property
     def carried(self) -> dict[str, str]:
@@ -133,7 +137,8 @@ def misfits_of_several(value: Callable[[str], Any]) -> Iterator[str]:
     for key, (allowed, reason) in OF_SEVERAL_LABELS.items():
         found = value(key)
         if found is not None and found not in allowed:
-            named = " or ".join("null" if one is None else str(one) for one in allowed)
+            words = {None: "null", False: "false"}
+            named = " or ".join(words.get(one, str(one)) for one in allowed)
             yield f"{key}: {named} where a message may have several labels, since {reason}"
 
 

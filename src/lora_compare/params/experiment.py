@@ -14,6 +14,7 @@ from lora_compare.params.search import TuningParams
 from lora_compare.params.sections import (
     ClassifierParams,
     ComparisonParams,
+    EvaluationParams,
     Section,
     TrackingParams,
     TrainingParams,
@@ -58,6 +59,7 @@ class Params(Section):
     training: TrainingParams
     tuning: TuningParams = TuningParams()
     methods: dict[MethodName, MethodParams]
+    evaluation: EvaluationParams = EvaluationParams()
     comparison: ComparisonParams
     tracking: TrackingParams
 
@@ -79,6 +81,25 @@ class Params(Section):
                 f"reference should be one of the methods ({', '.join(methods)}), not {reference!r}"
             )
         return comparison
+
+    @field_validator("comparison")
+    @classmethod
+    def _have_costs_to_decide_by(
+        cls, comparison: ComparisonParams, info: ValidationInfo
+    ) -> ComparisonParams:
+        classifier = info.data.get("classifier")
+        if classifier and classifier.threshold == "cost" and comparison.costs is None:
+            raise ValueError("costs should be given, since classifier.threshold is cost")
+        return comparison
+
+    @property
+    def decides(self) -> bool:
+        """Whether answers are more than the likeliest class by the model's own probabilities."""
+        return (
+            self.classifier.threshold != "argmax"
+            or self.evaluation.temperature
+            or self.data.prior is not None
+        )
 
     @property
     def threads(self) -> int | None:

@@ -160,6 +160,46 @@ def require_prior(params: Params, classes: Sequence[str]) -> None:
     )
 
 
+def require_costs(params: Params, classes: Sequence[str]) -> None:
+    """Refuse costs and a threshold that the data's classes cannot have, now that these are known.
+
+    Args:
+        params: The parameters.
+        classes: Names of the data's classes, in their order.
+
+    Raises:
+        ParamsError: `comparison.costs` names no class of the data, or lets every mistake be free;
+            or `classifier.threshold` is of two classes, and the data has more.
+    """
+    if params.classifier.threshold != "argmax" and len(classes) > 2:
+        raise ParamsError(
+            "A threshold is of two classes.",
+            where="params.yaml: classifier.threshold",
+            expected=f"argmax, as the data has {len(classes):,} classes",
+            actual=params.classifier.threshold,
+            next="set classifier.threshold: argmax, then dvc repro",
+        )
+    costs = params.comparison.costs or {}
+    named = dict.fromkeys(name for true, row in costs.items() for name in (true, *row))
+    if unknown := [name for name in named if name not in classes]:
+        raise ParamsError(
+            "comparison.costs names no class of the data.",
+            where="params.yaml: comparison.costs",
+            expected=f"classes among {_names(classes)}",
+            actual=_names(unknown),
+            next="name classes of the data, then dvc repro",
+        )
+    prices = [cost for row in costs.values() for cost in row.values()]
+    if len(prices) == len(classes) * (len(classes) - 1) and not any(prices):
+        raise ParamsError(
+            "No mistake costs anything.",
+            where="params.yaml: comparison.costs",
+            expected="a cost above 0 of one mistake at least",
+            actual="0 of every mistake",
+            next="correct the costs, or set comparison.costs: null, then dvc repro",
+        )
+
+
 def _names(names: Sequence[str], shown: int = 5) -> str:
     more = f" and {len(names) - shown:,} more" if len(names) > shown else ""
     return ", ".join(map(repr, names[:shown])) + more

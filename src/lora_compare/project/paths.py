@@ -169,6 +169,11 @@ class Paths:
         suffix = "" if seed is None else f"-{seed}"
         return self.evaluated(name) / f"predictions{suffix}.csv"
 
+    def decision(self, name: str, seed: int | None = None) -> Path:
+        """Return how probabilities become answers: of a method's seed, or of `tfidf`."""
+        suffix = "" if seed is None else f"-{seed}"
+        return self.evaluated(name) / f"decision{suffix}.json"
+
     @property
     def comparison(self) -> Path:
         """The folder of the report."""

@@ -8,6 +8,8 @@ import numpy as np
 from lora_compare.comparison.evidence import Evidence, Outcome
 from lora_compare.comparison.verdict import TESTED_BASELINE
 from lora_compare.evaluation.calibration import as_decisions, calibration_bins
+from lora_compare.evaluation.metrics import precision_recall_curve
+from lora_compare.evaluation.scores import prior_weights
 from lora_compare.params import Params
 from lora_compare.report import charts
 
@@ -24,6 +26,8 @@ def draw(params: Params, evidence: Evidence, comparison: Mapping[str, Any]) -> d
         "accuracy": charts.curves(histories, "accuracy", "Accuracy"),
         "parameters": charts.accuracy_by_parameters(comparison["methods"], tfidf),
     }
+    if len(evidence.classes) == 2 and comparison["positive"] in evidence.labels:
+        drawings["precision"] = _precision(params, evidence, str(comparison["positive"]))
     for index, method in enumerate(evidence.methods):
         drawings[f"calibration_{method.name}"] = charts.calibration(
             method.name, _calibration(method), index
@@ -43,6 +47,27 @@ def _confusions(evidence: Evidence) -> dict[str, str]:
         )
         for index, (method, matrix) in enumerate(zip(evidence.methods, matrices, strict=True))
     }
+
+
+def _precision(params: Params, evidence: Evidence, positive: str) -> str:
+    """Return precision by recall of every method and of TF-IDF, for data of two classes."""
+    place = evidence.classes.index(positive)
+    labels = evidence.methods[0].labels
+    weights = prior_weights(labels, evidence.classes, params.data.prior)
+
+    def operating(outcome: Outcome) -> charts.Operating:
+        curves = [
+            precision_recall_curve(labels == place, own[:, place], weights)
+            for own in outcome.chances
+        ]
+        test = outcome.metrics["test"]
+        return charts.Operating(curves, test["recall"], test["precision"])
+
+    tfidf = next((b for b in evidence.baselines if b.name == TESTED_BASELINE), None)
+    return charts.precision_recall(
+        {method.name: operating(method) for method in evidence.methods},
+        None if tfidf is None else operating(tfidf),
+    )
 
 
 def _tuning(params: Params, method: Outcome, index: int) -> str:

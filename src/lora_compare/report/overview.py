@@ -11,8 +11,8 @@ from lora_compare.params import Params
 FREE = 7.0
 """Per cent of the axis left free at both of its ends, for dots and their ticks' numbers."""
 
-STEPS = (5, 10, 20, 50, 100, 200, 500)
-"""Thousandths from one tick of the axis to the next."""
+STEPS = tuple(digit * 10**power for power in range(9) for digit in (1, 2, 5))[2:]
+"""Thousandths from one tick of the axis to the next; costs may need large ones."""
 
 MOST_TICKS = 6
 """Ticks whose numbers fit beside one another on a phone."""

@@ -18,11 +18,13 @@ from lora_compare.comparison.evidence import Evidence, load_evidence
 from lora_compare.comparison.prices import footnote, price_sentence
 from lora_compare.comparison.sentences import (
     METRICS,
+    against,
     beside,
     claimed,
     headline,
     level,
-    margin_words,
+    margin_of,
+    unit,
     what_settles,
     with_spread,
 )
@@ -38,7 +40,7 @@ from lora_compare.project.checksums import seal
 from lora_compare.project.files import write_csv, write_json, write_text
 from lora_compare.project.paths import Paths
 from lora_compare.project.progress import SILENT, Progress
-from lora_compare.report import charts, overview, versions
+from lora_compare.report import charts, decisions, overview, versions
 from lora_compare.report.contents import Contents, gather
 from lora_compare.report.figures import (
     describe_matrix,
@@ -157,6 +159,9 @@ def render_html(contents: Contents, drawings: Mapping[str, str]) -> str:
             split_figures=overview.split_figures(comparison),
             per_thousand="test_misses_per_1000" in comparison["methods"][0],
             positive=comparison.get("positive"),
+            unit=unit(comparison),
+            decisions=decisions.decisions(evidence, comparison),
+            before_and_after=decisions.BEFORE_AND_AFTER,
             savings=overview.savings(comparison),
             price=price_sentence(comparison),
             footnote=footnote(comparison),
@@ -215,10 +220,11 @@ def _environment() -> Environment:
     )
     environment.filters |= {name: getattr(formats, name) for name in NUMBERS}
     environment.filters |= {
+        "against": against,
         "claimed": claimed,
         "level": level,
         "what_settles": what_settles,
-        "margin": margin_words,
+        "margin": margin_of,
         "ticked": overview.ticked,
         "with_spread": with_spread,
         "inline": _inline,

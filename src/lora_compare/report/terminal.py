@@ -18,6 +18,7 @@ from lora_compare.comparison.sentences import (
     level,
     measured,
     settled,
+    unit,
 )
 from lora_compare.comparison.verdict import read_comparison
 from lora_compare.project.paths import Paths
@@ -170,7 +171,7 @@ def _pairs_table(pairs: Sequence[Mapping[str, Any]], width: int) -> Table:
         longest = max(len(called(pair[side])) for pair in pairs)
         whole = _stays_whole(longest, width)
         table.add_column(title, overflow="fold", no_wrap=whole)
-    table.add_column("points (interval)", justify="right", no_wrap=True)
+    table.add_column(f"{unit(pairs[0])} (interval)", justify="right", no_wrap=True)
     table.add_column("level", justify="right", no_wrap=True)
     table.add_column("verdict")
     for pair in pairs:

@@ -10,6 +10,7 @@ from lora_compare.comparison.formats import count, percent, percent_interval
 from lora_compare.comparison.recommendation import Recommendation, read_recommendation
 from lora_compare.comparison.sentences import with_spread
 from lora_compare.comparison.verdict import read_comparison
+from lora_compare.models.decision import FILE
 from lora_compare.project.checksums import SUMS, digest
 from lora_compare.project.files import is_file, read_json, sha256, sha256_of
 from lora_compare.project.paths import TFIDF, Paths
@@ -157,12 +158,16 @@ def bundles(
 
 @dataclass(frozen=True)
 class _Source:
-    """A training of a method, or TF-IDF: its folder, and what that says of it."""
+    """A training of a method, or TF-IDF: its folder, what that says of it, and its decision.
+
+    Where there is no file of that, the likeliest class is the answer.
+    """
 
     name: str
     folder: Path
     config: Mapping[str, Any]
     seed: Seed | None
+    decision: Path
 
     @property
     def stage(self) -> str:
@@ -181,7 +186,10 @@ def _source(paths: Paths, method: str, seed: int | None) -> _Source | None:
         more = {"trainable": TFIDF, "lora": None}
         whole = is_file(folder / SUMS)
         return (
-            _Source(TFIDF, folder, read_json(folder / "config.json") | more, None)
+            _Source(
+                *(TFIDF, folder, read_json(folder / "config.json") | more, None),
+                paths.decision(TFIDF),
+            )
             if whole
             else None
         )
@@ -193,7 +201,8 @@ def _source(paths: Paths, method: str, seed: int | None) -> _Source | None:
         "sha256"
     ):
         return None
-    return _Source(method, own, config, Seed(seed_of(own), there.chosen, len(there.seeds)))
+    trained = Seed(seed_of(own), there.chosen, len(there.seeds))
+    return _Source(method, own, config, trained, paths.decision(method, trained.seed))
 
 
 def _bundle(
@@ -208,10 +217,12 @@ def _bundle(
     record, own = runs
     is_used = source.seed is None or source.seed.seed == source.seed.chosen
     why = champion.why if champion and champion.use == method and is_used else ""
+    decisions = {n: sha256(s.decision) for n, s in sources.items() if is_file(s.decision)}
     key = {
         "run": record.key,
         "method": method,
         "sums": {name: digest(one.folder, one.stage) for name, one in sources.items()},
+        **({"decisions": decisions} if decisions else {}),
         "base": None if method == TFIDF else digest(paths.base, "base_model"),
         "code": [sha256(file) for file in SERVING_CODE],
     }
@@ -251,7 +262,7 @@ def _files(paths: Paths, sources: Mapping[str, _Source]) -> dict[str, Path]:
         # A hidden file is what an earlier, killed write left behind.
         if path.is_file() and not path.name.startswith(".")
         if not (is_whole and path == paths.base / WEIGHTS)
-    }
+    } | {f"{n}/{FILE}": s.decision for n, s in sources.items() if is_file(s.decision)}
 
 
 def _describe(

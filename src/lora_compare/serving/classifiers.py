@@ -14,6 +14,7 @@ from lora_compare.errors import RequestError
 from lora_compare.evaluation.tfidf import TfidfClassifier, load_tfidf
 from lora_compare.models.base import load_base
 from lora_compare.models.classifier import TextClassifier
+from lora_compare.models.decision import FILE
 from lora_compare.models.methods import load_method, read_method
 from lora_compare.project.paths import TFIDF
 
@@ -23,7 +24,8 @@ class Answer:
     """What a method says of one text.
 
     Attributes:
-        label: The likeliest class; where a text may have several labels, these as a list in JSON.
+        label: The class that it is taken for: the likeliest one, but for a threshold; where a text
+            may have several labels, these as a list in JSON.
         probability: The answer's probability.
         probabilities: Those of all classes, by name.
     """
@@ -81,7 +83,7 @@ class Classifiers:
         classifier = self.choose(method)
         _require_texts(texts)
         rows, targets = classifier.probabilities(texts), classifier.targets
-        given = targets.answers(rows)
+        given = targets.answers(rows, classifier.decision)
         named = zip(
             targets.texts(given, classifier.classes),
             targets.certainty(rows, given).tolist(),
@@ -124,6 +126,7 @@ def load_classifiers(
         base_folder: What `save_base` wrote. Its model.safetensors may be missing where every
             method has all weights itself, and all of it where the baseline is alone.
         folders: What `save_method` wrote, by the method's name; `TFIDF`: what `save_tfidf` did.
+            In it may lie how probabilities become answers, under the name of `decision.FILE`.
         device: Where they answer.
 
     Raises:
@@ -133,7 +136,9 @@ def load_classifiers(
 
     Checked by tests/unit/serving/test_classifiers.py, which compares the tensors' places in memory.
     """
-    loaded = {name: load_tfidf(path) for name, path in folders.items() if name == TFIDF}
+    loaded = {
+        name: load_tfidf(path, path / FILE) for name, path in folders.items() if name == TFIDF
+    }
     tuned = {name: path for name, path in folders.items() if name not in loaded}
     fine_tuned = _load_methods(base_folder, tuned, device) if tuned else {}
     return Classifiers({**loaded, **fine_tuned})
@@ -156,7 +161,7 @@ def _load_methods(
             networks[kind] = _twin(base.network)
             lora.quantize(networks[kind])
         own = replace(base, network=_twin(networks[kind]))
-        classifier = load_method(folder, own, f"finetune@{name}")
+        classifier = load_method(folder, own, f"finetune@{name}", folder / FILE)
         classifier.model.to(device).eval()
         classifiers[name] = classifier
     return classifiers

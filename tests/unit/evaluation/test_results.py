@@ -5,14 +5,18 @@ import statistics
 import numpy as np
 import pytest
 
+from comparison_inputs import make_params
+from lora_compare.errors import DataError
 from lora_compare.evaluation.calibration import calibration_bins
 from lora_compare.evaluation.results import (
+    Measuring,
     Results,
     collapsed,
-    measure,
     over_seeds,
     pooled_calibration,
 )
+from lora_compare.models.decision import PLAIN
+from lora_compare.params import Params, parse_params
 from lora_compare.project.paths import SPLITS
 
 CLASSES = ["ham", "spam"]
@@ -26,7 +30,13 @@ def chances(right: list[bool], labels: np.ndarray = LABELS["test"]) -> np.ndarra
 
 
 def seed(right: list[bool]) -> Results:
-    return measure({n: chances(right) for n in SPLITS}, LABELS, ["a", "b", "c", "d"], CLASSES)
+    return measuring().measure({n: chances(right) for n in SPLITS})
+
+
+def measuring(params: Params | None = None, **labels: np.ndarray) -> Measuring:
+    """Return how these classifiers are measured."""
+    texts = ["a", "b", "c", "d"]
+    return Measuring(LABELS | labels, texts, CLASSES, params or make_params(["full"]))
 
 
 ALL, MOST, HALF = [True] * 4, [True, True, True, False], [True, False, True, False]
@@ -62,7 +72,7 @@ def test_the_figures_of_one_seed_are_its_own_without_a_spread() -> None:
 def test_a_figure_that_a_seed_does_not_have_has_no_mean() -> None:
     labels = {name: np.array([0, 0, 0, 0]) for name in SPLITS}
     given = {n: chances(MOST, labels["test"]) for n in SPLITS}
-    one_class = measure(given, labels, ["a", "b", "c", "d"], CLASSES)
+    one_class = measuring(**labels).measure(given)
     test = over_seeds({1: one_class, 2: one_class})["test"]
     assert test["auroc"] is None
     assert test["auroc_sd"] is None
@@ -85,3 +95,106 @@ def test_calibration_is_of_the_answers_of_all_seeds() -> None:
     assert sum(b["n"] for b in bins) == 8
     both = np.concatenate([chances(ALL), chances(HALF)])
     assert bins == calibration_bins(np.tile(LABELS["test"], 2), both)
+
+
+RULES = """
+data: {source: bundled, text_column: text, label_column: label, prior: PRIOR}
+split: {deduplicate: exact, balance: undersample, train: 0.7, validation: 0.1, seed: 123}
+model: {name: gpt2-nano, weights: pretrained}
+classifier: {position: last_token, bias: true, threshold: THRESHOLD}
+evaluation: {temperature: TEMPERATURE}
+training: {epochs: 5, batch_size: 8, seeds: [1]}
+comparison: {metric: accuracy, costs: COSTS}
+tracking: {experiment: lora-compare}
+methods: {full: {trainable: all, learning_rate: 5.0e-5, weight_decay: 0.1}}
+"""
+
+
+def rules(**changed: str) -> Params:
+    """Return parameters with these rules for answers."""
+    text = RULES
+    for key, default in {
+        "prior": "null",
+        "threshold": "argmax",
+        "temperature": "false",
+        "costs": "null",
+    }.items():
+        text = text.replace(key.upper(), changed.get(key, default))
+    return parse_params(text)
+
+
+def balanced_model(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return too sure probabilities of a classifier that learnt from halves, where 10 % is spam."""
+    rng = np.random.default_rng(seed)
+    labels = (rng.random(4000) < 0.1).astype(np.int64)
+    x = rng.normal(2.0 * labels, 1.0)
+    odds = 2.5 * (2.0 * x - 2.0)  # the right ones times 2.5
+    spam = 1 / (1 + np.exp(-odds))
+    return np.stack([1 - spam, spam], axis=1), labels
+
+
+def test_prior_temperature_and_threshold_are_chosen_on_validation_and_help_on_test() -> None:
+    given = {name: balanced_model(place) for place, name in enumerate(SPLITS)}
+    own = {name: pair[0] for name, pair in given.items()}
+    labels = {name: pair[1] for name, pair in given.items()} | {"train": np.array([0, 1] * 2000)}
+    texts = [""] * 4000
+
+    def results(**changed: str) -> Results:
+        measuring = Measuring(labels, texts, CLASSES, rules(**changed))
+        return measuring.measure(own, measuring.decide(own))
+
+    plain, prior = results(), results(prior="{ham: 0.9, spam: 0.1}")
+    assert plain.before is None
+    assert prior.before is not None
+    for split in ("validation", "test"):
+        assert prior.before[split]["log_loss"] > prior.figures[split]["log_loss"]
+    assert prior.figures["test"]["precision"] > plain.figures["test"]["precision"] + 0.1
+    assert prior.decision.shift == pytest.approx([np.log(1.8), np.log(0.2)])
+
+    both = results(prior="{ham: 0.9, spam: 0.1}", temperature="true")
+    assert both.decision.temperature == pytest.approx(2.5, rel=0.15)
+    assert both.figures["test"]["ece"] < 0.02 < both.before["test"]["ece"]  # type: ignore[index]
+    assert both.figures["test"]["auroc"] == pytest.approx(plain.figures["test"]["auroc"])
+
+    f1 = results(threshold="best_f1")
+    assert f1.figures["test"]["f1"] > plain.figures["test"]["f1"] + 0.1
+    assert f1.predictions["p_spam"] == plain.predictions["p_spam"]
+    assert f1.decision.chance is not None
+    assert f1.decision.chance > 0.9
+
+    costs = "{ham: {spam: 20}}"
+    cost = results(threshold="cost", costs=costs)
+    matrix = np.array(cost.figures["test"]["confusion_matrix"])
+    by_hand = (20 * matrix[0, 1] + matrix[1, 0]) / 4000
+    assert cost.figures["test"]["expected_cost"] == pytest.approx(by_hand)
+    assert cost.before["test"]["expected_cost"] > 2 * by_hand  # type: ignore[index]
+    assert "expected_cost" not in plain.figures["test"]
+
+
+def test_what_was_chosen_stands_beside_the_figures_of_all_seeds() -> None:
+    own = {name: balanced_model(place)[0] for place, name in enumerate(SPLITS)}
+    labels = {name: balanced_model(place)[1] for place, name in enumerate(SPLITS)}
+    measuring = Measuring(labels, [""] * 4000, CLASSES, rules(temperature="true"))
+    seeds = {1: measuring.measure(own, measuring.decide(own)), 2: measuring.measure(own)}
+    figures = over_seeds({1: seeds[1], 2: seeds[1]})
+    assert figures["decision"]["temperature"] == [seeds[1].decision.temperature] * 2
+    assert figures["decision"]["threshold"] == [None, None]
+    assert figures["before"]["test"]["accuracy"] == seeds[2].figures["test"]["accuracy"]
+    assert figures["before"]["test"]["log_loss_sd"] == 0.0
+    assert "before" not in over_seeds({2: seeds[2]})
+
+
+def test_classes_that_counted_alike_in_training_are_shifted_from_equal_shares() -> None:
+    params = rules(prior="{ham: 0.9, spam: 0.1}")
+    own = {n: chances(MOST) for n in SPLITS}
+    shift = measuring(params).decide(own, balanced=True).shift
+    assert shift == pytest.approx([np.log(1.8), np.log(0.2)])
+    shift = measuring(params).decide(own).shift  # a quarter of train is spam
+    assert shift == pytest.approx([np.log(1.2), np.log(0.4)])
+
+
+def test_a_threshold_needs_both_classes_in_validation() -> None:
+    one = measuring(rules(threshold="best_f1"), validation=np.array([0, 0, 0, 0]))
+    with pytest.raises(DataError, match="lacks a class"):
+        one.decide({n: chances(MOST) for n in SPLITS})
+    assert measuring().decide({n: chances(MOST) for n in SPLITS}) == PLAIN

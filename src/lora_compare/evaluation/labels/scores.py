@@ -37,6 +37,10 @@ class LabelTask:
     def positive_name(self) -> None:
         """No label is the positive one."""
 
+    @property
+    def costs(self) -> None:
+        """No mistake has a cost: none is of one class for another."""
+
     def scores(self, metric: str, predicted: Labels) -> tuple[Array, float]:
         """Return scores of messages whose mean is each seed's metric, as `scores.message_scores`.
 
