@@ -49,7 +49,7 @@ def _plan(messages: "Messages", available: dict[str, int], settings: "SplitParam
 def _plan_by_columns(
     messages: "Messages", available: dict[str, int], settings: "SplitParams"
 ) -> Plan:
-    """Return the same of messages whose splits, groups or dates the data has: they are dealt."""
+    """Return the same of messages that are dealt: in folds, or as columns of the data have it."""
     from lora_compare.data.classes import balanced_pool
     from lora_compare.data.splits import plan
     from lora_compare.data.splits.coverage import describe_missing
@@ -93,7 +93,8 @@ def read_data(output: Output, paths: "Paths", params: "Params") -> dict[str, Any
     require_fit(params, len(available))
     require_prior(params, list(available))
     require_positive(params.classifier.positive, list(available))
-    make_plan = _plan_by_columns if {*messages} - {*MAIN} else _plan
+    are_dealt = {*messages} - {*MAIN} or params.split.folds > 1
+    make_plan = _plan_by_columns if are_dealt else _plan
     plan = make_plan(messages, available, params.split)
     warnings = [
         plan.warning,

@@ -3,15 +3,17 @@
 A corpus is a frame with the columns `label` and `text`, both strings, and what else its source says
 of a message: `group`, empty where it has none, `time`, an ISO 8601 date in UTC that sorts as text,
 and `split`. A split has the columns `Label`, the class as an index into the class names in
-`class_order`, and `Text`, and where there are groups `Group`: in memory as lists.
+`class_order`, and `Text`, and where there are groups `Group`, and where there are folds `Fold`: in
+memory as lists.
 """
 
 import csv
 import io
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from decimal import Decimal
+from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -28,8 +30,9 @@ Messages = dict[str, list[str]]
 MAIN, CARRIED = ("label", "text"), ("group", "time", "split")
 """Columns of messages.tsv: those that it always has, and those that a source may add."""
 
-GROUP = "Group"
-"""Third column of a split, where there are groups."""
+GROUP, FOLD = "Group", "Fold"
+"""Further columns of a split: the group that the data gives a message; and the fold, from 1, for
+which it is here. A message is in the test split once, in train with most folds."""
 
 _NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?")
 
@@ -125,16 +128,24 @@ def _unescape(text: str) -> str:
 
 
 def write_split(path: Path, split: "Mapping[str, Iterable[Any]] | pd.DataFrame") -> None:
-    """Write a split as CSV with the header Label,Text[,Group], in the bytes of pandas' `to_csv`.
+    """Write a split as CSV: Label,Text[,Group][,Fold], in the bytes of pandas' `to_csv`.
 
     Checked by tests/unit/project/test_corpus.py::test_split_files_are_those_of_pandas.
     """
-    names = ("Label", "Text", GROUP) if GROUP in split else ("Label", "Text")
-    files.write_csv(path, {name: split[name] for name in names})
+    files.write_csv(path, {name: split[name] for name in _columns(split)})
 
 
-def read_split(path: Path) -> dict[str, list[Any]]:
-    """Return the columns Label (integers), Text and perhaps Group (strings) of a split's file.
+def _columns(known: Container[str]) -> list[str]:
+    """Return the columns of a split, in order, of which the last two are not always there."""
+    return ["Label", "Text", *(name for name in (GROUP, FOLD) if name in known)]
+
+
+def read_split(path: Path, fold: int | None = None) -> dict[str, list[Any]]:
+    """Return the columns of a split's file: Label, Text and perhaps Group, and Fold.
+
+    Args:
+        path: The file.
+        fold: The fold whose messages are wanted; None: all that there are.
 
     Raises:
         MissingArtifactError: The stage split has not run.
@@ -146,15 +157,19 @@ def read_split(path: Path) -> dict[str, list[Any]]:
         # A message may be longer than the module's limit on a field, which is the process's own.
         csv.field_size_limit(max(csv.field_size_limit(), len(text)))
         header, *rows = csv.reader(io.StringIO(text, newline=""), strict=True)
-        if header not in (["Label", "Text"], ["Label", "Text", GROUP]):
+        if header != _columns(header):
             raise ValueError(f"its columns are {', '.join(header)}")
         if any(len(row) != len(header) for row in rows):
             raise ValueError(f"a row has other columns than {', '.join(header)}")
         columns = zip(*rows, strict=True) if rows else [()] * len(header)
         split: dict[str, list[Any]] = dict(zip(header, map(list, columns), strict=True))
-        return split | {"Label": [int(label) for label in split["Label"]]}
+        split |= {name: [int(n) for n in split[name]] for name in ("Label", FOLD) if name in split}
     except (ValueError, csv.Error) as error:  # of UTF-8, of the number of columns or of a label
         raise _damaged(path, str(error), "split") from None
+    if fold is None:
+        return split
+    own = [number == fold for number in split[FOLD]]
+    return {name: list(compress(values, own)) for name, values in split.items()}
 
 
 def read_classes(path: Path) -> list[str]:

@@ -1,13 +1,14 @@
 """What keeps messages together, and whole groups into splits of their shares."""
 
 from collections.abc import Sequence
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from lora_compare.data.classes import CUT, most_of_a_class, proportional_sizes
+from lora_compare.data.classes import CUT, most_of_a_class, proportional_sizes, share_out
 from lora_compare.data.splits.dealing import BOTH, NAMED, TWINS, Bond, deal
 from lora_compare.data.twins import by_appearance
 from lora_compare.params import SplitParams
@@ -96,6 +97,35 @@ def split_groups(pool: pd.DataFrame, groups: Groups, params: SplitParams) -> Row
     planned = proportional_sizes(classes, params)
     dealt = deal(labels[order], groups[order], planned, random, bond_of(pool, params))
     return {part: order[dealt == number] for number, part in enumerate(SPLITS)}
+
+
+def take_validation(
+    train: npt.NDArray[np.int64],
+    share: Fraction,
+    pool: pd.DataFrame,
+    groups: Groups,
+    params: SplitParams,
+    random: np.random.RandomState,
+) -> Rows:
+    """Return what is left of training messages and the validation taken from them.
+
+    Each class gives its share, and no group is in both.
+
+    Args:
+        train: Rows of the training messages; either part keeps their order.
+        share: Of them, above 0 and below 1.
+        pool: All messages.
+        groups: Number of each one's group, shape (len(pool),).
+        params: What makes the groups, for the words of a refusal.
+        random: Where the choices come from.
+
+    Raises:
+        DataError: Groups are so large that a part has less than half of its share of a class.
+    """
+    labels, classes = class_indices(pool.iloc[train])
+    planned = share_out(classes, {"train": 1 - share, "validation": share})
+    dealt = deal(labels, groups[train], planned, random, bond_of(pool, params))
+    return {part: train[dealt == number] for number, part in enumerate(planned)}
 
 
 def cut(rows: Rows, pool: pd.DataFrame, params: SplitParams) -> Rows:
