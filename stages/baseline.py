@@ -2,80 +2,172 @@
 
 import importlib
 import pickle
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from threading import Thread
+from typing import TYPE_CHECKING, Any
 
 from lora_compare.cli.stage import stage
 from lora_compare.params import Params
 from lora_compare.project.paths import SPLITS, TFIDF, Paths, require
 from lora_compare.project.progress import Progress
 
+if TYPE_CHECKING:
+    from sklearn.pipeline import Pipeline
+
+    from lora_compare.evaluation.results import Chances, Truth
+    from lora_compare.models.batches import Examples
+
 
 @stage("baseline")
 def main(paths: Paths, params: Params, progress: Progress) -> None:
     """Write metrics/baseline.json, both baselines' test predictions, and TF-IDF as a model."""
-    from lora_compare.compute.device import choose_machine
     from lora_compare.compute.seeding import make_deterministic
-    from lora_compare.evaluation.results import measure, size_figures
-    from lora_compare.models.base import load_base
-    from lora_compare.models.classifier import start
-    from lora_compare.models.tokens import check_fit, read_examples
+    from lora_compare.evaluation.results import size_figures
     from lora_compare.project.checksums import seal
-    from lora_compare.project.corpus import GROUP, read_classes, read_split
+    from lora_compare.project.corpus import read_classes
     from lora_compare.project.files import write_csv, write_json
 
-    seed = params.training.seeds[0]
-    make_deterministic(seed, params.threads)
+    make_deterministic(params.training.seeds[0], params.threads)
     # scikit-learn takes a second to import: meanwhile the model computes.
     Thread(target=importlib.import_module, args=("sklearn.linear_model",)).start()
-    base = load_base(paths.base)
-    machine = choose_machine(params.training, base.width)
     classes = read_classes(require(paths.classes, "split"))
-    splits = {name: read_split(require(paths.split(name), "split")) for name in SPLITS}
-    tokens = {name: read_examples(paths.tokens(name)) for name in SPLITS}
-    for name in SPLITS:
-        check_fit(paths.tokens(name), tokens[name], splits[name])
-    texts = {name: split["Text"] for name, split in splits.items()}
-    labels = {name: examples.labels for name, examples in tokens.items()}
-    weighing = params.classifier.positive, params.data.prior, splits["test"].get(GROUP, ())
-
+    # Of several seeds of one split, the first.
+    trained = [*params.trained.items()][: params.split.folds]
+    folds = [read_fold(paths, seed, number) for seed, number in trained]
     with progress.work("evaluate the untuned classifier"):
-        untuned = start(base, classes, tokens["train"], params.classifier, params.training, seed)
-        untuned.model.to(machine.device)
-        total = sum(p.numel() for p in untuned.model.parameters())
-        chances = {name: untuned.chances(tokens[name], progress, machine.dtype) for name in SPLITS}
-        untuned_results = measure(chances, labels, texts["test"], classes, *weighing)
+        chances, total = evaluate_untuned(paths, params, progress, classes, folds)
+        untuned, rows = together(params, classes, folds, chances)
+        write_csv(paths.predictions("untuned"), rows)
 
-    from lora_compare.evaluation.baselines import count_parameters, fit_tfidf, save_tfidf
-    from lora_compare.evaluation.noise import out_of_sample, write_out_of_sample
+    from lora_compare.evaluation.baselines import count_parameters, save_tfidf
 
     progress.say("fit TF-IDF and logistic regression")
     with progress.work("fit and evaluate TF-IDF"):
-        name, tfidf = fit_tfidf(
-            *(texts["train"], labels["train"].tolist()),
-            *(texts["validation"], labels["validation"].tolist()),
-        )
-        chances = {name: tfidf.predict_proba(texts[name]) for name in SPLITS}
-        tfidf_results = measure(chances, labels, texts["test"], classes, *weighing)
-        coefficients = count_parameters(tfidf)
-        write_out_of_sample(
-            paths.out_of_sample,
-            out_of_sample(name, texts["train"], labels["train"].tolist(), seed),
-        )
-
+        fitted = [fit(fold) for fold in folds]
+        # The first fold's is the one to use, as of the methods.
+        name, model = fitted[0]
+        coefficients = count_parameters(model)
+        chances = [
+            {part: tfidf.predict_proba(fold.texts[part]) for part in SPLITS}
+            for fold, (_, tfidf) in zip(folds, fitted, strict=True)
+        ]
+        tfidf, rows = together(params, classes, folds, chances)
+        write_csv(paths.predictions(TFIDF), rows)
+        write_unseen(paths, folds, name)
+    save_tfidf(paths.model(TFIDF), model, classes)
+    size = size_figures(coefficients, coefficients, len(pickle.dumps(model)))
     metrics = {
-        "untuned": {**untuned_results.figures, **size_figures(0, total, 0)},
-        "tfidf": {
-            "features": name,
-            **tfidf_results.figures,
-            **size_figures(coefficients, coefficients, len(pickle.dumps(tfidf))),
-        },
+        "untuned": {**untuned, **size_figures(0, total, 0)},
+        TFIDF: {"features": name, **tfidf, **size},
     }
-    save_tfidf(paths.model(TFIDF), tfidf, classes)
     write_json(paths.metrics("baseline"), metrics)
-    for kind, results in {"untuned": untuned_results, "tfidf": tfidf_results}.items():
-        write_csv(paths.predictions(kind), results.predictions)
+    for kind, figures in metrics.items():
         seal(paths.evaluated(kind), beside=paths.metrics("baseline"))
-        progress.say(f"{kind}: test accuracy {results.figures['test']['accuracy']:.2%}")
+        progress.say(f"{kind}: test accuracy {figures['test']['accuracy']:.2%}")
+
+
+@dataclass(frozen=True)
+class Fold:
+    """What the baselines of a fold, or of the one split, learn from and are measured on.
+
+    Attributes:
+        number: Of the fold; None where there is one split.
+        seed: That of the fold's trainings; of one split the first.
+        splits: The columns of each split.
+        tokens: The same as tokens.
+    """
+
+    number: int | None
+    seed: int
+    splits: Mapping[str, Mapping[str, Sequence[Any]]]
+    tokens: "Mapping[str, Examples]"
+
+    @property
+    def texts(self) -> dict[str, Sequence[str]]:
+        """The messages of each split."""
+        return {name: split["Text"] for name, split in self.splits.items()}
+
+    @property
+    def labels(self) -> "Truth":
+        """The right classes' indices of each split."""
+        return {name: examples.labels for name, examples in self.tokens.items()}
+
+
+def read_fold(paths: Paths, seed: int, number: int | None) -> Fold:
+    """Return the splits of a fold, or the only ones, as texts and as tokens."""
+    from lora_compare.models.tokens import check_fit, read_examples
+    from lora_compare.project.corpus import read_split
+
+    splits = {name: read_split(require(paths.split(name), "split"), number) for name in SPLITS}
+    tokens = {name: read_examples(paths.tokens(name), number) for name in SPLITS}
+    for name in SPLITS:
+        check_fit(paths.tokens(name), tokens[name], splits[name])
+    return Fold(number, seed, splits, tokens)
+
+
+def evaluate_untuned(
+    paths: Paths, params: Params, progress: Progress, classes: list[str], folds: Sequence[Fold]
+) -> "tuple[list[Chances], int]":
+    """Return what the classifier of each fold says before any training, and its parameters."""
+    from lora_compare.compute.device import choose_machine
+    from lora_compare.models.base import load_base
+    from lora_compare.models.classifier import start
+
+    chances: list[Chances] = []
+    for fold in folds:
+        base = load_base(paths.base_of(fold.number))
+        machine = choose_machine(params.training, base.width)
+        settings = params.classifier, params.training, fold.seed
+        untuned = start(base, classes, fold.tokens["train"], *settings)
+        untuned.model.to(machine.device)
+        chances.append(
+            {name: untuned.chances(fold.tokens[name], progress, machine.dtype) for name in SPLITS}
+        )
+    return chances, sum(p.numel() for p in untuned.model.parameters())
+
+
+def fit(fold: Fold) -> "tuple[str, Pipeline]":
+    """Return TF-IDF fitted to a fold's training messages, and which features it has."""
+    from lora_compare.evaluation.baselines import fit_tfidf
+
+    train, validation = (
+        (fold.texts[part], fold.labels[part].tolist()) for part in ("train", "validation")
+    )
+    return fit_tfidf(*train, *validation)
+
+
+def together(
+    params: Params, classes: list[str], folds: Sequence[Fold], chances: "Sequence[Chances]"
+) -> tuple[dict[str, Any], dict[str, list[Any]]]:
+    """Return a baseline's figures of every split, and its predictions, of all folds."""
+    from lora_compare.evaluation.results import measure_all
+
+    results, figures = measure_all(
+        {fold.seed: own for fold, own in zip(folds, chances, strict=True)},
+        {fold.seed: fold.labels for fold in folds},
+        {fold.seed: fold.splits["test"] for fold in folds},
+        *(classes, params.classifier.positive, params.data.prior, len(folds) > 1),
+    )
+    tables = [one.predictions for one in results.values()]
+    rows = {key: [value for table in tables for value in table[key]] for key in tables[0]}
+    return {name: figures[name] for name in SPLITS}, rows
+
+
+def write_unseen(paths: Paths, folds: Sequence[Fold], features: str) -> None:
+    """Write what TF-IDF makes of training messages that it has not seen.
+
+    Of folds nothing: each tests messages that the others train on.
+    """
+    from lora_compare.evaluation.noise import out_of_sample, write_out_of_sample
+    from lora_compare.project.corpus import GROUP
+
+    chances = None
+    if len(folds) == 1:
+        train, seed = folds[0].splits["train"], folds[0].seed
+        known = train["Text"], train["Label"], seed, train.get(GROUP, ())
+        chances = out_of_sample(features, *known)
+    write_out_of_sample(paths.out_of_sample, chances)
 
 
 if __name__ == "__main__":

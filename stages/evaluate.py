@@ -14,38 +14,45 @@ def main(paths: Paths, params: Params, progress: Progress, method: str) -> None:
     """Write the method's metrics, its calibration and every seed's test predictions."""
     from lora_compare.compute.seeding import make_deterministic
     from lora_compare.evaluation.answers import answer, of_all
-    from lora_compare.evaluation.results import measure, over_seeds, pooled_calibration
+    from lora_compare.evaluation.results import measure_all, pooled_calibration
     from lora_compare.models.tokens import check_fit, read_examples
     from lora_compare.project.checksums import seal
-    from lora_compare.project.corpus import GROUP, read_split
+    from lora_compare.project.corpus import read_split
     from lora_compare.project.files import write_csv, write_json
     from lora_compare.project.provenance import EVALUATION, versions
     from lora_compare.project.seeds import read_seeds
 
     params.method(method)
     stage_of_model = f"finetune@{method}"
-    seeds = read_seeds(require(paths.model(method), stage_of_model)).seeds
-    make_deterministic(seeds[0], params.threads)
-    tokens = {name: read_examples(paths.tokens(name)) for name in SPLITS}
-    test = read_split(require(paths.split("test"), "split"))
-    check_fit(paths.tokens("test"), tokens["test"], test)
-    labels = {name: examples.labels for name, examples in tokens.items()}
-    weighing = params.classifier.positive, params.data.prior, test.get(GROUP, ())
-    answers = {}
-    total = len(seeds) * sum(map(len, tokens.values()))
+    seeds = read_seeds(require(paths.model(method), stage_of_model))
+    folds = {seed: seeds.fold(seed) for seed in seeds.seeds}
+    make_deterministic(seeds.seeds[0], params.threads)
+    splits = {
+        fold: {name: read_examples(paths.tokens(name), fold) for name in SPLITS}
+        for fold in dict.fromkeys(folds.values())
+    }
+    tests = {fold: read_split(require(paths.split("test"), "split"), fold) for fold in splits}
+    for fold, tokens in splits.items():
+        check_fit(paths.tokens("test"), tokens["test"], tests[fold])
+    total = sum(len(part) for fold in folds.values() for part in splits[fold].values())
     with progress.work("evaluate"), progress.task(f"evaluate {method}", total) as advance:
-        for seed in seeds:
-            folder = paths.trained(method, seed)
-            answers[seed] = answer(
-                *(folder, paths.base, stage_of_model, tokens, params.training, part_of(advance))
+        answers = {
+            seed: answer(
+                *(paths.trained(method, seed), paths.base_of(fold), stage_of_model),
+                *(splits[fold], params.training, part_of(advance)),
             )
-    with progress.work("compute the figures"):
-        results = {
-            seed: measure(own.chances, labels, test["Text"], own.classes, *weighing)
-            for seed, own in answers.items()
+            for seed, fold in folds.items()
         }
-        calibration = pooled_calibration([own.chances for own in answers.values()], labels)
-        metrics = {**over_seeds(results), **of_all(list(answers.values()))}
+    with progress.work("compute the figures"):
+        chances = {seed: own.chances for seed, own in answers.items()}
+        labels = {s: {n: e.labels for n, e in splits[f].items()} for s, f in folds.items()}
+        test = {seed: tests[fold] for seed, fold in folds.items()}
+        results, figures = measure_all(
+            *(chances, labels, test, answers[seeds.chosen].classes),
+            *(params.classifier.positive, params.data.prior, seeds.in_folds),
+        )
+        calibration = pooled_calibration([*chances.values()], [*labels.values()])
+        metrics = {**figures, **of_all([*answers.values()], seeds.in_folds)}
     write_json(paths.metrics(method), metrics)
     more = {"calibration": calibration, "versions": versions(*EVALUATION)}
     write_json(paths.evaluation(method), {**metrics, **more})

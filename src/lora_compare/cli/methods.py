@@ -131,10 +131,10 @@ def _load(paths: "Paths", params: "Params", name: str, seed: int | None) -> "Cla
     from lora_compare.compute.device import choose_device
     from lora_compare.models.base import load_base
     from lora_compare.models.methods import load_method
-    from lora_compare.project.seeds import chosen
+    from lora_compare.project.seeds import base_of, chosen
 
     folder = chosen(paths.model(name), seed)
-    classifier = load_method(folder, load_base(paths.base), f"finetune@{name}")
+    classifier = load_method(folder, load_base(base_of(paths, name, seed)), f"finetune@{name}")
     classifier.model.to(choose_device(params.training.device))
     return classifier
 

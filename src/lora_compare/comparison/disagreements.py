@@ -162,7 +162,7 @@ def _confusion(outcome: Outcome) -> npt.NDArray[np.int64]:
 
 def _answers(outcome: Outcome) -> list[Answer]:
     chances, right, names = outcome.chances, outcome.right, outcome.classes
-    mean, seeds = chances.mean(axis=0), len(outcome.seeds)
+    mean, seeds = chances.mean(axis=0), len(chances)
     votes = np.stack([(outcome.predicted == i).sum(axis=0) for i in range(len(names))], axis=1)
     # Votes are whole numbers, and a mean probability decides between equally many.
     given = (votes + mean / 2).argmax(axis=1)

@@ -85,6 +85,8 @@ def compare(
     `recommendation` is what to use, `cautions` what makes that weak. `reference` divides the LoRA
     method's prices by those of the full one (its `accuracy_difference` is LoRA minus full) and is
     None without both. `prior` is the share of each class that the figures of the test stand for.
+    Where messages were tested in folds, `folds` says in how many, and `trained_on` which share of
+    the messages a model was trained on, in the mean.
 
     Args:
         evidence: What the methods and baselines did.
@@ -96,7 +98,8 @@ def compare(
         DataError: The metric is about a class of which there is no test message.
     """
     task, settings = _task(evidence, params), params.comparison
-    judge, by_name = Judge(settings, task, groups), {o.name: o for o in evidence.outcomes}
+    judge = Judge(settings, task, groups, np.array(evidence.folds) if evidence.folds else None)
+    by_name = {outcome.name: outcome for outcome in evidence.outcomes}
     reference = reference_method(params)
     others = [name for name in evidence.names if name != reference]
     family = max(len(others), 1)
@@ -129,6 +132,10 @@ def compare(
         "pairs": pairs,
         "reference": _reference(full, lora),
     }
+    if evidence.folds:
+        learnt = [fold["train"] for fold in evidence.split["folds"].values()]
+        found["folds"] = len(learnt)
+        found["trained_on"] = sum(learnt) / len(learnt) / len(groups)
     found["cautions"] = cautions(evidence, params, found)
     found["recommendation"] = recommended.to_dict()
     reason = sentences.why(found)

@@ -1,5 +1,6 @@
 """What a trained classifier answers on every split, and what is known of it beside that."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,14 +85,21 @@ def answer(
     )
 
 
-def of_all(answers: Sequence[Answers]) -> dict[str, Any]:
+def of_all(answers: Sequence[Answers], in_folds: bool = False) -> dict[str, Any]:
     """Return what is known of all classifiers of a method beside their answers.
 
     They are of one size; of their errors of merging the largest counts.
+
+    Args:
+        answers: Those of each.
+        in_folds: Whether each has test messages of its own, which count together then.
     """
     first = answers[0]
-    cut = {"truncated": first.truncated, "truncated_tokens": first.truncated_tokens}
-    facts = {**first.sizes, **cut}
+    cut, lost = dict(first.truncated), dict(first.truncated_tokens)
+    if in_folds:
+        cut["test"] = sum(own.truncated["test"] for own in answers)
+        lost["test"] = math.fsum(own.truncated_tokens["test"] for own in answers) / len(answers)
+    facts = {**first.sizes, "truncated": cut, "truncated_tokens": lost}
     if first.merge_error:
         errors = [own.merge_error or {} for own in answers]
         facts["merge_error"] = {key: max(e[key] for e in errors) for key in first.merge_error}

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from lora_compare.evaluation.calibration import calibration_bins
 from lora_compare.evaluation.metrics import evaluate_predictions, predicted_classes
 from lora_compare.evaluation.scores import positive_class, prior_weights
+from lora_compare.project.corpus import GROUP
 from lora_compare.project.paths import SPLITS
 
 COLLAPSED_BELOW = 0.1
@@ -20,6 +21,12 @@ COLLAPSED_BELOW = 0.1
 Trainings that work differ there by a point or two; one that has left the plateau of its learning
 rate ends at the share of a class, or tens of points below.
 """
+
+RANKING = ("auroc", "average_precision")
+"""Figures of the order in which scores put messages."""
+
+Truth = Mapping[str, npt.NDArray[np.int64]]
+"""For each split the right classes' indices, shape (n,)."""
 
 Chances = Mapping[str, npt.NDArray[np.float64]]
 """For each split the classes' probabilities, shape (n, n_classes)."""
@@ -40,7 +47,7 @@ class Results:
 
 def measure(
     chances: Chances,
-    labels: Mapping[str, npt.NDArray[np.int64]],
+    labels: Truth,
     test_texts: Sequence[str],
     classes: Sequence[str],
     positive: str | None = None,
@@ -106,6 +113,65 @@ def over_seeds(results: Mapping[int, Results]) -> dict[str, Any]:
     }
 
 
+def measure_all(
+    chances: Mapping[int, Chances],
+    labels: Mapping[int, Truth],
+    test: Mapping[int, Mapping[str, Sequence[str]]],
+    classes: Sequence[str],
+    positive: str | None = None,
+    prior: Mapping[str, float] | None = None,
+    in_folds: bool = False,
+) -> tuple[dict[int, Results], dict[str, Any]]:
+    """Return the results of the classifier of each seed, and the figures of all together.
+
+    The latter are those of `over_seeds`. Where each seed is of a fold of its own, the figures of
+    the test split are of all messages, each answered by the one classifier that has not seen it:
+    `n` are all of them, and the spreads are between folds. `auroc` and `average_precision` stay
+    means over the folds, since they rank scores, which of two models need not be comparable.
+
+    Args:
+        chances: Those of each seed.
+        labels: For each seed and split the right classes' indices, shape (n,).
+        test: For each seed the columns of its test split: Text, and Group where there are groups.
+        classes: Names of the classes.
+        positive: As of `measure`; None for the rarer in the test splits of all seeds.
+        prior: As of `measure`.
+        in_folds: Whether each seed is of a fold of its own.
+
+    Raises:
+        ParamsError: No class is called `positive`.
+        DataError: A split is empty.
+
+    Source: Forman and Scholz 2010, SIGKDD Explorations 12:49, doi 10.1145/1882471.1882479.
+    """
+    tested = np.concatenate([own["test"] for own in labels.values()])
+    place = positive_class(classes, tested, positive)
+    results = {
+        seed: measure(
+            *(own, labels[seed], test[seed]["Text"], classes),
+            *(classes[place], prior, test[seed].get(GROUP, ())),
+        )
+        for seed, own in chances.items()
+    }
+    figures = over_seeds(results)
+    if in_folds:
+        answers = np.concatenate([own["test"] for own in chances.values()])
+        groups = [group for own in test.values() for group in own.get(GROUP, ())]
+        weights = prior_weights(tested, classes, prior)
+        pooled = evaluate_predictions(tested, answers, classes, place, weights, groups)
+        figures["test"] = _pooled(figures["test"], pooled)
+    return results, figures
+
+
+def _pooled(mean: Mapping[str, Any], pooled: Mapping[str, Any]) -> dict[str, Any]:
+    """Return pooled figures, but for the means of what ranks and the spreads."""
+    figures = {k: v if k in RANKING else pooled.get(k, v) for k, v in mean.items()}
+    if by_class := mean.get("per_class"):
+        own = {name: _pooled(by_class[name], pooled["per_class"][name]) for name in by_class}
+        figures |= {"per_class": own}
+    return figures
+
+
 def collapsed(train: Mapping[int, Mapping[str, Any]]) -> list[int]:
     """Return the seeds whose training has come to nothing, though its losses are finite.
 
@@ -123,17 +189,18 @@ def collapsed(train: Mapping[int, Mapping[str, Any]]) -> list[int]:
 
 
 def pooled_calibration(
-    chances: Sequence[Chances], labels: Mapping[str, npt.NDArray[np.int64]]
+    chances: Sequence[Chances], labels: Sequence[Truth]
 ) -> dict[str, list[dict[str, Any]]]:
     """Return for each split the calibration bins of all seeds' answers.
 
     Args:
         chances: Those of each seed.
-        labels: For each split the right classes' indices, shape (n,).
+        labels: For each seed and split the right classes' indices, shape (n,).
     """
     return {
         name: calibration_bins(
-            np.tile(labels[name], len(chances)), np.concatenate([own[name] for own in chances])
+            np.concatenate([own[name] for own in labels]),
+            np.concatenate([own[name] for own in chances]),
         )
         for name in SPLITS
     }

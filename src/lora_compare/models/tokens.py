@@ -22,6 +22,9 @@ TYPES: dict[str, np.dtype[Any]] = {
 """What a file holds: all texts' ids one after the other, shape (tokens,); where each text starts
 and the last one ends, shape (n + 1,); and the class indices, shape (n,)."""
 
+FOLDS = np.dtype(np.int64)
+"""Of the numbers of the folds for which the texts are there, shape (n,), where there are folds."""
+
 FRAGMENTED = 1.0
 """Tokens a character above which a tokenizer does not fit the text: then they are single bytes.
 English is a quarter of a token a character, Korean half of one and Chinese up to one in tokenizers
@@ -110,18 +113,33 @@ def _above(limit: float, shares: Mapping[str, float]) -> str:
     return max(found, key=lambda name: shares[name]) + beside
 
 
-def write_examples(path: Path, examples: Examples) -> None:
-    """Write `examples` to `path` atomically as safetensors; equal examples give equal bytes."""
+def write_examples(path: Path, *folds: Examples) -> None:
+    """Write examples to `path` atomically as safetensors; equal examples give equal bytes.
+
+    Args:
+        path: The file.
+        folds: Those of each fold; of one alone, it is no fold.
+    """
+    tokens = [ids for examples in folds for ids in examples.tokens]
+    lengths = np.concatenate([examples.lengths for examples in folds])
     content = {
-        "ids": np.concatenate(examples.tokens),
-        "offsets": np.concatenate([[0], np.cumsum(examples.lengths)]),
-        "labels": examples.labels,
+        "ids": np.concatenate(tokens),
+        "offsets": np.concatenate([[0], np.cumsum(lengths)]),
+        "labels": np.concatenate([examples.labels for examples in folds]),
     }
-    files.write_bytes(path, save({name: content[name].astype(TYPES[name]) for name in TYPES}))
+    content = {name: content[name].astype(TYPES[name]) for name in TYPES}
+    if len(folds) > 1:
+        sizes = [len(examples) for examples in folds]
+        content["folds"] = np.repeat(np.arange(1, len(folds) + 1, dtype=FOLDS), sizes)
+    files.write_bytes(path, save(content))
 
 
-def read_examples(path: Path) -> Examples:
+def read_examples(path: Path, fold: int | None = None) -> Examples:
     """Return the examples that `write_examples` wrote to `path`.
+
+    Args:
+        path: The file.
+        fold: The fold whose examples are wanted; None: there are no folds.
 
     Raises:
         MissingArtifactError: The stage base_model has not run.
@@ -133,7 +151,8 @@ def read_examples(path: Path) -> Examples:
         arrays = load(content)
     except (SafetensorError, KeyError) as error:  # a KeyError of types that NumPy does not have
         raise _damaged(path, str(error)) from None
-    if (types := {name: array.dtype for name, array in arrays.items()}) != TYPES:
+    known = TYPES if fold is None else TYPES | {"folds": FOLDS}
+    if (types := {name: array.dtype for name, array in arrays.items()}) != known:
         raise _damaged(path, f"it holds {', '.join(f'{n} ({t})' for n, t in types.items())}")
     ids, offsets, labels = (arrays[name] for name in TYPES)
     if shapes := [name for name, array in arrays.items() if array.ndim != 1]:
@@ -143,7 +162,8 @@ def read_examples(path: Path) -> Examples:
     if offsets[0] != 0 or offsets[-1] != len(ids) or (offsets[1:] <= offsets[:-1]).any():
         raise _damaged(path, f"its offsets do not divide its {len(ids)} tokens into texts")
     # Copies: what is made of a file's bytes cannot be written to, of which torch warns.
-    return Examples(np.split(ids.astype(np.int64), offsets[1:-1]), labels.copy())
+    examples = Examples(np.split(ids.astype(np.int64), offsets[1:-1]), labels.copy())
+    return examples if fold is None else examples.take(np.flatnonzero(arrays["folds"] == fold))
 
 
 def check_fit(path: Path, examples: Examples, split: Mapping[str, Sequence[Any]]) -> None:

@@ -67,8 +67,9 @@ def tuned(outcome: Outcome) -> dict[str, Any]:
 
 def _calibration(outcome: Outcome) -> list[dict[str, Any]]:
     """Return the bins of the test answers of all seeds together."""
-    chances = outcome.chances.reshape(-1, len(outcome.classes))
-    return calibration_bins(np.tile(outcome.labels, len(outcome.seeds)), chances)
+    chances = outcome.chances
+    labels = np.tile(outcome.labels, len(chances))
+    return calibration_bins(labels, chances.reshape(-1, len(outcome.classes)))
 
 
 def learned(outcome: Outcome) -> dict[str, Any]:

@@ -81,7 +81,7 @@ def test_a_seed_that_fits_no_better_than_a_guess_or_far_worse_than_others_has_co
 
 def test_calibration_is_of_the_answers_of_all_seeds() -> None:
     several = [{n: chances(right) for n in SPLITS} for right in (ALL, HALF)]
-    bins = pooled_calibration(several, LABELS)["test"]
+    bins = pooled_calibration(several, [LABELS] * 2)["test"]
     assert sum(b["n"] for b in bins) == 8
     both = np.concatenate([chances(ALL), chances(HALF)])
     assert bins == calibration_bins(np.tile(LABELS["test"], 2), both)
