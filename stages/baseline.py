@@ -2,8 +2,7 @@
 
 import importlib
 import pickle
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
@@ -15,14 +14,18 @@ from lora_compare.project.progress import Progress
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
 
-    from lora_compare.evaluation.results import Chances, Truth
-    from lora_compare.models.batches import Examples
+    from lora_compare.evaluation.folds import Fold
+    from lora_compare.evaluation.results import Chances
+
+    Folds = Mapping[int, Fold]
+    """What the baselines of each fold learn from and are measured on, by the fold's seed."""
 
 
 @stage("baseline")
 def main(paths: Paths, params: Params, progress: Progress) -> None:
     """Write metrics/baseline.json, both baselines' test predictions, and TF-IDF as a model."""
     from lora_compare.compute.seeding import make_deterministic
+    from lora_compare.evaluation.folds import read_fold
     from lora_compare.evaluation.results import size_figures
     from lora_compare.project.checksums import seal
     from lora_compare.project.corpus import read_classes
@@ -34,7 +37,7 @@ def main(paths: Paths, params: Params, progress: Progress) -> None:
     classes = read_classes(require(paths.classes, "split"))
     # Of several seeds of one split, the first.
     trained = [*params.trained.items()][: params.split.folds]
-    folds = [read_fold(paths, seed, number) for seed, number in trained]
+    folds = {seed: read_fold(paths, number) for seed, number in trained}
     with progress.work("evaluate the untuned classifier"):
         chances, total = evaluate_untuned(paths, params, progress, classes, folds)
         untuned, rows = together(params, classes, folds, chances)
@@ -44,14 +47,14 @@ def main(paths: Paths, params: Params, progress: Progress) -> None:
 
     progress.say("fit TF-IDF and logistic regression")
     with progress.work("fit and evaluate TF-IDF"):
-        fitted = [fit(fold) for fold in folds]
+        fitted = {seed: fit(fold) for seed, fold in folds.items()}
         # The first fold's is the one to use, as of the methods.
-        name, model = fitted[0]
+        name, model = fitted[trained[0][0]]
         coefficients = count_parameters(model)
-        chances = [
-            {part: tfidf.predict_proba(fold.texts[part]) for part in SPLITS}
-            for fold, (_, tfidf) in zip(folds, fitted, strict=True)
-        ]
+        chances = {
+            seed: {part: fitted[seed][1].predict_proba(fold.texts[part]) for part in SPLITS}
+            for seed, fold in folds.items()
+        }
         tfidf, rows = together(params, classes, folds, chances)
         write_csv(paths.predictions(TFIDF), rows)
         write_unseen(paths, folds, name)
@@ -67,67 +70,28 @@ def main(paths: Paths, params: Params, progress: Progress) -> None:
         progress.say(f"{kind}: test accuracy {figures['test']['accuracy']:.2%}")
 
 
-@dataclass(frozen=True)
-class Fold:
-    """What the baselines of a fold, or of the one split, learn from and are measured on.
-
-    Attributes:
-        number: Of the fold; None where there is one split.
-        seed: That of the fold's trainings; of one split the first.
-        splits: The columns of each split.
-        tokens: The same as tokens.
-    """
-
-    number: int | None
-    seed: int
-    splits: Mapping[str, Mapping[str, Sequence[Any]]]
-    tokens: "Mapping[str, Examples]"
-
-    @property
-    def texts(self) -> dict[str, Sequence[str]]:
-        """The messages of each split."""
-        return {name: split["Text"] for name, split in self.splits.items()}
-
-    @property
-    def labels(self) -> "Truth":
-        """The right classes' indices of each split."""
-        return {name: examples.labels for name, examples in self.tokens.items()}
-
-
-def read_fold(paths: Paths, seed: int, number: int | None) -> Fold:
-    """Return the splits of a fold, or the only ones, as texts and as tokens."""
-    from lora_compare.models.tokens import check_fit, read_examples
-    from lora_compare.project.corpus import read_split
-
-    splits = {name: read_split(require(paths.split(name), "split"), number) for name in SPLITS}
-    tokens = {name: read_examples(paths.tokens(name), number) for name in SPLITS}
-    for name in SPLITS:
-        check_fit(paths.tokens(name), tokens[name], splits[name])
-    return Fold(number, seed, splits, tokens)
-
-
 def evaluate_untuned(
-    paths: Paths, params: Params, progress: Progress, classes: list[str], folds: Sequence[Fold]
-) -> "tuple[list[Chances], int]":
+    paths: Paths, params: Params, progress: Progress, classes: list[str], folds: "Folds"
+) -> "tuple[dict[int, Chances], int]":
     """Return what the classifier of each fold says before any training, and its parameters."""
     from lora_compare.compute.device import choose_machine
     from lora_compare.models.base import load_base
     from lora_compare.models.classifier import start
 
-    chances: list[Chances] = []
-    for fold in folds:
+    chances: dict[int, Chances] = {}
+    for seed, fold in folds.items():
         base = load_base(paths.base_of(fold.number))
         machine = choose_machine(params.training, base.width)
-        settings = params.classifier, params.training, fold.seed
+        settings = params.classifier, params.training, seed
         untuned = start(base, classes, fold.tokens["train"], *settings)
         untuned.model.to(machine.device)
-        chances.append(
-            {name: untuned.chances(fold.tokens[name], progress, machine.dtype) for name in SPLITS}
-        )
+        chances[seed] = {
+            name: untuned.chances(fold.tokens[name], progress, machine.dtype) for name in SPLITS
+        }
     return chances, sum(p.numel() for p in untuned.model.parameters())
 
 
-def fit(fold: Fold) -> "tuple[str, Pipeline]":
+def fit(fold: "Fold") -> "tuple[str, Pipeline]":
     """Return TF-IDF fitted to a fold's training messages, and which features it has."""
     from lora_compare.evaluation.baselines import fit_tfidf
 
@@ -138,15 +102,15 @@ def fit(fold: Fold) -> "tuple[str, Pipeline]":
 
 
 def together(
-    params: Params, classes: list[str], folds: Sequence[Fold], chances: "Sequence[Chances]"
+    params: Params, classes: list[str], folds: "Folds", chances: "Mapping[int, Chances]"
 ) -> tuple[dict[str, Any], dict[str, list[Any]]]:
     """Return a baseline's figures of every split, and its predictions, of all folds."""
     from lora_compare.evaluation.results import measure_all
 
     results, figures = measure_all(
-        {fold.seed: own for fold, own in zip(folds, chances, strict=True)},
-        {fold.seed: fold.labels for fold in folds},
-        {fold.seed: fold.splits["test"] for fold in folds},
+        chances,
+        {seed: fold.labels for seed, fold in folds.items()},
+        {seed: fold.splits["test"] for seed, fold in folds.items()},
         *(classes, params.classifier.positive, params.data.prior, len(folds) > 1),
     )
     tables = [one.predictions for one in results.values()]
@@ -154,7 +118,7 @@ def together(
     return {name: figures[name] for name in SPLITS}, rows
 
 
-def write_unseen(paths: Paths, folds: Sequence[Fold], features: str) -> None:
+def write_unseen(paths: Paths, folds: "Folds", features: str) -> None:
     """Write what TF-IDF makes of training messages that it has not seen.
 
     Of folds nothing: each tests messages that the others train on.
@@ -164,7 +128,8 @@ def write_unseen(paths: Paths, folds: Sequence[Fold], features: str) -> None:
 
     chances = None
     if len(folds) == 1:
-        train, seed = folds[0].splits["train"], folds[0].seed
+        ((seed, fold),) = folds.items()
+        train = fold.splits["train"]
         known = train["Text"], train["Label"], seed, train.get(GROUP, ())
         chances = out_of_sample(features, *known)
     write_out_of_sample(paths.out_of_sample, chances)

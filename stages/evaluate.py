@@ -5,7 +5,7 @@ from typing import Any
 
 from lora_compare.cli.stage import stage
 from lora_compare.params import Params
-from lora_compare.project.paths import SPLITS, Paths, require
+from lora_compare.project.paths import Paths, require
 from lora_compare.project.progress import Progress, part_of
 
 
@@ -14,10 +14,9 @@ def main(paths: Paths, params: Params, progress: Progress, method: str) -> None:
     """Write the method's metrics, its calibration and every seed's test predictions."""
     from lora_compare.compute.seeding import make_deterministic
     from lora_compare.evaluation.answers import answer, of_all
+    from lora_compare.evaluation.folds import read_fold
     from lora_compare.evaluation.results import measure_all, pooled_calibration
-    from lora_compare.models.tokens import check_fit, read_examples
     from lora_compare.project.checksums import seal
-    from lora_compare.project.corpus import read_split
     from lora_compare.project.files import write_csv, write_json
     from lora_compare.project.provenance import EVALUATION, versions
     from lora_compare.project.seeds import read_seeds
@@ -27,29 +26,24 @@ def main(paths: Paths, params: Params, progress: Progress, method: str) -> None:
     seeds = read_seeds(require(paths.model(method), stage_of_model))
     folds = {seed: seeds.fold(seed) for seed in seeds.seeds}
     make_deterministic(seeds.seeds[0], params.threads)
-    splits = {
-        fold: {name: read_examples(paths.tokens(name), fold) for name in SPLITS}
-        for fold in dict.fromkeys(folds.values())
-    }
-    tests = {fold: read_split(require(paths.split("test"), "split"), fold) for fold in splits}
-    for fold, tokens in splits.items():
-        check_fit(paths.tokens("test"), tokens["test"], tests[fold])
-    total = sum(len(part) for fold in folds.values() for part in splits[fold].values())
+    there = {fold: read_fold(paths, fold, ("test",)) for fold in dict.fromkeys(folds.values())}
+    of_seeds = {seed: there[fold] for seed, fold in folds.items()}
+    total = sum(len(part) for own in of_seeds.values() for part in own.tokens.values())
     with progress.work("evaluate"), progress.task(f"evaluate {method}", total) as advance:
         answers = {
             seed: answer(
-                *(paths.trained(method, seed), paths.base_of(fold), stage_of_model),
-                *(splits[fold], params.training, part_of(advance)),
+                *(paths.trained(method, seed), paths.base_of(own.number), stage_of_model),
+                *(own.tokens, params.training, part_of(advance)),
             )
-            for seed, fold in folds.items()
+            for seed, own in of_seeds.items()
         }
     with progress.work("compute the figures"):
         chances = {seed: own.chances for seed, own in answers.items()}
-        labels = {s: {n: e.labels for n, e in splits[f].items()} for s, f in folds.items()}
-        test = {seed: tests[fold] for seed, fold in folds.items()}
+        labels = {seed: own.labels for seed, own in of_seeds.items()}
         results, figures = measure_all(
-            *(chances, labels, test, answers[seeds.chosen].classes),
-            *(params.classifier.positive, params.data.prior, seeds.in_folds),
+            *(chances, labels, {seed: own.splits["test"] for seed, own in of_seeds.items()}),
+            *(answers[seeds.chosen].classes, params.classifier.positive, params.data.prior),
+            seeds.in_folds,
         )
         calibration = pooled_calibration([*chances.values()], [*labels.values()])
         metrics = {**figures, **of_all([*answers.values()], seeds.in_folds)}

@@ -51,8 +51,8 @@ class Answer:
 seed_option = click.option(
     "--seed",
     type=int,
-    help="The training to use: one of training.seeds; by default that of the lowest validation "
-    "loss.",
+    help="The training to use, of training.seeds; else that of the lowest validation loss, and of "
+    "folds the first.",
 )
 
 

@@ -252,8 +252,7 @@ def _load_method(paths: Paths, name: str, trainable: str, in_folds: bool) -> Out
     metrics = json.loads(read_verified(paths.evaluation(name), f"evaluate@{name}"))
     predictions = {seed: _read_predictions(paths, name, seed) for seed in metrics["seeds"]}
     if in_folds:
-        together = pd.concat(predictions.values(), ignore_index=True)
-        predictions = {metrics["seeds"][0]: together}
+        predictions = {metrics["seeds"][0]: pd.concat(predictions.values(), ignore_index=True)}
     return Outcome(
         name,
         trainable,
