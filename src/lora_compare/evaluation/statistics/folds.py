@@ -43,8 +43,8 @@ def fold_difference(
 
     Source: Bengio and Grandvalet 2004, Journal of Machine Learning Research 5:1089 (what the
     variance of folds can estimate, and what it cannot).
-    Checked by tests/unit/evaluation/test_statistics.py against SciPy's one-sample t test and
-    statsmodels' one-way analysis of variance, and with known truth by test_error_rates.py.
+    Checked by tests/unit/evaluation/test_fold_statistics.py against SciPy's one-sample t test and
+    one-way analysis of variance, and with known truth by test_error_rates.py.
     """
     of_message = np.asarray(weights, np.float64)
     number = np.unique(folds, return_inverse=True)[1]
