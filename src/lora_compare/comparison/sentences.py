@@ -237,12 +237,9 @@ def _missing(pair: Mapping[str, Any]) -> str:
         return ""
     if needed := what_settles(pair, "messages" if "folds" in pair else "test messages"):
         return f"; about {needed} would settle it"
-    others = (
-        "more messages alone would not"
-        if "folds" in pair
-        else "neither more messages nor more seeds alone would"
-    )
-    return f"; {others} settle it"
+    if "folds" in pair:
+        return "; more messages alone would not settle it"
+    return "; neither more messages nor more seeds alone would settle it"
 
 
 def settled(pair: Mapping[str, Any]) -> str:
