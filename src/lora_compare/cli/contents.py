@@ -49,9 +49,9 @@ def _plan(messages: "Messages", available: dict[str, int], settings: "SplitParam
 def _plan_by_columns(
     messages: "Messages", available: dict[str, int], settings: "SplitParams"
 ) -> Plan:
-    """Return the same of messages whose splits, groups, dates or several labels the data has.
+    """Return the same of messages that are dealt: in folds, or as columns of the data have it.
 
-    Such messages are dealt: how many a split gets cannot be told otherwise.
+    So are messages with several labels: how many a split gets cannot be told otherwise.
     """
     from lora_compare.data.classes import balanced_pool
     from lora_compare.data.splits import plan
@@ -104,7 +104,8 @@ def read_data(output: Output, paths: "Paths", params: "Params") -> dict[str, Any
     require_prior(params, list(available))
     require_positive(params.classifier.positive, list(available))
     require_costs(params, list(available))
-    make_plan = _plan_by_columns if several or {*messages} - {*MAIN} else _plan
+    are_dealt = several or {*messages} - {*MAIN} or params.split.folds > 1
+    make_plan = _plan_by_columns if are_dealt else _plan
     plan = make_plan(messages, available, params.split)
     is_exact = params.split.deduplicate == "exact"
     warnings = [

@@ -47,8 +47,8 @@ class Answer:
 seed_option = click.option(
     "--seed",
     type=int,
-    help="The training to use: one of training.seeds; by default that of the lowest validation "
-    "loss.",
+    help="The training to use, of training.seeds; else that of the lowest validation loss, and of "
+    "folds the first.",
 )
 
 
@@ -128,11 +128,12 @@ def _load(paths: "Paths", params: "Params", name: str, seed: int | None) -> "Cla
     from lora_compare.compute.device import choose_device
     from lora_compare.models.base import load_base
     from lora_compare.models.methods import load_method
-    from lora_compare.project.seeds import chosen, seed_of
+    from lora_compare.project.seeds import base_of, chosen, seed_of
 
     folder = chosen(paths.model(name), seed)
     decision = paths.decision(name, seed_of(folder))
-    classifier = load_method(folder, load_base(paths.base), f"finetune@{name}", decision)
+    base = load_base(base_of(paths, name, seed))
+    classifier = load_method(folder, base, f"finetune@{name}", decision)
     classifier.model.to(choose_device(params.training.device))
     return classifier
 

@@ -240,6 +240,22 @@ def _one_seed(evidence: Evidence, _: Params, __: Mapping[str, Any]) -> Iterator[
         )
 
 
+def _folds(evidence: Evidence, _: Params, comparison: Mapping[str, Any]) -> Iterator[str]:
+    if "folds" not in comparison:
+        return
+    yield (
+        f"Each of the {comparison['test_messages']:,} messages was tested once, in "
+        f"{comparison['folds']} folds, by models trained on {percent(comparison['trained_on'], 0)} "
+        "of them: a claim is about such models. Folds share most of what they train on, so that "
+        "no interval says what other messages to train on would change."
+    )
+    if tuned := [method.name for method in evidence.methods if _choice(method).get("searched")]:
+        yield (
+            f"The search of {listing(tuned)} was made in fold 1, with messages that the other "
+            "folds test: what it chose is fitted to them a little, for all methods alike."
+        )
+
+
 def _budgets(evidence: Evidence, _: Params, __: Mapping[str, Any]) -> Iterator[str]:
     trained = [method for method in evidence.methods if method.trainable != "imported"]
     tried = {
@@ -299,6 +315,7 @@ CHECKS: dict[str, Check] = {
     "twins": _twins,
     "edge": _edge,
     "one_seed": _one_seed,
+    "folds": _folds,
     "budgets": _budgets,
     UNEVEN_CLASSES: _uneven,
     "times": _times,

@@ -161,8 +161,8 @@ def _confusion(outcome: Outcome) -> npt.NDArray[np.int64]:
 
 
 def _answers(outcome: Outcome) -> list[Answer]:
-    right, names, seeds = outcome.right, outcome.answers, len(outcome.seeds)
-    messages = np.arange(len(outcome.labels))
+    right, names = outcome.right, outcome.answers
+    messages, seeds = np.arange(len(outcome.labels)), len(right)
     votes = np.zeros((len(messages), len(names)))
     mean, of_given = np.zeros_like(votes), np.zeros(right.shape)
     for s, (predicted, chances) in enumerate(

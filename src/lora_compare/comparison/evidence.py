@@ -19,7 +19,14 @@ from lora_compare.errors import DataError
 from lora_compare.evaluation.noise import read_out_of_sample
 from lora_compare.params import Params
 from lora_compare.project.checksums import read_verified
-from lora_compare.project.corpus import GROUP, NO_LABEL, labels_of, read_split, shown_labels
+from lora_compare.project.corpus import (
+    FOLD,
+    GROUP,
+    NO_LABEL,
+    labels_of,
+    read_split,
+    shown_labels,
+)
 from lora_compare.project.lineage import forget_methods
 from lora_compare.project.paths import TFIDF, Paths
 
@@ -54,7 +61,8 @@ class Outcome:
         trainable: What it trains, as in params.yaml; `baseline` for a baseline.
         metrics: Its metrics/M.json.
         predictions: By seed one row per test message: text, label, predicted, p_<class>...; a
-            baseline has the one key 0.
+            baseline has the one key 0. Where each seed is of a fold, those of all folds, one behind
+            the other, have the first seed's: S is 1 then.
         cost: Its M_cost.json; None for a baseline.
         history: Losses and accuracies by seed and step; None for a baseline.
         tuning: How its settings were found; None for a baseline.
@@ -73,7 +81,7 @@ class Outcome:
     @property
     def seeds(self) -> tuple[int, ...]:
         """The seeds of its trainings, in the order of params.yaml."""
-        return tuple(self.predictions)
+        return tuple(self.metrics.get("seeds", self.predictions))
 
     @property
     def messages(self) -> pd.DataFrame:
@@ -175,6 +183,7 @@ class Evidence:
             model that has not seen it, shape (n_train, C); empty where there are none.
         groups: The group that the data gives each test message, empty of one that is alone; none
             where the data has no groups.
+        folds: The fold that tests each message, from 1; none where there is one split.
     """
 
     methods: tuple[Outcome, ...]
@@ -185,6 +194,7 @@ class Evidence:
     tokens: Mapping[str, Any]
     out_of_sample: npt.NDArray[np.float32]
     groups: Sequence[str] = ()
+    folds: Sequence[int] = ()
 
     @property
     def outcomes(self) -> tuple[Outcome, ...]:
@@ -273,7 +283,8 @@ def load_evidence(paths: Paths, params: Params) -> Evidence:
         DataError: Two files of predictions are not about the same messages.
     """
     methods = tuple(
-        _load_method(paths, name, settings.trainable) for name, settings in params.methods.items()
+        _load_method(paths, name, settings.trainable, params.split.folds > 1)
+        for name, settings in params.methods.items()
     )
     sums = {"baseline": paths.evaluated(BASELINES[0]), "split": paths.splits}
     metrics, split = (
@@ -287,6 +298,7 @@ def load_evidence(paths: Paths, params: Params) -> Evidence:
     if "labels" in split:
         every = methods + baselines
         methods, baselines = (_with_combinations(some, every) for some in (methods, baselines))
+    test = read_split(paths.split("test"))
     evidence = Evidence(
         methods,
         baselines,
@@ -295,7 +307,8 @@ def load_evidence(paths: Paths, params: Params) -> Evidence:
         json.loads(read_verified(paths.provenance, "download")),
         json.loads(read_verified(paths.tokenization, "base_model")),
         read_out_of_sample(paths.out_of_sample),
-        tuple(read_split(paths.split("test")).get(GROUP, ())),
+        tuple(test.get(GROUP, ())),
+        tuple(test.get(FOLD, ())),
     )
     _check_same_messages(paths, evidence)
     return evidence
@@ -313,14 +326,17 @@ def _with_combinations(
     return tuple(replace(outcome, combinations=combinations) for outcome in outcomes)
 
 
-def _load_method(paths: Paths, name: str, trainable: str) -> Outcome:
+def _load_method(paths: Paths, name: str, trainable: str, in_folds: bool) -> Outcome:
     finetune = f"finetune@{name}"
     metrics = json.loads(read_verified(paths.evaluation(name), f"evaluate@{name}"))
+    predictions = {seed: _read_predictions(paths, name, seed) for seed in metrics["seeds"]}
+    if in_folds:
+        predictions = {metrics["seeds"][0]: pd.concat(predictions.values(), ignore_index=True)}
     return Outcome(
         name,
         trainable,
         metrics,
-        {seed: _read_predictions(paths, name, seed) for seed in metrics["seeds"]},
+        predictions,
         json.loads(read_verified(paths.cost_copy(name), finetune)),
         pd.read_csv(io.BytesIO(read_verified(paths.history(name), finetune))),
         _read_tuning(paths, name),

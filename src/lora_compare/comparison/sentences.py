@@ -48,7 +48,15 @@ def headline_of(comparison: Mapping[str, Any]) -> str:
     Args:
         comparison: The content of metrics/comparison.json, without its `headline`.
     """
-    return f"{recommended(comparison)} {found(comparison)}".strip()
+    said = f"{recommended(comparison)} {found(comparison)} {models_of_folds(comparison)}"
+    return said.strip()
+
+
+def models_of_folds(comparison: Mapping[str, Any]) -> str:
+    """Return what models a claim over folds is about; nothing where there is one split."""
+    if "folds" not in comparison:
+        return ""
+    return f"This is about models trained on {share(comparison['trained_on'])} of these messages."
 
 
 def verdict_of(comparison: Mapping[str, Any]) -> str:
@@ -246,6 +254,8 @@ def numbers(pair: Mapping[str, Any]) -> str:
     named = pair["metric"] != "accuracy" and unit(pair) != SAVED
     of = f" of {METRICS[pair['metric']]}" if named else ""
     seeds = f" and {pair['seeds']} seeds{'' if pair['baseline'] else ' each'}"
+    if "folds" in pair:
+        seeds = f", each tested once in {pair['folds']} folds"
     return (
         f"{points(pair['difference'])} {unit(pair)}{of}, {level(pair)} interval {low} to {high}, "
         f"over {pair['n']:,} messages{seeds if pair['seeds'] > 1 else ''}"
@@ -260,8 +270,10 @@ def level(pair: Mapping[str, Any]) -> str:
 def _missing(pair: Mapping[str, Any]) -> str:
     if pair["claim"] != UNDECIDED:
         return ""
-    if needed := what_settles(pair, "test messages"):
+    if needed := what_settles(pair, "messages" if "folds" in pair else "test messages"):
         return f"; about {needed} would settle it"
+    if "folds" in pair:
+        return "; more messages alone would not settle it"
     return "; neither more messages nor more seeds alone would settle it"
 
 

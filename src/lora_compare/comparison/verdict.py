@@ -98,7 +98,9 @@ def compare(
     method's prices by those of the full one (its `accuracy_difference` is LoRA minus full) and is
     None without both. `prior` is the share of each class that the figures of the test stand for, or
     of the messages with each label, where `several_labels` says that there are. Where mistakes have
-    costs that are not the metric, `cost_pairs` has what each of `pairs` saves.
+    costs that are not the metric, `cost_pairs` has what each of `pairs` saves. Where messages were
+    tested in folds, `folds` says in how many, and `trained_on` which share of the messages a model
+    was trained on, in the mean.
 
     Args:
         evidence: What the methods and baselines did.
@@ -112,7 +114,8 @@ def compare(
     """
     require_kind(params, evidence.several)
     task, settings = _task(evidence, params), params.comparison
-    judge, by_name = Judge(settings, task, groups), {o.name: o for o in evidence.outcomes}
+    judge = Judge(settings, task, groups, np.array(evidence.folds) if evidence.folds else None)
+    by_name = {outcome.name: outcome for outcome in evidence.outcomes}
     reference = reference_method(params)
     others = [name for name in evidence.names if name != reference]
     family = max(len(others), 1)
@@ -152,6 +155,10 @@ def compare(
             for p in pairs
         ]
         found["cost_pairs"] = [{key: pair[key] for key in COST_KEYS} for pair in costs]
+    if evidence.folds:
+        learnt = [fold["train"] for fold in evidence.split["folds"].values()]
+        found["folds"] = len(learnt)
+        found["trained_on"] = sum(learnt) / len(learnt) / len(groups)
     found["cautions"] = cautions(evidence, params, found)
     found["recommendation"] = recommended.to_dict()
     reason = sentences.why(found)

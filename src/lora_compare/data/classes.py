@@ -116,8 +116,11 @@ def proportional_sizes(counts: Mapping[str, int], params: SplitParams) -> Sizes:
 
 def split_shares(params: SplitParams) -> dict[str, Fraction]:
     """Return the share of each split, 1 together, which is exact; the splits are not given."""
-    train, validation = Fraction(str(params.train)), Fraction(str(params.validation))
-    return dict(zip(SPLITS, (train, validation, 1 - train - validation), strict=True))
+    validation = Fraction(str(params.validation))
+    test = Fraction(1, params.folds)
+    if params.folds == 1:
+        test = 1 - Fraction(str(params.train)) - validation
+    return dict(zip(SPLITS, (1 - validation - test, validation, test), strict=True))
 
 
 def share_out(counts: Mapping[str, int], shares: Mapping[str, Fraction]) -> Sizes:
@@ -181,14 +184,16 @@ def _missing(
 
 def _remedy(available: Mapping[str, int], params: SplitParams) -> str:
     """Return the first change of settings after which every class is in every split."""
-    changes: list[dict[str, Any]] = [{"balance": "train"}, {"train": 0.6, "validation": 0.2}]
+    train = None if params.folds > 1 else 0.6
+    changes: list[dict[str, Any]] = [{"balance": "train"}, {"train": train, "validation": 0.2}]
     for change in (*changes, changes[0] | changes[1]):
         changed = params.model_copy(update={"mode": "stratified", **change})
         if min(available.values()) and not _missing(
             stratified_sizes(available, changed), available
         ):
             mode = {"mode": "stratified"} if params.mode != "stratified" else {}
-            words = [f"split.{key}: {value}" for key, value in {**mode, **change}.items()]
+            changed_to = {**mode, **change}
+            words = [f"split.{key}: {'null' if v is None else v}" for key, v in changed_to.items()]
             return f"set {', '.join(words)} in params.yaml, or label more of the rarest"
     return (
         "label more messages of the rarest, or take them out; no split.balance, split.train or "

@@ -1,5 +1,6 @@
 """What a trained classifier answers on every split, and what is known of it beside that."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,21 +92,28 @@ def answer(
     )
 
 
-def of_all(answers: Sequence[Answers], right: Sequence[npt.NDArray[np.bool_]]) -> dict[str, Any]:
+def of_all(
+    answers: Sequence[Answers], right: Sequence[npt.NDArray[np.bool_]], in_folds: bool = False
+) -> dict[str, Any]:
     """Return what is known of all classifiers of a method beside their answers.
 
-    They are of one size and cut the same texts; of their errors of merging the largest counts.
+    They are of one size; of their errors of merging the largest counts.
 
     Args:
         answers: What each classifier answers.
         right: For each of them whether its answer to each test message is right, shape (n_test,).
+        in_folds: Whether each has test messages of its own, which count together then.
     """
     first = answers[0]
-    cut = {"truncated": first.truncated, "truncated_tokens": first.truncated_tokens}
-    facts: dict[str, Any] = {**first.sizes, **cut}
-    if first.cut.any():
-        mean = np.mean(right, axis=0)
-        parts = {"cut": mean[first.cut], "whole": mean[~first.cut]}
+    cut, lost = dict(first.truncated), dict(first.truncated_tokens)
+    is_cut, mean = first.cut, np.concatenate(right) if in_folds else np.mean(right, axis=0)
+    if in_folds:
+        cut["test"] = sum(own.truncated["test"] for own in answers)
+        lost["test"] = math.fsum(own.truncated_tokens["test"] for own in answers) / len(answers)
+        is_cut = np.concatenate([own.cut for own in answers])
+    facts: dict[str, Any] = {**first.sizes, "truncated": cut, "truncated_tokens": lost}
+    if is_cut.any():
+        parts = {"cut": mean[is_cut], "whole": mean[~is_cut]}
         facts["truncated_accuracy"] = {n: float(m.mean()) for n, m in parts.items() if len(m)}
     if first.merge_error:
         errors = [own.merge_error or {} for own in answers]

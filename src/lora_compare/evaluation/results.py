@@ -3,27 +3,14 @@
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from lora_compare.evaluation.calibration import as_decisions, calibration_bins
-from lora_compare.evaluation.labels.metrics import evaluate_labels
-from lora_compare.evaluation.metrics import evaluate_predictions
-from lora_compare.evaluation.scores import cost_matrix, positive_class, prior_weights
-from lora_compare.models.decision import (
-    PLAIN,
-    Decision,
-    best_threshold,
-    fit_temperature,
-    prior_shift,
-    require_both,
-)
-from lora_compare.models.targets import ONE_CLASS, SeveralLabels, Targets
-from lora_compare.params import Params, require_costs
+from lora_compare.models.decision import PLAIN, Decision
 from lora_compare.project.paths import SPLITS
 
 COLLAPSED_BELOW = 0.1
@@ -32,6 +19,9 @@ COLLAPSED_BELOW = 0.1
 Trainings that work differ there by a point or two; one that has left the plateau of its learning
 rate ends at the share of a class, or tens of points below.
 """
+
+Truth = Mapping[str, npt.NDArray[np.int64]]
+"""For each split the right classes' indices, shape (n,)."""
 
 Chances = Mapping[str, npt.NDArray[np.float64]]
 """For each split the classes' probabilities, shape (n, n_classes)."""
@@ -65,130 +55,6 @@ class Results:
         return {name: self.decision.probabilities(own) for name, own in chances.items()}
 
 
-@dataclass(frozen=True)
-class Measuring:
-    """What classifiers are measured on, and how.
-
-    Attributes:
-        labels: For each split the right classes' indices, shape (n,), or labels, shape (n, k).
-        test_texts: The texts of the test split.
-        classes: Names of the classes.
-        params: Positive class, prior, costs, and what is chosen on validation.
-        test_groups: Name of the group of each test message, where the data has groups.
-
-    Raises:
-        ParamsError: The classes can have no such costs or threshold.
-    """
-
-    labels: Mapping[str, npt.NDArray[np.int64]]
-    test_texts: Sequence[str]
-    classes: Sequence[str]
-    params: Params
-    test_groups: Sequence[str] = ()
-
-    def __post_init__(self) -> None:
-        """Refuse costs and a threshold that the classes cannot have."""
-        require_costs(self.params, self.classes)
-
-    @cached_property
-    def positive(self) -> int:
-        """The index of the positive class of two: the one that is named, or the rarer in test."""
-        return positive_class(self.classes, self.labels["test"], self.params.classifier.positive)
-
-    @cached_property
-    def weights(self) -> dict[str, npt.NDArray[np.float64]]:
-        """For each split what its messages count, shape (n,)."""
-        prior = self.params.data.prior
-        return {name: prior_weights(self.labels[name], self.classes, prior) for name in SPLITS}
-
-    @cached_property
-    def costs(self) -> npt.NDArray[np.float64] | None:
-        """Cost by class and answer, shape (n_classes, n_classes); None: mistakes have none."""
-        return cost_matrix(self.classes, self.params.comparison.costs)
-
-    def decide(self, chances: Chances, balanced: bool = False) -> Decision:
-        """Return how a classifier's probabilities become answers, chosen on validation alone.
-
-        Args:
-            chances: Its own probabilities; only those of validation are looked at.
-            balanced: Whether it has learnt from classes that counted alike, whatever their shares.
-
-        Raises:
-            DataError: A threshold is to be chosen, and validation lacks a class.
-        """
-        labels, own = self.labels["validation"], chances["validation"]
-        if labels.ndim == 2:
-            return PLAIN  # several labels have thresholds of their own, and nothing else of it
-        shift, weights = self._shift(balanced), self.weights["validation"]
-        decision = Decision(shift=shift, positive=self.positive)
-        if self.params.evaluation.temperature:
-            temperature = fit_temperature(own, labels, weights, shift)
-            decision = replace(decision, temperature=temperature)
-        if (kind := self.params.classifier.threshold) == "argmax":
-            return decision
-        require_both(labels, self.classes, self.positive)
-        probabilities, costs = decision.probabilities(own), self.costs if kind == "cost" else None
-        found = best_threshold(probabilities, labels, weights, self.positive, costs)
-        return replace(decision, threshold=found)
-
-    def _shift(self, balanced: bool) -> tuple[float, ...]:
-        """Return what takes logits from the shares of the training split to `data.prior`."""
-        prior, n = self.params.data.prior, len(self.classes)
-        if prior is None:
-            return ()
-        seen = np.bincount(self.labels["train"], minlength=n) / len(self.labels["train"])
-        shares = [1 / n] * n if balanced else seen.tolist()
-        return prior_shift(shares, [prior[name] for name in self.classes])
-
-    def measure(
-        self, chances: Chances, decision: Decision = PLAIN, targets: Targets = ONE_CLASS
-    ) -> Results:
-        """Return the results of a classifier on train, validation and test.
-
-        Args:
-            chances: For each split its own probabilities, shape (n, n_classes).
-            decision: How they become answers, of one class a message.
-            targets: What they are of.
-
-        Raises:
-            ParamsError: No class is called `classifier.positive`.
-            DataError: A split is empty.
-        """
-        shown = decision.probabilities(np.asarray(chances["test"], np.float64))
-        predictions = {
-            "text": list(self.test_texts),
-            "label": targets.texts(self.labels["test"], self.classes),
-            "predicted": targets.texts(targets.answers(shown, decision), self.classes),
-            **{f"p_{c}": shown[:, i].tolist() for i, c in enumerate(self.classes)},
-        }
-        before = None
-        if not decision.is_plain:
-            before = {
-                name: self._figures(name, chances[name], PLAIN, targets) for name in SPLITS[1:]
-            }
-        figures = {name: self._figures(name, chances[name], decision, targets) for name in SPLITS}
-        return Results(figures, predictions, decision, before)
-
-    def _figures(
-        self,
-        split: str,
-        chances: npt.NDArray[np.float64],
-        decision: Decision,
-        targets: Targets,
-    ) -> dict[str, Any]:
-        labels, groups = self.labels[split], self.test_groups if split == "test" else ()
-        if isinstance(targets, SeveralLabels):
-            return evaluate_labels(labels, chances, self.classes, targets, groups)
-        probabilities = decision.probabilities(chances)
-        return evaluate_predictions(
-            *(labels, probabilities, self.classes, self.positive),
-            self.weights[split],
-            groups,
-            targets.answers(probabilities, decision),
-            self.costs,
-        )
-
-
 def over_seeds(results: Mapping[int, Results]) -> dict[str, Any]:
     """Return the figures of a method on every split: means over its seeds, and each seed's own.
 
@@ -216,11 +82,11 @@ def over_seeds(results: Mapping[int, Results]) -> dict[str, Any]:
     }
 
 
-def decided(results: Mapping[int, Results] | Mapping[None, Results]) -> dict[str, Any]:
+def decided(results: Mapping[int, Results]) -> dict[str, Any]:
     """Return what was chosen on validation, and the figures without it; nothing of nothing.
 
     Args:
-        results: What is known of the classifier of each seed; of a baseline, under None.
+        results: What is known of the classifier of each seed.
     """
     before = [result.before for result in results.values() if result.before]
     if not before:
@@ -262,18 +128,18 @@ def _learnt_nothing(train: Mapping[str, Any]) -> bool:
 
 
 def pooled_calibration(
-    chances: Sequence[Chances], labels: Mapping[str, npt.NDArray[np.int64]]
+    chances: Sequence[Chances], labels: Sequence[Truth]
 ) -> dict[str, list[dict[str, Any]]]:
     """Return for each split the calibration bins of all seeds' answers.
 
     Args:
         chances: Those of each seed.
-        labels: For each split the right classes' indices, shape (n,).
+        labels: For each seed and split the right classes' indices, shape (n,).
     """
     return {
         name: calibration_bins(
             *as_decisions(
-                np.concatenate([labels[name]] * len(chances)),
+                np.concatenate([own[name] for own in labels]),
                 np.concatenate([own[name] for own in chances]),
             )
         )

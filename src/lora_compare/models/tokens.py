@@ -26,6 +26,9 @@ and the last one ends, shape (n + 1,); and the class indices, shape (n,)."""
 OF_SEVERAL = TYPES | {"labels": np.dtype(np.uint8)}
 """The same where a text may have several labels: 0 and 1, shape (n, k)."""
 
+FOLDS = np.dtype(np.int64)
+"""Of the numbers of the folds for which the texts are there, shape (n,), where there are folds."""
+
 FRAGMENTED = 1.0
 """Tokens a character above which a tokenizer does not fit the text: then they are single bytes.
 English is a quarter of a token a character, Korean half of one and Chinese up to one in tokenizers
@@ -114,19 +117,34 @@ def _above(limit: float, shares: Mapping[str, float]) -> str:
     return max(found, key=lambda name: shares[name]) + beside
 
 
-def write_examples(path: Path, examples: Examples) -> None:
-    """Write `examples` to `path` atomically as safetensors; equal examples give equal bytes."""
+def write_examples(path: Path, *folds: Examples) -> None:
+    """Write examples to `path` atomically as safetensors; equal examples give equal bytes.
+
+    Args:
+        path: The file.
+        folds: Those of each fold; of one alone, it is no fold.
+    """
+    tokens = [ids for examples in folds for ids in examples.tokens]
+    lengths = np.concatenate([examples.lengths for examples in folds])
     content = {
-        "ids": np.concatenate(examples.tokens),
-        "offsets": np.concatenate([[0], np.cumsum(examples.lengths)]),
-        "labels": examples.labels,
+        "ids": np.concatenate(tokens),
+        "offsets": np.concatenate([[0], np.cumsum(lengths)]),
+        "labels": np.concatenate([examples.labels for examples in folds]),
     }
-    types = TYPES if examples.labels.ndim == 1 else OF_SEVERAL
-    files.write_bytes(path, save({name: content[name].astype(types[name]) for name in types}))
+    types = TYPES if content["labels"].ndim == 1 else OF_SEVERAL
+    content = {name: content[name].astype(types[name]) for name in types}
+    if len(folds) > 1:
+        sizes = [len(examples) for examples in folds]
+        content["folds"] = np.repeat(np.arange(1, len(folds) + 1, dtype=FOLDS), sizes)
+    files.write_bytes(path, save(content))
 
 
-def read_examples(path: Path) -> Examples:
+def read_examples(path: Path, fold: int | None = None) -> Examples:
     """Return the examples that `write_examples` wrote to `path`.
+
+    Args:
+        path: The file.
+        fold: The fold whose examples are wanted; None: there are no folds.
 
     Raises:
         MissingArtifactError: The stage base_model has not run.
@@ -139,7 +157,7 @@ def read_examples(path: Path) -> Examples:
     except (SafetensorError, KeyError) as error:  # a KeyError of types that NumPy does not have
         raise _damaged(path, str(error)) from None
     types = {name: array.dtype for name, array in arrays.items()}
-    if types not in (TYPES, OF_SEVERAL):
+    if types not in ((TYPES, OF_SEVERAL) if fold is None else (TYPES | {"folds": FOLDS},)):
         raise _damaged(path, f"it holds {', '.join(f'{n} ({t})' for n, t in types.items())}")
     ids, offsets, labels = (arrays[name] for name in TYPES)
     several = types == OF_SEVERAL
@@ -150,7 +168,8 @@ def read_examples(path: Path) -> Examples:
     if offsets[0] != 0 or offsets[-1] != len(ids) or (offsets[1:] <= offsets[:-1]).any():
         raise _damaged(path, f"its offsets do not divide its {len(ids)} tokens into texts")
     # Copies: what is made of a file's bytes cannot be written to, of which torch warns.
-    return Examples(np.split(ids.astype(np.int64), offsets[1:-1]), labels.astype(np.int64))
+    examples = Examples(np.split(ids.astype(np.int64), offsets[1:-1]), labels.astype(np.int64))
+    return examples if fold is None else examples.take(np.flatnonzero(arrays["folds"] == fold))
 
 
 def check_fit(path: Path, examples: Examples, split: Mapping[str, Sequence[Any]]) -> None:

@@ -3,7 +3,8 @@
 A corpus is a frame with the columns `label` and `text`, both strings, and what else its source says
 of a message: `group`, empty where it has none, `time`, an ISO 8601 date in UTC that sorts as text,
 and `split`. A split has the columns `Label`, the class as an index into the class names in
-`class_order`, and `Text`, and where there are groups `Group`: in memory as lists.
+`class_order`, and `Text`, and where there are groups `Group`, and where there are folds `Fold`: in
+memory as lists.
 
 Where a message may have several labels, `label` is a tuple of names, and `Label` a tuple with 1 for
 each name that the message has and 0 for each other; their files call these columns `labels`, a list
@@ -15,8 +16,9 @@ import io
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from decimal import Decimal
+from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -33,8 +35,9 @@ Messages = dict[str, list[Any]]
 MAIN, CARRIED = ("label", "text"), ("group", "time", "split")
 """Columns of messages.tsv: those that it always has, and those that a source may add."""
 
-GROUP = "Group"
-"""Third column of a split, where there are groups."""
+GROUP, FOLD = "Group", "Fold"
+"""Further columns of a split: the group that the data gives a message; and the fold, from 1, for
+which it is here. A message is in the test split once, in train with most folds."""
 
 SEVERAL = {"label": "labels", "Label": "Labels"}
 """What files call the column of the classes where a message may have several."""
@@ -185,20 +188,28 @@ def _unescape(text: str) -> str:
 
 
 def write_split(path: Path, split: "Mapping[str, Iterable[Any]] | pd.DataFrame") -> None:
-    """Write a split as CSV with the header Label,Text[,Group], in the bytes of pandas' `to_csv`.
+    """Write a split as CSV: Label,Text[,Group][,Fold], in the bytes of pandas' `to_csv`.
 
     Checked by tests/unit/project/test_corpus.py::test_split_files_are_those_of_pandas.
     """
-    names = ("Label", "Text", GROUP) if GROUP in split else ("Label", "Text")
-    columns = {name: split[name] for name in names}
+    columns = {name: split[name] for name in _columns(split)}
     if are_several(labels := list(split["Label"])):
         del columns["Label"]
         columns = {SEVERAL["Label"]: ["".join(map(str, row)) for row in labels]} | columns
     files.write_csv(path, columns)
 
 
-def read_split(path: Path) -> dict[str, list[Any]]:
-    """Return the columns Label (integers, or tuples of them), Text and perhaps Group (strings).
+def _columns(known: Container[str]) -> list[str]:
+    """Return the columns of a split, in order, of which the last two are not always there."""
+    return ["Label", "Text", *(name for name in (GROUP, FOLD) if name in known)]
+
+
+def read_split(path: Path, fold: int | None = None) -> dict[str, list[Any]]:
+    """Return the columns of a split's file: Label, Text and perhaps Group, and Fold.
+
+    Args:
+        path: The file.
+        fold: The fold whose messages are wanted; None: all that there are.
 
     Raises:
         MissingArtifactError: The stage split has not run.
@@ -210,15 +221,21 @@ def read_split(path: Path) -> dict[str, list[Any]]:
         # A message may be longer than the module's limit on a field, which is the process's own.
         csv.field_size_limit(max(csv.field_size_limit(), len(text)))
         header, *rows = csv.reader(io.StringIO(text, newline=""), strict=True)
-        if header[1:] not in (["Text"], ["Text", GROUP]) or header[0] not in LABEL_COLUMNS:
+        if header[1:] != _columns(header)[1:] or header[0] not in LABEL_COLUMNS:
             raise ValueError(f"its columns are {', '.join(header)}")
         if any(len(row) != len(header) for row in rows):
             raise ValueError(f"a row has other columns than {', '.join(header)}")
         columns = zip(*rows, strict=True) if rows else [()] * len(header)
         split: dict[str, list[Any]] = dict(zip(header, map(list, columns), strict=True))
-        return {"Label": LABEL_COLUMNS[header[0]](split.pop(header[0]))} | split
+        split = {"Label": LABEL_COLUMNS[header[0]](split.pop(header[0]))} | split
+        if FOLD in split:
+            split |= {FOLD: [int(n) for n in split[FOLD]]}
     except (ValueError, csv.Error) as error:  # of UTF-8, of the number of columns or of a label
         raise _damaged(path, str(error), "split") from None
+    if fold is None:
+        return split
+    own = [number == fold for number in split[FOLD]]
+    return {name: list(compress(values, own)) for name, values in split.items()}
 
 
 def _indicators(cells: Sequence[str]) -> list[tuple[int, ...]]:

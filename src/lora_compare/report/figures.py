@@ -99,9 +99,10 @@ def tuned(outcome: Outcome) -> dict[str, Any]:
 
 def _calibration(outcome: Outcome) -> list[dict[str, Any]]:
     """Return the bins of the test answers of all seeds together."""
-    labels = outcome.in_targets(np.tile(outcome.labels, len(outcome.seeds)))
-    chances = outcome.chances.reshape(-1, len(outcome.classes))
-    return calibration_bins(*as_decisions(labels, chances))
+    chances = outcome.chances
+    labels = outcome.in_targets(np.tile(outcome.labels, len(chances)))
+    flat = chances.reshape(-1, len(outcome.classes))
+    return calibration_bins(*as_decisions(labels, flat))
 
 
 def learned(outcome: Outcome) -> dict[str, Any]:

@@ -170,6 +170,8 @@ def render_html(contents: Contents, drawings: Mapping[str, str]) -> str:
             params=params,
             names=evidence.names,
             seeded=max(len(method.seeds) for method in evidence.methods) > 1,
+            folds=bool(evidence.folds),
+            trainings="folds" if evidence.folds else "seeds",
             classes=evidence.classes,
             places={name: place for place, name in enumerate(evidence.names)},
             colours=len(charts.COLOURS),

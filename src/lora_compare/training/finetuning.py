@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -29,12 +30,24 @@ class Training:
         method: What is trained, and how fast.
         seed: Seed of the head's initial weights, of adapters, batches and dropout.
         training: What all methods share.
+        fold: The fold on whose messages it is trained; None where there is one split.
     """
 
     name: str
     method: MethodParams
     seed: int
     training: TrainingParams
+    fold: int | None = None
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """All of it that its result depends on, as a JSON value."""
+        own = {
+            "training": self.training.model_dump(exclude={"checkpoint_every", "seeds"}),
+            "method": self.method.model_dump(),
+            "seed": self.seed,
+        }
+        return own if self.fold is None else own | {"fold": self.fold}
 
 
 def finetune(

@@ -160,7 +160,8 @@ def publish(shared: Shared, finished: Sequence[Finished]) -> Seeds:
     with replacing_folder(shared.paths.model(shared.method)) as new:
         for one in finished:
             _link(one.folder / MODEL, new / seed_folder(one.training.seed))
-        return save_seeds(new, {one.training.seed: one.validation_loss for one in finished})
+        losses = {one.training.seed: one.validation_loss for one in finished}
+        return save_seeds(new, losses, in_folds=finished[0].training.fold is not None)
 
 
 def _link(folder: Path, new: Path) -> None:

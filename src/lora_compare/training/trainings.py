@@ -98,23 +98,15 @@ def _origin(shared: Shared, trainings: Sequence[Training]) -> tuple[Machine, lis
     verified_part(paths.base, paths.base, "base_model")
     for path in tokens.values():
         verified(path, "base_model")
-    base = read_description(paths.base)
-    machine = choose_machine(params.training, base["width"])
+    machine = choose_machine(params.training, read_description(paths.base)["width"])
     common = {
         "classifier": params.classifier.model_dump(),
         "classes": read_classes(require(paths.classes, "split")),
-        "base": base["sha256"],
         **{name: digest(path, "base_model") for name, path in tokens.items()},
         **circumstances(machine),
     }
-    own = [
-        {
-            "training": training.training.model_dump(exclude={"checkpoint_every", "seeds"}),
-            "method": training.method.model_dump(),
-            "seed": training.seed,
-        }
-        for training in trainings
-    ]
+    bases = (read_description(paths.base_of(training.fold))["sha256"] for training in trainings)
+    own = [t.facts | {"base": base} for t, base in zip(trainings, bases, strict=True)]
     return machine, [facts | common for facts in own]
 
 
@@ -239,11 +231,12 @@ def train_one(job: Job, tell: Tell, kept: Callable[[Path], None] = lambda path: 
     paths, params = shared.paths, shared.params
     make_deterministic(training.seed, job.facts["threads"])
     keep_freed_memory()
-    base = load_base(paths.base)
+    base = load_base(paths.base_of(training.fold))
     machine = choose_machine(training.training, base.width)
     require_same(machine, job.facts)
     classes = read_classes(require(paths.classes, "split"))
-    splits = {name: read_examples(paths.tokens(name)) for name in ("train", "validation")}
+    names = ("train", "validation")
+    splits = {name: read_examples(paths.tokens(name), training.fold) for name in names}
     rows: list[dict[str, float]] = []
 
     def report(row: Evaluation) -> None:

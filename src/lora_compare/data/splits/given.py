@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from lora_compare.data.classes import SHOWN
-from lora_compare.data.splits.groups import Groups, Rows, deal_shares
+from lora_compare.data.splits.groups import Groups, Rows, take_validation
 from lora_compare.errors import DataError
 from lora_compare.params import SplitParams
 from lora_compare.project.paths import SPLITS
@@ -38,10 +38,8 @@ def split_as_given(pool: pd.DataFrame, groups: Groups, params: SplitParams) -> R
     given = pool["split"].to_numpy()[order]
     rows = {part: order[given == part] for part in SPLITS}
     if params.validation is not None:
-        train, share = rows["train"], Fraction(str(params.validation))
-        shares = {"train": 1 - share, "validation": share}
-        dealt = deal_shares(pool.iloc[train], groups[train], shares, random, params)
-        rows |= {part: train[dealt == number] for number, part in enumerate(shares)}
+        share = Fraction(str(params.validation))
+        rows |= take_validation(rows["train"], share, pool, groups, params, random)
     return rows
 
 

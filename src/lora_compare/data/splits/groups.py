@@ -124,6 +124,34 @@ def split_groups(pool: pd.DataFrame, groups: Groups, params: SplitParams) -> Row
     return {part: order[dealt == number] for number, part in enumerate(SPLITS)}
 
 
+def take_validation(
+    train: npt.NDArray[np.int64],
+    share: Fraction,
+    pool: pd.DataFrame,
+    groups: Groups,
+    params: SplitParams,
+    random: np.random.RandomState,
+) -> Rows:
+    """Return what is left of training messages and the validation taken from them.
+
+    Each class gives its share, and no group is in both.
+
+    Args:
+        train: Rows of the training messages; either part keeps their order.
+        share: Of them, above 0 and below 1.
+        pool: All messages.
+        groups: Number of each one's group, shape (len(pool),).
+        params: What makes the groups, for the words of a refusal.
+        random: Where the choices come from.
+
+    Raises:
+        DataError: Groups are so large that a part has less than half of its share of a class.
+    """
+    shares = {"train": 1 - share, "validation": share}
+    dealt = deal_shares(pool.iloc[train], groups[train], shares, random, params)
+    return {part: train[dealt == number] for number, part in enumerate(shares)}
+
+
 def cut(rows: Rows, pool: pd.DataFrame, params: SplitParams) -> Rows:
     """Return the rows that `split.balance` leaves in each split, and what it cuts as `unused`.
 
