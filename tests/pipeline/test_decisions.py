@@ -17,7 +17,7 @@ from lora_compare.serving.bundles import bundles
 from lora_compare.serving.classifiers import load_classifiers
 from lora_compare.tracking.records import METHOD_TAG
 from lora_compare.tracking.runs import METHOD, RunRecord
-from small_project import METHODS, run, run_stages
+from small_project import METHODS, run_stages
 
 RULES = {
     "prior: null": "prior: {ham: 0.8, spam: 0.2}",
@@ -140,34 +140,3 @@ def test_a_decision_of_other_weights_is_refused(
     assert result.exit_code == 2
     assert "chosen for other weights" in result.output
     assert "dvc repro evaluate@lora" in result.output
-
-
-@pytest.mark.parametrize(
-    ("rules", "expected"),
-    [
-        ({"costs: null": "costs: {eggs: {spam: 10}}"}, "'eggs'"),
-        (
-            {"costs: null": "costs: {ham: {spam: 0}, spam: {ham: 0}}"},
-            "No mistake costs anything",
-        ),
-    ],
-)
-def test_costs_that_the_data_cannot_have_stop_what_knows_the_classes(
-    trained_project: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    rules: dict[str, str],
-    expected: str,
-) -> None:
-    folder = tmp_path / "project"
-    shutil.copytree(trained_project, folder)
-    with_rules(folder, rules)
-    for result in (
-        invoke(monkeypatch, folder, "check"),
-        run("baseline"),
-        run("finetune", "lora"),
-        run("evaluate", "lora"),
-    ):
-        assert result.exit_code == 2, result.output
-        assert expected in result.output
-        assert "params.yaml: comparison.costs" in result.output

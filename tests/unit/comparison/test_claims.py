@@ -206,3 +206,17 @@ def test_in_folds_a_pair_is_of_all_messages_and_each_fold_has_its_difference():
     assert pair["seeds_needed"] is None
     assert "over 1,000 messages, each tested once in 4 folds" in pair["sentence"]
     assert "folds" not in judge().compare(a, b, tests=1)
+
+
+def test_a_pair_can_be_compared_by_what_its_mistakes_cost():
+    a, b = outcome("a", 30), outcome("b", 22, shift=5)
+    costs = np.array([[0.0, 10.0], [1.0, 0.0]])
+    task = Task(["ham", "spam"], LABELS, np.ones(N), 1, costs)
+    settings = ComparisonParams(costs={"ham": {"spam": 10}}, metric="expected_cost", margin=0.5)
+    pair = Judge(settings, task, np.arange(N)).compare(a, b, tests=1)
+    paid = [costs[LABELS, one.predicted] for one in (a, b)]
+    expected = difference(paid[1] - paid[0], np.ones(N), np.arange(N), 0.95, 10.0)
+    assert (pair["low"], pair["high"]) == (expected.low, expected.high)
+    assert pair["value_a"] == pytest.approx(paid[0].mean())
+    assert pair["difference"] == pytest.approx(paid[1].mean() - paid[0].mean())
+    assert pair["claim"] == "equivalent"
