@@ -18,7 +18,7 @@ from lora_compare.models.gpt.network import GPT, Classifier, GPTConfig, initiali
 from lora_compare.models.methods import Trained, choose_trainable
 from lora_compare.params import LoraParams
 from lora_compare.training.embeddings import seen_rows
-from lora_compare.training.loop import optimizer_step
+from lora_compare.training.ranks.steps import optimizer_step
 
 
 def trained(method: str, rank: int) -> Trained:

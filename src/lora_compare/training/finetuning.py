@@ -8,6 +8,7 @@ import torch
 from lora_compare.compute.device import Machine
 from lora_compare.compute.optimizers import Rates
 from lora_compare.compute.precision import lower_frozen
+from lora_compare.compute.ranks import ALONE, Ranks
 from lora_compare.errors import ParamsError
 from lora_compare.models.batches import Examples
 from lora_compare.models.classifier import TextClassifier, start
@@ -17,6 +18,7 @@ from lora_compare.params import ClassifierParams, MethodParams, TrainingParams
 from lora_compare.project.progress import Progress
 from lora_compare.training.history import NOBODY, Reporting, TrainingResult
 from lora_compare.training.loop import train
+from lora_compare.training.ranks.strategies import shard
 from lora_compare.training.resume import Checkpoints
 
 
@@ -46,6 +48,7 @@ def finetune(
     machine: Machine,
     reporting: Reporting = NOBODY,
     checkpoints: Checkpoints | None = None,
+    ranks: Ranks = ALONE,
 ) -> tuple[TextClassifier, TrainingResult]:
     """Return a classifier trained by one method, and how the training went.
 
@@ -58,6 +61,7 @@ def finetune(
         machine: Where to train, and in what arithmetic; the result stays there.
         reporting: What to tell meanwhile.
         checkpoints: Where its state is kept, from which it goes on; None: nowhere.
+        ranks: Who trains; all of them call it alike.
 
     Raises:
         Interrupted: A signal asked for the end; a checkpoint is kept.
@@ -68,13 +72,14 @@ def finetune(
     progress = reporting.progress
     result = start(base, classes, splits["train"], classifier, shared, seed)
     choose_trainable(result.model, Trained.of(method), seed)
-    _prepare(result.model, shared, machine, progress)
+    _prepare(result.model, shared, machine, progress, ranks)
     fitted = {name: result.fit(splits[name]) for name in ("train", "validation")}
     if cut := sum(number for _, number in fitted.values()):
         progress.say(f"{cut} messages were cut at {result.max_length} tokens")
     (seen, _), (watched, _) = fitted["train"], fitted["validation"]
     rates, dtype = _rates(method), machine.dtype
-    how = train(result.model, seen, watched, shared, rates, seed, dtype, reporting, checkpoints)
+    kept = checkpoints, ranks
+    how = train(result.model, seen, watched, shared, rates, seed, dtype, reporting, *kept)
     return result, how
 
 
@@ -86,11 +91,14 @@ def _rates(method: MethodParams) -> Rates:
 
 
 def _prepare(
-    model: Network, training: TrainingParams, machine: Machine, progress: Progress
+    model: Network, training: TrainingParams, machine: Machine, progress: Progress, ranks: Ranks
 ) -> None:
     """Make ready a classifier whose trained parameters are chosen, in place."""
-    model.to(machine.device)
     lower_frozen(model, machine.dtype, keep=model.head_modules())
+    if ranks.strategy == "fsdp":
+        shard(model, machine.device, machine.dtype)
+    else:
+        model.to(machine.device)
     model.checkpointing = training.gradient_checkpointing
     if training.compile:
         progress.say("compile: the first steps take longer")

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from lora_compare.compute.device import Machine, choose_machine, keep_freed_memory
-from lora_compare.compute.engines.crew import WORKER, Tell
-from lora_compare.compute.parallel import choose_cluster, choose_processes, run_tasks
+from lora_compare.compute.engines.crew import WORKER, Cluster, Tell, Work
+from lora_compare.compute.parallel import BACKEND, choose_cluster, choose_processes, run_tasks
+from lora_compare.compute.ranks import ALONE, Ranks, naming_lost_ranks
 from lora_compare.compute.seeding import make_deterministic
-from lora_compare.errors import DivergenceError, KilledError, TrainingError
+from lora_compare.errors import ClusterError, DivergenceError, KilledError, TrainingError
 from lora_compare.models.base import load_base, read_description
 from lora_compare.models.classifier import loss_and_accuracy, predict_logits
 from lora_compare.models.methods import Trained, save_method
@@ -31,6 +32,10 @@ from lora_compare.training.finished import (
 )
 from lora_compare.training.history import Evaluation, Reporting
 from lora_compare.training.meters import cost_figures
+from lora_compare.training.ranks.checkpoints import checkpoints_of
+from lora_compare.training.ranks.environment import is_joined
+from lora_compare.training.ranks.places import shared_out
+from lora_compare.training.ranks.strategies import gather
 from lora_compare.training.resume import Checkpoints, circumstances, refusal, require_same
 
 Show = Callable[[Mapping[str, Any]], None]
@@ -100,6 +105,8 @@ def _origin(shared: Shared, trainings: Sequence[Training]) -> tuple[Machine, lis
         verified(path, "base_model")
     base = read_description(paths.base)
     machine = choose_machine(params.training, base["width"])
+    if params.training.strategy != "single":
+        machine = shared_out(machine, params)
     common = {
         "classifier": params.classifier.model_dump(),
         "classes": read_classes(require(paths.classes, "split")),
@@ -125,14 +132,14 @@ def _say_what_is_not_used(jobs: Sequence[Job], progress: Progress) -> None:
         return  # which of several trainings with one seed it was cannot be told
     own = {job.checkpoint for job in jobs}
     for seed, job in by_seed.items():
-        for other in sorted(job.shared.folder.glob(f"seed-{seed}-*.safetensors")):
+        for other in sorted(job.shared.folder.glob(f"seed-{seed}-*{job.checkpoint.suffix}")):
             if other not in own:
-                progress.say(f"{job.description}: {refusal(other, job.facts)}")
+                progress.say(f"{job.description}: {refusal(other, job.lasting_facts)}")
 
 
 def _train(jobs: Sequence[Job], machine: Machine, progress: Progress, show: Show) -> None:
     shared, cluster = jobs[0].shared, choose_cluster()
-    processes = choose_processes(len(jobs), machine)
+    work, processes = _who_trains(shared, cluster, choose_processes(len(jobs), machine))
     jobs = [replace(job, is_first=job is jobs[0], side_by_side=processes) for job in jobs]
     if cluster or len(jobs) > 1:
         where = cluster.describe() if cluster else f"{processes} at a time"
@@ -143,7 +150,7 @@ def _train(jobs: Sequence[Job], machine: Machine, progress: Progress, show: Show
         try:
             with deferred():
                 if cluster is None:
-                    run_tasks(train_one, jobs, processes, audience.hear, audience.ended)
+                    run_tasks(work, jobs, processes, audience.hear, audience.ended)
                 else:
                     from lora_compare.training.remote import train_on
 
@@ -153,6 +160,26 @@ def _train(jobs: Sequence[Job], machine: Machine, progress: Progress, show: Show
             raise Interrupted(end.signum, str(end) or kept) from None
     if audience.failed:
         raise _with_what_is_kept(audience.failed[0], jobs)
+
+
+def _who_trains(
+    shared: Shared, cluster: Cluster | None, processes: int
+) -> tuple[Work[Job, None], int]:
+    """Return what does a training, and how many of these go on at once."""
+    training = shared.params.training
+    if training.strategy == "single":
+        return train_one, processes
+    from lora_compare.training.ranks import joining, launching
+
+    if cluster is not None:
+        raise ClusterError(
+            "A cluster's workers train alone.",
+            where=f"environment variable {BACKEND}",
+            expected="training.strategy: single",
+            actual=f"strategy {training.strategy}, on {cluster.describe()}",
+            next=f"unset {BACKEND}, or set training.strategy: single and devices: 1",
+        )
+    return (joining.lead if is_joined() else launching.launch), 1
 
 
 class _Audience:
@@ -221,29 +248,30 @@ def _with_what_is_kept(error: Exception, jobs: Sequence[Job]) -> Exception:
     return error
 
 
-def train_one(job: Job, tell: Tell, kept: Callable[[Path], None] = lambda path: None) -> None:
+def train_one(
+    job: Job,
+    tell: Tell,
+    kept: Callable[[Path], None] = lambda path: None,
+    ranks: Ranks = ALONE,
+) -> None:
     """Train, in whatever process, and leave what comes of it in the job's folder.
 
     Args:
         job: The training.
         tell: Called with `(ROW, row)` for every row of the history, and with the messages of
             `Relay`.
-        kept: Called with the path of every checkpoint that is written.
+        kept: Called with the path of every checkpoint that one process writes.
+        ranks: Who trains; all of them call it with the same job, and the first one writes.
 
     Raises:
         ClusterError: This process would compute something else.
         Interrupted: A signal asked for the end; a checkpoint is kept.
+        KilledError: Another rank is gone.
         UserError: As `finetune`.
     """
-    shared, training = job.shared, job.training
-    paths, params = shared.paths, shared.params
+    training = job.training
     make_deterministic(training.seed, job.facts["threads"])
     keep_freed_memory()
-    base = load_base(paths.base)
-    machine = choose_machine(training.training, base.width)
-    require_same(machine, job.facts)
-    classes = read_classes(require(paths.classes, "split"))
-    splits = {name: read_examples(paths.tokens(name)) for name in ("train", "validation")}
     rows: list[dict[str, float]] = []
 
     def report(row: Evaluation) -> None:
@@ -252,29 +280,46 @@ def train_one(job: Job, tell: Tell, kept: Callable[[Path], None] = lambda path: 
 
     reporting = Reporting(Relay(tell), job.description, report, job.is_first)
     every = training.training.checkpoint_every
-    checkpoints = Checkpoints(job.checkpoint, job.facts, every, reporting.progress, kept)
-    shutil.rmtree(job.folder, ignore_errors=True)  # of a run that was killed while it wrote
-    try:
-        classifier, result = finetune(
-            base, classes, splits, params.classifier, training, machine, reporting, checkpoints
-        )
-    except DivergenceError:
-        if not job.may_diverge:
-            raise
-        nothing = {"validation_loss": None, "validation_accuracy": None}
-        mark_finished(job, {"history": rows, "cost": {}, **nothing})
-        return
+    state = job.checkpoint, job.lasting_facts, every, reporting.progress
+    if ranks.is_first:
+        # Of a run that was killed while it wrote.
+        shutil.rmtree(job.folder, ignore_errors=True)
+    with naming_lost_ranks(ranks):
+        try:
+            result = _result(job, reporting, checkpoints_of(*state, kept, ranks), ranks)
+        except DivergenceError:
+            if not job.may_diverge:
+                raise
+            result = {"cost": {}, "validation_loss": None, "validation_accuracy": None}
+        if ranks.is_first:
+            mark_finished(job, {"history": rows, **result})
+        ranks.wait()
+
+
+def _result(
+    job: Job, reporting: Reporting, checkpoints: Checkpoints, ranks: Ranks
+) -> dict[str, Any]:
+    """Train, keep what that changes, and return its cost and how well it does on validation."""
+    training, paths = job.training, job.shared.paths
+    base = load_base(paths.base)
+    machine = choose_machine(training.training, base.width)
+    require_same(machine, job.facts)
+    classes = read_classes(require(paths.classes, "split"))
+    splits = {name: read_examples(paths.tokens(name)) for name in ("train", "validation")}
+    head = job.shared.params.classifier
+    how = reporting, checkpoints, ranks
+    classifier, result = finetune(base, classes, splits, head, training, machine, *how)
     validation, _ = classifier.fit(splits["validation"])
-    logits = predict_logits(classifier.model, validation, dtype=machine.dtype)
+    logits = predict_logits(classifier.model, validation, dtype=machine.dtype, ranks=ranks)
     loss, accuracy = loss_and_accuracy(logits, validation.labels)
     effort = result.seconds, result.examples, result.tokens
     cost = cost_figures(*effort, machine, result.steps, result.state, job.side_by_side)
     if job.keep_model:
-        save_method(
-            job.folder / MODEL, classifier, Trained.of(training.method), training.seed, base
-        )
-    losses = {"validation_loss": loss, "validation_accuracy": accuracy}
-    mark_finished(job, {"history": rows, "cost": cost, **losses})
+        gather(classifier.model, ranks)
+        if ranks.is_first:
+            kind = Trained.of(training.method)
+            save_method(job.folder / MODEL, classifier, kind, training.seed, base)
+    return {"cost": cost, "validation_loss": loss, "validation_accuracy": accuracy}
 
 
 def _require_finished(job: Job, progress: Progress) -> Finished:

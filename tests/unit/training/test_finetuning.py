@@ -13,7 +13,7 @@ from lora_compare.lora import inject
 from lora_compare.models.batches import Examples, collate
 from lora_compare.models.classifier import predict_logits
 from lora_compare.models.gpt.network import GPT, Classifier, GPTConfig, initialise
-from lora_compare.training.loop import optimizer_step
+from lora_compare.training.ranks.steps import optimizer_step
 from lora_settings import lora_settings
 
 # torch's compiler imports what torch has deprecated, and looks at gradients as it traces.
