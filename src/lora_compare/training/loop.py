@@ -14,7 +14,7 @@ from lora_compare.compute.precision import trained_in_float32
 from lora_compare.compute.ranks import ALONE, Ranks, local
 from lora_compare.compute.seeding import random_states, restore_random_states
 from lora_compare.lora import parameter_groups
-from lora_compare.models.batches import Batch, Examples
+from lora_compare.models.batches import Batch, Examples, collate
 from lora_compare.models.network import Network
 from lora_compare.params import TrainingParams
 from lora_compare.training.embeddings import Rest, seen_rows
@@ -82,7 +82,7 @@ def train(
         trained_in_float32(model, masters_of, keep=model.head_modules()) as masters,
         reporting.progress.task(reporting.description, schedule.steps) as advance,
     ):
-        shared = SharedModel(model, ranks)
+        shared = SharedModel(model, ranks, collate(train_examples.take([0])).texts)
         run = Run(model, schedule, rates, embedding, masters, evaluations, train_examples, shared)
         checkpoints.restore(run)
         advance(run.step)

@@ -1,48 +1,31 @@
 """The trainings of a stage: as many at once as the machine has room for, and none done twice."""
 
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lora_compare.compute.device import Machine, choose_machine, keep_freed_memory
-from lora_compare.compute.engines.crew import WORKER, Cluster, Tell, Work
+from lora_compare.compute.device import Machine, choose_machine
+from lora_compare.compute.engines.crew import WORKER, Cluster, Work
 from lora_compare.compute.parallel import BACKEND, choose_cluster, choose_processes, run_tasks
-from lora_compare.compute.ranks import ALONE, Ranks, naming_lost_ranks
 from lora_compare.compute.seeding import make_deterministic
-from lora_compare.errors import ClusterError, DivergenceError, KilledError, TrainingError
-from lora_compare.models.base import load_base, read_description
-from lora_compare.models.classifier import loss_and_accuracy, predict_logits
-from lora_compare.models.methods import Trained, save_method
-from lora_compare.models.tokens import read_examples
+from lora_compare.errors import ClusterError, KilledError, TrainingError
+from lora_compare.models.base import read_description
 from lora_compare.project.checksums import SUMS, digest, verified, verified_part
 from lora_compare.project.corpus import read_classes
 from lora_compare.project.interruption import Interrupted, deferred
 from lora_compare.project.paths import require
-from lora_compare.project.progress import Message, Progress, Relay
-from lora_compare.training.finetuning import Training, finetune
-from lora_compare.training.finished import (
-    MODEL,
-    Finished,
-    Job,
-    Shared,
-    mark_finished,
-    read_finished,
-)
-from lora_compare.training.history import Evaluation, Reporting
-from lora_compare.training.meters import cost_figures
-from lora_compare.training.ranks.checkpoints import checkpoints_of
+from lora_compare.project.progress import Message, Progress
+from lora_compare.training.finetuning import Training
+from lora_compare.training.finished import Finished, Job, Shared, read_finished
+from lora_compare.training.ranks import joining, launching
 from lora_compare.training.ranks.environment import is_joined
+from lora_compare.training.ranks.one import ROW, train_one
 from lora_compare.training.ranks.places import shared_out
-from lora_compare.training.ranks.strategies import gather
-from lora_compare.training.resume import Checkpoints, circumstances, refusal, require_same
+from lora_compare.training.resume import circumstances, refusal
 
 Show = Callable[[Mapping[str, Any]], None]
 """What is called with every row of the histories, under whose key `seed` the training's stands."""
-
-ROW = "row"
-"""The kind of message that holds a row of a history; all others are a `Relay`'s."""
 
 OF_ONE = (TrainingError, KilledError)
 """What is the fault of one training: the others go on."""
@@ -141,8 +124,8 @@ def _train(jobs: Sequence[Job], machine: Machine, progress: Progress, show: Show
     shared, cluster = jobs[0].shared, choose_cluster()
     work, processes = _who_trains(shared, cluster, choose_processes(len(jobs), machine))
     jobs = [replace(job, is_first=job is jobs[0], side_by_side=processes) for job in jobs]
-    if cluster or len(jobs) > 1:
-        where = cluster.describe() if cluster else f"{processes} at a time"
+    if cluster or len(jobs) > 1 or work is not train_one:
+        where = _where(shared, cluster, processes)
         count = f"{len(jobs)} training{'s' * (len(jobs) > 1)}"
         progress.say(f"{shared.stage} {shared.method}: {count}, {where}")
     with progress.board() as report:
@@ -162,6 +145,13 @@ def _train(jobs: Sequence[Job], machine: Machine, progress: Progress, show: Show
         raise _with_what_is_kept(audience.failed[0], jobs)
 
 
+def _where(shared: Shared, cluster: Cluster | None, processes: int) -> str:
+    training = shared.params.training
+    if training.strategy != "single":
+        return f"{training.devices} processes each ({training.strategy})"
+    return cluster.describe() if cluster else f"{processes} at a time"
+
+
 def _who_trains(
     shared: Shared, cluster: Cluster | None, processes: int
 ) -> tuple[Work[Job, None], int]:
@@ -169,8 +159,6 @@ def _who_trains(
     training = shared.params.training
     if training.strategy == "single":
         return train_one, processes
-    from lora_compare.training.ranks import joining, launching
-
     if cluster is not None:
         raise ClusterError(
             "A cluster's workers train alone.",
@@ -246,80 +234,6 @@ def _with_what_is_kept(error: Exception, jobs: Sequence[Job]) -> Exception:
         kept = [error.kept or "the last checkpoint"]
         error.kept = "\n".join(kept + [f"and, finished: {'; '.join(done)}"] * bool(done))
     return error
-
-
-def train_one(
-    job: Job,
-    tell: Tell,
-    kept: Callable[[Path], None] = lambda path: None,
-    ranks: Ranks = ALONE,
-) -> None:
-    """Train, in whatever process, and leave what comes of it in the job's folder.
-
-    Args:
-        job: The training.
-        tell: Called with `(ROW, row)` for every row of the history, and with the messages of
-            `Relay`.
-        kept: Called with the path of every checkpoint that one process writes.
-        ranks: Who trains; all of them call it with the same job, and the first one writes.
-
-    Raises:
-        ClusterError: This process would compute something else.
-        Interrupted: A signal asked for the end; a checkpoint is kept.
-        KilledError: Another rank is gone.
-        UserError: As `finetune`.
-    """
-    training = job.training
-    make_deterministic(training.seed, job.facts["threads"])
-    keep_freed_memory()
-    rows: list[dict[str, float]] = []
-
-    def report(row: Evaluation) -> None:
-        rows.append(row.to_dict())
-        tell((ROW, rows[-1]))
-
-    reporting = Reporting(Relay(tell), job.description, report, job.is_first)
-    every = training.training.checkpoint_every
-    state = job.checkpoint, job.lasting_facts, every, reporting.progress
-    if ranks.is_first:
-        # Of a run that was killed while it wrote.
-        shutil.rmtree(job.folder, ignore_errors=True)
-    with naming_lost_ranks(ranks):
-        try:
-            result = _result(job, reporting, checkpoints_of(*state, kept, ranks), ranks)
-        except DivergenceError:
-            if not job.may_diverge:
-                raise
-            result = {"cost": {}, "validation_loss": None, "validation_accuracy": None}
-        if ranks.is_first:
-            mark_finished(job, {"history": rows, **result})
-        ranks.wait()
-
-
-def _result(
-    job: Job, reporting: Reporting, checkpoints: Checkpoints, ranks: Ranks
-) -> dict[str, Any]:
-    """Train, keep what that changes, and return its cost and how well it does on validation."""
-    training, paths = job.training, job.shared.paths
-    base = load_base(paths.base)
-    machine = choose_machine(training.training, base.width)
-    require_same(machine, job.facts)
-    classes = read_classes(require(paths.classes, "split"))
-    splits = {name: read_examples(paths.tokens(name)) for name in ("train", "validation")}
-    head = job.shared.params.classifier
-    how = reporting, checkpoints, ranks
-    classifier, result = finetune(base, classes, splits, head, training, machine, *how)
-    validation, _ = classifier.fit(splits["validation"])
-    logits = predict_logits(classifier.model, validation, dtype=machine.dtype, ranks=ranks)
-    loss, accuracy = loss_and_accuracy(logits, validation.labels)
-    effort = result.seconds, result.examples, result.tokens
-    cost = cost_figures(*effort, machine, result.steps, result.state, job.side_by_side)
-    if job.keep_model:
-        gather(classifier.model, ranks)
-        if ranks.is_first:
-            kind = Trained.of(training.method)
-            save_method(job.folder / MODEL, classifier, kind, training.seed, base)
-    return {"cost": cost, "validation_loss": loss, "validation_accuracy": accuracy}
 
 
 def _require_finished(job: Job, progress: Progress) -> Finished:

@@ -15,7 +15,7 @@ from lora_compare.params import TrainingParams
 from lora_compare.project.interruption import Interrupted, deferred, interruptible
 from lora_compare.project.paths import Paths
 from lora_compare.training.finished import Job
-from lora_compare.training.trainings import train_one
+from lora_compare.training.ranks.one import train_one
 
 
 @contextmanager

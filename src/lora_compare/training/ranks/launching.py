@@ -19,7 +19,7 @@ from lora_compare.project.interruption import pending
 from lora_compare.training.finished import Job
 from lora_compare.training.ranks.environment import on_loopback
 from lora_compare.training.ranks.joining import group
-from lora_compare.training.trainings import train_one
+from lora_compare.training.ranks.one import train_one
 
 GRACE = 10
 """Seconds after which ranks that wait for one that has died are killed."""

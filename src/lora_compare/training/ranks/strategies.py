@@ -119,22 +119,25 @@ class SharedModel:
     Args:
         model: The classifier, on its device; for `fsdp` sharded.
         ranks: This process among the others.
+        text: Any text, by which `ddp` finds out whether the network uses all that is trained.
 
     Attributes:
         forward: Returns the logits of texts, shape (b, n_classes). Gradients of what it returns
             become the mean over all ranks, where one parameter's are asked for.
     """
 
-    def __init__(self, model: Network, ranks: Ranks) -> None:
+    def __init__(self, model: Network, ranks: Ranks, text: Packed | None = None) -> None:
         self.ranks = ranks
         self.forward: Forward = model.of_packed
         self._ddp: Any = None
         if ranks.strategy == "ddp":
             from torch.nn.parallel import DistributedDataParallel
 
-            # Which trained parameters a network uses is not known here; buffers never change.
+            assert text is not None
+            unused = _leaves_out(model, text)
+            # Buffers never change.
             self._ddp = DistributedDataParallel(
-                _OfPacked(model), broadcast_buffers=False, find_unused_parameters=True
+                _OfPacked(model), forward_sync_buffers=False, find_unused_parameters=unused
             )
             self.forward = self._ddp
 
@@ -143,6 +146,15 @@ class SharedModel:
         if self._ddp is None or is_last:
             return nullcontext()
         return self._ddp.no_sync()  # type: ignore[no-any-return]
+
+
+def _leaves_out(model: Network, text: Packed) -> bool:
+    """Return whether the network's logits do not depend on one of the trained parameters."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    model.eval()  # dice that dropout throws here would be missed later
+    logits = model.of_packed(text.to(trained[0].device))
+    gradients = torch.autograd.grad(logits.sum(), trained, allow_unused=True)
+    return any(gradient is None for gradient in gradients)
 
 
 class _OfPacked(nn.Module):

@@ -1,4 +1,4 @@
-"""Two and three real processes train what one trains: DDP and FSDP2, full and LoRA."""
+"""Two and three real processes train what one trains, and hold what is planned."""
 
 from typing import Any
 
@@ -6,56 +6,29 @@ import pytest
 import torch
 
 from gangs import in_ranks
-from lora_compare.compute.optimizers import Rates
-from lora_compare.compute.ranks import ALONE, Ranks
-from lora_compare.training.history import TrainingResult
-from lora_compare.training.loop import train
-from lora_compare.training.ranks.strategies import gather, shard
-from unit.training.test_loop import SEED, model, settings, texts
+from lora_compare.compute.ranks import ALONE
+from unit.training.ranks.work import EVERYTHING, UNEVEN, all_cases
 
-CPU = torch.device("cpu")
+TWO = [("full", "fsdp", UNEVEN), ("lora", "fsdp", EVERYTHING), ("lora", "ddp", UNEVEN)]
 
-UNEVEN = {"epochs": 2, "batch_size": 8}
-"""49 texts: the last batch of an epoch has one, so all ranks but the first have none of it."""
-
-CASES: list[dict[str, Any]] = [
-    UNEVEN,
-    UNEVEN | {"gradient_accumulation_steps": 3, "max_grad_norm": 0.05, "class_weights": "balanced"},
-    UNEVEN | {"gradient_checkpointing": True, "keep": "best", "patience": 1},
-]
-
-
-def trained(ranks: Ranks, method: str, changes: dict[str, Any]) -> tuple[Any, TrainingResult]:
-    """Return the weights of a training in float64, whole, and how it went."""
-    training = settings(**changes)
-    found = model(method).double()
-    found.checkpointing = training.gradient_checkpointing
-    if ranks.strategy == "fsdp":
-        shard(found, CPU, torch.float64)
-    data = texts(49), texts(20, 1)
-    result = train(found, *data, training, Rates(0.01, 0.01), SEED, torch.float64, ranks=ranks)
-    gather(found, ranks)
-    weights = {n: p.detach() for n, p in found.named_parameters() if p.requires_grad}
-    return weights if ranks.is_first else None, result
-
-
-def all_cases(ranks: Ranks, method: str) -> list[Any]:
-    return [trained(ranks, method, changes) for changes in CASES]
+THREE = [(m, s, c) for m in ("full", "lora") for s in ("fsdp", "ddp") for c in (UNEVEN, EVERYTHING)]
 
 
 @pytest.mark.parametrize(
-    ("method", "strategy", "world"),
-    [("full", "fsdp", 2), ("lora", "ddp", 3), ("lora", "fsdp", 3), ("full", "ddp", 2)],
+    ("world", "cases"), [(2, TWO), pytest.param(3, THREE, marks=pytest.mark.slow)]
 )
-def test_ranks_train_what_one_process_trains(method: str, strategy: Any, world: int) -> None:
-    expected = all_cases(ALONE, method)
-    found = in_ranks(world, strategy, all_cases, method)
-    for (weights, result), (same, alone) in zip(found[0], expected, strict=True):
+def test_ranks_train_what_one_process_trains(world: int, cases: list[Any]) -> None:
+    ranks = in_ranks(world, "fsdp", all_cases, cases)
+    alone = all_cases(ALONE, [(method, "single", changes) for method, _, changes in cases])
+    for (weights, result, _), (same, expected, _) in zip(ranks[0], alone, strict=True):
         assert weights.keys() == same.keys()
         for name, weight in same.items():
             torch.testing.assert_close(weights[name], weight, rtol=0, atol=1e-10)
-        assert [r.step for r in result.history] == [r.step for r in alone.history]
-        for a, b in zip(result.history, alone.history, strict=True):
-            assert a.validation_loss == pytest.approx(b.validation_loss, abs=1e-10)
-            assert a.train_loss == pytest.approx(b.train_loss, abs=1e-10)
-        assert (result.examples, result.tokens) == (alone.examples, alone.tokens)
+        for row, expected_row in zip(result.history, expected.history, strict=True):
+            assert row.to_dict() == pytest.approx(expected_row.to_dict(), rel=0, abs=1e-10)
+        assert (result.examples, result.tokens) == (expected.examples, expected.tokens)
+    for case, *of_ranks in zip(cases, *ranks, strict=True):
+        if case[1] == "fsdp":
+            for _, result, planned in of_ranks:
+                held = {key: n for key, n in result.state.items() if key != "activations"}
+                assert held == planned
