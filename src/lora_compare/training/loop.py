@@ -7,14 +7,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.optim.lr_scheduler import LambdaLR
 
 from lora_compare.compute.optimizers import MasterAdamW, Rates
-from lora_compare.compute.precision import computing_in, trained_in_float32
+from lora_compare.compute.precision import trained_in_float32
 from lora_compare.compute.seeding import random_states, restore_random_states
 from lora_compare.lora import parameter_groups
 from lora_compare.models.batches import Batch, Examples, collate
+from lora_compare.models.losses import RecordedLoss, packed_loss, recorded_loss
 from lora_compare.models.network import Network
 from lora_compare.params import TrainingParams
 from lora_compare.training.embeddings import Rest, seen_rows
@@ -76,7 +76,7 @@ def train(
         trained_in_float32(model, dtype, keep=model.head_modules()) as masters,
         reporting.progress.task(reporting.description, schedule.steps) as advance,
     ):
-        run = Run(model, schedule, rates, embedding, masters, evaluations, train_examples)
+        run = Run(model, schedule, rates, embedding, masters, evaluations, train_examples, dtype)
         checkpoints.restore(run)
         advance(run.step)
         if not run.step:
@@ -88,7 +88,7 @@ def train(
                 break
             rate = run.next_rate
             batches = [collate(train_examples.take(g)) for g in groups]
-            losses.add(run.take_step(batches, dtype), run.step, rate, groups)
+            losses.add(run.take_step(batches), run.step, rate, groups)
             due = schedule.is_evaluated(run.step)
             if due or checkpoints.due():
                 with run.clock.paused():
@@ -118,6 +118,7 @@ class Run:
         masters: What is trained in the place of parameters that the model holds in bfloat16.
         evaluations: The history.
         examples: The training split.
+        dtype: Type of the arithmetic.
 
     Attributes:
         step: Optimizer steps done.
@@ -137,17 +138,20 @@ class Run:
         masters: Mapping[nn.Parameter, nn.Parameter],
         evaluations: Evaluations,
         examples: Examples,
+        dtype: torch.dtype,
     ) -> None:
         self.step = self.examples = self.tokens = 0
         self.clock = Clock(next(model.parameters()).device)
         self._model, self.schedule, self._rates = model, schedule, rates
         self._embedding, self._evaluations = embedding, evaluations
-        self._class_weights = balanced_weights(model, examples, schedule.training)
+        training, lengths = schedule.training, examples.lengths
+        self._arithmetic = dtype, balanced_weights(model, examples, training)
+        self._recorded = recorded_loss(model, training, int(lengths.max()), *self._arithmetic)
         self._best: dict[str, Tensor] = {}
         self._best_decay = 1.0
         self._optimizer = MasterAdamW(parameter_groups(model, *astuple(rates)), masters)
-        longest = schedule.longest_step(examples.lengths)
-        self.meter = Meter(model, self._optimizer, embedding.parked, longest)
+        self._counted = schedule.longest_step(lengths)
+        self.meter = Meter(model, self._optimizer, embedding.parked, self._counted)
         self._scheduler = LambdaLR(self._optimizer, schedule.factor)
         trained = ((n, p) for n, p in model.named_parameters() if p.requires_grad)
         self._trained = {name: masters.get(p, p) for name, p in trained}
@@ -165,13 +169,14 @@ class Run:
             return False
         return self._evaluations.since_best >= patience
 
-    def take_step(self, batches: list[Batch], dtype: torch.dtype) -> Tensor:
+    def take_step(self, batches: list[Batch]) -> Tensor:
         """Do one optimizer step, as `optimizer_step` does, and return its loss, shape ()."""
         limit = self.schedule.training.max_grad_norm
+        # Tensors are counted as Python makes them: not in a recording.
+        recorded = None if self.step == self._counted else self._recorded
+        how = limit, *self._arithmetic, recorded
         with naming_memory(self.step + 1, batches), self.meter.step(self.step):
-            loss = optimizer_step(
-                self._model, batches, self._optimizer, limit, dtype, self._class_weights
-            )
+            loss = optimizer_step(self._model, batches, self._optimizer, *how)
         self._scheduler.step()
         self._embedding.decay(1 - self.next_rate * self._rates.weight_decay)
         self.step += 1
@@ -253,6 +258,7 @@ def optimizer_step(
     max_grad_norm: float | None = None,
     dtype: torch.dtype = torch.float32,
     class_weights: Tensor | None = None,
+    recorded: RecordedLoss | None = None,
 ) -> Tensor:
     """Do one optimizer step over all texts of `batches` and return their mean loss, shape ().
 
@@ -265,9 +271,9 @@ def optimizer_step(
         batches: Forward passes that share this step.
         optimizer: Holds the parameters to change.
         max_grad_norm: Largest norm of the gradient over all of them; None: no limit.
-        dtype: Type of the arithmetic, as in `predict_logits`.
-        class_weights: Of each class, shape (k,), of the logits' type, on the model's device;
-            None: all are 1.
+        dtype: As for `packed_loss`.
+        class_weights: As for `packed_loss`.
+        recorded: What does the passes, with its own dtype and weights; None: `packed_loss`.
     """
     model.train()
     trained = [p for group in optimizer.param_groups for p in group["params"]]
@@ -276,14 +282,12 @@ def optimizer_step(
     optimizer.zero_grad(set_to_none=True)
     losses = []
     for batch in batches:
-        batch = batch.to(device)
-        with computing_in(dtype, device):
-            logits = model.of_packed(batch.texts)
-        loss = F.cross_entropy(logits, batch.labels, class_weights, reduction="sum") / total
-        loss.backward()
+        if recorded is None:
+            losses.append(packed_loss(model, batch.to(device), total, dtype, class_weights))
+        else:
+            losses.append(recorded(batch, total))
         if isinstance(optimizer, MasterAdamW) and (len(batches) > 1 or max_grad_norm is not None):
             optimizer.collect()
-        losses.append(loss.detach())
     if max_grad_norm is not None:
         nn.utils.clip_grad_norm_(trained, max_grad_norm)
     optimizer.step()
