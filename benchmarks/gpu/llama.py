@@ -1,5 +1,7 @@
 """The same for a model of transformers: a Llama's shape, beside transformers with PEFT."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -54,17 +56,14 @@ def run(device: str, settings: dict[str, Any]) -> dict[str, Any]:
     """
     model, steps = settings["model"], settings["steps"]
     batches = _batches(SHAPES[model]["vocab_size"], WARMUP + steps)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for method in ("lora", "full"):
-        makers = {
-            "lora-compare, recorded": lambda method=method: _ours(
-                model, method, device, batches, True
-            ),
-            "lora-compare": lambda method=method: _ours(model, method, device, batches, False),
-            "transformers": lambda method=method: _theirs(model, method, device, batches),
-        }
-        if device != "cuda":
-            del makers["lora-compare, recorded"]
+        given = (model, method, device, batches)
+        makers: dict[str, Callable[[], Step]] = {}
+        if device == "cuda":
+            makers["lora-compare, recorded"] = partial(_ours, *given, recorded=True)
+        makers["lora-compare"] = partial(_ours, *given, recorded=False)
+        makers["transformers"] = partial(_theirs, *given)
         rows += [measured(device, method, name, make, steps) for name, make in makers.items()]
     return {"precision": "bfloat16", "batch_size": BATCH, "tokens": TOKENS, "rows": rows}
 

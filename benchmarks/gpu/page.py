@@ -56,7 +56,14 @@ def tables(results: Mapping[str, Any]) -> str:
 
 TRAINING = ("training", "method", "steps", "epochs", "seconds", "a step", "memory")
 
-STEPS = ("model", "method", "implementation", "a step (lowest to highest)", "memory", "times as fast as")
+STEPS = (
+    "model",
+    "method",
+    "implementation",
+    "a step (lowest to highest)",
+    "memory",
+    "times as fast as",
+)
 
 
 def _tests(parts: Mapping[str, Any]) -> Iterator[str]:

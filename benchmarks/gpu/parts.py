@@ -27,6 +27,8 @@ class Part:
         return " ".join([self.kind, *(str(v) for k, v in self.settings.items() if k in SHOWN)])
 
 
+METHODS = ("lora", "full")
+
 SHOWN = ("model", "method")
 """The settings that tell parts of one kind from each other."""
 
@@ -40,14 +42,14 @@ def parts(tiny: bool) -> list[Part]:
     if tiny:
         return [
             Part("tests", {"chosen": "full or same_bytes"}, 300),
-            *(_training("gpt2-nano", method, epochs=1, seconds=300) for method in ("lora", "full")),
+            *(_training("gpt2-nano", method, 1, seconds=300, messages=40) for method in METHODS),
             _steps("gpt2-nano", seconds=300, steps=1),
             Part("llama", {"model": "llama-tiny", "steps": 1}, 300),
         ]
     return [
         Part("tests", {"chosen": ""}, 150),
-        *(_training("gpt2-small", method, epochs=5, seconds=75) for method in ("lora", "full")),
-        _training("gpt2-xl", "lora", epochs=5, seconds=100),
+        *(_training("gpt2-small", method, 5, seconds=75) for method in METHODS),
+        _training("gpt2-xl", "lora", 5, seconds=100, plain=False),
         _steps("gpt2-small", seconds=60),
         _steps("gpt2-xl", seconds=90),
         Part("llama", {"model": "llama-1b", "steps": 10}, 60),
@@ -56,8 +58,16 @@ def parts(tiny: bool) -> list[Part]:
     ]
 
 
-def _training(model: str, method: str, epochs: int, seconds: int) -> Part:
-    return Part("training", {"model": model, "method": method, "epochs": epochs}, seconds)
+def _training(
+    model: str,
+    method: str,
+    epochs: int,
+    seconds: int,
+    messages: int | None = None,
+    plain: bool = True,
+) -> Part:
+    chosen = {"model": model, "method": method, "epochs": epochs}
+    return Part("training", {**chosen, "messages": messages, "plain": plain}, seconds)
 
 
 def _steps(model: str, seconds: int, steps: int = 10) -> Part:

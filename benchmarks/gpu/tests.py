@@ -1,5 +1,6 @@
 """The tests that matter on a GPU, run by pytest; what failed, and with what."""
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -27,15 +28,9 @@ def run(device: str, settings: dict[str, Any]) -> dict[str, Any]:
         command = [sys.executable, "-m", "pytest", str(FOLDER), "-m", "cuda", "--numprocesses=0"]
         # Other versions than the locked ones warn of other things.
         command += ["-W", "default", "-q", f"--junit-xml={report}", "-k", settings["chosen"]]
-        environment = {"LORA_COMPARE_TEST_DEVICE": device}
-        subprocess.run(command, cwd=ROOT, env=_with(environment), check=False)
+        environment = os.environ | {"LORA_COMPARE_TEST_DEVICE": device}
+        subprocess.run(command, cwd=ROOT, env=environment, check=False)
         return read_report(report)
-
-
-def _with(more: dict[str, str]) -> dict[str, str]:
-    import os
-
-    return os.environ | more
 
 
 def read_report(path: Path) -> dict[str, Any]:

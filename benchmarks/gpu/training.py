@@ -3,6 +3,7 @@
 import time
 from typing import Any
 
+import tiktoken
 import torch
 
 from benchmarks.gpu.memory import Watched
@@ -11,6 +12,7 @@ from benchmarks.ours import trained
 from benchmarks.workload import bundled_splits
 from lora_compare.compute.device import Machine
 from lora_compare.compute.seeding import make_deterministic
+from lora_compare.models.batches import Examples
 from lora_compare.models.gpt.base import GPTBase, GPTTokenizer
 from lora_compare.models.gpt.network import CONFIGS, GPT, initialise
 from lora_compare.params import ClassifierParams, MethodParams, TrainingParams
@@ -23,27 +25,35 @@ BATCH, EVERY, LOOKED_AT = 8, 50, 40
 
 
 def run(device: str, settings: dict[str, Any]) -> dict[str, Any]:
-    """Return seconds and memory of a training with recorded steps and of one without, in bfloat16.
-
-    The one without is of one epoch: a GPU waits for Python most of its time.
+    """Return seconds and memory of trainings in bfloat16, with recorded steps on a GPU.
 
     Args:
         device: Where to train.
-        settings: `model`, `method` and `epochs`.
+        settings: `model`, `method`, `epochs`, and `messages`, how many of each split, null for
+            all; and `plain`, whether to train for one epoch without recording, too.
     """
     make_deterministic(SEED, threads=None if device == "cuda" else 1)
-    rows = {"lora-compare": _train(device, settings, epochs=1, recorded=False)}
+    splits, encoding = bundled_splits()
+    if settings["messages"]:
+        splits = {name: e.take(range(settings["messages"])) for name, e in splits.items()}
+    rows = {}
     if device == "cuda":
         epochs = settings["epochs"]
-        rows["lora-compare, recorded"] = _train(device, settings, epochs, recorded=True)
+        rows["lora-compare, recorded"] = _train(device, settings, splits, encoding, epochs, True)
+    if settings["plain"]:
+        rows["lora-compare"] = _train(device, settings, splits, encoding, 1, False)
     return {"precision": "bfloat16", "batch_size": BATCH, "rows": rows}
 
 
-def _train(device: str, settings: dict[str, Any], epochs: int, recorded: bool) -> dict[str, Any]:
+def _train(
+    device: str,
+    settings: dict[str, Any],
+    splits: dict[str, Examples],
+    encoding: tiktoken.Encoding,
+    epochs: int,
+    recorded: bool,
+) -> dict[str, Any]:
     method, place = settings["method"], torch.device(device)
-    splits, encoding = bundled_splits()
-    if device == "cpu":
-        splits = {name: examples.take(range(40)) for name, examples in splits.items()}
     with place:
         network = initialise(GPT(CONFIGS[settings["model"]]))
     shared = TrainingParams(
@@ -66,12 +76,13 @@ def _train(device: str, settings: dict[str, Any], epochs: int, recorded: bool) -
     training = Training(f"seed {SEED}", chosen, SEED, shared)
     _, result = finetune(base, CLASSES, splits, HEAD, training, machine)
     watched.wait()
+    steps = epochs * shared.steps_per_epoch(len(splits["train"]))
     return {
         "epochs": epochs,
         "messages": len(splits["train"]),
-        "steps": epochs * shared.steps_per_epoch(len(splits["train"])),
+        "steps": steps,
         "seconds": time.perf_counter() - start,
-        "step_seconds": result.seconds / (epochs * shared.steps_per_epoch(len(splits["train"]))),
+        "step_seconds": result.seconds / steps,
         "losses": [result.history[0].train_loss, result.history[-1].train_loss],
         "memory_bytes": watched.peak(),
     }
