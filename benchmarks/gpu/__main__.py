@@ -31,12 +31,15 @@ def main() -> None:
 @main.command("run")
 @click.option("--device", type=click.Choice(["cuda", "cpu"]), default="cuda", show_default=True)
 @click.option("--tiny", is_flag=True, help="Small models and few steps: does everything work?")
-@click.option("--seconds", default=480, show_default=True, help="Time for all parts together.")
+@click.option("--seconds", default=470, show_default=True, help="Time for all parts together.")
 @click.option(
-    "--output", type=click.Path(path_type=Path, dir_okay=False), default=RESULTS, show_default=True
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The results file; without it benchmarks/gpu/results.json, with --tiny none.",
 )
-def measure(device: str, tiny: bool, seconds: int, output: Path) -> None:
+def measure(device: str, tiny: bool, seconds: int, output: Path | None) -> None:
     """Do all parts, each in a process of its own, and keep the results after each."""
+    output = output or (None if tiny else RESULTS)
     if device == "cuda" and not torch.cuda.is_available():
         raise click.UsageError("there is no CUDA device; --device cpu --tiny tries all this out")
     end = time.monotonic() + seconds
@@ -49,7 +52,8 @@ def measure(device: str, tiny: bool, seconds: int, output: Path) -> None:
     for part in parts(tiny):
         left = end - time.monotonic()
         results["parts"][part.name] = _done(part, device, min(part.seconds, int(left)))
-        write_json(output, results)
+        if output:
+            write_json(output, results)
         click.echo(f"{part.name}: {json.dumps(results['parts'][part.name])}")
     click.echo(tables(results))
     faults = [name for name, found in results["parts"].items() if _is_faulty(found)]

@@ -62,7 +62,7 @@ STEPS = (
     "implementation",
     "a step (lowest to highest)",
     "memory",
-    "times as fast as",
+    "times as fast as others",
 )
 
 
@@ -120,7 +120,7 @@ def _ratios(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Iterat
         if other["method"] == row["method"] and other["implementation"] not in OURS:
             times = other["step_seconds"] / row["step_seconds"]
             memory = row["memory_bytes"] / other["memory_bytes"]
-            yield f"{times:.1f} times {other['implementation']} at {memory:.2f} of its memory"
+            yield f"{times:.1f} ({other['implementation']}, {memory:.2f} of its memory)"
 
 
 def _failures(parts: Mapping[str, Any]) -> Iterator[str]:
