@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from benchmarks.gpu.steps import BATCH, TOKENS, WARMUP, Step, measured
+from benchmarks.gpu.rows import row
+from benchmarks.gpu.steps import BATCH, TOKENS, WARMUP, Step, timed
 from benchmarks.jobs import LEARNING_RATES, RANK, SEED, WEIGHT_DECAY
 from benchmarks.workload import random_texts
 from lora_compare import lora
@@ -64,7 +65,7 @@ def run(device: str, settings: dict[str, Any]) -> dict[str, Any]:
             makers["lora-compare, recorded"] = partial(_ours, *given, recorded=True)
         makers["lora-compare"] = partial(_ours, *given, recorded=False)
         makers["transformers"] = partial(_theirs, *given)
-        rows += [measured(device, method, name, make, steps) for name, make in makers.items()]
+        rows += [row(method, n, partial(timed, device, make, steps)) for n, make in makers.items()]
     return {"precision": "bfloat16", "batch_size": BATCH, "tokens": TOKENS, "rows": rows}
 
 

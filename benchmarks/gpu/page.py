@@ -84,11 +84,10 @@ def _of(kinds: Sequence[str], parts: Mapping[str, Any]) -> Iterator[tuple[str, M
 
 def _trainings(parts: Mapping[str, Any]) -> Iterator[Sequence[str]]:
     for name, found in _of(("training",), parts):
-        model, method = name.split(" ")
-        for implementation, row in found["rows"].items():
+        for row in (row for row in found["rows"] if "failed" not in row):
             yield (
-                f"{model}, {implementation}",
-                method,
+                f"{name.split(' ')[0]}, {row['implementation']}",
+                row["method"],
                 str(row["steps"]),
                 str(row["epochs"]),
                 f"{row['seconds']:.1f}",
@@ -128,7 +127,7 @@ def _failures(parts: Mapping[str, Any]) -> Iterator[str]:
         if isinstance(found.get("failed"), str):
             yield f"Not measured: {name}, {found['failed']}."
         for row in found.get("rows", ()):
-            if isinstance(row, Mapping) and "failed" in row:
+            if "failed" in row:
                 yield f"Failed: {name}, {row['method']}, {row['implementation']}: {row['failed']}."
 
 

@@ -1,14 +1,14 @@
 """Optimizer steps in bfloat16 of one model in every formulation, on texts of one length."""
 
 import time
-import traceback
 from collections.abc import Callable
+from functools import partial
 from statistics import median
 from typing import Any
 
 import torch
 
-from benchmarks.gpu.memory import Watched
+from benchmarks.gpu.rows import Watched, row
 from benchmarks.jobs import Contender, Job
 from benchmarks.others import build_notebook, build_transformers
 from benchmarks.workload import random_texts
@@ -47,7 +47,7 @@ def run(device: str, settings: dict[str, Any]) -> dict[str, Any]:
                 contender = _build(job)
                 return lambda i: contender.step(texts[i], job.labels[:BATCH])
 
-            rows.append(measured(device, method, name, make, settings["steps"]))
+            rows.append(row(method, name, partial(timed, device, make, settings["steps"])))
     return _described(rows)
 
 
@@ -96,27 +96,15 @@ def _build(job: Job) -> Contender:
         )
 
 
-def measured(
-    device: str, method: str, name: str, make: Callable[[], Step], steps: int
-) -> dict[str, Any]:
-    """Return the figures of one implementation, or what it failed with.
+def timed(device: str, make: Callable[[], Step], steps: int) -> dict[str, Any]:
+    """Return seconds and memory of one implementation's steps.
 
     Args:
         device: Where it computes.
-        method: `lora` or `full`.
-        name: The implementation's.
         make: Returns its step.
         steps: Timed steps, after WARMUP others.
     """
-    row: dict[str, Any] = {"method": method, "implementation": name}
-    try:
-        return row | _timed(device, make(), steps)
-    except Exception as error:  # a contender that fails does not end the comparison
-        traceback.print_exc()
-        return row | {"failed": f"{type(error).__name__}: {error}"[:500]}
-
-
-def _timed(device: str, step: Step, steps: int) -> dict[str, Any]:
+    step = make()
     watched, seconds = Watched(device), []
     for i in range(WARMUP):
         step(i)

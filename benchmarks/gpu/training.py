@@ -1,12 +1,13 @@
 """The SMS experiment: whole trainings of one method as `finetune` does them, timed."""
 
 import time
+from functools import partial
 from typing import Any
 
 import tiktoken
 import torch
 
-from benchmarks.gpu.memory import Watched
+from benchmarks.gpu.rows import Watched, row
 from benchmarks.jobs import LEARNING_RATES, RANK, SEED, WEIGHT_DECAY
 from benchmarks.ours import trained
 from benchmarks.workload import bundled_splits
@@ -36,12 +37,12 @@ def run(device: str, settings: dict[str, Any]) -> dict[str, Any]:
     splits, encoding = bundled_splits()
     if settings["messages"]:
         splits = {name: e.take(range(settings["messages"])) for name, e in splits.items()}
-    rows = {}
+    rows, method, given = [], settings["method"], (device, settings, splits, encoding)
     if device == "cuda":
-        epochs = settings["epochs"]
-        rows["lora-compare, recorded"] = _train(device, settings, splits, encoding, epochs, True)
+        recorded = partial(_train, *given, settings["epochs"], recorded=True)
+        rows.append(row(method, "lora-compare, recorded", recorded))
     if settings["plain"]:
-        rows["lora-compare"] = _train(device, settings, splits, encoding, 1, False)
+        rows.append(row(method, "lora-compare", partial(_train, *given, 1, recorded=False)))
     return {"precision": "bfloat16", "batch_size": BATCH, "rows": rows}
 
 

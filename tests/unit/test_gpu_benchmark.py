@@ -33,15 +33,11 @@ RESULTS: dict[str, Any] = {
     "parts": {
         "tests": {"passed": 30, "skipped": 1, "failed": {"test_x": "assert"}},
         "training gpt2-small lora": {
-            "rows": {
-                "lora-compare, recorded": {
-                    "epochs": 5,
-                    "steps": 655,
-                    "seconds": 8.04,
-                    "step_seconds": 0.009,
-                    "memory_bytes": 2_000_000_000,
-                }
-            }
+            "rows": [
+                step("lora-compare, recorded", 0.009, 2_000_000_000)
+                | {"epochs": 5, "steps": 655, "seconds": 8.04},
+                {"method": "lora", "implementation": "lora-compare", "failed": "RuntimeError: y"},
+            ]
         },
         "steps gpt2-xl": {
             "rows": [

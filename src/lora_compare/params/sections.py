@@ -188,8 +188,9 @@ class TrainingParams(Section):
     but where a signal ends it."""
 
     compile: bool = False
-    """Train with compiled feed-forward layers where that can help; needs a C++ compiler, and the
-    time that the compilation takes counts as training."""
+    """Train with compiled feed-forward layers where that can help, which needs a C++ compiler; on
+    CUDA play each forward and backward pass from a recording, which pays for small batches, but
+    not with `gradient_checkpointing`. The time of compiling or recording counts as training."""
 
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """`auto` takes the first there is of cuda, mps and cpu."""

@@ -94,13 +94,22 @@ def _prepare(
     model.checkpointing = training.gradient_checkpointing
     if training.compile:
         progress.say("compile: the first steps take longer")
-        _compile(model, training, machine.device)
+        prepare_compiled(model, training, machine.device)
     if not any(p.requires_grad for head in model.head_modules() for p in head.parameters()):
         progress.say("the head keeps its random weights: adapt score, or put it in modules_to_save")
 
 
-def _compile(model: Network, training: TrainingParams, device: torch.device) -> None:
-    """Compile a network's blocks, in place; on CUDA the steps themselves are recorded."""
+def prepare_compiled(model: Network, training: TrainingParams, device: torch.device) -> None:
+    """Compile a network's blocks, in place; on CUDA the loop records its passes instead.
+
+    Args:
+        model: The classifier.
+        training: What may not go with it.
+        device: Where it is trained.
+
+    Raises:
+        ParamsError: This machine or network cannot do it, or what else is set.
+    """
     if device.type != "cuda":
         require_compiler(device)
         model.compile_blocks()

@@ -1,6 +1,9 @@
-"""What a device holds at most, and when it is done."""
+"""One implementation's figures, or what it failed with; and what a device holds at most."""
 
 import gc
+import traceback
+from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -31,3 +34,19 @@ class Watched:
         if self._device == "cuda":
             return torch.cuda.max_memory_reserved()
         return peak_memory_bytes(self._device)
+
+
+def row(method: str, implementation: str, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Return what `measure` does, or `failed`: one that fails does not end the comparison.
+
+    Args:
+        method: `lora` or `full`.
+        implementation: Whose figures they are.
+        measure: Takes them.
+    """
+    named = {"method": method, "implementation": implementation}
+    try:
+        return named | measure()
+    except Exception as error:
+        traceback.print_exc()
+        return named | {"failed": f"{type(error).__name__}: {error}"[:500]}
