@@ -55,6 +55,7 @@ def _train(
     recorded: bool,
 ) -> dict[str, Any]:
     method, place = settings["method"], torch.device(device)
+    torch.manual_seed(SEED)
     with place:
         network = initialise(GPT(CONFIGS[settings["model"]]))
     shared = TrainingParams(
