@@ -190,8 +190,9 @@ class TrainingParams(Section):
     but where a signal ends it."""
 
     compile: bool = False
-    """Train with compiled feed-forward layers where that can help; needs a C++ compiler, and the
-    time that the compilation takes counts as training."""
+    """Train with compiled feed-forward layers where that can help, which needs a C++ compiler; on
+    CUDA play each forward and backward pass from a recording, which pays for small batches, but
+    not with `gradient_checkpointing`. The time of compiling or recording counts as training."""
 
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """`auto` takes the first there is of cuda, mps and cpu."""
@@ -214,8 +215,8 @@ class TrainingParams(Section):
     def _belong_to_their_strategy(cls, devices: int, info: ValidationInfo) -> int:
         if info.data.get("strategy") == "single" and devices > 1:
             raise ValueError("should be 1 with strategy single; several need ddp or fsdp")
-        if info.data.get("strategy") == "fsdp" and info.data.get("compile"):
-            raise ValueError("of strategy fsdp cannot compile; set compile: false")
+        if info.data.get("strategy") != "single" and info.data.get("compile"):
+            raise ValueError("with strategy ddp or fsdp go with compile: false only")
         return devices
 
     def steps_per_epoch(self, n: int) -> int:

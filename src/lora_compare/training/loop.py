@@ -15,6 +15,7 @@ from lora_compare.compute.ranks import ALONE, Ranks, local
 from lora_compare.compute.seeding import random_states, restore_random_states
 from lora_compare.lora import parameter_groups
 from lora_compare.models.batches import Batch, Examples, collate
+from lora_compare.models.losses import recorded_loss
 from lora_compare.models.network import Network
 from lora_compare.params import TrainingParams
 from lora_compare.training.embeddings import Rest, seen_rows
@@ -83,7 +84,8 @@ def train(
         reporting.progress.task(reporting.description, schedule.steps) as advance,
     ):
         shared = SharedModel(model, ranks, collate(train_examples.take([0])).texts)
-        run = Run(model, schedule, rates, embedding, masters, evaluations, train_examples, shared)
+        how = evaluations, train_examples, dtype, shared
+        run = Run(model, schedule, rates, embedding, masters, *how)
         checkpoints.restore(run)
         advance(run.step)
         if not run.step:
@@ -95,7 +97,7 @@ def train(
                 break
             rate = run.next_rate
             batches = [deal(train_examples, chosen, ranks) for chosen in groups]
-            losses.add(run.take_step(batches, dtype), run.step, rate, groups)
+            losses.add(run.take_step(batches), run.step, rate, groups)
             due = schedule.is_evaluated(run.step)
             if due or checkpoints.due():
                 with run.clock.paused():
@@ -125,6 +127,7 @@ class Run:
         masters: What is trained in the place of parameters that the model holds in bfloat16.
         evaluations: The history.
         examples: The training split.
+        dtype: Type of the arithmetic.
         shared: The model as its ranks train it.
 
     Attributes:
@@ -145,6 +148,7 @@ class Run:
         masters: Mapping[nn.Parameter, nn.Parameter],
         evaluations: Evaluations,
         examples: Examples,
+        dtype: torch.dtype,
         shared: SharedModel,
     ) -> None:
         self.step = self.examples = self.tokens = 0
@@ -152,12 +156,14 @@ class Run:
         self._model, self.schedule, self._rates = model, schedule, rates
         self._shared = shared
         self._embedding, self._evaluations = embedding, evaluations
-        self._class_weights = balanced_weights(model, examples, schedule.training)
+        training, lengths = schedule.training, examples.lengths
+        self._arithmetic = dtype, balanced_weights(model, examples, training)
+        self._recorded = recorded_loss(model, training, int(lengths.max()), *self._arithmetic)
         self._best: dict[str, Tensor] = {}
         self._best_decay = 1.0
         self._optimizer = MasterAdamW(parameter_groups(model, *astuple(rates)), masters)
-        longest = schedule.longest_step(examples.lengths)
-        self.meter = Meter(model, self._optimizer, embedding.parked, longest)
+        self._counted = schedule.longest_step(lengths)
+        self.meter = Meter(model, self._optimizer, embedding.parked, self._counted)
         self._scheduler = LambdaLR(self._optimizer, schedule.factor)
         trained = ((n, p) for n, p in model.named_parameters() if p.requires_grad)
         self._trained = {name: masters.get(p, p) for name, p in trained}
@@ -175,12 +181,14 @@ class Run:
             return False
         return self._evaluations.since_best >= patience
 
-    def take_step(self, batches: list[Batch], dtype: torch.dtype) -> Tensor:
+    def take_step(self, batches: list[Batch]) -> Tensor:
         """Do one optimizer step, as `optimizer_step` does, and return its loss, shape ()."""
-        limit, weights = self.schedule.training.max_grad_norm, self._class_weights
-        all_ranks = amount(batches, weights, self._shared.ranks)
+        limit = self.schedule.training.max_grad_norm
+        # Tensors are counted as Python makes them: not in a recording.
+        recorded = None if self.step == self._counted else self._recorded
+        all_ranks = amount(batches, self._arithmetic[1], self._shared.ranks)
+        how = limit, *self._arithmetic, recorded, self._shared, all_ranks.weight
         with naming_memory(self.step + 1, batches), self.meter.step(self.step):
-            how = limit, dtype, weights, self._shared, all_ranks.weight
             loss = optimizer_step(self._model, batches, self._optimizer, *how)
         self._scheduler.step()
         self._embedding.decay(1 - self.next_rate * self._rates.weight_decay)

@@ -4,12 +4,11 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from lora_compare.compute.optimizers import MasterAdamW
-from lora_compare.compute.precision import computing_in
 from lora_compare.compute.ranks import ALONE, Ranks
 from lora_compare.models.batches import Batch, Examples, IntArray, collate
+from lora_compare.models.losses import RecordedLoss, packed_loss
 from lora_compare.models.network import Network
 from lora_compare.training.ranks.strategies import SharedModel
 
@@ -84,6 +83,7 @@ def optimizer_step(
     max_grad_norm: float | None = None,
     dtype: torch.dtype = torch.float32,
     class_weights: Tensor | None = None,
+    recorded: RecordedLoss | None = None,
     shared: SharedModel | None = None,
     weight: float | None = None,
 ) -> Tensor:
@@ -98,9 +98,9 @@ def optimizer_step(
         batches: Forward passes that share this step; of several ranks this one's parts of them.
         optimizer: Holds the parameters to change.
         max_grad_norm: Largest norm of the gradient over all of them; None: no limit.
-        dtype: Type of the arithmetic, as in `predict_logits`.
-        class_weights: Of each class, shape (k,), of the logits' type, on the model's device;
-            None: all are 1.
+        dtype: As for `packed_loss`.
+        class_weights: As for `packed_loss`.
+        recorded: What does the passes, with its own dtype and weights; None: `packed_loss`.
         shared: The model as several ranks train it; None: this process is alone.
         weight: The `amount` of all ranks' texts, where it is known.
     """
@@ -111,20 +111,18 @@ def optimizer_step(
     if weight is None:
         weight = amount(batches, class_weights, shared.ranks).weight
     world = shared.ranks.world
+    total = weight / world  # of gradients that become the mean over the ranks
     optimizer.zero_grad(set_to_none=True)
     losses = []
     for number, batch in enumerate(batches, 1):
-        batch = batch.to(device)
         with shared.passing(is_last=number == len(batches)):
-            with computing_in(dtype, device):
-                logits = shared.forward(batch.texts)
-            # Times the world, because gradients become the mean over the ranks.
-            loss = F.cross_entropy(logits, batch.labels, class_weights, reduction="sum")
-            loss = loss / (weight / world)
-            loss.backward()
+            if recorded is None:
+                loss = packed_loss(shared, batch.to(device), total, dtype, class_weights)
+            else:
+                loss = recorded(batch, total)
+        losses.append(loss)
         if isinstance(optimizer, MasterAdamW) and (len(batches) > 1 or max_grad_norm is not None):
             optimizer.collect()
-        losses.append(loss.detach())
     if max_grad_norm is not None:
         nn.utils.clip_grad_norm_(trained, max_grad_norm)
     optimizer.step()

@@ -122,13 +122,12 @@ class SharedModel:
         text: Any text, by which `ddp` finds out whether the network uses all that is trained.
 
     Attributes:
-        forward: Returns the logits of texts, shape (b, n_classes). Gradients of what it returns
-            become the mean over all ranks, where one parameter's are asked for.
+        ranks: This process among the others.
     """
 
     def __init__(self, model: Network, ranks: Ranks, text: Packed | None = None) -> None:
         self.ranks = ranks
-        self.forward: Forward = model.of_packed
+        self._forward: Forward = model.of_packed
         self._ddp: Any = None
         if ranks.strategy == "ddp":
             from torch.nn.parallel import DistributedDataParallel
@@ -139,7 +138,14 @@ class SharedModel:
             self._ddp = DistributedDataParallel(
                 _OfPacked(model), forward_sync_buffers=False, find_unused_parameters=unused
             )
-            self.forward = self._ddp
+            self._forward = self._ddp
+
+    def of_packed(self, texts: Packed) -> Tensor:
+        """Return the logits of b texts, shape (b, n_classes).
+
+        The gradients that come of them become the mean over all ranks.
+        """
+        return self._forward(texts)
 
     def passing(self, is_last: bool) -> AbstractContextManager[Any]:
         """Return the context of a forward and backward pass of a step, its last one or not."""
