@@ -8,6 +8,7 @@ import numpy.typing as npt
 import torch
 
 from lora_compare.compute.precision import computing_in
+from lora_compare.compute.ranks import ALONE, Ranks
 from lora_compare.errors import ParamsError
 from lora_compare.models.batches import Examples, IntArray, Truncation, by_length, collate
 from lora_compare.models.decision import PLAIN, Decision
@@ -215,13 +216,13 @@ def longest_text(base: Base, max_length: int | None) -> int:
     )
 
 
-@torch.inference_mode()
 def predict_logits(
     model: Network,
     examples: Examples,
     progress: Progress = SILENT,
     description: str = "evaluate",
     dtype: torch.dtype = torch.float32,
+    ranks: Ranks = ALONE,
 ) -> FloatArray:
     """Return the logits of every text, shape (n, n_classes), in the examples' order.
 
@@ -233,19 +234,26 @@ def predict_logits(
         progress: Where to report.
         description: What the progress says is being done.
         dtype: Type of the arithmetic: `bfloat16`, or any other for that of the weights.
+        ranks: Who shares the texts; every rank gets all logits.
     """
     device = next(model.parameters()).device
     was_training = model.training
     model.eval()
-    logits = np.empty((len(examples), model.n_classes), dtype=np.float64)
-    with progress.task(description, len(examples)) as advance:
+    logits = torch.zeros((len(examples), model.n_classes), dtype=torch.float64)
+    # Whole weights gathered in inference mode could not be used by a training's next step.
+    without_gradient = torch.inference_mode() if ranks.is_alone else torch.no_grad()
+    with without_gradient, progress.task(description, len(examples)) as advance:
         for indices in by_length(examples.lengths, TOKEN_BUDGET):
-            texts = collate(examples.take(indices)).texts.to(device)
+            own = ranks.share(indices)
+            # A rank without a text takes part all the same: the others wait for its weights.
+            texts = collate(examples.take(own if len(own) else indices[:1])).texts.to(device)
             with computing_in(dtype, device):
-                logits[indices] = model.of_packed(texts).cpu().double().numpy()
+                found = model.of_packed(texts).cpu().double()
+            logits[own] = found[: len(own)]
             advance(len(indices))
     model.train(was_training)
-    return logits
+    result: FloatArray = ranks.total(logits).numpy()
+    return result
 
 
 def loss_and_accuracy(logits: FloatArray, labels: npt.NDArray[np.int64]) -> tuple[float, float]:

@@ -169,8 +169,9 @@ class SeveralLabels(Targets):
         from torch.nn import functional as F
 
         assert class_weights is None, "refused with the parameters"
-        truth = labels.to(logits.dtype)
-        found = F.binary_cross_entropy_with_logits(logits, truth, reduction=reduction)
+        # Below 0 are those of a text without part in the loss, as for torch's cross-entropy.
+        truth, counts = labels.clamp(min=0).to(logits.dtype), (labels >= 0).to(logits.dtype)
+        found = F.binary_cross_entropy_with_logits(logits, truth, counts, reduction=reduction)
         return found if reduction == "mean" else found / logits.shape[1]
 
     def probabilities(self, logits: FloatArray) -> FloatArray:
