@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from lora_compare.evaluation.measuring import Classified, Fold
     from lora_compare.evaluation.results import Results
-    from lora_compare.models.targets import Targets
+    from lora_compare.models.answers.targets import Targets
 
     Folds = Mapping[int, Fold]
     """What the baselines of each fold learn from and are measured on, by the fold's seed."""
@@ -28,7 +28,7 @@ def main(paths: Paths, params: Params, progress: Progress) -> None:
     from lora_compare.compute.seeding import make_deterministic
     from lora_compare.evaluation.measuring import read_fold
     from lora_compare.evaluation.results import size_figures
-    from lora_compare.models.decision import write_decision
+    from lora_compare.models.answers.decision import write_decision
     from lora_compare.project.checksums import seal
     from lora_compare.project.corpus import read_classes
     from lora_compare.project.files import write_csv, write_json

@@ -16,7 +16,7 @@ def main(paths: Paths, params: Params, progress: Progress, method: str) -> None:
     from lora_compare.evaluation.answers import answer, of_all
     from lora_compare.evaluation.measuring import Classified, measure_all, read_fold
     from lora_compare.evaluation.results import pooled_calibration
-    from lora_compare.models.decision import write_decision
+    from lora_compare.models.answers.decision import write_decision
     from lora_compare.models.methods import TENSORS_FILE
     from lora_compare.project.checksums import seal
     from lora_compare.project.files import write_csv, write_json

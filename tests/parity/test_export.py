@@ -26,8 +26,8 @@ from interchange import (
 from lora_compare import lora
 from lora_compare.exchange.export import Source, export
 from lora_compare.exchange.usage import EXAMPLE
+from lora_compare.models.answers.targets import ONE_CLASS
 from lora_compare.models.gpt.network import GPTConfig
-from lora_compare.models.targets import ONE_CLASS
 from lora_compare.params import LoraParams
 from lora_settings import lora_settings
 

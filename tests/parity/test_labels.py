@@ -7,9 +7,9 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from lora_compare.models.answers.targets import SeveralLabels
 from lora_compare.models.batches import collate
 from lora_compare.models.classifier import loss_and_accuracy, predict_logits, untuned
-from lora_compare.models.targets import SeveralLabels
 from lora_compare.models.tokens import tokenize
 from lora_compare.training.loop import optimizer_step
 from parity.conftest import Parity

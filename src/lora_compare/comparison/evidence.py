@@ -110,7 +110,7 @@ class Outcome:
         return np.stack([self._indices(f["predicted"]) for f in self.predictions.values()])
 
     def in_targets(self, answers: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """Return answers by index as `models.targets` has labels.
+        """Return answers by index as `models.answers.targets` has labels.
 
         Args:
             answers: Shape (...); the result has the same, or an axis of C labels behind it.

@@ -13,10 +13,10 @@ from lora_compare import lora
 from lora_compare.compute.device import choose_machine
 from lora_compare.evaluation.merging import merge_error
 from lora_compare.evaluation.results import size_figures
+from lora_compare.models.answers.targets import ONE_CLASS, Targets
 from lora_compare.models.base import load_base
 from lora_compare.models.batches import Examples
 from lora_compare.models.methods import CONFIG_FILE, TENSORS_FILE, load_method
-from lora_compare.models.targets import ONE_CLASS, Targets
 from lora_compare.params import TrainingParams
 from lora_compare.project.files import read_json
 from lora_compare.project.progress import Progress

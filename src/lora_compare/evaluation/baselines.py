@@ -12,7 +12,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 
 from lora_compare.evaluation.labels.baseline import OneVsRest
 from lora_compare.evaluation.tfidf import CONFIG_FILE, TENSORS_FILE, VOCABULARY_FILE
-from lora_compare.models.targets import ONE_CLASS, Targets, are_right, targets_of
+from lora_compare.models.answers.targets import ONE_CLASS, Targets, are_right, targets_of
 from lora_compare.project.checksums import seal
 from lora_compare.project.files import write_bytes, write_json
 

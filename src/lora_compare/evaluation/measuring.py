@@ -12,8 +12,7 @@ from lora_compare.evaluation.labels.metrics import evaluate_labels
 from lora_compare.evaluation.metrics import evaluate_predictions
 from lora_compare.evaluation.results import Chances, Results, Truth, over_seeds
 from lora_compare.evaluation.scores import cost_matrix, positive_class, prior_weights
-from lora_compare.models.batches import Examples
-from lora_compare.models.decision import (
+from lora_compare.models.answers.decision import (
     PLAIN,
     Decision,
     best_threshold,
@@ -21,7 +20,8 @@ from lora_compare.models.decision import (
     prior_shift,
     require_both,
 )
-from lora_compare.models.targets import ONE_CLASS, SeveralLabels, Targets
+from lora_compare.models.answers.targets import ONE_CLASS, SeveralLabels, Targets
+from lora_compare.models.batches import Examples
 from lora_compare.models.tokens import check_fit, read_examples
 from lora_compare.params import Params, require_costs
 from lora_compare.project.corpus import GROUP, read_split

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lora_compare.evaluation.calibration import as_decisions, calibration_bins
-from lora_compare.models.decision import PLAIN, Decision
+from lora_compare.models.answers.decision import PLAIN, Decision
 from lora_compare.project.paths import SPLITS
 
 COLLAPSED_BELOW = 0.1

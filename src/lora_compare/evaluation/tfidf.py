@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load
 
-from lora_compare.models.decision import PLAIN, Decision, read_decision
-from lora_compare.models.targets import (
+from lora_compare.models.answers.decision import PLAIN, Decision, read_decision
+from lora_compare.models.answers.targets import (
     ONE_CLASS,
     FloatArray,
     SeveralLabels,

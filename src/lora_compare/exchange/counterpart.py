@@ -8,8 +8,8 @@ from typing import Any
 from torch import Tensor
 
 from lora_compare.exchange.peft.layout import Layout
+from lora_compare.models.answers.targets import ONE_CLASS, Targets
 from lora_compare.models.classifier import TextClassifier
-from lora_compare.models.targets import ONE_CLASS, Targets
 
 TORCH = {"format": "pt"}
 """The one entry of metadata without which transformers does not read a safetensors file."""

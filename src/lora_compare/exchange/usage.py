@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 
 from lora_compare.evaluation.tfidf import TfidfClassifier
+from lora_compare.models.answers.targets import ONE_CLASS
 from lora_compare.models.batches import kept
 from lora_compare.models.classifier import TextClassifier
-from lora_compare.models.targets import ONE_CLASS
 
 EXAMPLE = "You won a tablet! To collect your prize call 09098790503 today"
 

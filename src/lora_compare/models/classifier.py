@@ -10,10 +10,16 @@ import torch
 from lora_compare.compute.precision import computing_in
 from lora_compare.compute.ranks import ALONE, Ranks
 from lora_compare.errors import ParamsError
+from lora_compare.models.answers.decision import PLAIN, Decision
+from lora_compare.models.answers.targets import (
+    ONE_CLASS,
+    FloatArray,
+    Targets,
+    are_right,
+    targets_of,
+)
 from lora_compare.models.batches import Examples, IntArray, Truncation, by_length, collate
-from lora_compare.models.decision import PLAIN, Decision
 from lora_compare.models.network import Base, Network, Tokenizer
-from lora_compare.models.targets import ONE_CLASS, FloatArray, Targets, are_right, targets_of
 from lora_compare.params import ClassifierParams, TrainingParams
 from lora_compare.project.progress import SILENT, Progress
 

@@ -7,9 +7,9 @@ from torch import Tensor
 
 from lora_compare.compute.graphs import Capture, Recorded
 from lora_compare.compute.precision import computing_in
+from lora_compare.models.answers.targets import targets_of
 from lora_compare.models.batches import Batch, Packed
 from lora_compare.models.network import Network
-from lora_compare.models.targets import targets_of
 from lora_compare.params import TrainingParams
 
 SHORTEST = 32

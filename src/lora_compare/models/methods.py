@@ -15,11 +15,11 @@ from lora_compare import lora
 from lora_compare.compute.seeding import seeded
 from lora_compare.errors import CheckpointError
 from lora_compare.models import weights
+from lora_compare.models.answers.decision import read_decision
+from lora_compare.models.answers.targets import targets_of_config
 from lora_compare.models.base import read_description
 from lora_compare.models.classifier import TextClassifier, untuned
-from lora_compare.models.decision import read_decision
 from lora_compare.models.network import Base, Network
-from lora_compare.models.targets import targets_of_config
 from lora_compare.params import (
     Architecture,
     ClassifierParams,

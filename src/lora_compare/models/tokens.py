@@ -9,9 +9,9 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from lora_compare.errors import DataError
+from lora_compare.models.answers.targets import are_right, sum_by_class
 from lora_compare.models.batches import Examples
 from lora_compare.models.network import Tokenizer
-from lora_compare.models.targets import are_right, sum_by_class
 from lora_compare.project import files
 from lora_compare.project.checksums import read_verified
 

@@ -11,7 +11,7 @@ from lora_compare.comparison.recommendation import Recommendation, read_recommen
 from lora_compare.comparison.sentences import with_spread
 from lora_compare.comparison.verdict import read_comparison
 from lora_compare.errors import MissingArtifactError
-from lora_compare.models.decision import FILE
+from lora_compare.models.answers.decision import FILE
 from lora_compare.project.checksums import SUMS, digest
 from lora_compare.project.files import is_file, read_json, sha256, sha256_of
 from lora_compare.project.paths import FOLD, TFIDF, Paths

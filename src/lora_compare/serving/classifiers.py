@@ -12,9 +12,9 @@ from torch import nn
 from lora_compare import lora
 from lora_compare.errors import RequestError
 from lora_compare.evaluation.tfidf import TfidfClassifier, load_tfidf
+from lora_compare.models.answers.decision import FILE
 from lora_compare.models.base import load_base
 from lora_compare.models.classifier import TextClassifier
-from lora_compare.models.decision import FILE
 from lora_compare.models.methods import load_method, read_method
 from lora_compare.project.paths import TFIDF
 

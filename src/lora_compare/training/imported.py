@@ -10,6 +10,7 @@ import torch
 from lora_compare import lora
 from lora_compare.compute.device import Machine
 from lora_compare.errors import CheckpointError, ParamsError
+from lora_compare.models.answers.targets import targets_of
 from lora_compare.models.base import Base, load_base
 from lora_compare.models.batches import Examples
 from lora_compare.models.classifier import (
@@ -26,7 +27,6 @@ from lora_compare.models.methods import (
     restore,
     save_method,
 )
-from lora_compare.models.targets import targets_of
 from lora_compare.models.tokens import read_examples
 from lora_compare.params import MethodParams, TrainingParams
 from lora_compare.project.corpus import read_classes

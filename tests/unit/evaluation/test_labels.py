@@ -17,7 +17,7 @@ from lora_compare.evaluation.labels.metrics import evaluate_labels
 from lora_compare.evaluation.labels.scores import LabelTask
 from lora_compare.evaluation.results import collapsed, pooled_calibration
 from lora_compare.evaluation.tfidf import load_tfidf
-from lora_compare.models.targets import SeveralLabels
+from lora_compare.models.answers.targets import SeveralLabels
 from lora_compare.project.paths import SPLITS
 
 CLASSES = ["a", "b", "c", "d"]

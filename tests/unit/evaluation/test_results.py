@@ -11,7 +11,7 @@ from lora_compare.errors import DataError
 from lora_compare.evaluation.calibration import calibration_bins
 from lora_compare.evaluation.measuring import Classified, Measuring, measure_all
 from lora_compare.evaluation.results import Results, collapsed, over_seeds, pooled_calibration
-from lora_compare.models.decision import PLAIN
+from lora_compare.models.answers.decision import PLAIN
 from lora_compare.params import Params, parse_params
 from lora_compare.project.paths import SPLITS
 

@@ -6,8 +6,7 @@ import torch
 from sklearn.metrics import accuracy_score, f1_score, precision_recall_curve
 from torch import nn
 
-from lora_compare.models.classifier import loss_and_accuracy
-from lora_compare.models.targets import (
+from lora_compare.models.answers.targets import (
     ONE_CLASS,
     SeveralLabels,
     are_right,
@@ -16,6 +15,7 @@ from lora_compare.models.targets import (
     targets_of,
     targets_of_config,
 )
+from lora_compare.models.classifier import loss_and_accuracy
 
 CLASSES = ["late", "broken", "refund"]
 

@@ -20,7 +20,7 @@ from lora_compare.evaluation.calibration import (
 from lora_compare.evaluation.labels.scores import f1_of, jaccard, outcomes
 from lora_compare.evaluation.metrics import CLASS_FIGURES, average, ranking_figures
 from lora_compare.evaluation.statistics import wilson_interval, worth_of_groups
-from lora_compare.models.targets import SeveralLabels, are_right
+from lora_compare.models.answers.targets import SeveralLabels, are_right
 
 Array = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int64]

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lora_compare.errors import DataError
-from lora_compare.models.targets import are_right
+from lora_compare.models.answers.targets import are_right
 
 Array = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int64]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 import numpy.typing as npt
 
-from lora_compare.models.decision import PLAIN, Decision
+from lora_compare.models.answers.decision import PLAIN, Decision
 from lora_compare.project.corpus import label_text
 
 if TYPE_CHECKING:  # to read TF-IDF's answers needs no torch, which takes a second
