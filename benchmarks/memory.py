@@ -1,6 +1,7 @@
 """What training models of up to 8 billion parameters holds in memory, without any of it."""
 
 import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -189,12 +190,25 @@ HEADER = f"""
 """
 
 
-def write_page(path: Path, progress: Progress = SILENT) -> None:
-    """Put the table between the page's marks.
+def rows(progress: Progress = SILENT) -> Iterator[str]:
+    """Yield the lines of all models.
+
+    Args:
+        progress: Where to report.
+    """
+    with progress.task("plan", len(SHAPES)) as advance:
+        for shape in SHAPES:
+            yield row(shape)
+            advance(1, shape.name)
+
+
+def write_page(path: Path, header: str, lines: Iterable[str]) -> None:
+    """Put a table between a page's marks.
 
     Args:
         path: The page.
-        progress: Where to report.
+        header: The table's first two lines.
+        lines: Its others.
 
     Raises:
         DataError: The page does not have the marks.
@@ -207,9 +221,4 @@ def write_page(path: Path, progress: Progress = SILENT) -> None:
             where=str(path),
             expected="the lines <!-- memory --> and <!-- /memory -->",
         )
-    lines = []
-    with progress.task("plan", len(SHAPES)) as advance:
-        for shape in SHAPES:
-            lines.append(row(shape))
-            advance(1, shape.name)
-    write_text(path, parts[1] + HEADER + "\n".join(lines) + f"\n\n{parts[2]}")
+    write_text(path, parts[1] + header + "\n".join(lines) + f"\n\n{parts[2]}")

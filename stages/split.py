@@ -2,7 +2,7 @@
 
 from lora_compare.cli.running import power_of
 from lora_compare.cli.stage import stage
-from lora_compare.params import Params
+from lora_compare.params import Params, require_kind
 from lora_compare.project.paths import Paths
 from lora_compare.project.progress import Progress
 
@@ -19,11 +19,12 @@ def main(paths: Paths, params: Params, progress: Progress) -> None:
     from lora_compare.data.splits.coverage import describe_missing
     from lora_compare.data.splits.describing import describe_split
     from lora_compare.project.checksums import seal
-    from lora_compare.project.corpus import read_messages, write_split
+    from lora_compare.project.corpus import are_several, read_messages, write_split
     from lora_compare.project.files import write_json
 
     with progress.work("split"):
         messages = read_messages(paths.messages)
+        require_kind(params, are_several(messages["label"]))
         frames, metrics = split(messages, params.split)
         for name, frame in frames.items():
             write_split(paths.split(name), frame)

@@ -21,7 +21,7 @@ from lora_compare.errors import ExportError
 from lora_compare.evaluation.baselines import fit, save_tfidf, word_model
 from lora_compare.evaluation.tfidf import load_tfidf
 from lora_compare.exchange.export import Source, export, export_tfidf
-from lora_compare.models.decision import Decision, write_decision
+from lora_compare.models.answers.decision import Decision, write_decision
 from lora_compare.project.checksums import seal
 from lora_compare.project.paths import TFIDF, Paths
 from lora_settings import lora_settings

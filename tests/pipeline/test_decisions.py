@@ -11,7 +11,7 @@ import torch
 from click.testing import CliRunner
 
 from lora_compare import cli
-from lora_compare.models.decision import FILE
+from lora_compare.models.answers.decision import FILE
 from lora_compare.project.paths import Paths
 from lora_compare.serving.bundles import bundles
 from lora_compare.serving.classifiers import load_classifiers

@@ -31,25 +31,24 @@ class Answer:
 
     Attributes:
         text: The text.
-        label: The class that it is taken for.
-        probabilities: Probability of each class.
+        label: Its class, or its labels in words.
+        found: The same as a record has it: `label` with the class, or `labels` with a list.
+        probability: The answer's probability.
+        probabilities: Probability of each class or label.
     """
 
     text: str
     label: str
+    found: dict[str, str | list[str]]
+    probability: float
     probabilities: dict[str, float]
-
-    @property
-    def probability(self) -> float:
-        """Its probability."""
-        return self.probabilities[self.label]
 
 
 seed_option = click.option(
     "--seed",
     type=int,
-    help="The training to use: one of training.seeds; by default that of the lowest validation "
-    "loss.",
+    help="The training to use, of training.seeds; else that of the lowest validation loss, and of "
+    "folds the first.",
 )
 
 
@@ -129,11 +128,12 @@ def _load(paths: "Paths", params: "Params", name: str, seed: int | None) -> "Cla
     from lora_compare.compute.device import choose_device
     from lora_compare.models.base import load_base
     from lora_compare.models.methods import load_method
-    from lora_compare.project.seeds import chosen, seed_of
+    from lora_compare.project.seeds import base_of, chosen, seed_of
 
     folder = chosen(paths.model(name), seed)
     decision = paths.decision(name, seed_of(folder))
-    classifier = load_method(folder, load_base(paths.base), f"finetune@{name}", decision)
+    base = load_base(base_of(paths, name, seed))
+    classifier = load_method(folder, base, f"finetune@{name}", decision)
     classifier.model.to(choose_device(params.training.device))
     return classifier
 
@@ -180,19 +180,29 @@ def _chunks(texts: Iterable[str]) -> Iterator[list[str]]:
 
 
 def _answers(classifier: "Classifier", texts: Sequence[str]) -> list[Answer]:
-    rows = classifier.probabilities(texts)
+    from lora_compare.project.corpus import labels_of, shown_labels
+
+    rows, targets = classifier.probabilities(texts), classifier.targets
+    given = targets.answers(rows, classifier.decision)
+    several, classes = given.ndim == 2, classifier.classes
+    named = targets.texts(given, classes)
+    sure = targets.certainty(rows, given).tolist()
     return [
-        Answer(text, classifier.classes[i], dict(zip(classifier.classes, row, strict=True)))
-        for text, i, row in zip(
-            texts, classifier.decision.answers(rows), rows.tolist(), strict=True
+        Answer(
+            text,
+            shown_labels(name) if several else name,
+            {"labels": list(labels_of(name))} if several else {"label": name},
+            probability,
+            dict(zip(classes, chances, strict=True)),
         )
+        for text, name, probability, chances in zip(texts, named, sure, rows.tolist(), strict=True)
     ]
 
 
 def _show(output: Output, answers: Sequence[Answer]) -> None:
     if output.as_json:
         for answer in answers:
-            record = {"text": answer.text, "label": answer.label, "probability": answer.probability}
+            record = {"text": answer.text, **answer.found, "probability": answer.probability}
             output.record({**record, "probabilities": answer.probabilities})
     elif output.console.is_terminal:
         _show_table(output, answers)

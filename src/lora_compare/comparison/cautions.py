@@ -3,6 +3,7 @@
 That of the tokenizer is in `models.tokens`, whose stage warns first.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -114,12 +115,15 @@ def _collapsed(evidence: Evidence, _: Params, __: Mapping[str, Any]) -> Iterator
 
 def _chance(evidence: Evidence, _: Params, __: Mapping[str, Any]) -> Iterator[str]:
     counts = _test_classes(evidence)
+    kind = "the largest class"
+    if evidence.several:
+        counts, kind = Counter(evidence.labels), "the most frequent labels"
     largest = max(counts, key=lambda name: counts[name])
     share = counts[largest] / sum(counts.values())
     best = max(method.metrics["test"]["accuracy"] for method in evidence.methods)
     if best - share < LEARNT * (1 - share):
         yield (
-            f"The test is near chance: always answering {largest}, the largest class, is right on "
+            f"The test is near chance: always answering {largest}, {kind}, is right on "
             f"{percent(share)} of the test messages, the best method on {percent(best)}."
         )
 
@@ -236,6 +240,22 @@ def _one_seed(evidence: Evidence, _: Params, __: Mapping[str, Any]) -> Iterator[
         )
 
 
+def _folds(evidence: Evidence, _: Params, comparison: Mapping[str, Any]) -> Iterator[str]:
+    if "folds" not in comparison:
+        return
+    yield (
+        f"Each of the {comparison['test_messages']:,} messages was tested once, in "
+        f"{comparison['folds']} folds, by models trained on {percent(comparison['trained_on'], 0)} "
+        "of them: a claim is about such models. Folds share most of what they train on, so that "
+        "no interval says what other messages to train on would change."
+    )
+    if tuned := [method.name for method in evidence.methods if _choice(method).get("searched")]:
+        yield (
+            f"The search of {listing(tuned)} was made in fold 1, with messages that the other "
+            "folds test: what it chose is fitted to them a little, for all methods alike."
+        )
+
+
 def _budgets(evidence: Evidence, _: Params, __: Mapping[str, Any]) -> Iterator[str]:
     trained = [method for method in evidence.methods if method.trainable != "imported"]
     tried = {
@@ -252,6 +272,8 @@ def _budgets(evidence: Evidence, _: Params, __: Mapping[str, Any]) -> Iterator[s
 
 
 def _uneven(evidence: Evidence, _: Params, comparison: Mapping[str, Any]) -> Iterator[str]:
+    if evidence.several:
+        return
     counts = _test_classes(evidence)
     largest, least = (f(counts, key=lambda name: counts[name]) for f in (max, min))
     if comparison["metric"] == "accuracy" and counts[largest] > UNEVEN * counts[least]:
@@ -293,6 +315,7 @@ CHECKS: dict[str, Check] = {
     "twins": _twins,
     "edge": _edge,
     "one_seed": _one_seed,
+    "folds": _folds,
     "budgets": _budgets,
     UNEVEN_CLASSES: _uneven,
     "times": _times,

@@ -16,12 +16,17 @@ METRICS = {
     "macro_f1": "macro-F1",
     "recall": "recall",
     "precision": "precision",
+    "jaccard": "Jaccard index",
+    "micro_f1": "micro-F1",
     "expected_cost": "expected cost of 100 messages",
 }
 """What a metric is called in a sentence, by its name in params.yaml."""
 
 UNDECIDED, BETTER, WORSE = "undecided", "better", "worse"
 """Claims on a pair that the words single out; the others are `equivalent` and `not worse`."""
+
+OF_LABELS = ("accuracy", "jaccard", "micro_f1", "macro_f1")
+"""Metrics of messages that may have several labels."""
 
 SAVED = "saved in 100 messages"
 """What a hundredth of a difference is, where methods are compared by what their mistakes cost."""
@@ -43,7 +48,15 @@ def headline_of(comparison: Mapping[str, Any]) -> str:
     Args:
         comparison: The content of metrics/comparison.json, without its `headline`.
     """
-    return f"{recommended(comparison)} {found(comparison)}".strip()
+    said = f"{recommended(comparison)} {found(comparison)} {models_of_folds(comparison)}"
+    return said.strip()
+
+
+def models_of_folds(comparison: Mapping[str, Any]) -> str:
+    """Return what models a claim over folds is about; nothing where there is one split."""
+    if "folds" not in comparison:
+        return ""
+    return f"This is about models trained on {share(comparison['trained_on'])} of these messages."
 
 
 def verdict_of(comparison: Mapping[str, Any]) -> str:
@@ -241,6 +254,8 @@ def numbers(pair: Mapping[str, Any]) -> str:
     named = pair["metric"] != "accuracy" and unit(pair) != SAVED
     of = f" of {METRICS[pair['metric']]}" if named else ""
     seeds = f" and {pair['seeds']} seeds{'' if pair['baseline'] else ' each'}"
+    if "folds" in pair:
+        seeds = f", each tested once in {pair['folds']} folds"
     return (
         f"{points(pair['difference'])} {unit(pair)}{of}, {level(pair)} interval {low} to {high}, "
         f"over {pair['n']:,} messages{seeds if pair['seeds'] > 1 else ''}"
@@ -255,8 +270,10 @@ def level(pair: Mapping[str, Any]) -> str:
 def _missing(pair: Mapping[str, Any]) -> str:
     if pair["claim"] != UNDECIDED:
         return ""
-    if needed := what_settles(pair, "test messages"):
+    if needed := what_settles(pair, "messages" if "folds" in pair else "test messages"):
         return f"; about {needed} would settle it"
+    if "folds" in pair:
+        return "; more messages alone would not settle it"
     return "; neither more messages nor more seeds alone would settle it"
 
 
@@ -295,16 +312,22 @@ def margin_of(found: Mapping[str, Any]) -> str:
 def measured(comparison: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, str]:
     """Return what a method or baseline reached on test, by the metric's name, with its spread.
 
-    Macro-F1 stands beside accuracy where classes differ in size.
+    Beside it stands what `beside` names.
     """
-    metrics = [comparison["metric"]]
-    metrics += ["macro_f1"] if is_uneven(comparison) else []
+    metrics = [comparison["metric"], *beside(comparison)]
     return {METRICS[metric]: with_spread(record, f"test_{metric}") for metric in metrics}
 
 
-def is_uneven(comparison: Mapping[str, Any]) -> bool:
-    """Return whether accuracy is what is compared, and the classes differ in size."""
-    return any(caution["key"] == UNEVEN_CLASSES for caution in comparison["cautions"])
+def beside(comparison: Mapping[str, Any]) -> list[str]:
+    """Return the metrics that are shown beside the one that methods are compared by.
+
+    Macro-F1 where that is accuracy and the classes differ in size; of several labels a message all
+    that there are, since each tells something else.
+    """
+    if comparison.get("several_labels"):
+        return [name for name in OF_LABELS if name != comparison["metric"]]
+    uneven = any(caution["key"] == UNEVEN_CLASSES for caution in comparison["cautions"])
+    return ["macro_f1"] if uneven else []
 
 
 def with_spread(record: Mapping[str, Any], key: str) -> str:

@@ -90,8 +90,8 @@ def evaluate_predictions(
         "accuracy": accuracy,
         "accuracy_ci95": list(wilson_interval(accuracy * worth, worth)),
         "n": len(labels),
-        "balanced_accuracy": _mean(per_class, "recall"),
-        "macro_f1": _mean(per_class, "f1"),
+        "balanced_accuracy": average(per_class, "recall"),
+        "macro_f1": average(per_class, "f1"),
         **{name: figures[name] for name in CLASS_FIGURES},
         **(_rates(matrix, positive) if binary else {}),
         **({} if costs is None else {"expected_cost": float(np.average(costs, weights=matrix))}),
@@ -167,12 +167,12 @@ def _class_figures(
             # Where a class occurs but is never predicted, its precision is 0 by convention.
             "precision": (hits / taken if taken else 0.0) if n else None,
             "recall": hits / held if n else None,
-            **_ranking_figures(labels == index, scores[:, index], weights),
+            **ranking_figures(labels == index, scores[:, index], weights),
         }
     return figures
 
 
-def _ranking_figures(
+def ranking_figures(
     positive: npt.NDArray[np.bool_], scores: Probabilities, weights: Array
 ) -> dict[str, float | None]:
     """Return how well the scores rank the positive messages above the others.
@@ -224,9 +224,10 @@ def precision_recall_curve(
 
 
 def _macro(per_class: list[dict[str, Any]]) -> dict[str, float | None]:
-    return {name: _mean(dict(enumerate(per_class)), name) for name in CLASS_FIGURES}
+    return {name: average(dict(enumerate(per_class)), name) for name in CLASS_FIGURES}
 
 
-def _mean(per_class: Mapping[Any, Mapping[str, Any]], name: str) -> float | None:
+def average(per_class: Mapping[Any, Mapping[str, Any]], name: str) -> float | None:
+    """Return the mean of a figure over the classes; None where one of them does not have it."""
     values = [figures[name] for figures in per_class.values()]
     return None if None in values else float(np.mean(values))

@@ -3,25 +3,14 @@
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from lora_compare.evaluation.calibration import calibration_bins
-from lora_compare.evaluation.metrics import evaluate_predictions
-from lora_compare.evaluation.scores import cost_matrix, positive_class, prior_weights
-from lora_compare.models.decision import (
-    PLAIN,
-    Decision,
-    best_threshold,
-    fit_temperature,
-    prior_shift,
-    require_both,
-)
-from lora_compare.params import Params, require_costs
+from lora_compare.evaluation.calibration import as_decisions, calibration_bins
+from lora_compare.models.answers.decision import PLAIN, Decision
 from lora_compare.project.paths import SPLITS
 
 COLLAPSED_BELOW = 0.1
@@ -30,6 +19,9 @@ COLLAPSED_BELOW = 0.1
 Trainings that work differ there by a point or two; one that has left the plateau of its learning
 rate ends at the share of a class, or tens of points below.
 """
+
+Truth = Mapping[str, npt.NDArray[np.int64]]
+"""For each split the right classes' indices, shape (n,)."""
 
 Chances = Mapping[str, npt.NDArray[np.float64]]
 """For each split the classes' probabilities, shape (n, n_classes)."""
@@ -63,119 +55,6 @@ class Results:
         return {name: self.decision.probabilities(own) for name, own in chances.items()}
 
 
-@dataclass(frozen=True)
-class Measuring:
-    """What classifiers are measured on, and how.
-
-    Attributes:
-        labels: For each split the right classes' indices, shape (n,).
-        test_texts: The texts of the test split.
-        classes: Names of the classes.
-        params: Positive class, prior, costs, and what is chosen on validation.
-        test_groups: Name of the group of each test message, where the data has groups.
-
-    Raises:
-        ParamsError: The classes can have no such costs or threshold.
-    """
-
-    labels: Mapping[str, npt.NDArray[np.int64]]
-    test_texts: Sequence[str]
-    classes: Sequence[str]
-    params: Params
-    test_groups: Sequence[str] = ()
-
-    def __post_init__(self) -> None:
-        """Refuse costs and a threshold that the classes cannot have."""
-        require_costs(self.params, self.classes)
-
-    @cached_property
-    def positive(self) -> int:
-        """The index of the positive class of two: the one that is named, or the rarer in test."""
-        return positive_class(self.classes, self.labels["test"], self.params.classifier.positive)
-
-    @cached_property
-    def weights(self) -> dict[str, npt.NDArray[np.float64]]:
-        """For each split what its messages count, shape (n,)."""
-        prior = self.params.data.prior
-        return {name: prior_weights(self.labels[name], self.classes, prior) for name in SPLITS}
-
-    @cached_property
-    def costs(self) -> npt.NDArray[np.float64] | None:
-        """Cost by class and answer, shape (n_classes, n_classes); None: mistakes have none."""
-        return cost_matrix(self.classes, self.params.comparison.costs)
-
-    def decide(self, chances: Chances, balanced: bool = False) -> Decision:
-        """Return how a classifier's probabilities become answers, chosen on validation alone.
-
-        Args:
-            chances: Its own probabilities; only those of validation are looked at.
-            balanced: Whether it has learnt from classes that counted alike, whatever their shares.
-
-        Raises:
-            DataError: A threshold is to be chosen, and validation lacks a class.
-        """
-        labels, own = self.labels["validation"], chances["validation"]
-        shift, weights = self._shift(balanced), self.weights["validation"]
-        decision = Decision(shift=shift, positive=self.positive)
-        if self.params.evaluation.temperature:
-            temperature = fit_temperature(own, labels, weights, shift)
-            decision = replace(decision, temperature=temperature)
-        if (kind := self.params.classifier.threshold) == "argmax":
-            return decision
-        require_both(labels, self.classes, self.positive)
-        probabilities, costs = decision.probabilities(own), self.costs if kind == "cost" else None
-        found = best_threshold(probabilities, labels, weights, self.positive, costs)
-        return replace(decision, threshold=found)
-
-    def _shift(self, balanced: bool) -> tuple[float, ...]:
-        """Return what takes logits from the shares of the training split to `data.prior`."""
-        prior, n = self.params.data.prior, len(self.classes)
-        if prior is None:
-            return ()
-        seen = np.bincount(self.labels["train"], minlength=n) / len(self.labels["train"])
-        shares = [1 / n] * n if balanced else seen.tolist()
-        return prior_shift(shares, [prior[name] for name in self.classes])
-
-    def measure(self, chances: Chances, decision: Decision | None = None) -> Results:
-        """Return the results of a classifier on train, validation and test.
-
-        Args:
-            chances: For each split its own probabilities, shape (n, n_classes).
-            decision: How they become answers, from `decide`; None takes the likeliest class, as
-                of a classifier for which nothing is chosen.
-
-        Raises:
-            ParamsError: No class is called `classifier.positive`.
-            DataError: A split is empty.
-        """
-        is_asked_for = decision is not None and self.params.decides
-        decision = decision or PLAIN
-        shown = decision.probabilities(np.asarray(chances["test"], np.float64))
-        predictions = {
-            "text": list(self.test_texts),
-            "label": [self.classes[i] for i in self.labels["test"]],
-            "predicted": [self.classes[i] for i in decision.answers(shown)],
-            **{f"p_{c}": shown[:, i].tolist() for i, c in enumerate(self.classes)},
-        }
-        before = None
-        if is_asked_for:
-            before = {name: self._figures(name, chances[name], PLAIN) for name in SPLITS[1:]}
-        figures = {name: self._figures(name, chances[name], decision) for name in SPLITS}
-        return Results(figures, predictions, decision, before)
-
-    def _figures(
-        self, split: str, chances: npt.NDArray[np.float64], decision: Decision
-    ) -> dict[str, Any]:
-        probabilities = decision.probabilities(chances)
-        return evaluate_predictions(
-            *(self.labels[split], probabilities, self.classes, self.positive),
-            self.weights[split],
-            self.test_groups if split == "test" else (),
-            decision.answers(probabilities),
-            self.costs,
-        )
-
-
 def over_seeds(results: Mapping[int, Results]) -> dict[str, Any]:
     """Return the figures of a method on every split: means over its seeds, and each seed's own.
 
@@ -203,11 +82,11 @@ def over_seeds(results: Mapping[int, Results]) -> dict[str, Any]:
     }
 
 
-def decided(results: Mapping[int, Results] | Mapping[None, Results]) -> dict[str, Any]:
+def decided(results: Mapping[int, Results]) -> dict[str, Any]:
     """Return what was chosen on validation, and the figures without it; nothing of nothing.
 
     Args:
-        results: What is known of the classifier of each seed; of a baseline, under None.
+        results: What is known of the classifier of each seed.
     """
     before = [result.before for result in results.values() if result.before]
     if not before:
@@ -228,31 +107,43 @@ def decided(results: Mapping[int, Results] | Mapping[None, Results]) -> dict[str
 def collapsed(train: Mapping[int, Mapping[str, Any]]) -> list[int]:
     """Return the seeds whose training has come to nothing, though its losses are finite.
 
-    Its training accuracy is no better than that of naming the largest class every time, or more
-    than `COLLAPSED_BELOW` below the middle one of all seeds.
+    Its training accuracy is no better than that of naming the largest class every time (of several
+    labels a message its loss than that of giving each label its frequency), or more than
+    `COLLAPSED_BELOW` below the middle one of all seeds.
 
     Args:
         train: For each seed its figures on the training split.
     """
     accuracies = {seed: figures["accuracy"] for seed, figures in train.items()}
-    some = next(iter(train.values()))
-    largest = max(map(sum, some["confusion_matrix"])) / some["n"]
     least = statistics.median(accuracies.values()) - COLLAPSED_BELOW
-    return [seed for seed, right in accuracies.items() if right <= largest or right < least]
+    return [s for s, right in accuracies.items() if right < least or _learnt_nothing(train[s])]
+
+
+def _learnt_nothing(train: Mapping[str, Any]) -> bool:
+    """Return whether the figures on train are those of knowing nothing but the classes' sizes."""
+    n = train["n"]
+    if "confusion_matrix" in train:
+        return bool(train["accuracy"] <= max(map(sum, train["confusion_matrix"])) / n)
+    shares = [own["n"] / n for own in train["per_class"].values()]
+    surprise = [-p * math.log(p) for s in shares for p in (s, 1 - s) if p]
+    return bool(train["log_loss"] >= math.fsum(surprise) / len(shares))
 
 
 def pooled_calibration(
-    chances: Sequence[Chances], labels: Mapping[str, npt.NDArray[np.int64]]
+    chances: Sequence[Chances], labels: Sequence[Truth]
 ) -> dict[str, list[dict[str, Any]]]:
     """Return for each split the calibration bins of all seeds' answers.
 
     Args:
         chances: Those of each seed.
-        labels: For each split the right classes' indices, shape (n,).
+        labels: For each seed and split the right classes' indices, shape (n,).
     """
     return {
         name: calibration_bins(
-            np.tile(labels[name], len(chances)), np.concatenate([own[name] for own in chances])
+            *as_decisions(
+                np.concatenate([own[name] for own in labels]),
+                np.concatenate([own[name] for own in chances]),
+            )
         )
         for name in SPLITS
     }

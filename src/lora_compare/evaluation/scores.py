@@ -42,6 +42,21 @@ class Task:
         matrix = np.bincount(self.labels * n + predicted, self.weights, n * n)
         return np.asarray(matrix, np.float64).reshape(n, n)
 
+    @property
+    def shares(self) -> dict[str, float]:
+        """The share of each class, by weight."""
+        weights = np.bincount(self.labels, self.weights, len(self.classes)) / len(self.labels)
+        return dict(zip(self.classes, weights.tolist(), strict=True))
+
+    @property
+    def positive_name(self) -> str:
+        """The name of the positive class."""
+        return self.classes[self.positive]
+
+    def scores(self, metric: str, predicted: Labels) -> tuple[Array, float]:
+        """Return `message_scores` of this task."""
+        return message_scores(metric, self, predicted)
+
 
 def positive_class(classes: Sequence[str], labels: Labels, named: str | None) -> int:
     """Return the index of the positive class: the named one, else the rarer in `labels`.

@@ -38,7 +38,7 @@ from lora_compare.project.files import (
     write_text,
 )
 from lora_compare.project.paths import TFIDF, Paths
-from lora_compare.project.seeds import chosen, seed_of
+from lora_compare.project.seeds import base_of, chosen, seed_of
 
 Format = Literal["peft", "merged", "onnx"]
 
@@ -114,7 +114,7 @@ def load_source(paths: Paths, method: str, seed: int | None = None) -> Source:
         MissingArtifactError: The base model, the method or its training with the seed is missing.
         CheckpointError: They do not belong together.
     """
-    base = load_base(paths.base)
+    base = load_base(base_of(paths, method, seed))
     # The method's training never changes these tensors, it puts others in their places; only
     # a method without adapter overwrites them, and is never asked for its base.
     original = dict(base.network.state_dict())
@@ -232,6 +232,7 @@ def _record(source: Source, kind: Format, folder: Path) -> dict[str, Any]:
         "method_sha256": source.sha256,
         "base": {key: source.description[key] for key in ("name", "sha256")},
         "classes": source.classifier.classes,
+        **source.classifier.targets.settings(source.classifier.classes),
         "files": _files(folder),
     }
 

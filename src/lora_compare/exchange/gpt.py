@@ -6,7 +6,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lora_compare.exchange.counterpart import TORCH, Counterpart, label_settings, truncation_side
+from lora_compare.exchange.counterpart import (
+    TORCH,
+    Counterpart,
+    label_settings,
+    problem_settings,
+    truncation_side,
+)
 from lora_compare.exchange.onnx import write_onnx
 from lora_compare.exchange.peft.gpt import GPTLayout
 from lora_compare.exchange.peft.layout import merged_state
@@ -51,7 +57,7 @@ class GPTCounterpart(Counterpart):
         weights.save_state(folder / "model.safetensors", state, TORCH)
         pad = self.classifier.padding.token
         config = model_config(self.model.gpt.config, self.classifier.classes, pad)
-        write_json(folder / "config.json", config)
+        write_json(folder / "config.json", config | problem_settings(self.classifier.targets))
 
     def write_tokenizer(self, folder: Path) -> None:
         """Write tokenizer.json and tokenizer_config.json."""
@@ -71,6 +77,7 @@ class GPTCounterpart(Counterpart):
             "padded_length": classifier.padding.length,
             "max_length": classifier.max_length,
         }
+        inputs |= classifier.targets.settings(classifier.classes)
         write_json(folder / "config.json", inputs)
 
     def _plain(self) -> Classifier:

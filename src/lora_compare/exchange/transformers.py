@@ -13,7 +13,7 @@ from torch import Tensor
 from lora_compare.errors import ExportError
 from lora_compare.exchange.counterpart import label_settings
 from lora_compare.exchange.peft.layout import merged_state
-from lora_compare.models.decision import PLAIN, Decision
+from lora_compare.models.answers.decision import PLAIN, Decision
 from lora_compare.models.gpt.network import Classifier, GPTConfig
 from lora_compare.models.gpt.tokenizer import END_OF_TEXT, byte_alphabet
 from lora_compare.models.gpt.weights import gpt2_state_dict

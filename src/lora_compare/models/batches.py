@@ -75,7 +75,7 @@ class Examples:
 
     Attributes:
         tokens: One array of token ids a text, none of them empty.
-        labels: Class indices, shape (n,).
+        labels: Class indices, shape (n,); of several labels a text 0 and 1, shape (n, k).
     """
 
     tokens: Sequence[IntArray]
@@ -141,7 +141,7 @@ class Batch:
 
     Attributes:
         texts: b texts.
-        labels: Their class indices, shape (b,).
+        labels: Their labels, shape (b,) or (b, k), as in `Examples`.
     """
 
     texts: Packed

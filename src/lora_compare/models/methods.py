@@ -15,9 +15,10 @@ from lora_compare import lora
 from lora_compare.compute.seeding import seeded
 from lora_compare.errors import CheckpointError
 from lora_compare.models import weights
+from lora_compare.models.answers.decision import read_decision
+from lora_compare.models.answers.targets import targets_of_config
 from lora_compare.models.base import read_description
 from lora_compare.models.classifier import TextClassifier, untuned
-from lora_compare.models.decision import read_decision
 from lora_compare.models.network import Base, Network
 from lora_compare.params import (
     Architecture,
@@ -164,7 +165,7 @@ def save_method(
     }
     if classifier.truncation != "head":
         config["truncation"] = classifier.truncation
-    write_json(folder / CONFIG_FILE, config)
+    write_json(folder / CONFIG_FILE, config | classifier.targets.settings(classifier.classes))
     seal(folder)
 
 
@@ -217,7 +218,8 @@ def restore(config: Mapping[str, Any], path: Path, base: Base) -> TextClassifier
     """
     head = ClassifierParams(position=config["position"], bias=config["bias"])
     lengths = config["max_length"], config["padded_length"], config.get("truncation", "head")
-    classifier = untuned(base, config["classes"], head, config["seed"], *lengths)
+    targets = targets_of_config(config)
+    classifier = untuned(base, config["classes"], head, config["seed"], *lengths, targets)
     trained = Trained.of_config(config)
     if trained.lora is None:
         choose_trainable(classifier.model, trained, config["seed"])

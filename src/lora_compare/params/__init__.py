@@ -31,6 +31,7 @@ from lora_compare.params.reading import (
     read_yaml,
     require_costs,
     require_fit,
+    require_kind,
     require_positive,
     require_prior,
 )
@@ -88,6 +89,7 @@ __all__ = [
     "read_yaml",
     "require_costs",
     "require_fit",
+    "require_kind",
     "require_positive",
     "require_prior",
     "with_method",

@@ -110,6 +110,12 @@ class Params(Section):
         """
         return self.training.threads or (1 if self.model.name == "gpt2-nano" else None)
 
+    @property
+    def trained(self) -> dict[int, int | None]:
+        """The trainings of each method: the seed of each and its fold; None: there is one split."""
+        seeds, folds = self.training.seeds, self.split.fold_numbers
+        return dict(zip(seeds, folds, strict=True) if len(folds) > 1 else dict.fromkeys(seeds))
+
     def with_choices(self, choices: Mapping[str, Mapping[str, Any]]) -> "Params":
         """Return the parameters with what the searches of methods have come to.
 

@@ -11,6 +11,7 @@ from ruamel.yaml.error import YAMLError
 from ruamel.yaml.nodes import MappingNode, ScalarNode
 
 from lora_compare.errors import ParamsError
+from lora_compare.params.data import misfits_of_several
 from lora_compare.params.experiment import Params
 from lora_compare.params.fit import describe_misfits
 from lora_compare.params.mistakes import describe
@@ -68,6 +69,24 @@ def require_fit(params: Params, n_classes: int, network: Architecture | None = N
         ParamsError: An adapter of any method does not fit; all of them are named.
     """
     if problems := describe_misfits(params.model_dump(), n_classes, network):
+        raise _mistakes(problems, "params.yaml")
+
+
+def require_kind(params: Params, several: bool) -> None:
+    """Refuse settings that are not for this kind of labels, now that it is known.
+
+    Args:
+        params: The parameters.
+        several: Whether a message may have several labels.
+
+    Raises:
+        ParamsError: A setting is of the other kind; all of them are named.
+    """
+    flat, metric = params.flat(), params.comparison.metric
+    problems = list(misfits_of_several(flat.get)) if several else []
+    if not several and metric in ("jaccard", "micro_f1"):
+        problems = [f"comparison.metric: accuracy, which {metric} is where a message has one class"]
+    if problems:
         raise _mistakes(problems, "params.yaml")
 
 

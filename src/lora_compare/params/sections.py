@@ -205,8 +205,9 @@ class TrainingParams(Section):
     but where a signal ends it."""
 
     compile: bool = False
-    """Train with compiled feed-forward layers where that can help; needs a C++ compiler, and the
-    time that the compilation takes counts as training."""
+    """Train with compiled feed-forward layers where that can help, which needs a C++ compiler; on
+    CUDA play each forward and backward pass from a recording, which pays for small batches, but
+    not with `gradient_checkpointing`. The time of compiling or recording counts as training."""
 
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """`auto` takes the first there is of cuda, mps and cpu."""
@@ -214,6 +215,24 @@ class TrainingParams(Section):
     threads: Count | None = None
     """CPU threads: 1 or more; null: 1 for `gpt2-nano`, else torch's default (all cores). Results
     repeat for equal numbers."""
+
+    strategy: Literal["single", "ddp", "fsdp"] = "single"
+    """How processes share a training: `single` is one alone; in `ddp` each has the whole model and
+    a part of every batch; in `fsdp` each has a part of every weight, too, for a model that does not
+    fit. Losses and gradients are the same but for rounding."""
+
+    devices: Annotated[Count, Field(validate_default=True)] = 1
+    """Processes that share a training with `ddp` or `fsdp`, each with a GPU of its own where it
+    trains on GPUs: 1 or more, 1 with `single`."""
+
+    @field_validator("devices")
+    @classmethod
+    def _belong_to_their_strategy(cls, devices: int, info: ValidationInfo) -> int:
+        if info.data.get("strategy") == "single" and devices > 1:
+            raise ValueError("should be 1 with strategy single; several need ddp or fsdp")
+        if info.data.get("strategy") != "single" and info.data.get("compile"):
+            raise ValueError("with strategy ddp or fsdp go with compile: false only")
+        return devices
 
     def steps_per_epoch(self, n: int) -> int:
         """Return the optimizer steps of a pass over `n` texts."""
@@ -231,10 +250,20 @@ class ComparisonParams(Section):
     mistake that is not named costs 1, a right answer nothing. null: mistakes have no costs."""
 
     metric: Literal[
-        "accuracy", "balanced_accuracy", "macro_f1", "recall", "precision", "expected_cost"
+        "accuracy",
+        "balanced_accuracy",
+        "macro_f1",
+        "recall",
+        "precision",
+        "expected_cost",
+        "jaccard",
+        "micro_f1",
     ] = "accuracy"
     """What methods are compared by. `recall` and `precision` are those of `classifier.positive`;
-    `expected_cost` is the mean cost of a message by `comparison.costs`."""
+    `expected_cost` is the mean cost of a message by `comparison.costs`. Where a message may have
+    several labels, `accuracy` is the share of messages whose labels are all right, `jaccard` the
+    mean share of right labels among those that a message has or was given, and `micro_f1` that of
+    all labels together; these two are of such messages only."""
 
     reference: Annotated[str, Field(min_length=1)] | None = None
     """Method that every other one is compared with; null: the one that trains everything, of

@@ -7,7 +7,7 @@ import numpy as np
 
 from lora_compare.comparison.evidence import Evidence, Outcome
 from lora_compare.comparison.verdict import TESTED_BASELINE
-from lora_compare.evaluation.calibration import calibration_bins
+from lora_compare.evaluation.calibration import as_decisions, calibration_bins
 from lora_compare.evaluation.metrics import precision_recall_curve
 from lora_compare.evaluation.scores import prior_weights
 from lora_compare.params import Params
@@ -28,18 +28,25 @@ def draw(params: Params, evidence: Evidence, comparison: Mapping[str, Any]) -> d
     }
     if len(evidence.classes) == 2 and comparison["positive"] in evidence.labels:
         drawings["precision"] = _precision(params, evidence, str(comparison["positive"]))
-    matrices = [method.metrics["test"]["confusion_matrix"] for method in evidence.methods]
-    kept = charts.most_confused(matrices)
-    for index, (method, matrix) in enumerate(zip(evidence.methods, matrices, strict=True)):
-        drawings[f"confusion_{method.name}"] = charts.confusion(
-            method.name, matrix, method.classes, index, kept, shares=len(method.seeds) > 1
-        )
+    for index, method in enumerate(evidence.methods):
         drawings[f"calibration_{method.name}"] = charts.calibration(
             method.name, _calibration(method), index
         )
         if searched(method):
             drawings[f"tuning_{method.name}"] = _tuning(params, method, index)
-    return drawings
+    return drawings if evidence.several else drawings | _confusions(evidence)
+
+
+def _confusions(evidence: Evidence) -> dict[str, str]:
+    """Return each method's confusion matrix, of the same classes."""
+    matrices = [method.metrics["test"]["confusion_matrix"] for method in evidence.methods]
+    kept = charts.most_confused(matrices)
+    return {
+        f"confusion_{method.name}": charts.confusion(
+            method.name, matrix, method.classes, index, kept, shares=len(method.seeds) > 1
+        )
+        for index, (method, matrix) in enumerate(zip(evidence.methods, matrices, strict=True))
+    }
 
 
 def _precision(params: Params, evidence: Evidence, positive: str) -> str:
@@ -92,8 +99,10 @@ def tuned(outcome: Outcome) -> dict[str, Any]:
 
 def _calibration(outcome: Outcome) -> list[dict[str, Any]]:
     """Return the bins of the test answers of all seeds together."""
-    chances = outcome.chances.reshape(-1, len(outcome.classes))
-    return calibration_bins(np.tile(outcome.labels, len(outcome.seeds)), chances)
+    chances = outcome.chances
+    labels = outcome.in_targets(np.tile(outcome.labels, len(chances)))
+    flat = chances.reshape(-1, len(outcome.classes))
+    return calibration_bins(*as_decisions(labels, flat))
 
 
 def learned(outcome: Outcome) -> dict[str, Any]:
@@ -109,6 +118,15 @@ def learned(outcome: Outcome) -> dict[str, Any]:
         "best_loss": float(best["validation_loss"].mean()),
         "best_epoch": float(best["epoch"].mean()),
     }
+
+
+def label_rows(evidence: Evidence) -> list[dict[str, Any]]:
+    """Return for each label of several a message has its figures on the test split by method."""
+    per_class = {m.name: m.metrics["test"]["per_class"] for m in evidence.methods}
+    return [
+        {"label": label, "methods": {name: own[label] for name, own in per_class.items()}}
+        for label in evidence.classes
+    ]
 
 
 def describe_matrix(outcome: Outcome) -> str:

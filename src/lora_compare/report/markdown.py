@@ -17,7 +17,7 @@ from lora_compare.comparison.sentences import (
 )
 from lora_compare.data.splits.describing import describe_split
 from lora_compare.errors import DataError
-from lora_compare.evaluation.noise import INSTALL
+from lora_compare.evaluation.noise import INSTALL, ONE_CLASS_ALONE
 from lora_compare.project.files import write_text
 from lora_compare.report.decisions import BEFORE_AND_AFTER, decisions
 from lora_compare.report.scaling import larger_models
@@ -190,6 +190,8 @@ def _tokens(tokens: Mapping[str, Any]) -> str:
 
 def _suspects(contents: "Contents") -> list[str]:
     """Return the section on labels that may be wrong: the test messages, or how to get it."""
+    if contents.evidence.several:
+        return [ONE_CLASS_ALONE]
     if contents.suspects is None:
         return [f"Labels that may be wrong are listed where cleanlab is installed: {INSTALL}."]
     tested = [suspect for suspect in contents.suspects if suspect.split == "test"][:MOST_CASES]

@@ -12,9 +12,9 @@ from torch import nn
 from lora_compare import lora
 from lora_compare.errors import RequestError
 from lora_compare.evaluation.tfidf import TfidfClassifier, load_tfidf
+from lora_compare.models.answers.decision import FILE
 from lora_compare.models.base import load_base
 from lora_compare.models.classifier import TextClassifier
-from lora_compare.models.decision import FILE
 from lora_compare.models.methods import load_method, read_method
 from lora_compare.project.paths import TFIDF
 
@@ -24,8 +24,9 @@ class Answer:
     """What a method says of one text.
 
     Attributes:
-        label: The class that it is taken for: the likeliest one, but for a threshold.
-        probability: Its probability.
+        label: The class that it is taken for: the likeliest one, but for a threshold; where a text
+            may have several labels, these as a list in JSON.
+        probability: The answer's probability.
         probabilities: Those of all classes, by name.
     """
 
@@ -81,11 +82,18 @@ class Classifiers:
         """
         classifier = self.choose(method)
         _require_texts(texts)
-        rows, answers = classifier.probabilities(texts), []
-        for best, row in zip(classifier.decision.answers(rows), rows, strict=True):
-            chances = dict(zip(classifier.classes, map(float, row), strict=True))
-            answers.append(Answer(classifier.classes[best], float(row[best]), chances))
-        return answers
+        rows, targets = classifier.probabilities(texts), classifier.targets
+        given = targets.answers(rows, classifier.decision)
+        named = zip(
+            targets.texts(given, classifier.classes),
+            targets.certainty(rows, given).tolist(),
+            rows.tolist(),
+            strict=True,
+        )
+        return [
+            Answer(label, sure, dict(zip(classifier.classes, chances, strict=True)))
+            for label, sure, chances in named
+        ]
 
 
 def _require_texts(texts: Sequence[str]) -> None:

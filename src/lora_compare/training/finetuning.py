@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from lora_compare.compute.device import Machine
 from lora_compare.compute.optimizers import Rates
 from lora_compare.compute.precision import lower_frozen
+from lora_compare.compute.ranks import ALONE, Ranks
 from lora_compare.errors import ParamsError
 from lora_compare.models.batches import Examples
 from lora_compare.models.classifier import TextClassifier, start
@@ -17,6 +19,7 @@ from lora_compare.params import ClassifierParams, MethodParams, TrainingParams
 from lora_compare.project.progress import Progress
 from lora_compare.training.history import NOBODY, Reporting, TrainingResult
 from lora_compare.training.loop import train
+from lora_compare.training.ranks.strategies import shard
 from lora_compare.training.resume import Checkpoints
 
 
@@ -29,12 +32,24 @@ class Training:
         method: What is trained, and how fast.
         seed: Seed of the head's initial weights, of adapters, batches and dropout.
         training: What all methods share.
+        fold: The fold on whose messages it is trained; None where there is one split.
     """
 
     name: str
     method: MethodParams
     seed: int
     training: TrainingParams
+    fold: int | None = None
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """All of it that its result depends on, as a JSON value."""
+        own = {
+            "training": self.training.model_dump(exclude={"checkpoint_every", "seeds"}),
+            "method": self.method.model_dump(),
+            "seed": self.seed,
+        }
+        return own if self.fold is None else own | {"fold": self.fold}
 
 
 def finetune(
@@ -46,6 +61,7 @@ def finetune(
     machine: Machine,
     reporting: Reporting = NOBODY,
     checkpoints: Checkpoints | None = None,
+    ranks: Ranks = ALONE,
 ) -> tuple[TextClassifier, TrainingResult]:
     """Return a classifier trained by one method, and how the training went.
 
@@ -58,6 +74,7 @@ def finetune(
         machine: Where to train, and in what arithmetic; the result stays there.
         reporting: What to tell meanwhile.
         checkpoints: Where its state is kept, from which it goes on; None: nowhere.
+        ranks: Who trains; all of them call it alike.
 
     Raises:
         Interrupted: A signal asked for the end; a checkpoint is kept.
@@ -68,13 +85,14 @@ def finetune(
     progress = reporting.progress
     result = start(base, classes, splits["train"], classifier, shared, seed)
     choose_trainable(result.model, Trained.of(method), seed)
-    _prepare(result.model, shared, machine, progress)
+    _prepare(result.model, shared, machine, progress, ranks)
     fitted = {name: result.fit(splits[name]) for name in ("train", "validation")}
     if cut := sum(number for _, number in fitted.values()):
         progress.say(f"{cut} messages were cut at {result.max_length} tokens")
     (seen, _), (watched, _) = fitted["train"], fitted["validation"]
     rates, dtype = _rates(method), machine.dtype
-    how = train(result.model, seen, watched, shared, rates, seed, dtype, reporting, checkpoints)
+    kept = checkpoints, ranks
+    how = train(result.model, seen, watched, shared, rates, seed, dtype, reporting, *kept)
     return result, how
 
 
@@ -86,18 +104,44 @@ def _rates(method: MethodParams) -> Rates:
 
 
 def _prepare(
-    model: Network, training: TrainingParams, machine: Machine, progress: Progress
+    model: Network, training: TrainingParams, machine: Machine, progress: Progress, ranks: Ranks
 ) -> None:
     """Make ready a classifier whose trained parameters are chosen, in place."""
-    model.to(machine.device)
     lower_frozen(model, machine.dtype, keep=model.head_modules())
+    if ranks.strategy == "fsdp":
+        shard(model, machine.device, machine.dtype)
+    else:
+        model.to(machine.device)
     model.checkpointing = training.gradient_checkpointing
     if training.compile:
         progress.say("compile: the first steps take longer")
-        require_compiler(machine.device)
-        model.compile_blocks()
+        prepare_compiled(model, training, machine.device)
     if not any(p.requires_grad for head in model.head_modules() for p in head.parameters()):
         progress.say("the head keeps its random weights: adapt score, or put it in modules_to_save")
+
+
+def prepare_compiled(model: Network, training: TrainingParams, device: torch.device) -> None:
+    """Compile a network's blocks, in place; on CUDA the loop records its passes instead.
+
+    Args:
+        model: The classifier.
+        training: What may not go with it.
+        device: Where it is trained.
+
+    Raises:
+        ParamsError: This machine or network cannot do it, or what else is set.
+    """
+    if device.type != "cuda":
+        require_compiler(device)
+        model.compile_blocks()
+    elif training.gradient_checkpointing:
+        raise ParamsError(
+            "What is recorded on a GPU cannot be computed anew.",
+            where="params.yaml: training.compile",
+            expected="false with training.gradient_checkpointing on CUDA",
+            actual="true",
+            next="set one of the two to false in params.yaml",
+        )
 
 
 def require_compiler(device: torch.device) -> None:

@@ -262,6 +262,20 @@ def test_twins_across_given_splits_are_the_datas_own(sound: tuple[Evidence, Para
     assert "the data gives the splits, and nothing was moved" in said
 
 
+def test_folds_say_what_a_claim_is_about_and_where_the_search_was_made(
+    sound: tuple[Evidence, Params],
+) -> None:
+    evidence, params = sound
+    comparison = {**ACCURACY, "test_messages": 1300, "folds": 5, "trained_on": 0.7}
+    plain = [c for c in cautions(evidence, params, comparison) if c["key"] == "folds"]
+    assert len(plain) == 1
+    assert "Each of the 1,300 messages was tested once, in 5 folds" in plain[0]["sentence"]
+    searched = tuned(tuned(evidence, "full", trials=4), "lora", trials=4)
+    said = [c for c in cautions(searched, params, comparison) if c["key"] == "folds"]
+    assert len(said) == 2
+    assert said[1]["sentence"].startswith("The search of full and lora was made in fold 1")
+
+
 def test_a_threshold_that_few_messages_have_chosen_is_named(sound) -> None:
     evidence, params = sound
     classifier = params.classifier.model_copy(update={"threshold": "best_f1"})

@@ -1,5 +1,6 @@
 """What is claimed of a pair, and at which level, from made-up answers of several seeds."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,7 +11,12 @@ from lora_compare.comparison.claims import Judge, claim
 from lora_compare.comparison.recommendation import is_not_worse
 from lora_compare.evaluation.planning import Plan
 from lora_compare.evaluation.scores import Task, prior_weights
-from lora_compare.evaluation.statistics import Components, Difference, difference
+from lora_compare.evaluation.statistics import (
+    Components,
+    Difference,
+    difference,
+    fold_difference,
+)
 from lora_compare.params import ComparisonParams
 
 N = 1000
@@ -183,6 +189,23 @@ def test_one_group_of_messages_allows_no_claim():
     )
     pair = alone.compare(outcome("a", 0), outcome("b", 500), 1)
     assert (pair["claim"], pair["low"], pair["high"], pair["p"]) == ("undecided", -1.0, 1.0, 1.0)
+
+
+def test_in_folds_a_pair_is_of_all_messages_and_each_fold_has_its_difference():
+    a, b = outcome("a", 30, 1), outcome("b", 22, 1, shift=5)
+    in_folds = judge(margin=0.005)
+    in_folds = replace(in_folds, folds=np.arange(N) % 4 + 1)
+    pair = in_folds.compare(a, b, tests=1)
+    scores = (a.predicted[0] == LABELS) * 1.0 - (b.predicted[0] == LABELS)
+    expected = fold_difference(scores, np.ones(N), np.arange(N), np.arange(N) % 4)
+    assert (pair["low"], pair["high"]) == (expected.low, expected.high)
+    assert pair["per_seed"] == pytest.approx([scores[f::4].mean() for f in range(4)])
+    assert (pair["seeds"], pair["folds"], pair["n"]) == (4, 4, N)
+    assert pair["claim"] == "undecided"
+    assert pair["messages_needed"] > N
+    assert pair["seeds_needed"] is None
+    assert "over 1,000 messages, each tested once in 4 folds" in pair["sentence"]
+    assert "folds" not in judge().compare(a, b, tests=1)
 
 
 def test_a_pair_can_be_compared_by_what_its_mistakes_cost():

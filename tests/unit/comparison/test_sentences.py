@@ -196,6 +196,17 @@ def test_a_figure_stands_with_its_spread_over_seeds() -> None:
     assert with_spread({}, "f") == "n/a"
 
 
+def test_a_claim_over_folds_says_of_which_models_it_is() -> None:
+    pair = make_pair(seeds=5, folds=5)
+    comparison = make_comparison([pair], folds=5, trained_on=0.7)
+    assert "over 1,040 messages, each tested once in 5 folds" in pair["sentence"]
+    assert comparison["headline"][0].endswith(
+        "This is about models trained on 70\N{NO-BREAK SPACE}% of these messages."
+    )
+    lost = make_pair(claim="undecided", messages_needed=None, seeds_needed=None, folds=5)
+    assert lost["sentence"].endswith("folds; more messages alone would not settle it.")
+
+
 def test_costs_are_saved_and_have_a_unit_of_their_own() -> None:
     pair = make_pair(metric="expected_cost", claim="better", difference=0.012)
     assert said(pair_sentence(pair)) == (

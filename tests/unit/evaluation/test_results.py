@@ -4,18 +4,14 @@ import statistics
 
 import numpy as np
 import pytest
+from sklearn.metrics import accuracy_score, f1_score, log_loss, roc_auc_score
 
 from comparison_inputs import make_params
 from lora_compare.errors import DataError
 from lora_compare.evaluation.calibration import calibration_bins
-from lora_compare.evaluation.results import (
-    Measuring,
-    Results,
-    collapsed,
-    over_seeds,
-    pooled_calibration,
-)
-from lora_compare.models.decision import PLAIN
+from lora_compare.evaluation.measuring import Classified, Measuring, measure_all
+from lora_compare.evaluation.results import Results, collapsed, over_seeds, pooled_calibration
+from lora_compare.models.answers.decision import PLAIN
 from lora_compare.params import Params, parse_params
 from lora_compare.project.paths import SPLITS
 
@@ -91,7 +87,7 @@ def test_a_seed_that_fits_no_better_than_a_guess_or_far_worse_than_others_has_co
 
 def test_calibration_is_of_the_answers_of_all_seeds() -> None:
     several = [{n: chances(right) for n in SPLITS} for right in (ALL, HALF)]
-    bins = pooled_calibration(several, LABELS)["test"]
+    bins = pooled_calibration(several, [LABELS] * 2)["test"]
     assert sum(b["n"] for b in bins) == 8
     both = np.concatenate([chances(ALL), chances(HALF)])
     assert bins == calibration_bins(np.tile(LABELS["test"], 2), both)
@@ -197,3 +193,88 @@ def test_a_threshold_needs_both_classes_in_validation() -> None:
     with pytest.raises(DataError, match="lacks a class"):
         one.decide({n: chances(MOST) for n in SPLITS})
     assert measuring().decide({n: chances(MOST) for n in SPLITS}) == PLAIN
+
+
+SIZES = {11: 30, 5: 36, 8: 24}
+"""Test messages of each fold, by its seed."""
+
+
+def folds(classes: int) -> tuple[dict, dict, dict]:
+    """Probabilities and labels of folds, and their test messages."""
+    rng = np.random.default_rng(classes)
+    labels = {s: {n: np.arange(size) % classes for n in SPLITS} for s, size in SIZES.items()}
+    chances = {s: {n: rng.dirichlet(np.ones(classes) / 2, SIZES[s]) for n in SPLITS} for s in SIZES}
+    return chances, labels, {s: {"Text": [f"{s}: {i}" for i in range(n)]} for s, n in SIZES.items()}
+
+
+def said(chances: dict, labels: dict, test: dict) -> dict[int, Classified]:
+    return {s: Classified(chances[s], labels[s], test[s]) for s in chances}
+
+
+PLAIN_RULES = rules()
+
+
+def test_in_folds_each_decides_on_its_own_validation_and_all_count_together() -> None:
+    chances, labels, test = folds(2)
+    given = said(chances, labels, test)
+    results, figures = measure_all(given, CLASSES, rules(threshold="best_f1"), in_folds=True)
+    right = np.concatenate([result.right for result in results.values()])
+    assert figures["test"]["accuracy"] == pytest.approx(right.mean())
+    assert len({*figures["decision"]["threshold"]}) == len(SIZES)
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_in_folds_test_is_of_all_messages_but_what_ranks_is_a_mean(classes: int) -> None:
+    names = ["ham", "spam", "other"][:classes]
+    chances, labels, test = folds(classes)
+    results, figures = measure_all(said(chances, labels, test), names, PLAIN_RULES, in_folds=True)
+    truth = np.concatenate([labels[s]["test"] for s in SIZES])
+    given = np.concatenate([chances[s]["test"] for s in SIZES])
+    own = figures["test"]
+    assert own["n"] == 90
+    assert own["accuracy"] == pytest.approx(accuracy_score(truth, given.argmax(axis=1)))
+    assert own["macro_f1"] == pytest.approx(f1_score(truth, given.argmax(axis=1), average="macro"))
+    assert own["log_loss"] == pytest.approx(log_loss(truth, given))
+    assert np.sum(own["confusion_matrix"]) == 90
+    of_folds = [
+        roc_auc_score(
+            labels[s]["test"],
+            chances[s]["test"][:, 1] if classes == 2 else chances[s]["test"],
+            multi_class="ovr",
+        )
+        for s in SIZES
+    ]
+    assert own["auroc"] == pytest.approx(np.mean(of_folds))
+    accuracies = [results[s].figures["test"]["accuracy"] for s in SIZES]
+    assert own["accuracy_sd"] == pytest.approx(np.std(accuracies, ddof=1))
+    assert figures["seeds"] == list(SIZES)
+    if classes == 3:
+        assert own["per_class"]["other"]["n"] == 30
+        means = [results[s].figures["test"]["per_class"]["ham"]["auroc"] for s in SIZES]
+        assert own["per_class"]["ham"]["auroc"] == pytest.approx(np.mean(means))
+    assert figures["train"] == over_seeds(results)["train"]
+    assert results[5].predictions["text"] == test[5]["Text"]
+
+
+def test_all_folds_take_the_class_that_is_rarer_in_all_of_them_for_the_positive_one() -> None:
+    chances, labels, test = folds(2)
+    labels[5] = {n: 1 - np.minimum(np.arange(36) % 4, 1) for n in SPLITS}  # spam is rarer here
+    labels[8] = {n: np.minimum(np.arange(24) % 4, 1) for n in SPLITS}
+    given = said(chances, labels, test)
+    results, figures = measure_all(given, CLASSES, PLAIN_RULES, in_folds=True)
+    truth = np.concatenate([labels[s]["test"] for s in SIZES])
+    rarer = int(np.bincount(truth).argmin())
+    given = np.concatenate([chances[s]["test"] for s in SIZES]).argmax(axis=1)
+    assert figures["test"]["f1"] == pytest.approx(f1_score(truth, given, pos_label=rarer))
+    for s in SIZES:
+        of_fold = labels[s]["test"], chances[s]["test"].argmax(axis=1)
+        expected = f1_score(*of_fold, pos_label=rarer)
+        assert results[s].figures["test"]["f1"] == pytest.approx(expected)
+
+
+def test_without_folds_all_figures_are_those_over_seeds() -> None:
+    chances, labels, _ = folds(2)
+    chances = dict.fromkeys(SIZES, chances[11])
+    same, texts = dict.fromkeys(SIZES, labels[11]), {s: {"Text": ["a"] * 30} for s in SIZES}
+    results, figures = measure_all(said(chances, same, texts), CLASSES, PLAIN_RULES)
+    assert figures == over_seeds(results)

@@ -11,7 +11,7 @@ from scipy.special import log_softmax, softmax
 from sklearn.metrics import f1_score, precision_recall_curve
 
 from lora_compare.errors import CheckpointError, DataError, IntegrityError
-from lora_compare.models.decision import (
+from lora_compare.models.answers.decision import (
     PLAIN,
     Decision,
     best_threshold,

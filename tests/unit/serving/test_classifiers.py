@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from lora_compare import lora
 from lora_compare.errors import CheckpointError, MissingArtifactError, RequestError
+from lora_compare.models.answers.decision import Decision, write_decision
 from lora_compare.models.base import load_base
 from lora_compare.models.classifier import TextClassifier
-from lora_compare.models.decision import Decision, write_decision
 from lora_compare.models.methods import Trained, load_method
 from lora_compare.project.seeds import chosen
 from lora_compare.serving.classifiers import Classifiers, load_classifiers

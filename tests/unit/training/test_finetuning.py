@@ -9,12 +9,15 @@ import pytest
 import torch
 
 from lora_compare.compute.optimizers import AdamW
+from lora_compare.errors import ParamsError
 from lora_compare.lora import inject
 from lora_compare.models.batches import Examples, collate
 from lora_compare.models.classifier import predict_logits
 from lora_compare.models.gpt.network import GPT, Classifier, GPTConfig, initialise
-from lora_compare.training.loop import optimizer_step
+from lora_compare.training.finetuning import prepare_compiled
+from lora_compare.training.ranks.steps import optimizer_step
 from lora_settings import lora_settings
+from unit.training.test_loop import settings
 
 # torch's compiler imports what torch has deprecated, and looks at gradients as it traces.
 pytestmark = [
@@ -95,3 +98,12 @@ except ParamsError as error:
     assert "training.compile" in done.stdout
     assert "no-such-compiler" in done.stdout
     assert "set training.compile: false" in done.stdout
+
+
+def test_a_gpu_does_not_record_what_it_computes_anew() -> None:
+    both = settings(compile=True, gradient_checkpointing=True)
+    with pytest.raises(ParamsError, match="gradient_checkpointing"):
+        prepare_compiled(classifier("full"), both, torch.device("cuda"))
+    alone = settings(compile=True)
+    prepare_compiled(model := classifier("full"), alone, torch.device("cuda"))
+    assert all(block.compiled is None for block in model.gpt.h)

@@ -9,7 +9,7 @@ from lora_compare import lora
 from lora_compare.exchange.peft.layout import Layout, Shapes, adapter_of, trained_in_full
 from lora_compare.exchange.peft.names import Adapter
 from lora_compare.exchange.transformers import HEAD, classifier_state
-from lora_compare.models.decision import PLAIN, Decision
+from lora_compare.models.answers.decision import PLAIN, Decision
 from lora_compare.models.gpt.network import Classifier
 from lora_compare.models.gpt.weights import QKV, from_gpt2, gpt2_shapes
 from lora_compare.params import Layer, gpt2_paths

@@ -16,7 +16,7 @@ from lora_compare.exchange.peft.layout import (
 )
 from lora_compare.exchange.peft.names import Adapter
 from lora_compare.lora.plain import describe
-from lora_compare.models.decision import PLAIN, Decision
+from lora_compare.models.answers.decision import PLAIN, Decision
 from lora_compare.models.hub.network import INSIDE, HubClassifier
 from lora_compare.params import Layer
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from lora_compare import lora
 from lora_compare.exchange.peft.names import Adapter
-from lora_compare.models.decision import PLAIN, Decision
+from lora_compare.models.answers.decision import PLAIN, Decision
 from lora_compare.models.network import Network
 from lora_compare.params import Layer
 

@@ -1,0 +1,140 @@
+"""The loss of a batch with its gradients: computed, or on a GPU played from a recording."""
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from lora_compare.compute.graphs import Capture, Recorded
+from lora_compare.compute.precision import computing_in
+from lora_compare.models.answers.targets import targets_of
+from lora_compare.models.batches import Batch, Packed
+from lora_compare.models.network import Network
+from lora_compare.params import TrainingParams
+
+SHORTEST = 32
+"""Tokens that recorded batches are padded to at least; beyond, widths double."""
+
+
+class Packing(Protocol):
+    """A classifier of packed texts: a network, or several ranks' share in one."""
+
+    def of_packed(self, texts: Packed) -> Tensor:
+        """Return the logits of b texts, shape (b, n_classes)."""
+
+
+def packed_loss(
+    model: Packing,
+    batch: Batch,
+    total: float,
+    dtype: torch.dtype = torch.float32,
+    class_weights: Tensor | None = None,
+) -> Tensor:
+    """Add a batch's gradients to those of the trained parameters, and return its loss, shape ().
+
+    Args:
+        model: The classifier.
+        batch: The texts, on its device.
+        total: What the sum of their losses is divided by.
+        dtype: Type of the arithmetic, as in `predict_logits`.
+        class_weights: Of each class, shape (k,), of the logits' type, on the model's device;
+            None: all are 1.
+    """
+    with computing_in(dtype, batch.labels.device):
+        logits = model.of_packed(batch.texts)
+    return _backward(logits, batch.labels, total, class_weights)
+
+
+def _backward(
+    logits: Tensor, labels: Tensor, total: Tensor | float, class_weights: Tensor | None
+) -> Tensor:
+    loss = targets_of(labels).loss(logits, labels, class_weights) / total
+    loss.backward()
+    return loss.detach()
+
+
+class RecordedLoss:
+    """Forward and backward passes that a GPU is given as one launch each.
+
+    A recording is of one shape, so a batch is padded to one of a few widths, each of which is
+    recorded once. No text sees the padding behind it.
+
+    Args:
+        model: The classifier, on a GPU, with its trained parameters chosen.
+        longest: Tokens of the longest text.
+        dtype: As for `packed_loss`.
+        class_weights: As for `packed_loss`.
+        capture: As for `Recorded`.
+
+    Checked by tests/unit/models/test_losses.py against packed batches.
+    """
+
+    def __init__(
+        self,
+        model: Network,
+        longest: int,
+        dtype: torch.dtype = torch.float32,
+        class_weights: Tensor | None = None,
+        capture: Capture | None = None,
+    ) -> None:
+        self._model, self._longest = model, longest
+        self._dtype, self._class_weights = dtype, class_weights
+        trained = [p for p in model.parameters() if p.requires_grad]
+        self._recorded = Recorded(self._padded_loss, trained, capture)
+
+    def __call__(self, batch: Batch, total: float) -> Tensor:
+        """Do what `packed_loss` does, for a batch on the host."""
+        width = padded_width(max(batch.texts.lengths), self._longest)
+        return self._recorded(*padded(batch, width), torch.tensor(float(total)))
+
+    def _padded_loss(
+        self, tokens: Tensor, lengths: Tensor, labels: Tensor, total: Tensor
+    ) -> Tensor:
+        with computing_in(self._dtype, labels.device):
+            logits = self._model.of_padded(tokens, lengths)
+        return _backward(logits, labels, total, self._class_weights)
+
+
+def recorded_loss(
+    model: Network,
+    training: TrainingParams,
+    longest: int,
+    dtype: torch.dtype,
+    class_weights: Tensor | None,
+) -> RecordedLoss | None:
+    """Return what records a training's passes, if it is to be recorded: on CUDA, if compiled.
+
+    Args:
+        model: As for `RecordedLoss`, on any device.
+        training: Whether to compile.
+        longest: As for `RecordedLoss`.
+        dtype: As for `packed_loss`.
+        class_weights: As for `packed_loss`.
+    """
+    if not training.compile or next(model.parameters()).device.type != "cuda":
+        return None
+    return RecordedLoss(model, longest, dtype, class_weights)
+
+
+def padded_width(length: int, longest: int) -> int:
+    """Return the power of two that a batch is padded to, or the longest text's tokens if fewer.
+
+    Args:
+        length: Tokens of the batch's longest text.
+        longest: Those of the longest text of all.
+    """
+    return min(longest, max(SHORTEST, 1 << (length - 1).bit_length()))
+
+
+def padded(batch: Batch, width: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return a batch's tokens (b, width), lengths (b,) and labels (b,) or (b, k).
+
+    Args:
+        batch: b texts of at most `width` tokens.
+        width: Tokens of each row, those behind a text of any id.
+    """
+    texts, lengths = batch.texts, torch.tensor(batch.texts.lengths)
+    tokens = torch.zeros(len(lengths), width, dtype=torch.int64)
+    rows = torch.repeat_interleave(torch.arange(len(lengths)), lengths)
+    tokens[rows, texts.positions] = texts.tokens
+    return tokens, lengths, batch.labels
