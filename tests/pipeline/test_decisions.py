@@ -55,7 +55,7 @@ def test_metrics_predictions_and_report_have_what_was_chosen(decided: Path) -> N
     paths = Paths(decided)
     metrics = json.loads(paths.metrics("lora").read_text())
     assert len(metrics["decision"]["threshold"]) == 1
-    assert metrics["decision"]["shift"][0] == pytest.approx([0.47, -0.916], abs=0.01)
+    assert metrics["decision"]["shift"] == pytest.approx([0.47, -0.916], abs=0.01)
     assert set(metrics["before"]) == {"validation", "test"}
     assert "expected_cost" in metrics["test"]
     decision = json.loads(paths.decision("lora", 123).read_text())

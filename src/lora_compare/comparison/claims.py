@@ -60,8 +60,9 @@ class Judge:
         weights, scores = self.task.weights, scores_a - scores_b
         found = self._difference(scores, level, step)
         made, parts = claim(found, settings.margin), found.components
-        is_cost = metric == "expected_cost"  # which is below 0 in the scores, and has no bounds
-        sign, most = (-1, math.inf) if is_cost else (1, 1.0)
+        sign, most = 1, 1.0
+        if metric == "expected_cost" and self.task.costs is not None:  # below 0 in the scores
+            sign, most = -1, float(self.task.costs.max())
         pair: dict[str, Any] = {
             "a": a.name,
             "b": b.name,

@@ -155,19 +155,22 @@ class Measuring:
         return prior_shift(shares, [prior[name] for name in self.classes])
 
     def measure(
-        self, chances: Chances, decision: Decision = PLAIN, targets: Targets = ONE_CLASS
+        self, chances: Chances, decision: Decision | None = None, targets: Targets = ONE_CLASS
     ) -> Results:
         """Return the results of a classifier on train, validation and test.
 
         Args:
             chances: For each split its own probabilities, shape (n, n_classes).
-            decision: How they become answers, of one class a message.
+            decision: How they become answers, from `decide`; None takes the likeliest class, as
+                of a classifier for which nothing is chosen.
             targets: What they are of.
 
         Raises:
             ParamsError: No class is called `classifier.positive`.
             DataError: A split is empty.
         """
+        is_asked_for = decision is not None and self.params.decides
+        decision = decision or PLAIN
         shown = decision.probabilities(np.asarray(chances["test"], np.float64))
         predictions = {
             "text": list(self.test_texts),
@@ -176,7 +179,7 @@ class Measuring:
             **{f"p_{c}": shown[:, i].tolist() for i, c in enumerate(self.classes)},
         }
         before = None
-        if not decision.is_plain:
+        if is_asked_for:
             before = {
                 name: self._figures(name, chances[name], PLAIN, targets) for name in SPLITS[1:]
             }
@@ -255,7 +258,7 @@ def measure_all(
     for seed, own in seeds.items():
         groups = own.test.get(GROUP, ())
         measuring = Measuring(own.labels, own.test["Text"], classes, params, groups, tested)
-        decision = measuring.decide(own.chances, balanced) if decides else PLAIN
+        decision = measuring.decide(own.chances, balanced) if decides else None
         results[seed] = measuring.measure(own.chances, decision, own.targets)
     assert measuring is not None, "there is no seed"
     figures = over_seeds(results)

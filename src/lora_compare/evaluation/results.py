@@ -36,7 +36,7 @@ class Results:
         predictions: Columns text, label, predicted and p_<class>; one row a test message.
         decision: How its probabilities become answers.
         before: Its figures on validation and test by its own probabilities and their likeliest
-            class, where the decision is another.
+            class, where a decision is asked for.
     """
 
     figures: dict[str, dict[str, Any]]
@@ -92,12 +92,14 @@ def decided(results: Mapping[int, Results]) -> dict[str, Any]:
     if not before:
         return {}
     chosen = [result.decision for result in results.values()]
+    figures = {
+        "temperature": [one.temperature for one in chosen],
+        "shift": list(chosen[0].shift),
+        "threshold": [one.chance for one in chosen if one.chance is not None],
+    }
     return {
-        "decision": {
-            "temperature": [one.temperature for one in chosen],
-            "shift": [list(one.shift) for one in chosen],
-            "threshold": [one.chance for one in chosen],
-        },
+        # Nothing that is empty: `dvc plots` stumbles over an empty list in a metrics file.
+        "decision": {name: values for name, values in figures.items() if values},
         "before": {name: _with_spread([own[name] for own in before]) for name in SPLITS[1:]},
     }
 

@@ -56,10 +56,10 @@ class Params(Section):
     split: SplitParams
     model: ModelParams
     classifier: ClassifierParams
+    evaluation: EvaluationParams = EvaluationParams()
     training: TrainingParams
     tuning: TuningParams = TuningParams()
     methods: dict[MethodName, MethodParams]
-    evaluation: EvaluationParams = EvaluationParams()
     comparison: ComparisonParams
     tracking: TrackingParams
 

@@ -87,16 +87,16 @@ def _written(key: str, value: float | None) -> str:
     return shown.removesuffix(" %") if key == "expected_cost" else shown
 
 
-def _chosen(decision: Mapping[str, Sequence[Any]], positive: str) -> str:
+def _chosen(decision: Mapping[str, Sequence[float]], positive: str) -> str:
     """Return what was chosen, in words: the temperature, the prior, the threshold."""
     parts = []
     if any(value != 1 for value in decision["temperature"]):
         parts.append(f"temperature {_range(decision['temperature'])}")
-    if any(decision["shift"]):
+    if "shift" in decision:
         parts.append("the prior")
-    if None not in decision["threshold"]:
+    if "threshold" in decision:
         parts.append(f"{positive} from {_range(decision['threshold'])} on")
-    return ", ".join(parts) or "nothing else"
+    return ", ".join(parts) or "nothing better"
 
 
 def _range(values: Sequence[float]) -> str:

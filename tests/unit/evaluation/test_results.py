@@ -173,8 +173,7 @@ def test_what_was_chosen_stands_beside_the_figures_of_all_seeds() -> None:
     measuring = Measuring(labels, [""] * 4000, CLASSES, rules(temperature="true"))
     seeds = {1: measuring.measure(own, measuring.decide(own)), 2: measuring.measure(own)}
     figures = over_seeds({1: seeds[1], 2: seeds[1]})
-    assert figures["decision"]["temperature"] == [seeds[1].decision.temperature] * 2
-    assert figures["decision"]["threshold"] == [None, None]
+    assert figures["decision"] == {"temperature": [seeds[1].decision.temperature] * 2}
     assert figures["before"]["test"]["accuracy"] == seeds[2].figures["test"]["accuracy"]
     assert figures["before"]["test"]["log_loss_sd"] == 0.0
     assert "before" not in over_seeds({2: seeds[2]})

@@ -149,11 +149,8 @@ def test_a_threshold_that_gains_nothing_stays_where_right_probabilities_want_it(
 
 def test_a_rule_that_changes_nothing_changes_no_bit() -> None:
     chances, _ = ranked()
-    assert PLAIN.is_plain
     assert PLAIN.probabilities(chances) is chances
     assert np.array_equal(PLAIN.answers(chances), chances.argmax(axis=1))
-    assert not Decision(threshold=0.0).is_plain
-    assert Decision(positive=0).is_plain
 
 
 def test_the_largest_of_the_changed_logits_is_the_answer() -> None:

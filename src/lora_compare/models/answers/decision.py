@@ -58,11 +58,6 @@ class Decision:
     threshold: float | None = None
 
     @property
-    def is_plain(self) -> bool:
-        """Whether it changes nothing."""
-        return self == Decision(positive=self.positive)
-
-    @property
     def chance(self) -> float | None:
         """The threshold as a probability of the positive class; None without one."""
         return None if self.threshold is None else 1 / (1 + math.exp(-self.threshold))
