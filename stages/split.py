@@ -31,7 +31,7 @@ def main(paths: Paths, params: Params, progress: Progress) -> None:
     write_json(paths.classes, list(metrics["classes"]))
     write_json(paths.metrics("split"), metrics)
     seal(paths.splits, beside=paths.metrics("split"))
-    sizes = ", ".join(f"{len(frame):,} {name}" for name, frame in frames.items())
+    sizes = ", ".join(f"{part['n']:,} {name}" for name, part in metrics["splits"].items())
     twins = metrics["test_rows_with_twin_in_train"]
     progress.say(f"{sizes}; {metrics['duplicates_removed']:,} exact duplicates removed")
     progress.say(describe_split(metrics, params.split))
@@ -46,7 +46,7 @@ def main(paths: Paths, params: Params, progress: Progress) -> None:
     if missing := describe_missing(metrics):
         progress.say(f"warning: {missing}")
     groups = metrics.get("groups", {}).get("test")
-    progress.say(power_of(params, len(frames["test"]), groups))
+    progress.say(power_of(params, metrics["splits"]["test"]["n"], groups))
     if metrics["conflicting_texts"]:
         progress.say(f"texts that stand under two labels: {metrics['conflicting_texts']}")
 

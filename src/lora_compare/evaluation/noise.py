@@ -89,11 +89,12 @@ def _deal(truth: IntArray, groups: Sequence[str], seed: int) -> list[tuple[IntAr
     numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
     together = np.array([numbers[name] for name in names])
     of_class = [len(np.unique(together[truth == c])) for c in range(int(truth.max()) + 1)]
-    folds = min(FOLDS, *of_class)
-    if folds < 2:
+    if (folds := min(FOLDS, *of_class)) < 2:
         return []
-    kind = StratifiedGroupKFold if groups else StratifiedKFold
-    return list(kind(folds, shuffle=True, random_state=seed).split(truth, truth, together))
+    if not groups:
+        return list(StratifiedKFold(folds, shuffle=True, random_state=seed).split(truth, truth))
+    dealer = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    return list(dealer.split(truth, truth, together))
 
 
 def write_out_of_sample(path: Path, chances: npt.NDArray[np.float32] | None) -> None:

@@ -186,9 +186,9 @@ class SplitParams(Section):
     null with every other."""
 
     folds: Annotated[int, Field(ge=1, le=100)] = 1
-    """1: one test split. 3 or more, for few messages: every message is tested once, by a model of
-    the other folds; each fold has a train and a validation of its own, and one of `training.seeds`,
-    of which there are as many."""
+    """Number of test splits: 1 to 100, but not 2. Several are for few messages: every message is
+    tested once, by a model of the other folds. Each fold has a train and a validation of its own,
+    and one of `training.seeds`, of which there are as many."""
 
     train: Fraction | None = None
     """Fraction of the messages for the training split, before `balance` cuts it: above 0, below 1;

@@ -200,8 +200,8 @@ def test_a_claim_over_folds_says_of_which_models_it_is() -> None:
     pair = make_pair(seeds=5, folds=5)
     comparison = make_comparison([pair], folds=5, trained_on=0.7)
     assert "over 1,040 messages, each tested once in 5 folds" in pair["sentence"]
-    assert comparison["headline"][0].endswith(
-        "This is about models trained on 70\N{NO-BREAK SPACE}% of these messages."
+    assert said(comparison["headline"][0]).endswith(
+        "This is about models trained on 70 % of these messages."
     )
     lost = make_pair(claim="undecided", messages_needed=None, seeds_needed=None, folds=5)
     assert lost["sentence"].endswith("folds; more messages alone would not settle it.")

@@ -94,7 +94,8 @@ def test_a_plan_is_of_the_messages_that_the_split_tests() -> None:
     corpus = customers()
     messages = {name: corpus[name].tolist() for name in corpus}
     found = plan(messages, settings())
-    assert found["splits"] == split(corpus, settings())[1]["splits"]
+    metrics = split(corpus, settings())[1]
+    assert (found["splits"], found["folds"]) == (metrics["splits"], metrics["folds"])
 
 
 def of_groups(spam: Callable[[int], str]) -> pd.DataFrame:

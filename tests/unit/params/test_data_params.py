@@ -6,6 +6,8 @@ from lora_compare.errors import ParamsError
 from lora_compare.params import Params, parse_params
 from small_project import ROOT
 
+H = "5e" * 32
+IMPORTED = f"{{trainable: imported, adapter: a, sha256: {H}, config_sha256: {H}}}"
 FILES = "{train: a.csv, test: b.csv}"
 
 
@@ -121,7 +123,7 @@ def test_what_says_two_things_of_one_split_is_refused(
 def test_an_imported_method_is_refused_in_folds() -> None:
     text = (ROOT / "recipes" / "default.yaml").read_text(encoding="utf-8")
     text = text.replace("folds: 1", "folds: 5").replace(
-        "methods: ", "methods:\n  theirs: {adapter: theirs}\n#", 1
+        "methods: ", f"methods:\n  theirs: {IMPORTED}\n#", 1
     )
     with pytest.raises(ParamsError, match="mistake") as error:
         parse_params(text)

@@ -94,18 +94,13 @@ def split(corpus: pd.DataFrame, params: SplitParams) -> tuple[Frames, dict[str, 
         "rows": len(corpus),
         "classes": count_classes(corpus),
         "duplicates_removed": first.removed,
-        **first.facts,
+        **_facts(folds),
         **describe_labels(corpus),
         "conflicting_texts": count_conflicting(corpus),
         "splits": _sizes(folds, classes),
         "unused_rows_dropped_as_twins": len(unused[0]) - len(first.parts["unused"]),
         "test_rows_with_twin_in_train": dict(twins),
     }
-    if len(folds) > 1:
-        metrics["folds"] = {
-            str(number): {name: len(part) for name, part in dealt.parts.items()}
-            for number, dealt in enumerate(folds, start=1)
-        }
     return {name: _encode(folds, name, classes) for name in first.parts}, metrics
 
 
@@ -122,7 +117,7 @@ def plan(messages: Messages, params: SplitParams) -> dict[str, Any]:
     carried = {name: messages[name] for name in CARRIED if name in messages}
     corpus = make_corpus(messages["label"], messages["text"], **carried)
     folds = deal_out(corpus, params.model_copy(update={"twins": "apart"}))
-    facts = {**folds[0].facts, **describe_labels(corpus)}
+    facts = {**_facts(folds), **describe_labels(corpus)}
     sizes = _sizes(folds, list(count_classes(corpus)))
     return {"duplicates_removed": folds[0].removed, **facts, "splits": sizes}
 
@@ -283,6 +278,15 @@ def _encode(folds: list[Dealt], name: str, classes: list[str]) -> pd.DataFrame:
         sizes = [len(dealt.parts[name]) for dealt in folds]
         frame[FOLD] = np.repeat(np.arange(1, len(folds) + 1), sizes)
     return frame
+
+
+def _facts(folds: list[Dealt]) -> dict[str, Any]:
+    """Return what is said of how messages were dealt; of several folds the sizes of each too."""
+    sizes = {
+        str(number): {name: len(part) for name, part in dealt.parts.items()}
+        for number, dealt in enumerate(folds, start=1)
+    }
+    return folds[0].facts | ({"folds": sizes} if len(folds) > 1 else {})
 
 
 def _sizes(folds: list[Dealt], classes: list[str]) -> dict[str, dict[str, Any]]:
