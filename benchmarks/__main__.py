@@ -197,7 +197,7 @@ def plan_memory(path: Path) -> None:
 @click.option("--page", "path", type=click.Path(path_type=Path, dir_okay=False), default=GPUS)
 @report_user_errors
 def plan_gpus(path: Path) -> None:
-    """Print what each of several GPUs holds of a training they share; write it into docs/gpus.md."""
+    """Print what each of several GPUs holds of a shared training, and write it to docs/gpus.md."""
     require_packages(("transformers",))
     from benchmarks import memory, sharded
 

@@ -150,19 +150,12 @@ def test_ranks_end_with_the_stage_that_is_killed_and_another_number_goes_on(
 
 
 def test_an_error_that_all_ranks_meet_is_told_once(project: Path) -> None:
-    write(project, max_grad_norm="null")
-    text = (
-        (project / "params.yaml")
-        .read_text()
-        .replace("learning_rate: 2.0e-3", "learning_rate: 1.0e+30")
-    )
-    (project / "params.yaml").write_text(text)
-    shutil.rmtree(project / "reports" / "tuning" / "lora", ignore_errors=True)
-    run_stages(project, "tune@lora")
+    text = (project / "params.yaml").read_text()
+    (project / "params.yaml").write_text(text.replace("rate: 2.0e-3", "rate: 1.0e+30"))
     with finetuning(project) as stage:
         output, _ = stage.communicate(timeout=250)
     assert stage.returncode == 2, output
-    assert output.count("error: The loss is") == 1
+    assert output.count("The loss is") == 1
     assert "Traceback" not in output
 
 

@@ -76,7 +76,7 @@ def planned_state(
 
 def _sharded(parameter: Tensor, world: int) -> int:
     """Return the bytes of the largest of as many runs of rows."""
-    rows = len(parameter)
+    rows = len(parameter) if parameter.ndim else 1
     return -(-rows // world) * (parameter.nbytes // rows)
 
 

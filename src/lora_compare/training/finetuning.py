@@ -10,6 +10,7 @@ from lora_compare.compute.device import Machine
 from lora_compare.compute.optimizers import Rates
 from lora_compare.compute.precision import lower_frozen
 from lora_compare.compute.ranks import ALONE, Ranks
+from lora_compare.compute.seeding import throw_own_dice
 from lora_compare.errors import ParamsError
 from lora_compare.models.batches import Examples
 from lora_compare.models.classifier import TextClassifier, start
@@ -86,6 +87,7 @@ def finetune(
     result = start(base, classes, splits["train"], classifier, shared, seed)
     choose_trainable(result.model, Trained.of(method), seed)
     _prepare(result.model, shared, machine, progress, ranks)
+    throw_own_dice(seed, ranks.rank)
     fitted = {name: result.fit(splits[name]) for name in ("train", "validation")}
     if cut := sum(number for _, number in fitted.values()):
         progress.say(f"{cut} messages were cut at {result.max_length} tokens")

@@ -31,7 +31,10 @@ HEAD = "lora-compare"
 HEAD_FILE = "head.json"
 """The file that has them where a checkpoint is a folder."""
 
-UNREADABLE = (SafetensorError, OSError, ValueError, KeyError, TypeError, UnpicklingError, EOFError)
+UNREADABLE = (
+    *(SafetensorError, FileNotFoundError, ValueError, KeyError, TypeError),
+    *(UnpicklingError, EOFError),
+)
 """What reading a damaged checkpoint raises."""
 
 WINGS = ("params", "compute", "lora", "models", "training")

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lora_compare.compute.engines.crew import first_line
 from lora_compare.compute.ranks import Ranks, local
 from lora_compare.project.files import replacing_folder, write_json
 from lora_compare.project.interruption import pending
@@ -58,16 +59,18 @@ class SharedCheckpoints(Checkpoints):
         if self._ranks.is_first:
             for remains in self._folder.glob(".*"):
                 shutil.rmtree(remains)
+            if self._folder.is_dir() and not any(self._folder.iterdir()):
+                self._folder.rmdir()  # killed before there was a state
         self._ranks.wait()
 
     def _tensors(self, training: Resumable) -> dict[str, Tensor]:
         from torch.distributed.checkpoint.filesystem import FileSystemReader
         from torch.distributed.checkpoint.state_dict_loader import load
 
-        with _own_errors():
-            reader = FileSystemReader(newest(self._folder))
-            metadata: Any = reader.read_metadata()
-            wanted = self._empty(metadata.state_dict_metadata, training.tensors())
+        reader = FileSystemReader(newest(self._folder))
+        metadata: Any = reader.read_metadata()
+        wanted = self._empty(metadata.state_dict_metadata, training.tensors())
+        with _first_error(lambda met: ValueError(first_line(met))):
             load(wanted, storage_reader=reader)
         dice = f"random.{self._ranks.rank}."
         # A rank that there was not goes on with the dice that it has.
@@ -103,7 +106,7 @@ class SharedCheckpoints(Checkpoints):
         with replacing_folder(folder) if self._ranks.is_first else nullcontext() as new:
             where = [os.fspath(new) if new else ""]
             torch.distributed.broadcast_object_list(where)
-            with _own_errors():
+            with _first_error(lambda met: met):
                 save(state, storage_writer=FileSystemWriter(where[0], overwrite=False))
             if new:
                 write_json(new / HEAD_FILE, self._head(training))
@@ -116,15 +119,19 @@ class SharedCheckpoints(Checkpoints):
 
 
 @contextmanager
-def _own_errors() -> Iterator[None]:
-    """Raise what went wrong itself, where torch raises what no `except Exception` would catch."""
+def _first_error(kind: Callable[[Exception], Exception]) -> Iterator[None]:
+    """Raise what the first rank met, where torch raises what no `except Exception` would catch.
+
+    Args:
+        kind: Returns what to raise for what that rank met.
+    """
     from torch.distributed.checkpoint.api import CheckpointException
 
     try:
         yield
     except CheckpointException as error:
-        first, _ = next(iter(error.failures.values()))
-        raise first from error
+        met: Any = next(iter(error.failures.values()))[0]
+        raise kind(met) from error
 
 
 def checkpoints_of(

@@ -4,13 +4,12 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from typing import Any
 
 import torch
 
 from lora_compare.compute.engines.crew import Tell
-from lora_compare.compute.ranks import BACKEND, Ranks, Strategy
-from lora_compare.errors import ParamsError
+from lora_compare.compute.ranks import BACKEND, Ranks, Strategy, naming_lost_ranks
+from lora_compare.errors import DivergenceError, ParamsError
 from lora_compare.params import TrainingParams
 from lora_compare.project.interruption import Interrupted, deferred, interruptible
 from lora_compare.project.paths import Paths
@@ -57,8 +56,10 @@ def leading(training: TrainingParams) -> Iterator[None]:
 
 def lead(job: Job, tell: Tell) -> None:
     """Train with the ranks that wait, as `train_one`."""
-    torch.distributed.broadcast_object_list([job])
-    train_one(job, tell, ranks=_here(job.training.training.strategy))
+    ranks = _here(job.training.training.strategy)
+    with naming_lost_ranks(ranks):
+        torch.distributed.broadcast_object_list([job])
+    train_one(job, tell, ranks=ranks)
 
 
 def follow(paths: Paths, training: TrainingParams) -> None:
@@ -72,15 +73,19 @@ def follow(paths: Paths, training: TrainingParams) -> None:
         UserError: As `train_one`.
     """
     _require_world(training)
-    with interruptible(), deferred(), group(training.strategy) as ranks:
-        while True:
-            told: list[Any] = [None]
-            torch.distributed.broadcast_object_list(told)
-            if told[0] is None:
-                return
-            job = replace(told[0], shared=replace(told[0].shared, paths=paths))
-            with suppress(Interrupted):  # the first one says so
+    ended = suppress(Interrupted, DivergenceError)  # of which the first one tells
+    with ended, interruptible(), deferred(), group(training.strategy) as ranks:
+        while job := _next_job(ranks):
+            job = replace(job, shared=replace(job.shared, paths=paths))
+            with ended:
                 train_one(job, lambda message: None, ranks=ranks)
+
+
+def _next_job(ranks: Ranks) -> Job | None:
+    told: list[Job | None] = [None]
+    with naming_lost_ranks(ranks):
+        torch.distributed.broadcast_object_list(told)
+    return told[0]
 
 
 def _here(strategy: Strategy) -> Ranks:

@@ -94,25 +94,25 @@ class _Watch:
             while not ending.done():
                 self._look()
         except BaseException:
-            for process in self._processes.values():
+            for process in active_children():
                 process.kill()
             raise
         self._look()
-        error = self._killed or self._first_error() or ending.exception()
-        if error is not None:
+        if error := self._first_error() or ending.exception():
             raise error
 
     def _look(self) -> None:
         for line in wait([*self._ranks], timeout=LOOK_EVERY):
             assert isinstance(line, Connection)
-            self._hear(self._ranks[line], line.recv())
+            while line.poll():
+                self._hear(self._ranks[line], line.recv())
         if pending() is not None and not self._is_asked:
             self._is_asked = True
             for process in self._processes.values():
                 process.terminate()
         for rank, process in self._processes.items():
             code = process.exitcode or 0
-            if code < 0 and self._killed is None and not self._errors:
+            if code < 0 and self._killed is None:
                 self._killed = _killed(rank, -code, self._processes)
 
     def _hear(self, rank: int, message: Any) -> None:
@@ -124,9 +124,13 @@ class _Watch:
             self._tell(message)
 
     def _first_error(self) -> Exception | None:
-        """Return what a rank has met; of several not that another one is gone."""
-        errors = sorted(self._errors.values(), key=lambda error: isinstance(error, KilledError))
-        return errors[0] if errors else None
+        """Return what has ended the ranks.
+
+        That is an error of one, or else the death of the first; that others have missed it, and
+        were killed where they waited, comes of these.
+        """
+        own = [error for error in self._errors.values() if not isinstance(error, KilledError)]
+        return next(iter([*own, *filter(None, [self._killed]), *self._errors.values()]), None)
 
 
 def _killed(rank: int, signum: int, processes: dict[int, BaseProcess]) -> KilledError:
