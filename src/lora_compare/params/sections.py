@@ -245,8 +245,8 @@ class ComparisonParams(Section):
     """What the verdict is about, and when two methods are as good as one another."""
 
     costs: dict[str, dict[str, NotNegative]] | None = None
-    """What a mistake costs, by the class of the message and the class that it is taken for, 0 or
-    more in a unit of your own: of `{ham: {spam: 10}}` a ham that is taken for spam costs 10. Each
+    """What a mistake costs, by the class of the message and the class that it is taken for, in a
+    unit of your own, 0 or more: of `{ham: {spam: 10}}` a ham that is taken for spam costs 10. Each
     mistake that is not named costs 1, a right answer nothing. null: mistakes have no costs."""
 
     metric: Literal[
@@ -270,8 +270,8 @@ class ComparisonParams(Section):
     several the one called `full`, else the first by name."""
 
     margin: Positive = 0.02
-    """Difference of the metric that does not matter, to be set before looking: above 0, below 1;
-    0.02 is 2 points. Of `expected_cost` it is a cost of one message, and may be any above 0."""
+    """Difference of the metric that does not matter, to be set before looking: above 0; 0.02 is 2
+    points. It is a part of 1, but of `expected_cost` a cost of one message."""
 
     level: Fraction = 0.05
     """Probability of a false claim, shared out among the methods: above 0, below 1."""

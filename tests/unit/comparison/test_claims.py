@@ -29,7 +29,12 @@ def outcome(name: str, wrong: int, seeds: int = 5, shift: int = 0, kind: str = "
     for seed in range(seeds):
         places = (np.arange(wrong) * 13 + shift + seed) % N
         predicted[seed, places] = 1 - predicted[seed, places]
-    return SimpleNamespace(name=name, trainable=kind, predicted=predicted, labels=LABELS)
+    return made(name=name, trainable=kind, predicted=predicted)
+
+
+def made(**attributes: Any) -> Any:
+    """An outcome whose answers are single classes, as labels are."""
+    return SimpleNamespace(**attributes, labels=LABELS, in_targets=lambda answers: answers)
 
 
 def judge(**settings: Any) -> Judge:
@@ -123,7 +128,7 @@ def scattered(name: str, seed: int, messages: float = 0.03, cells: float = 0.01)
     rng = np.random.default_rng(seed)
     wrong = (rng.random(N) < messages) | (rng.random((5, N)) < cells)
     predicted = np.where(wrong, 1 - LABELS, LABELS)
-    return SimpleNamespace(name=name, trainable="lora", predicted=predicted, labels=LABELS)
+    return made(name=name, trainable="lora", predicted=predicted)
 
 
 def test_undecided_says_how_many_messages_or_seeds_would_be_enough():

@@ -138,7 +138,7 @@ def test_calibration_is_of_decisions_on_single_labels() -> None:
     (bins,) = {
         len(b): b
         for b in pooled_calibration(
-            [dict.fromkeys(SPLITS, chances)] * 2, dict.fromkeys(SPLITS, labels)
+            [dict.fromkeys(SPLITS, chances)] * 2, [dict.fromkeys(SPLITS, labels)] * 2
         ).values()
     }.values()
     assert sum(b["n"] for b in bins) == 2 * labels.size
