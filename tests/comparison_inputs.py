@@ -121,6 +121,7 @@ def write_inputs(
     write_out_of_sample(paths.out_of_sample, chances)
     write_json(paths.metrics("split"), _split(n, labels, classes))
     write_split(paths.split("train"), training)
+    write_split(paths.split("test"), {"Label": labels, "Text": texts})
     source = {"source": "bundled", "sha256": "5e" * 32, "bytes": 1234, "rows": 5574}
     write_json(paths.provenance, source)
     per_class = {name: 0.25 + place / 100 for place, name in enumerate(classes)}
