@@ -143,7 +143,7 @@ def test_cut_messages_are_counted_with_their_tokens(sound) -> None:
     told = found(changed(cut, "lora", truncated_accuracy=right), params)["cut"]
     assert told.endswith(
         " lora is right on 80.0 % of them and on 95.0 % of the others, "
-        "\N{MINUS SIGN}15.0 points (95 % interval \N{MINUS SIGN}27.0 to \N{MINUS SIGN}6.4)."
+        "\N{MINUS SIGN}15.0 points (95 % interval \N{MINUS SIGN}27.0 to \N{MINUS SIGN}6.1)."
     )
     assert found(changed(evidence, "lora", truncated={"test": 2}), params) == {}
     assert "lost" not in found(changed(evidence, "lora", truncated={"test": 3}), params)["cut"]

@@ -230,4 +230,5 @@ def test_a_pair_can_be_compared_by_what_its_mistakes_cost():
     assert (pair["low"], pair["high"]) == (expected.low, expected.high)
     assert pair["value_a"] == pytest.approx(paid[0].mean())
     assert pair["difference"] == pytest.approx(paid[1].mean() - paid[0].mean())
-    assert pair["claim"] == "equivalent"
+    assert pair["claim"] == "worse"  # by less than the margin
+    assert "worse than b, but by less than a cost of 50 in 100 messages" in pair["sentence"]

@@ -63,7 +63,9 @@ def precision_recall(methods: Mapping[str, Operating], baseline: Operating | Non
             chart.mark([dot], index)
             reached = f"finds {percent(own.recall)}, and {percent(own.precision)} of what it takes"
             chart.tip(Tip(axes, *place, f"{printable(name)}: {reached} are", index))
+        lowest = min(float(curve[1].min()) for _, own, _ in named for curve in own.curves)
         axes.set_xlim(-2, 102)
+        axes.set_ylim(100 * min(0.5, lowest) - 2, 102)
         axes.set_title("Precision by recall on test")
         axes.set_xlabel("recall, per cent")
         axes.set_ylabel("precision, per cent")
