@@ -210,11 +210,11 @@ def plan_gpus(path: Path) -> None:
 @click.option("--steps", "n_steps", type=POSITIVE, default=8, show_default=True)
 @report_user_errors
 def measure_architectures(n_steps: int) -> None:
-    """Time steps on a BERT and a Llama beside transformers with PEFT, and print them."""
+    """Time steps on a BERT and a Llama beside transformers' Trainer with PEFT, and print them."""
     require_packages(("transformers",))
     from benchmarks import architectures
 
-    for line in architectures.rows(n_steps):
+    for line in architectures.rows(n_steps, progress=Progress()):
         click.echo(line)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,10 +10,13 @@ from pathlib import Path
 import click
 import pytest
 from click.testing import CliRunner, Result
+from ruamel.yaml import YAML
 
 from lora_compare.cli import LINES, main
 from lora_compare.cli.doctor import examine
 from lora_compare.cli.doctor.findings import Finding, Project, ok
+from lora_compare.params import read_yaml
+from lora_compare.project.lineage import Pipeline
 from lora_compare.project.paths import Paths
 from mlflow_servers import REFUSING
 from tracked_project import write_project
@@ -37,7 +41,24 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Paths:
     monkeypatch.chdir(tmp_path)
     for name in [name for name in os.environ if name.startswith(("MLFLOW_", "LORA_COMPARE_"))]:
         monkeypatch.delenv(name)
-    return write_project(tmp_path)[0]
+    paths, params = write_project(tmp_path)
+    settings = read_yaml(paths.params)
+    for key, value in Pipeline(paths, params).defaults().items():
+        section, _, name = key.rpartition(".")
+        (settings.setdefault(section, {}) if section else settings)[name] = value
+    with paths.params.open("w", encoding="utf-8") as file:
+        YAML(typ="safe").dump(settings, file)
+    return paths
+
+
+def test_settings_that_dvc_would_miss_are_named_with_their_values(project: Paths) -> None:
+    assert run("check").exit_code == 0
+    settings = project.params.read_text(encoding="utf-8")
+    assert "prior: null" in settings
+    project.params.write_text(re.sub(r"prior: null,? ?", "", settings), encoding="utf-8")
+    checked = run("check")
+    assert checked.exit_code == 2
+    assert "expected: data.prior: null" in checked.output
 
 
 @pytest.mark.parametrize("name", LINES)

@@ -284,7 +284,7 @@ COUNTED = (
 
 
 @pytest.mark.parametrize("method", scaling.METHODS)
-@pytest.mark.parametrize("model", ["gpt2-small", "gpt2-xl"])
+@pytest.mark.parametrize("model", ["gpt2-small", pytest.param("gpt2-xl", marks=pytest.mark.slow)])
 def test_the_table_of_larger_models_has_the_counts_of_today(model: str, method: str) -> None:
     written = read_json(scaling.RESULTS)
     counted = scaling.count(model, method, scaling.Settings())

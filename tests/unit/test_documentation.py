@@ -1,31 +1,35 @@
 """What the documentation shows works as it stands there."""
 
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import pytest
 from click.testing import CliRunner
 from pydantic import TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
+from ruamel.yaml import YAML
 
 from docs.params import meanings_of, sections, settings_page
 from lora_compare.cli import main
 from lora_compare.data.sources import load_corpus
 from lora_compare.data.splits import split
 from lora_compare.evaluation.baselines import character_model
-from lora_compare.params import LoraParams, Params, Section, load_params
+from lora_compare.params import LoraParams, Params, Section, load_params, read_yaml
 from lora_compare.project.corpus import make_corpus
+from lora_compare.project.lineage import Pipeline
 from lora_compare.project.paths import Paths
 from lora_compare.project.progress import SILENT
 from small_project import ROOT
 
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
+SECTIONS = Params.model_fields.keys() - {"methods"}
 SLOW = {"bundled_corpus.md-0"}
 """Examples that take half a minute."""
 
@@ -49,6 +53,26 @@ def test_links_between_pages_lead_somewhere() -> None:
     for page in [*ROOT.glob("*.md"), *PAGES]:
         for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def snippets() -> Iterator[Any]:
+    """Yield what pages show of params.yaml in whole sections."""
+    for page in [ROOT / "README.md", *PAGES]:
+        for number, text in enumerate(re.findall(r"```yaml\n(.*?)```", page.read_text(), re.S)):
+            if isinstance(found := YAML(typ="safe").load(text), dict) and {*found} <= {*SECTIONS}:
+                yield pytest.param(found, id=f"{page.name}-{number}")
+
+
+@pytest.mark.parametrize("shown", [*snippets()])
+def test_sections_that_are_shown_can_take_the_place_of_those_in_params(
+    shown: dict[str, Any], tmp_path: Path
+) -> None:
+    whole = {**read_yaml(ROOT / "params.yaml"), **shown}
+    paths = Paths(tmp_path)
+    with paths.params.open("w") as file:
+        YAML(typ="safe").dump(whole, file)
+    shutil.copy(ROOT / "dvc.yaml", tmp_path)
+    assert Pipeline(paths, load_params(paths.params)).defaults() == {}
 
 
 README = (ROOT / "README.md").read_text()

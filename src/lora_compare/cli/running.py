@@ -1,6 +1,7 @@
 """Before the pipeline runs: `check` and `import`."""
 
 import csv
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,6 +33,7 @@ def check(output: Output) -> None:
     from lora_compare.data.places import is_here
 
     paths, params = project()
+    _require_written(paths, params)
     _require_here(paths, params)
     data = read_data(output, paths, params) if is_here(params.data) else None
     _require_fit(output, paths, params, several=bool(data and data["labels"]))
@@ -152,6 +154,22 @@ def _require_fit(output: Output, paths: "Paths", params: "Params", several: bool
         model = shape_at_hand(params.model, paths.root, several)
     if model is not None:
         require_fit(params, MAX_CLASSES, architecture(model))
+
+
+def _require_written(paths: "Paths", params: "Params") -> None:
+    """Refuse parameters without a setting that has a default, but not for DVC."""
+    from lora_compare.project.lineage import Pipeline
+
+    left_out = Pipeline(paths, params).defaults()
+    if left_out:
+        lines = "\n".join(f"{key}: {json.dumps(value)}" for key, value in left_out.items())
+        raise ParamsError(
+            "DVC looks in params.yaml for settings that are not there: it knows no defaults.",
+            where="params.yaml",
+            expected=lines,
+            actual="dvc repro would stop at the first stage that depends on one",
+            next="write them into params.yaml, with these values to change nothing",
+        )
 
 
 def _require_here(paths: "Paths", params: "Params") -> None:

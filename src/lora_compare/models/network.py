@@ -191,4 +191,4 @@ class Base(ABC):
 
     @abstractmethod
     def save_tokenizer(self, folder: Path) -> None:
-        """Write all but weights and description to `folder`."""
+        """Write all but the network's weights and the description to `folder`."""

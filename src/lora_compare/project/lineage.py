@@ -80,6 +80,13 @@ class Pipeline:
         """Return the `deps`, `outs`, `metrics`, `plots` or `params` of a stage in dvc.yaml."""
         return _names(self._declaration(stage), kind, method)
 
+    def defaults(self) -> dict[str, Any]:
+        """Return the settings that dvc.yaml names and params.yaml leaves out, with their values."""
+        written = read_yaml(self.paths.params)
+        named = {key for stage in self._declared for key in self.names(stage, "params")}
+        plain = sorted(key for key in named if "$" not in key)
+        return {k: _look_up(self._settings, k) for k in plain if not _has(written, k)}
+
     def command(self, stage: str, method: str | None = None) -> str:
         """Return what DVC calls for a stage; empty without dvc.yaml."""
         command = str(self._declaration(stage).get("cmd", ""))
@@ -232,6 +239,11 @@ def _names(declared: Mapping[str, Any], kind: str, method: str | None) -> list[s
 
 def _filled(text: str, method: str) -> str:
     return text.replace("${key}", method).replace("${item}", method)
+
+
+def _has(settings: Mapping[str, Any], key: str) -> bool:
+    section, _, name = key.rpartition(".")
+    return name in ((_look_up(settings, section) or {}) if section else settings)
 
 
 def _look_up(settings: Mapping[str, Any], key: str) -> Any:

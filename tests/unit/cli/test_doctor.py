@@ -155,6 +155,16 @@ def test_a_compiler_that_is_missing_is_trouble(
     assert_found(devices.extras(recorded), "ok", "nothing")
 
 
+def test_a_library_that_is_missing_is_trouble(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub = edited(project, "name: gpt2-nano", "name: inputs/models/mine")
+    assert_found(devices.extras(hub), "ok", "transformers: there")
+    monkeypatch.setattr(devices, "find_spec", lambda name: None)
+    missing = devices.extras(hub)
+    assert_found(missing, "trouble", "inputs/models/mine needs transformers", '-e ".[hub]"')
+
+
 def test_a_tokenizer_that_is_not_cached(
     project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -190,7 +190,7 @@ VALUE = "base_model.model.roberta.encoder.layer.1.attention.self.value"
 @pytest.mark.parametrize(
     ("tensors", "settings", "expected"),
     [
-        ({f"{HEAD}.dense.weight": None}, {}, "classifier.dense.weight: missing; the base does not"),
+        ({f"{HEAD}.dense.weight": None}, {}, "classifier.dense.weight: missing; PEFT stores this"),
         ({f"{HEAD}.out_proj.weight": None}, {}, "without a trained head there are no classes"),
         ({f"{HEAD}.out_proj.weight": torch.ones(4, 32)}, {}, "4 classes, the data has 3"),
         ({f"{VALUE}.lora_A.weight": torch.ones(3, 31)}, {}, "shape (3, 31), rank and model ask"),

@@ -130,3 +130,18 @@ def test_git_tags_name_commit_and_branch_and_see_edits_of_inputs_only(tmp_path: 
     }
     (tmp_path / "params.yaml").write_text("2")
     assert git_tags(tmp_path)["git.dirty"] == "true"
+
+
+def test_settings_that_dvc_looks_for_and_params_leave_out_have_their_defaults(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "params.yaml").write_text(PARAMS, encoding="utf-8")
+    stages = "{one: {params: [data.prior, training.class_weights, data]}, "
+    each = "two: {foreach: {}, do: {params: ['methods.${key}', tuning, data.text_column]}}}"
+    (tmp_path / "dvc.yaml").write_text(f"stages: {stages}{each}", encoding="utf-8")
+    params = load_params(tmp_path / "params.yaml")
+    assert Pipeline(Paths(tmp_path), params).defaults() == {
+        "data.prior": None,
+        "training.class_weights": "none",
+        "tuning": params.tuning.model_dump(mode="json"),
+    }

@@ -185,14 +185,18 @@ def _memory_of(device: str) -> int:
 
 
 def extras(project: Project) -> Finding:
-    """Look for what some settings need beside the locked packages: a compiler, bitsandbytes."""
+    """Look for what some settings need beside the locked packages: libraries, a compiler."""
     params = project.params
     quantized = [n for n, m in params.methods.items() if m.lora and m.lora.quantization]
-    if quantized and find_spec("bitsandbytes") is None:
-        return trouble(
-            f"{', '.join(quantized)}: quantization needs bitsandbytes, which is not installed",
-            'pip install -e ".[qlora]"',
-        )
+    libraries = []
+    if quantized:
+        libraries.append((f"{', '.join(quantized)}: quantization", "bitsandbytes", "qlora"))
+    if params.model.kind != "gpt":
+        libraries.append((f"model.name: {params.model.name}", "transformers", "hub"))
+    for who, library, extra in libraries:
+        if find_spec(library) is None:
+            what = f"{who} needs {library}, which is not installed"
+            return trouble(what, f'pip install -e ".[{extra}]"')
     compiler = os.environ.get("CXX") or "g++"
     compiles = params.training.compile and not _on_cuda(params.training.device)
     if compiles and shutil.which(compiler) is None:
@@ -200,7 +204,7 @@ def extras(project: Project) -> Finding:
             f"training.compile needs a C++ compiler, and there is no {compiler}",
             "install one (Debian, Ubuntu: apt install g++), or set training.compile to false",
         )
-    needed = ["bitsandbytes"] * bool(quantized) + ["a C++ compiler"] * compiles
+    needed = [library for _, library, _ in libraries] + ["a C++ compiler"] * compiles
     return ok(f"{' and '.join(needed)}: there" if needed else "nothing that params.yaml needs")
 
 

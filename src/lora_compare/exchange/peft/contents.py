@@ -206,7 +206,7 @@ def _class_problems(
 def _head_problems(others: Mapping[str, Tensor], layout: Layout) -> list[str]:
     """Return the parts of the head below its last layer that the file lacks."""
     return [
-        f"{name}: missing; the base does not have this part of the head, and it was random"
+        f"{name}: missing; PEFT stores this part of a head where modules_to_save names it"
         for name in layout.shapes
         if layout.owner(name) in layout.head
         and name != f"{layout.output}.weight"

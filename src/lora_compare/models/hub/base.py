@@ -19,13 +19,16 @@ from lora_compare.models.hub.network import HubClassifier, head_names
 from lora_compare.models.hub.settings import OTHER_MODEL, transformers
 from lora_compare.models.hub.tokenizer import HubTokenizer, choose_pad, wrap
 from lora_compare.models.network import Base
-from lora_compare.models.weights import assign, load_state
+from lora_compare.models.weights import assign, load_any_state, load_state, save_state
 from lora_compare.params import ClassifierParams, ModelParams
 from lora_compare.project.checksums import verified, verified_part
 from lora_compare.project.progress import Progress, without_warnings
 
 FILES = "transformers"
 """The folder in that of the base with config.json and tokenizer as transformers writes them."""
+
+HEAD = "head.safetensors"
+"""The file there with what the head starts with, if anything."""
 
 UNLIMITED = 10**9
 """Tokens from which on a tokenizer's `model_max_length` says that it knows no limit."""
@@ -47,12 +50,14 @@ class HubBase(Base):
 
     Attributes:
         config: transformers' config of the network, with the token that pads.
+        head: What its files hold of a head below the last layer, as ModernBERT's do.
     """
 
     network: Any
     tokenizer: HubTokenizer
     description: dict[str, Any]
     config: Any
+    head: Mapping[str, Tensor]
     kind = "hub"
 
     @property
@@ -71,13 +76,15 @@ class HubBase(Base):
         known = self.description
         return [
             f"{known['architecture']}, width {self.width}, texts of up to {self.context:,} tokens, "
-            f"padded with {known['pad_token']!r}"
+            f"padded with {known['pad_token']!r}",
+            *([f"its head starts with {', '.join(self.head)} of the files"] if self.head else []),
         ]
 
     def new_classifier(self, n_classes: int, head: ClassifierParams, seed: int) -> HubClassifier:
         """Return a classifier of the network, which is used and not copied, under a new head.
 
-        The head is that of the architecture, initialised as transformers does it.
+        The head is that of the architecture, initialised as transformers does it; its last layer
+        is always new.
 
         Raises:
             ParamsError: Another head than the architecture's is asked for.
@@ -98,8 +105,8 @@ class HubBase(Base):
             model = _classifier_of(config)
         setattr(model, model.base_model_prefix, self.network)
         with seeded(seed):
-            for name in head_names(model):
-                _initialise(model, getattr(model, name))
+            _initialise_head(model)
+        model.load_state_dict(self.head, strict=False)
         return HubClassifier(model.train(), head)
 
     def state(self) -> Mapping[str, Tensor]:
@@ -107,7 +114,9 @@ class HubBase(Base):
         return _tensors(self.network)
 
     def save_tokenizer(self, folder: Path) -> None:
-        """Write config.json and the tokenizer as transformers does."""
+        """Write config.json and tokenizer as transformers does, and what the head starts with."""
+        if self.head:
+            save_state(folder / FILES / HEAD, self.head)
         with without_warnings("transformers"):
             self.config.save_pretrained(folder / FILES)
             self.tokenizer.fast.save_pretrained(folder / FILES)
@@ -151,7 +160,8 @@ def make_hub(model: ModelParams, root: Path, progress: Progress, several: bool =
         "prefix": list(tokenizer.prefix),
         "suffix": list(tokenizer.suffix),
     }
-    base = HubBase(classifier.base_model, tokenizer, description, copy.deepcopy(config))
+    network, head = classifier.base_model, classifier.known_head
+    base = HubBase(network, tokenizer, description, copy.deepcopy(config), head)
     with of_transformers(folder, "run the network"):
         _require_indifference(base)
     return base
@@ -197,7 +207,8 @@ def load_hub(folder: Path, description: dict[str, Any], with_weights: bool) -> H
         assign(network, load_state(path, shapes))
     prefix, suffix = tuple(description["prefix"]), tuple(description["suffix"])
     tokenizer = HubTokenizer(fast, prefix, suffix, config.get_text_config().pad_token_id)
-    return HubBase(network, tokenizer, description, copy.deepcopy(config))
+    head = load_any_state(files / HEAD) if (files / HEAD).exists() else {}
+    return HubBase(network, tokenizer, description, copy.deepcopy(config), head)
 
 
 def _classifier_of(config: Any) -> Any:
@@ -212,12 +223,18 @@ def _uninitialised() -> Any:
     return no_init_weights()
 
 
-def _initialise(model: Any, head: nn.Module) -> None:
-    """Give a part of a head its random weights, in place, as transformers' `init_weights` does."""
+def _initialise_head(model: Any) -> None:
+    """Give a head its random weights, in place, as transformers does where files have none.
+
+    Checked by tests/unit/models/hub/test_architectures.py against transformers, bit for bit.
+    """
+    head = nn.ModuleDict({name: getattr(model, name) for name in head_names(model)})
     head.to_empty(device="cpu")
     for parameter in head.parameters():
         nn.init.constant_(parameter, float("nan"))
-    head.apply(model._init_weights)
+    for part in head.values():
+        part.apply(model._init_weights)
+    model._init_weights(model)  # by which ModernBERT starts the last layer
     left = [name for name, p in head.named_parameters() if not bool(p.isfinite().all())]
     if left:
         raise CheckpointError(

@@ -8,10 +8,11 @@ from typing import Any
 
 import psutil
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lora_compare.errors import CheckpointError, UserError
 from lora_compare.models.hub.folder import count_stored, unfit_weights
+from lora_compare.models.hub.network import head_names
 from lora_compare.models.hub.settings import OTHER_MODEL, transformers
 from lora_compare.project.progress import without_warnings
 
@@ -24,7 +25,7 @@ def load_network(folder: Path, n_classes: int, with_weights: bool = True) -> Any
 
     Its head is random, and so is a pooler before it that the file does not hold; random numbers
     come from torch's generator. Its attribute `initialised` names the pooler's tensors then, as
-    the network below the head does.
+    the network below the head does; `known_head` are the head's that the file holds.
 
     Args:
         folder: A folder that `check_folder` has passed.
@@ -51,7 +52,7 @@ def load_network(folder: Path, n_classes: int, with_weights: bool = True) -> Any
         _require_size(folder, config, with_weights)
         if not with_weights:
             network = auto.from_config(config, dtype=torch.float32, trust_remote_code=False).eval()
-            network.initialised = []  # as is all of it
+            network.initialised, network.known_head = [], {}  # as is all of it
             return network
         network, found = auto.from_pretrained(
             folder,
@@ -66,6 +67,7 @@ def load_network(folder: Path, n_classes: int, with_weights: bool = True) -> Any
     if problems := list(_differences(network, found)):
         raise unfit_weights(folder, problems)
     network.initialised = sorted(_of_base(network, found["missing_keys"]))
+    network.known_head = _known_head(network, found)
     return network
 
 
@@ -151,6 +153,19 @@ def _of_base(network: Any, names: Iterable[str]) -> Iterator[str]:
     """Yield those of the classifier's names that are the base's, as the base has them."""
     prefix = network.base_model_prefix + "."
     return (name.removeprefix(prefix) for name in names if name.startswith(prefix))
+
+
+def _known_head(network: Any, found: Any) -> dict[str, Tensor]:
+    """Return the head's tensors that a file holds, without its last layer: the classes are new."""
+    heads = tuple(f"{name}." for name in head_names(network))
+    sizes = {path: getattr(m, "out_features", 0) for path, m in network.named_modules()}
+    last = [
+        p for p, n in sizes.items() if f"{p}.".startswith(heads) and n == network.config.num_labels
+    ]
+    lacking = {*found["missing_keys"], *(name for name, *_ in found["mismatched_keys"])}
+    own = {n: p.detach() for n, p in network.named_parameters() if n.startswith(heads)}
+    new = tuple(f"{path}." for path in last[-1:])
+    return {n: p for n, p in own.items() if n not in lacking and not n.startswith(new)}
 
 
 def _unknown(base: nn.Module, prefix: str, names: Iterable[str]) -> list[str]:

@@ -13,6 +13,7 @@ pytest.importorskip("transformers")
 
 from lora_compare.compute.device import Machine
 from lora_compare.compute.precision import computing_in
+from lora_compare.compute.seeding import seeded
 from lora_compare.errors import ParamsError
 from lora_compare.models.base import Base, load_base, make_base
 from lora_compare.models.batches import Examples, collate
@@ -29,6 +30,7 @@ from tiny_bases import (
     CPU,
     EVERY,
     HEAD,
+    NAME,
     SEED,
     TEXTS,
     examples,
@@ -188,6 +190,21 @@ def test_the_last_blocks_are_the_decoders_own(architecture: str, root: Path) -> 
     assert ("decoder" in blocks.pop()) == (architecture in ("opt", "t5", "bart"))
     choose_trainable(model, Trained("last_two_blocks"), SEED)
     assert names < {name for name, p in model.named_parameters() if p.requires_grad}
+
+
+@pytest.mark.parametrize("architecture", EVERY)
+def test_the_head_starts_as_that_of_transformers(architecture: str, root: Path) -> None:
+    from transformers import AutoModelForSequenceClassification
+
+    network = load(architecture, root).new_classifier(len(CLASSES), HEAD, SEED).model
+    own = network.state_dict()
+    with seeded(SEED):
+        theirs = AutoModelForSequenceClassification.from_pretrained(
+            project(architecture, root) / NAME, num_labels=len(CLASSES)
+        )
+    expected = theirs.state_dict()
+    assert own.keys() == expected.keys()
+    assert [name for name, tensor in own.items() if not torch.equal(tensor, expected[name])] == []
 
 
 def test_random_weights_depend_on_the_seed_alone(root: Path) -> None:

@@ -9,9 +9,12 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
+from lora_compare.compute.seeding import seeded
 from lora_compare.errors import CheckpointError
+from lora_compare.models.base import load_base, make_base, save_base
 from lora_compare.models.hub.folder import check_folder
 from lora_compare.models.hub.loading import load_network, load_tokenizer
+from lora_compare.params import ClassifierParams, ModelParams
 from tiny_models import ARCHITECTURES, make_model
 
 HEADS = {
@@ -163,3 +166,29 @@ def test_transformers_own_tokenizer_without_a_vocabulary_is_none(tmp_path: Path)
     (tmp_path / "tokenizer.json").unlink()
     with pytest.raises(CheckpointError, match="no fast tokenizer"):
         load_tokenizer(tmp_path, 300)
+
+
+def test_what_the_files_hold_of_a_head_is_its_start_but_for_the_last_layer(tmp_path: Path) -> None:
+    folder = make_model(tmp_path / "inputs/models/mine", "modernbert")
+    trained = transformers.AutoModelForMaskedLM.from_pretrained(folder)
+    with torch.no_grad():
+        trained.head.norm.weight += 0.5  # as pretraining would
+    trained.save_pretrained(folder)
+    params = ModelParams(name="inputs/models/mine", weights="pretrained")
+    save_base(make_base(params, [], torch.device("cpu"), root=tmp_path), tmp_path / "base")
+    base = load_base(tmp_path / "base")
+    assert "its head starts with head.dense.weight, head.norm.weight of the files" in base.remarks
+    head = ClassifierParams(position="last_token", bias=True)
+    own = base.new_classifier(3, head, seed=7).model.state_dict()
+    with seeded(7):
+        theirs = transformers.AutoModelForSequenceClassification.from_pretrained(
+            folder, num_labels=3
+        )
+    assert torch.equal(own["head.norm.weight"], trained.head.norm.weight)
+    assert equal(
+        {n: own[n] for n in own if n.startswith("head.")}, theirs.head.state_dict(prefix="head.")
+    )
+    # The same classes would be taken for those of the file, whatever they are called there.
+    theirs.save_pretrained(folder)
+    network = load(folder, n_classes=3)
+    assert sorted(network.known_head) == ["head.dense.weight", "head.norm.weight"]
