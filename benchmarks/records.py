@@ -7,8 +7,11 @@ from typing import Any
 from benchmarks.floor import prediction_flops, step_flops
 from benchmarks.jobs import Job
 
-REFERENCES = {"notebook": "notebook", "transformers": "transformers"}
-"""What every implementation is compared with, by the name of the ratio."""
+REFERENCES = {
+    "notebook": {"float32": "notebook", "bfloat16": "notebook"},
+    "transformers": {"float32": "transformers", "bfloat16": "transformers-bfloat16"},
+}
+"""What an implementation is compared with, by the name of the ratio and its own precision."""
 
 
 def training_record(
@@ -74,14 +77,15 @@ def with_ratios(records: Sequence[dict[str, Any]], seconds: str) -> list[dict[st
     Returns:
         The records with `times_as_fast_as_notebook`, `times_as_fast_as_transformers` and
         `memory_of_notebook`, `memory_of_transformers` (fractions), each None where the
-        reference was not measured with the same method.
+        reference was not measured with the same method. transformers is that of the same
+        precision; the notebook has one.
     """
     by_key = {(record["implementation"], record["method"]): record for record in records}
     result = []
     for record in records:
         ratios: dict[str, float | None] = {}
-        for name, implementation in REFERENCES.items():
-            other = by_key.get((implementation, record["method"]))
+        for name, implementations in REFERENCES.items():
+            other = by_key.get((implementations[record["precision"]], record["method"]))
             ratios[f"times_as_fast_as_{name}"] = other[seconds] / record[seconds] if other else None
             ratios[f"memory_of_{name}"] = (
                 record["peak_memory_bytes"] / other["peak_memory_bytes"] if other else None

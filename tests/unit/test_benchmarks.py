@@ -155,13 +155,23 @@ def test_ratios_are_to_the_same_method_of_the_references() -> None:
     rows = [("notebook", "lora", 8, 100), ("transformers", "lora", 4, 50)]
     rows += [("lora-compare", "lora", 2, 25), ("lora-compare", "full", 1, 10)]
     keys = ("implementation", "method", "step_seconds", "peak_memory_bytes")
-    records = [dict(zip(keys, row, strict=True)) for row in rows]
-    ours, alone = with_ratios(records, "step_seconds")[2:]
+    records = [dict(zip(keys, row, strict=True)) | {"precision": "float32"} for row in rows]
+    half = {"precision": "bfloat16", "method": "lora"}
+    records += [
+        {"implementation": "transformers-bfloat16", "step_seconds": 3, "peak_memory_bytes": 40}
+        | half,
+        {"implementation": "lora-compare-bfloat16", "step_seconds": 1, "peak_memory_bytes": 10}
+        | half,
+    ]
+    ours, alone, _, ours_half = with_ratios(records, "step_seconds")[2:]
     assert ours["times_as_fast_as_notebook"] == 4
     assert ours["times_as_fast_as_transformers"] == 2
     assert ours["memory_of_notebook"] == 0.25
     assert ours["memory_of_transformers"] == 0.5
     assert alone["times_as_fast_as_notebook"] is None
+    assert ours_half["times_as_fast_as_notebook"] == 8
+    assert ours_half["times_as_fast_as_transformers"] == 3
+    assert ours_half["memory_of_transformers"] == 0.25
 
 
 def test_of_every_matrix_product_the_fastest_repeat_counts() -> None:

@@ -13,11 +13,8 @@ from lora_compare.models.base import load_base
 from lora_compare.models.batches import Examples
 from lora_compare.models.methods import load_method
 
-BATCHES = (1, 64)
-"""Messages that are given at once."""
-
-CALLS = 5
-"""Batches of each size that are timed, after one that is not; the middle one counts."""
+BATCHES = {1: 25, 64: 5}
+"""Messages that are given at once, and how often that is timed; the middle time counts."""
 
 PATIENCE = 2.0
 """Seconds after which no further batch of a size is begun."""
@@ -48,9 +45,10 @@ def measure_latency(
     classifier.model.to(machine.device)
 
     def milliseconds(n: int) -> float:
-        rows = np.arange(CALLS * n) % len(texts)
-        batches = [texts.take(own.tolist()) for own in rows.reshape(CALLS, n)]
-        return _median(lambda call: classifier.chances(batches[call], dtype=machine.dtype)) / n
+        rows = np.arange(BATCHES[n] * n) % len(texts)
+        batches = [texts.take(own.tolist()) for own in rows.reshape(-1, n)]
+        classifier.chances(batches[0], dtype=machine.dtype)  # the first call is slower
+        return _median(lambda batch: classifier.chances(batch, dtype=machine.dtype), batches) / n
 
     figures: dict[str, float | None] = {f"classify_{n}_ms": milliseconds(n) for n in BATCHES}
     has_adapter = lora.active_adapter(classifier.model) is not None
@@ -61,13 +59,12 @@ def measure_latency(
     return figures
 
 
-def _median(call: Callable[[int], object]) -> float:
-    """Return the median milliseconds of calls with the numbers from 0 on."""
-    call(0)
+def _median(call: Callable[[Examples], object], batches: list[Examples]) -> float:
+    """Return the median milliseconds of calls with each of `batches`."""
     taken: list[float] = []
-    for number in range(CALLS):
+    for batch in batches:
         start = time.perf_counter()
-        call(number)
+        call(batch)
         taken.append(1000 * (time.perf_counter() - start))
         if sum(taken) > 1000 * PATIENCE:
             break
