@@ -135,13 +135,10 @@ def test_a_seed_that_knows_the_frequencies_alone_has_collapsed() -> None:
 
 def test_calibration_is_of_decisions_on_single_labels() -> None:
     labels, chances = draw()
-    (bins,) = {
-        len(b): b
-        for b in pooled_calibration(
-            [dict.fromkeys(SPLITS, chances)] * 2, [dict.fromkeys(SPLITS, labels)] * 2
-        ).values()
-    }.values()
-    assert sum(b["n"] for b in bins) == 2 * labels.size
-    sure = [b for b in bins if b["n"]]
+    pooled = pooled_calibration(
+        [dict.fromkeys(SPLITS, chances)] * 2, [dict.fromkeys(SPLITS, labels)] * 2
+    )
+    sure = [b for b in pooled["test"] if b["n"]]
+    assert sum(b["n"] for b in sure) == 2 * labels.size
     right = sum(b["n"] * b["accuracy"] for b in sure) / (2 * labels.size)
     assert right == pytest.approx(((chances > 0.5) == labels).mean())
