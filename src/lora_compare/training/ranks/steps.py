@@ -57,7 +57,7 @@ def amount(
         class_weights: As for `optimizer_step`.
         ranks: Who shares the step.
     """
-    parts = [_amount(batch, class_weights) for batch in batches]
+    parts = [_amount(batch, class_weights, ranks) for batch in batches]
     totals = [float(sum(column)) for column in zip(*parts, strict=True)]
     if not ranks.is_alone:
         totals = ranks.total(torch.tensor(totals, dtype=torch.float64)).tolist()
@@ -65,9 +65,10 @@ def amount(
     return Amount(weight, int(texts), int(tokens))
 
 
-def _amount(batch: Batch, class_weights: Tensor | None) -> tuple[float, int, int]:
-    has_part = (batch.labels != NO_LABEL).reshape(len(batch.labels), -1).all(dim=1)
-    labels = batch.labels[has_part]
+def _amount(batch: Batch, class_weights: Tensor | None, ranks: Ranks) -> tuple[float, int, int]:
+    labels = batch.labels
+    if not ranks.is_alone:  # some may have been given a text that stands for none
+        labels = labels[(labels != NO_LABEL).reshape(len(labels), -1).all(dim=1)]
     if not len(labels):
         return 0, 0, 0
     if class_weights is None:
