@@ -75,7 +75,7 @@ def plan(shape: Shape, method: str) -> tuple[list[int], int]:
 
 def _whole(model: Any, packed: set[int], method: str) -> int:
     """Return the bytes of the next two units that are whole: embedding and block, or two blocks."""
-    table = model.get_input_embeddings().weight.nbytes
+    table: int = model.get_input_embeddings().weight.nbytes
     block = 0
     for parameter in model.model.layers[0].parameters():
         if method == "QLoRA":
