@@ -1,6 +1,7 @@
 """A training that several processes share, of which one dies, is stopped, or meets an error."""
 
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -28,7 +29,9 @@ def write(folder: Path, strategy: str = "fsdp", devices: int = 2, **changes: obj
     write_settings(folder, **(LONG | changes))
     text = (folder / "params.yaml").read_text()
     shared = f"training:\n  strategy: {strategy}\n  devices: {devices}\n"
-    (folder / "params.yaml").write_text(text.replace("training:\n", shared, 1))
+    text, times = re.subn(r"(?m)^training:.*\n", shared, text)
+    assert times == 1
+    (folder / "params.yaml").write_text(text)
 
 
 @pytest.fixture(scope="module")

@@ -55,7 +55,8 @@ def _launcher(world: int, rendezvous: str) -> Any:
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     for name in [*logging.root.manager.loggerDict]:
-        if name.startswith("torch.distributed.elastic"):  # what it says, the stage says in words
+        # What they say of a rank's end, the stage says in words.
+        if name.startswith(("torch.distributed.elastic", "torch.multiprocessing")):
             logging.getLogger(name).setLevel(logging.CRITICAL)
     config = LaunchConfig(
         min_nodes=1,

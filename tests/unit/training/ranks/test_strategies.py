@@ -29,6 +29,11 @@ def test_ranks_train_what_one_process_trains(world: int, cases: list[Any]) -> No
         assert (result.examples, result.tokens) == (expected.examples, expected.tokens)
     for case, *of_ranks in zip(cases, *ranks, strict=True):
         if case[1] == "fsdp":
-            for _, result, planned in of_ranks:
-                held = {key: n for key, n in result.state.items() if key != "activations"}
-                assert held == planned
+            held = [
+                {part: n for part, n in result.state.items() if part != "activations"}
+                for _, result, _ in of_ranks
+            ]
+            planned = of_ranks[0][2]
+            assert held[0] == planned
+            # The last ones may have averages of fewer rows; weights are filled up to as many.
+            assert all(0.8 * n < other[part] <= n for other in held for part, n in planned.items())
