@@ -15,7 +15,6 @@ from lora_compare.comparison.sentences import (
     settled,
     unit,
 )
-from lora_compare.data.splits.describing import describe_split
 from lora_compare.errors import DataError
 from lora_compare.evaluation.noise import INSTALL, ONE_CLASS_ALONE
 from lora_compare.project.files import write_text
@@ -172,6 +171,8 @@ def _leaks(contents: "Contents") -> list[str]:
         [str(record["method"]), *(_accuracy(record[part]) for part in ("all", "clean", "leaked"))]
         for record in contents.leaks
     ]
+    from lora_compare.data.splits.describing import describe_split  # which imports pandas
+
     rules = describe_split(contents.evidence.split, contents.params.split)
     return [
         f"Splits: {rules}.",
