@@ -241,8 +241,8 @@ class ComparisonParams(Section):
     several the one called `full`, else the first by name."""
 
     margin: Positive = 0.02
-    """Difference of the metric that does not matter, to be set before looking: above 0, below 1;
-    0.02 is 2 points. Of `expected_cost` it is a cost of one message, and may be any above 0."""
+    """Difference of the metric that does not matter, to be set before looking: above 0, and less
+    than 1 but for `expected_cost`; 0.02 is 2 points, or a cost of 0.02 a message."""
 
     level: Fraction = 0.05
     """Probability of a false claim, shared out among the methods: above 0, below 1."""
