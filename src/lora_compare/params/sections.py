@@ -226,9 +226,9 @@ class ComparisonParams(Section):
     """What the verdict is about, and when two methods are as good as one another."""
 
     costs: dict[str, dict[str, NotNegative]] | None = None
-    """What a mistake costs, by the class of the message and the class that it is taken for, 0 or
-    more in a unit of your own: of `{ham: {spam: 10}}` a ham that is taken for spam costs 10. Each
-    mistake that is not named costs 1, a right answer nothing. null: mistakes have no costs."""
+    """What a mistake costs, by the class of the message and the class that it is taken for:
+    0 or more in a unit of your own. Of `{ham: {spam: 10}}` a ham that is taken for spam costs 10.
+    Each mistake that is not named costs 1, a right answer nothing. null: mistakes have no costs."""
 
     metric: Literal[
         "accuracy", "balanced_accuracy", "macro_f1", "recall", "precision", "expected_cost"
