@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lora_compare.comparison import formats
-from lora_compare.comparison.evidence import Evidence
+
+if TYPE_CHECKING:
+    from lora_compare.comparison.evidence import Evidence
 
 BEFORE_AND_AFTER = (
     "by a method's own probabilities and their likeliest class, then with what was chosen"
@@ -45,7 +47,7 @@ class Row:
     figures: Mapping[str, Change]
 
 
-def decisions(evidence: Evidence, comparison: Mapping[str, Any]) -> list[Row]:
+def decisions(evidence: "Evidence", comparison: Mapping[str, Any]) -> list[Row]:
     """Return a row for every outcome of which something was chosen; none where nothing was.
 
     Args:
