@@ -164,7 +164,7 @@ def test_models_of_transformers_are_recorded(
     play = RecordedLoss(recorded, 30, capture=Repeated() if device == CPU else None)
     for indices in (range(8), range(4, 12)):
         batch = collate(data.take(indices))
-        expected = packed_loss(plain, batch.to(device), 8)
+        expected = packed_loss(plain.of_packed, batch.to(device), 8)
         torch.testing.assert_close(play(batch, 8), expected, rtol=1e-4, atol=1e-5)
     gradients = [
         (p.grad, q.grad) for p, q in zip(recorded.parameters(), plain.parameters(), strict=True)

@@ -1,12 +1,14 @@
 """The loss of a batch with its gradients: computed, or on a GPU played from a recording."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from lora_compare.compute.graphs import Capture, Recorded
 from lora_compare.compute.precision import computing_in
-from lora_compare.models.batches import Batch
+from lora_compare.models.batches import Batch, Packed
 from lora_compare.models.network import Network
 from lora_compare.params import TrainingParams
 
@@ -15,7 +17,7 @@ SHORTEST = 32
 
 
 def packed_loss(
-    model: Network,
+    forward: Callable[[Packed], Tensor],
     batch: Batch,
     total: float,
     dtype: torch.dtype = torch.float32,
@@ -24,7 +26,7 @@ def packed_loss(
     """Add a batch's gradients to those of the trained parameters, and return its loss, shape ().
 
     Args:
-        model: The classifier.
+        forward: Returns the logits of packed texts, as `Network.of_packed`.
         batch: The texts, on its device.
         total: What the sum of their losses is divided by.
         dtype: Type of the arithmetic, as in `predict_logits`.
@@ -32,7 +34,7 @@ def packed_loss(
             None: all are 1.
     """
     with computing_in(dtype, batch.labels.device):
-        logits = model.of_packed(batch.texts)
+        logits = forward(batch.texts)
     return _backward(logits, batch.labels, total, class_weights)
 
 
@@ -86,25 +88,15 @@ class RecordedLoss:
         return _backward(logits, labels, total, self._class_weights)
 
 
-def recorded_loss(
-    model: Network,
-    training: TrainingParams,
-    longest: int,
-    dtype: torch.dtype,
-    class_weights: Tensor | None,
-) -> RecordedLoss | None:
-    """Return what records a training's passes, if it is to be recorded: on CUDA, if compiled.
+def is_recorded(training: TrainingParams, device: torch.device) -> bool:
+    """Return whether a training that compiles records its passes: on CUDA.
 
     Args:
-        model: As for `RecordedLoss`, on any device.
-        training: Whether to compile.
-        longest: As for `RecordedLoss`.
-        dtype: As for `packed_loss`.
-        class_weights: As for `packed_loss`.
+        training: Whether it compiles. What is recorded cannot compute its blocks anew.
+        device: Where it trains.
     """
-    if not training.compile or next(model.parameters()).device.type != "cuda":
-        return None
-    return RecordedLoss(model, longest, dtype, class_weights)
+    suits = device.type == "cuda" and not training.gradient_checkpointing
+    return training.compile and suits
 
 
 def padded_width(length: int, longest: int) -> int:

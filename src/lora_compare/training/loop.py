@@ -14,7 +14,7 @@ from lora_compare.compute.precision import trained_in_float32
 from lora_compare.compute.seeding import random_states, restore_random_states
 from lora_compare.lora import parameter_groups
 from lora_compare.models.batches import Batch, Examples, collate
-from lora_compare.models.losses import RecordedLoss, packed_loss, recorded_loss
+from lora_compare.models.losses import RecordedLoss, is_recorded, packed_loss
 from lora_compare.models.network import Network
 from lora_compare.params import TrainingParams
 from lora_compare.training.embeddings import Rest, seen_rows
@@ -146,7 +146,8 @@ class Run:
         self._embedding, self._evaluations = embedding, evaluations
         training, lengths = schedule.training, examples.lengths
         self._arithmetic = dtype, balanced_weights(model, examples, training)
-        self._recorded = recorded_loss(model, training, int(lengths.max()), *self._arithmetic)
+        device, how = next(model.parameters()).device, (int(lengths.max()), *self._arithmetic)
+        self._recorded = RecordedLoss(model, *how) if is_recorded(training, device) else None
         self._best: dict[str, Tensor] = {}
         self._best_decay = 1.0
         self._optimizer = MasterAdamW(parameter_groups(model, *astuple(rates)), masters)
@@ -171,10 +172,9 @@ class Run:
 
     def take_step(self, batches: list[Batch]) -> Tensor:
         """Do one optimizer step, as `optimizer_step` does, and return its loss, shape ()."""
-        limit = self.schedule.training.max_grad_norm
         # Tensors are counted as Python makes them: not in a recording.
         recorded = None if self.step == self._counted else self._recorded
-        how = limit, *self._arithmetic, recorded
+        how = self.schedule.training.max_grad_norm, *self._arithmetic, recorded
         with naming_memory(self.step + 1, batches), self.meter.step(self.step):
             loss = optimizer_step(self._model, batches, self._optimizer, *how)
         self._scheduler.step()
@@ -277,13 +277,13 @@ def optimizer_step(
     """
     model.train()
     trained = [p for group in optimizer.param_groups for p in group["params"]]
-    device = trained[0].device
     total = sum(_weight(batch.labels, class_weights) for batch in batches)
     optimizer.zero_grad(set_to_none=True)
     losses = []
     for batch in batches:
         if recorded is None:
-            losses.append(packed_loss(model, batch.to(device), total, dtype, class_weights))
+            given = batch.to(trained[0].device), total, dtype, class_weights
+            losses.append(packed_loss(model.of_packed, *given))
         else:
             losses.append(recorded(batch, total))
         if isinstance(optimizer, MasterAdamW) and (len(batches) > 1 or max_grad_norm is not None):

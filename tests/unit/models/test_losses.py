@@ -43,7 +43,7 @@ def test_recorded_passes_equal_packed_ones(method: str, position: Position) -> N
     recorded = RecordedLoss(model, 70, torch.float64, weights, Repeated())
     for batch in batches(position):
         loss = recorded(batch, 7.5)
-        expected = packed_loss(twin, batch, 7.5, torch.float64, weights)
+        expected = packed_loss(twin.of_packed, batch, 7.5, torch.float64, weights)
         torch.testing.assert_close(loss.double(), expected, rtol=1e-6, atol=0)
     for (name, one), other in zip(model.named_parameters(), twin.parameters(), strict=True):
         if other.grad is None:
