@@ -1,6 +1,7 @@
 """The loss of a batch with its gradients: computed, or on a GPU played from a recording."""
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -70,22 +71,34 @@ class RecordedLoss:
         class_weights: Tensor | None = None,
         capture: Capture | None = None,
     ) -> None:
-        self._model, self._longest = model, longest
-        self._dtype, self._class_weights = dtype, class_weights
+        self._longest = longest
         trained = [p for p in model.parameters() if p.requires_grad]
-        self._recorded = Recorded(self._padded_loss, trained, capture)
+        # Not a method of this object: recordings shall end with it, not with the garbage.
+        work = partial(_padded_loss, model, dtype, class_weights)
+        self._recorded = Recorded(work, trained, capture)
 
     def __call__(self, batch: Batch, total: float) -> Tensor:
         """Do what `packed_loss` does, for a batch on the host."""
         width = padded_width(max(batch.texts.lengths), self._longest)
         return self._recorded(*padded(batch, width), torch.tensor(float(total)))
 
-    def _padded_loss(
-        self, tokens: Tensor, lengths: Tensor, labels: Tensor, total: Tensor
-    ) -> Tensor:
-        with computing_in(self._dtype, labels.device):
-            logits = self._model.of_padded(tokens, lengths)
-        return _backward(logits, labels, total, self._class_weights)
+    def close(self) -> None:
+        """Forget the recordings; the next batches are recorded anew."""
+        self._recorded.close()
+
+
+def _padded_loss(
+    model: Network,
+    dtype: torch.dtype,
+    class_weights: Tensor | None,
+    tokens: Tensor,
+    lengths: Tensor,
+    labels: Tensor,
+    total: Tensor,
+) -> Tensor:
+    with computing_in(dtype, labels.device):
+        logits = model.of_padded(tokens, lengths)
+    return _backward(logits, labels, total, class_weights)
 
 
 def is_recorded(training: TrainingParams, device: torch.device) -> bool:

@@ -1,6 +1,7 @@
 """The one training loop: full fine-tuning, LoRA and everything between."""
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import astuple
 from itertools import islice
 from typing import Any
@@ -75,8 +76,10 @@ def train(
         seen_rows(model, [train_examples, *watched]) as embedding,
         trained_in_float32(model, dtype, keep=model.head_modules()) as masters,
         reporting.progress.task(reporting.description, schedule.steps) as advance,
+        ExitStack() as ending,
     ):
         run = Run(model, schedule, rates, embedding, masters, evaluations, train_examples, dtype)
+        ending.callback(run.close)
         checkpoints.restore(run)
         advance(run.step)
         if not run.step:
@@ -191,6 +194,11 @@ class Run:
             # Not on the device, whose memory the training fills.
             self._best = {n: p.detach().to("cpu", copy=True) for n, p in self._trained.items()}
             self._best_decay = self._embedding.factor
+
+    def close(self) -> None:
+        """Give back what only steps need, however the training ends."""
+        if self._recorded is not None:
+            self._recorded.close()
 
     def end(self) -> None:
         """Leave the model with the weights that it shall have."""
