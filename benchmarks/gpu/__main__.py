@@ -31,7 +31,7 @@ def main() -> None:
 @main.command("run")
 @click.option("--device", type=click.Choice(["cuda", "cpu"]), default="cuda", show_default=True)
 @click.option("--tiny", is_flag=True, help="Small models and few steps: does everything work?")
-@click.option("--seconds", default=470, show_default=True, help="Time for all parts together.")
+@click.option("--seconds", default=440, show_default=True, help="Time for all parts together.")
 @click.option(
     "--output",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -79,30 +79,31 @@ def _done(part: Part, device: str, seconds: int) -> dict[str, Any]:
         [*command, given, str(writer)], cwd=ROOT, pass_fds=(writer,), start_new_session=True
     )
     os.close(writer)
+    failed = {}
     try:
-        process.wait(timeout=seconds)
+        if process.wait(timeout=seconds):
+            failed = {"failed": f"exit status {process.returncode}"}
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, 9)
         process.wait()
-        return {"failed": f"not done within {seconds} s"}
+        failed = {"failed": f"not done within {seconds} s"}
     with os.fdopen(reader) as pipe:
-        said = pipe.read()
-    if process.returncode:
-        return {"failed": f"exit status {process.returncode}"}
-    found: dict[str, Any] = json.loads(said)
-    return found | {"wall_seconds": round(time.monotonic() - start, 1)}
+        said = [line for line in pipe if line.endswith("\n")]
+    found: dict[str, Any] = json.loads(said[-1]) if said else {}
+    return found | failed | {"wall_seconds": round(time.monotonic() - start, 1)}
 
 
 @main.command("part", hidden=True)
 @click.argument("given")
 @click.argument("pipe", type=int)
 def do_part(given: str, pipe: int) -> None:
-    """Do one part, and write what it found to a pipe."""
+    """Do one part, and write what it has found so far to a pipe, a line each time."""
     part = json.loads(given)
     module = import_module(f"benchmarks.gpu.{part['kind']}")
-    found = module.run(part["device"], part["settings"])
     with os.fdopen(pipe, "w") as writer:
-        json.dump(found, writer)
+        for found in module.run(part["device"], part["settings"]):
+            writer.write(json.dumps(found) + "\n")
+            writer.flush()
 
 
 @main.command("write")

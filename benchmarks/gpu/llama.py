@@ -1,6 +1,6 @@
 """The same for a model of transformers: a Llama's shape, beside transformers with PEFT."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from benchmarks.gpu.rows import row
-from benchmarks.gpu.steps import BATCH, TOKENS, WARMUP, Step, timed
+from benchmarks.gpu.steps import BATCH, TOKENS, WARMUP, Step, described, timed
 from benchmarks.jobs import LEARNING_RATES, RANK, SEED, WEIGHT_DECAY
 from benchmarks.workload import random_texts
 from lora_compare import lora
@@ -48,8 +48,8 @@ ADAPTER = LoraParams(
 )
 
 
-def run(device: str, settings: dict[str, Any]) -> dict[str, Any]:
-    """Return seconds and memory of a step by method and implementation.
+def run(device: str, settings: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield seconds and memory of a step by method and implementation, as they become known.
 
     Args:
         device: Where to train.
@@ -65,8 +65,9 @@ def run(device: str, settings: dict[str, Any]) -> dict[str, Any]:
             makers["lora-compare, recorded"] = partial(_ours, *given, recorded=True)
         makers["lora-compare"] = partial(_ours, *given, recorded=False)
         makers["transformers"] = partial(_theirs, *given)
-        rows += [row(method, n, partial(timed, device, make, steps)) for n, make in makers.items()]
-    return {"precision": "bfloat16", "batch_size": BATCH, "tokens": TOKENS, "rows": rows}
+        for name, make in makers.items():
+            rows.append(row(method, name, partial(timed, device, make, steps)))
+            yield described(rows)
 
 
 def _batches(vocabulary: int, n: int) -> list[Batch]:

@@ -7,7 +7,7 @@ cd "$(dirname "$0")/../.."
 
 # What a machine with PyTorch, transformers' needs, pandas, scikit-learn and pytest may still lack.
 NEEDED="annotated-types bitsandbytes pandas peft pydantic pydantic-core ruamel.yaml
-  transformers typing-inspection"
+  regex transformers typing-extensions typing-inspection"
 
 fetch() {
   pinned=$(for name in $NEEDED; do grep -i "^$name==" requirements-dev.lock | cut -d ' ' -f 1; done)

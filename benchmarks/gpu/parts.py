@@ -47,14 +47,14 @@ def parts(tiny: bool) -> list[Part]:
             Part("llama", {"model": "llama-tiny", "steps": 1}, 300),
         ]
     return [
-        Part("tests", {"chosen": ""}, 150),
-        *(_training("gpt2-small", method, 5, seconds=75) for method in METHODS),
-        _training("gpt2-xl", "lora", 5, seconds=100, plain=False),
-        _steps("gpt2-small", seconds=60),
-        _steps("gpt2-xl", seconds=90),
-        Part("llama", {"model": "llama-1b", "steps": 10}, 60),
-        _steps("gpt2-medium", seconds=60),
-        _steps("gpt2-large", seconds=70),
+        Part("tests", {"chosen": ""}, 110),
+        *(_training("gpt2-small", method, 5, seconds=60) for method in METHODS),
+        _training("gpt2-xl", "lora", 5, seconds=100, more=False),
+        _steps("gpt2-small", seconds=50),
+        _steps("gpt2-xl", seconds=90, steps=6),
+        Part("llama", {"model": "llama-1b", "steps": 6}, 60),
+        _steps("gpt2-medium", seconds=60, steps=6),
+        _steps("gpt2-large", seconds=70, steps=6),
     ]
 
 
@@ -64,10 +64,10 @@ def _training(
     epochs: int,
     seconds: int,
     messages: int | None = None,
-    plain: bool = True,
+    more: bool = True,
 ) -> Part:
     chosen = {"model": model, "method": method, "epochs": epochs}
-    return Part("training", {**chosen, "messages": messages, "plain": plain}, seconds)
+    return Part("training", {**chosen, "messages": messages, "more": more}, seconds)
 
 
 def _steps(model: str, seconds: int, steps: int = 10) -> Part:

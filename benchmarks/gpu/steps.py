@@ -1,7 +1,7 @@
 """Optimizer steps in bfloat16 of one model in every formulation, on texts of one length."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from statistics import median
 from typing import Any
@@ -30,8 +30,8 @@ class BFloat16Job(Job):
         return "bfloat16"
 
 
-def run(device: str, settings: dict[str, Any]) -> dict[str, Any]:
-    """Return seconds and memory of a step by method and implementation.
+def run(device: str, settings: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield seconds and memory of a step by method and implementation, as they become known.
 
     Args:
         device: Where to train.
@@ -48,10 +48,11 @@ def run(device: str, settings: dict[str, Any]) -> dict[str, Any]:
                 return lambda i: contender.step(texts[i], job.labels[:BATCH])
 
             rows.append(row(method, name, partial(timed, device, make, settings["steps"])))
-    return _described(rows)
+            yield described(rows)
 
 
-def _described(rows: list[dict[str, Any]]) -> dict[str, Any]:
+def described(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return rows of steps with what they have in common."""
     return {"precision": "bfloat16", "batch_size": BATCH, "tokens": TOKENS, "rows": rows}
 
 

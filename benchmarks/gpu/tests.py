@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -16,8 +17,8 @@ LONGEST = 600
 """Characters of what a failed test says."""
 
 
-def run(device: str, settings: dict[str, Any]) -> dict[str, Any]:
-    """Return how many tests passed, and what the others said.
+def run(device: str, settings: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield how many tests passed, and what the others said.
 
     Args:
         device: Where they compute.
@@ -30,7 +31,7 @@ def run(device: str, settings: dict[str, Any]) -> dict[str, Any]:
         command += ["-W", "default", "-q", f"--junit-xml={report}", "-k", settings["chosen"]]
         environment = os.environ | {"LORA_COMPARE_TEST_DEVICE": device}
         subprocess.run(command, cwd=ROOT, env=environment, check=False)
-        return read_report(report)
+        yield read_report(report)
 
 
 def read_report(path: Path) -> dict[str, Any]:

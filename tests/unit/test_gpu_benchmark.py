@@ -111,10 +111,24 @@ def test_parts_that_fail_or_hang_do_not_end_the_others(
     outcome = CliRunner().invoke(commands.main, call)
     assert outcome.exit_code == 1
     found = json.loads(output.read_text())["parts"]
-    assert found == {
-        "steps gpt2-none": {"failed": "exit status 1"},
-        "steps gpt2-xl": {"failed": "not done within 15 s"},
+    assert {name: part["failed"] for name, part in found.items()} == {
+        "steps gpt2-none": "exit status 1",
+        "steps gpt2-xl": "not done within 15 s",
     }
+
+
+@pytest.mark.slow
+def test_a_part_that_is_cut_off_keeps_its_rows(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    long = Part("steps", {"model": "gpt2-nano", "steps": 3000}, 45)
+    monkeypatch.setattr(commands, "parts", lambda tiny: [long])
+    output = tmp_path / "gpu.json"
+    call = ["run", "--device", "cpu", "--tiny", "--output", str(output)]
+    assert CliRunner().invoke(commands.main, call).exit_code == 1
+    found = json.loads(output.read_text())
+    assert found["parts"]["steps gpt2-nano"]["rows"][0]["implementation"] == "lora-compare"
+    assert "Not measured: steps gpt2-nano, not done within 45 s." in tables(found)
 
 
 @pytest.mark.slow

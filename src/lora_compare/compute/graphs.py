@@ -23,18 +23,22 @@ class CudaGraphs:
     """Records what work launches on the current GPU, a `Capture`.
 
     The graphs share the memory of what they compute on the way: they play one after the other, and
-    what one leaves is taken before the next.
+    what one leaves is taken before the next. They have a stream of their own: with a graph that
+    ends, torch frees the memory that cuBLAS works in on the graph's stream, and torch's default
+    stream for recording would be that of other trainings, too.
 
-    Source: https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs.
+    Source: https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs;
+    `CUDAGraph::reset` in PyTorch's aten/src/ATen/cuda/CUDAGraph.cpp.
     """
 
     def __init__(self) -> None:
         self._pool = torch.cuda.graph_pool_handle()
+        self._stream = torch.cuda.Stream()
 
     def __call__(self, work: Callable[[], Tensor]) -> tuple[Play, Tensor]:
         """Record `work`, which is not done by that."""
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool):
+        with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
             loss = work()
         return graph.replay, loss
 
@@ -84,6 +88,15 @@ class Recorded:
             held.copy_(given, non_blocking=True)
         recording.play()
         return recording.loss.clone()
+
+    def close(self) -> None:
+        """Forget the recordings, once the GPU has played what it was given of them.
+
+        A graph that ended later, with the garbage, would do so amid another training.
+        """
+        if self._recordings and self._parameters[0].is_cuda:
+            torch.cuda.synchronize(self._parameters[0].device)
+        self._recordings.clear()
 
     def _record(self, inputs: Sequence[Tensor]) -> _Recording:
         device = self._parameters[0].device

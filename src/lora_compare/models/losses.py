@@ -1,6 +1,7 @@
 """The loss of a batch with its gradients: computed, or on a GPU played from a recording."""
 
-from typing import Protocol
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -16,15 +17,8 @@ SHORTEST = 32
 """Tokens that recorded batches are padded to at least; beyond, widths double."""
 
 
-class Packing(Protocol):
-    """A classifier of packed texts: a network, or several ranks' share in one."""
-
-    def of_packed(self, texts: Packed) -> Tensor:
-        """Return the logits of b texts, shape (b, n_classes)."""
-
-
 def packed_loss(
-    model: Packing,
+    forward: Callable[[Packed], Tensor],
     batch: Batch,
     total: float,
     dtype: torch.dtype = torch.float32,
@@ -33,7 +27,7 @@ def packed_loss(
     """Add a batch's gradients to those of the trained parameters, and return its loss, shape ().
 
     Args:
-        model: The classifier.
+        forward: Returns the logits of packed texts, as `Network.of_packed`.
         batch: The texts, on its device.
         total: What the sum of their losses is divided by.
         dtype: Type of the arithmetic, as in `predict_logits`.
@@ -41,7 +35,7 @@ def packed_loss(
             None: all are 1.
     """
     with computing_in(dtype, batch.labels.device):
-        logits = model.of_packed(batch.texts)
+        logits = forward(batch.texts)
     return _backward(logits, batch.labels, total, class_weights)
 
 
@@ -77,43 +71,45 @@ class RecordedLoss:
         class_weights: Tensor | None = None,
         capture: Capture | None = None,
     ) -> None:
-        self._model, self._longest = model, longest
-        self._dtype, self._class_weights = dtype, class_weights
+        self._longest = longest
         trained = [p for p in model.parameters() if p.requires_grad]
-        self._recorded = Recorded(self._padded_loss, trained, capture)
+        # Not a method of this object: recordings shall end with it, not with the garbage.
+        work = partial(_padded_loss, model, dtype, class_weights)
+        self._recorded = Recorded(work, trained, capture)
 
     def __call__(self, batch: Batch, total: float) -> Tensor:
         """Do what `packed_loss` does, for a batch on the host."""
         width = padded_width(max(batch.texts.lengths), self._longest)
         return self._recorded(*padded(batch, width), torch.tensor(float(total)))
 
-    def _padded_loss(
-        self, tokens: Tensor, lengths: Tensor, labels: Tensor, total: Tensor
-    ) -> Tensor:
-        with computing_in(self._dtype, labels.device):
-            logits = self._model.of_padded(tokens, lengths)
-        return _backward(logits, labels, total, self._class_weights)
+    def close(self) -> None:
+        """Forget the recordings; the next batches are recorded anew."""
+        self._recorded.close()
 
 
-def recorded_loss(
+def _padded_loss(
     model: Network,
-    training: TrainingParams,
-    longest: int,
     dtype: torch.dtype,
     class_weights: Tensor | None,
-) -> RecordedLoss | None:
-    """Return what records a training's passes, if it is to be recorded: on CUDA, if compiled.
+    tokens: Tensor,
+    lengths: Tensor,
+    labels: Tensor,
+    total: Tensor,
+) -> Tensor:
+    with computing_in(dtype, labels.device):
+        logits = model.of_padded(tokens, lengths)
+    return _backward(logits, labels, total, class_weights)
+
+
+def is_recorded(training: TrainingParams, device: torch.device) -> bool:
+    """Return whether a training that compiles records its passes: on CUDA.
 
     Args:
-        model: As for `RecordedLoss`, on any device.
-        training: Whether to compile.
-        longest: As for `RecordedLoss`.
-        dtype: As for `packed_loss`.
-        class_weights: As for `packed_loss`.
+        training: Whether it compiles. What is recorded cannot compute its blocks anew.
+        device: Where it trains.
     """
-    if not training.compile or next(model.parameters()).device.type != "cuda":
-        return None
-    return RecordedLoss(model, longest, dtype, class_weights)
+    suits = device.type == "cuda" and not training.gradient_checkpointing
+    return training.compile and suits
 
 
 def padded_width(length: int, longest: int) -> int:

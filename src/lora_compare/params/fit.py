@@ -115,8 +115,16 @@ def _head_of_an_architecture(values: Any) -> Iterator[str]:
                 f"classifier.{key}: {str(only).lower()} for {model.name}, whose architecture has "
                 f"a head of its own, not {str(found).lower()}"
             )
-    if _look_up(values, "training", "compile") is True:
-        yield f"training.compile: false for {model.name}; only GPT-2's blocks are compiled"
+    if _look_up(values, "training", "compile") is True and not _is_recorded(values):
+        yield (
+            f"training.compile: false for {model.name}, or device: cuda without "
+            "gradient_checkpointing, which records passes; only GPT-2's blocks are compiled"
+        )
+
+
+def _is_recorded(values: Any) -> bool:
+    anew = _look_up(values, "training", "gradient_checkpointing")
+    return _look_up(values, "training", "device") == "cuda" and anew is not True
 
 
 def _seeds_of_the_comparison(values: Any) -> Iterator[str]:

@@ -206,8 +206,8 @@ class TrainingParams(Section):
 
     compile: bool = False
     """Train with compiled feed-forward layers where that can help, which needs a C++ compiler; on
-    CUDA play each forward and backward pass from a recording, which pays for small batches, but
-    not with `gradient_checkpointing`. The time of compiling or recording counts as training."""
+    CUDA play each forward and backward pass from a recording, which pays for small batches (not
+    with `gradient_checkpointing`). The time of compiling or recording counts as training."""
 
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """`auto` takes the first there is of cuda, mps and cpu."""

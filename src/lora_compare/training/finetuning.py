@@ -14,6 +14,7 @@ from lora_compare.compute.seeding import throw_own_dice
 from lora_compare.errors import ParamsError
 from lora_compare.models.batches import Examples
 from lora_compare.models.classifier import TextClassifier, start
+from lora_compare.models.losses import is_recorded
 from lora_compare.models.methods import Trained, choose_trainable
 from lora_compare.models.network import Base, Network
 from lora_compare.params import ClassifierParams, MethodParams, TrainingParams
@@ -117,33 +118,11 @@ def _prepare(
     model.checkpointing = training.gradient_checkpointing
     if training.compile:
         progress.say("compile: the first steps take longer")
-        prepare_compiled(model, training, machine.device)
+    if training.compile and not is_recorded(training, machine.device):
+        require_compiler(machine.device)
+        model.compile_blocks()
     if not any(p.requires_grad for head in model.head_modules() for p in head.parameters()):
         progress.say("the head keeps its random weights: adapt score, or put it in modules_to_save")
-
-
-def prepare_compiled(model: Network, training: TrainingParams, device: torch.device) -> None:
-    """Compile a network's blocks, in place; on CUDA the loop records its passes instead.
-
-    Args:
-        model: The classifier.
-        training: What may not go with it.
-        device: Where it is trained.
-
-    Raises:
-        ParamsError: This machine or network cannot do it, or what else is set.
-    """
-    if device.type != "cuda":
-        require_compiler(device)
-        model.compile_blocks()
-    elif training.gradient_checkpointing:
-        raise ParamsError(
-            "What is recorded on a GPU cannot be computed anew.",
-            where="params.yaml: training.compile",
-            expected="false with training.gradient_checkpointing on CUDA",
-            actual="true",
-            next="set one of the two to false in params.yaml",
-        )
 
 
 def require_compiler(device: torch.device) -> None:

@@ -1,6 +1,7 @@
 """The one training loop: full fine-tuning, LoRA and everything between."""
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import astuple
 from itertools import islice
 from typing import Any
@@ -15,7 +16,7 @@ from lora_compare.compute.ranks import ALONE, Ranks, local
 from lora_compare.compute.seeding import random_states, restore_random_states
 from lora_compare.lora import parameter_groups
 from lora_compare.models.batches import Batch, Examples, collate
-from lora_compare.models.losses import recorded_loss
+from lora_compare.models.losses import RecordedLoss, is_recorded
 from lora_compare.models.network import Network
 from lora_compare.params import TrainingParams
 from lora_compare.training.embeddings import Rest, seen_rows
@@ -82,10 +83,12 @@ def train(
         seen_rows(model, [train_examples, *watched], ranks.strategy != "fsdp") as embedding,
         trained_in_float32(model, masters_of, keep=model.head_modules()) as masters,
         reporting.progress.task(reporting.description, schedule.steps) as advance,
+        ExitStack() as ending,
     ):
         shared = SharedModel(model, ranks, collate(train_examples.take([0])).texts)
         how = evaluations, train_examples, dtype, shared
         run = Run(model, schedule, rates, embedding, masters, *how)
+        ending.callback(run.close)
         checkpoints.restore(run)
         advance(run.step)
         if not run.step:
@@ -158,7 +161,8 @@ class Run:
         self._embedding, self._evaluations = embedding, evaluations
         training, lengths = schedule.training, examples.lengths
         self._arithmetic = dtype, balanced_weights(model, examples, training)
-        self._recorded = recorded_loss(model, training, int(lengths.max()), *self._arithmetic)
+        device, how = next(model.parameters()).device, (int(lengths.max()), *self._arithmetic)
+        self._recorded = RecordedLoss(model, *how) if is_recorded(training, device) else None
         self._best: dict[str, Tensor] = {}
         self._best_decay = 1.0
         self._optimizer = MasterAdamW(parameter_groups(model, *astuple(rates)), masters)
@@ -183,9 +187,9 @@ class Run:
 
     def take_step(self, batches: list[Batch]) -> Tensor:
         """Do one optimizer step, as `optimizer_step` does, and return its loss, shape ()."""
-        limit = self.schedule.training.max_grad_norm
         # Tensors are counted as Python makes them: not in a recording.
         recorded = None if self.step == self._counted else self._recorded
+        limit = self.schedule.training.max_grad_norm
         all_ranks = amount(batches, self._arithmetic[1], self._shared.ranks)
         how = limit, *self._arithmetic, recorded, self._shared, all_ranks.weight
         with naming_memory(self.step + 1, batches), self.meter.step(self.step):
@@ -204,6 +208,11 @@ class Run:
             # Not on the device, whose memory the training fills.
             self._best = {name: on_cpu(p) for name, p in self._trained.items()}
             self._best_decay = self._embedding.factor
+
+    def close(self) -> None:
+        """Give back what only steps need, however the training ends."""
+        if self._recorded is not None:
+            self._recorded.close()
 
     def end(self) -> None:
         """Leave the model with the weights that it shall have."""

@@ -80,6 +80,16 @@ def test_gradients_add_up_between_two_zeroings_and_stay_where_they_are() -> None
     assert [p.grad.data_ptr() for p in model.parameters()] == places
 
 
+def test_recordings_end_when_they_are_closed_and_are_made_anew() -> None:
+    model, capture = layer(), Repeated()
+    played, x = recorded(model, capture), torch.ones(2, 3)
+    played(x)
+    played.close()
+    played(x)
+    played(x)
+    assert capture.recordings == 2
+
+
 def test_a_parameter_without_a_gradient_keeps_none() -> None:
     unused = nn.Parameter(torch.ones(2))
     used = nn.Parameter(torch.ones(2))

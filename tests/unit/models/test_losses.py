@@ -1,6 +1,8 @@
 """Padded and recorded passes: the losses and gradients of packed texts."""
 
+import gc
 from pathlib import Path
+from weakref import ref
 
 import numpy as np
 import pytest
@@ -43,13 +45,26 @@ def test_recorded_passes_equal_packed_ones(method: str, position: Position) -> N
     recorded = RecordedLoss(model, 70, torch.float64, weights, Repeated())
     for batch in batches(position):
         loss = recorded(batch, 7.5)
-        expected = packed_loss(twin, batch, 7.5, torch.float64, weights)
+        expected = packed_loss(twin.of_packed, batch, 7.5, torch.float64, weights)
         torch.testing.assert_close(loss.double(), expected, rtol=1e-6, atol=0)
     for (name, one), other in zip(model.named_parameters(), twin.parameters(), strict=True):
         if other.grad is None:
             assert one.grad is None or not one.grad.any(), name
         else:
             torch.testing.assert_close(one.grad, other.grad, rtol=0, atol=1e-12, msg=name)
+
+
+def test_recordings_end_with_what_plays_them_not_with_the_garbage() -> None:
+    model, batch = classifier("full", "last_token"), batches("last_token")[0]
+    recorded = RecordedLoss(model, 70, torch.float64, capture=Repeated())
+    recorded(batch, 6)
+    ended = ref(recorded._recorded)
+    gc.disable()
+    try:
+        del recorded
+        assert ended() is None
+    finally:
+        gc.enable()
 
 
 def test_bfloat16_leaves_the_head_in_full_precision() -> None:

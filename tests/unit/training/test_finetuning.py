@@ -9,12 +9,11 @@ import pytest
 import torch
 
 from lora_compare.compute.optimizers import AdamW
-from lora_compare.errors import ParamsError
 from lora_compare.lora import inject
 from lora_compare.models.batches import Examples, collate
 from lora_compare.models.classifier import predict_logits
 from lora_compare.models.gpt.network import GPT, Classifier, GPTConfig, initialise
-from lora_compare.training.finetuning import prepare_compiled
+from lora_compare.models.losses import is_recorded
 from lora_compare.training.ranks.steps import optimizer_step
 from lora_settings import lora_settings
 from unit.training.test_loop import settings
@@ -81,7 +80,6 @@ def test_a_machine_that_cannot_compile_is_told_what_it_lacks(tmp_path: os.PathLi
     code = """
 import torch
 from lora_compare.training.finetuning import require_compiler
-from lora_compare.errors import ParamsError
 try:
     require_compiler(torch.device("cpu"))
 except ParamsError as error:
@@ -100,10 +98,9 @@ except ParamsError as error:
     assert "set training.compile: false" in done.stdout
 
 
-def test_a_gpu_does_not_record_what_it_computes_anew() -> None:
-    both = settings(compile=True, gradient_checkpointing=True)
-    with pytest.raises(ParamsError, match="gradient_checkpointing"):
-        prepare_compiled(classifier("full"), both, torch.device("cuda"))
-    alone = settings(compile=True)
-    prepare_compiled(model := classifier("full"), alone, torch.device("cuda"))
-    assert all(block.compiled is None for block in model.gpt.h)
+def test_a_gpu_records_what_it_need_not_compute_anew() -> None:
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    assert is_recorded(settings(compile=True), cuda)
+    assert not is_recorded(settings(compile=True), cpu)
+    assert not is_recorded(settings(), cuda)
+    assert not is_recorded(settings(compile=True, gradient_checkpointing=True), cuda)

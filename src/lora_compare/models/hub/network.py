@@ -134,7 +134,8 @@ class HubClassifier(Network):
         raise ParamsError(
             "Only GPT-2's blocks are compiled.",
             where="params.yaml: training.compile",
-            expected="false for models on the hub and folders of them",
+            expected="false for models on the hub and folders of them, but for device: cuda "
+            "without gradient_checkpointing",
             actual=f"true, for {self.model_type}",
             next="set training.compile: false in params.yaml",
         )

@@ -119,7 +119,7 @@ def optimizer_step(
     for number, batch in enumerate(batches, 1):
         with shared.passing(is_last=number == len(batches)):
             if recorded is None:
-                loss = packed_loss(shared, batch.to(device), total, dtype, class_weights)
+                loss = packed_loss(shared.of_packed, batch.to(device), total, dtype, class_weights)
             else:
                 loss = recorded(batch, total)
         losses.append(loss)
