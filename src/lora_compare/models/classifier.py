@@ -9,7 +9,14 @@ import torch
 
 from lora_compare.compute.precision import computing_in
 from lora_compare.errors import ParamsError
-from lora_compare.models.batches import Examples, IntArray, Truncation, by_length, collate
+from lora_compare.models.batches import (
+    Examples,
+    IntArray,
+    Truncation,
+    by_length,
+    collate,
+    padded,
+)
 from lora_compare.models.network import Base, Network, Tokenizer
 from lora_compare.params import ClassifierParams, TrainingParams
 from lora_compare.project.progress import SILENT, Progress
@@ -200,6 +207,7 @@ def predict_logits(
     progress: Progress = SILENT,
     description: str = "evaluate",
     dtype: torch.dtype = torch.float32,
+    is_padded: bool = False,
 ) -> FloatArray:
     """Return the logits of every text, shape (n, n_classes), in the examples' order.
 
@@ -211,6 +219,7 @@ def predict_logits(
         progress: Where to report.
         description: What the progress says is being done.
         dtype: Type of the arithmetic: `bfloat16`, or any other for that of the weights.
+        is_padded: Whether to compute as recorded passes do, by `of_padded`.
     """
     device = next(model.parameters()).device
     was_training = model.training
@@ -219,9 +228,14 @@ def predict_logits(
     with progress.task(description, len(examples)) as advance:
         budget = CUDA_BUDGET if device.type == "cuda" else TOKEN_BUDGET
         for indices in by_length(examples.lengths, budget):
-            texts = collate(examples.take(indices)).texts.to(device)
+            batch = collate(examples.take(indices))
             with computing_in(dtype, device):
-                logits[indices] = model.of_packed(texts).cpu().double().numpy()
+                if is_padded:
+                    tokens, lengths, _ = padded(batch, max(batch.texts.lengths))
+                    found = model.of_padded(tokens.to(device), lengths.to(device))
+                else:
+                    found = model.of_packed(batch.texts.to(device))
+                logits[indices] = found.cpu().double().numpy()
             advance(len(indices))
     model.train(was_training)
     return logits

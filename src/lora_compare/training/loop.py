@@ -15,7 +15,7 @@ from lora_compare.compute.precision import trained_in_float32
 from lora_compare.compute.seeding import random_states, restore_random_states
 from lora_compare.lora import parameter_groups
 from lora_compare.models.batches import Batch, Examples, collate
-from lora_compare.models.losses import RecordedLoss, is_recorded, packed_loss
+from lora_compare.models.losses import Passes, RecordedLoss, is_recorded, packed_loss
 from lora_compare.models.network import Network
 from lora_compare.params import TrainingParams
 from lora_compare.training.embeddings import Rest, seen_rows
@@ -69,8 +69,9 @@ def train(
     schedule = Schedule(training, len(train_examples), seed)
     watched = [sample(e, training, seed) for e in (train_examples, validation_examples)]
     told = reporting.on_evaluation
-    evaluations = Evaluations(model, watched, dtype, schedule.steps_per_epoch, told)
-    losses = Losses(next(model.parameters()).device)
+    device = next(model.parameters()).device
+    how = dtype, schedule.steps_per_epoch, told, is_recorded(training, device)
+    evaluations, losses = Evaluations(model, watched, *how), Losses(device)
     checkpoints = checkpoints or Checkpoints()
     with (
         seen_rows(model, [train_examples, *watched]) as embedding,
@@ -175,9 +176,10 @@ class Run:
 
     def take_step(self, batches: list[Batch]) -> Tensor:
         """Do one optimizer step, as `optimizer_step` does, and return its loss, shape ()."""
-        # Tensors are counted as Python makes them: not in a recording.
-        recorded = None if self.step == self._counted else self._recorded
-        how = self.schedule.training.max_grad_norm, *self._arithmetic, recorded
+        passes: Passes | None = self._recorded
+        if self._recorded is not None and self.step == self._counted:
+            passes = self._recorded.unrecorded  # tensors are counted as Python makes them
+        how = self.schedule.training.max_grad_norm, *self._arithmetic, passes
         with naming_memory(self.step + 1, batches), self.meter.step(self.step):
             loss = optimizer_step(self._model, batches, self._optimizer, *how)
         self._scheduler.step()
@@ -266,7 +268,7 @@ def optimizer_step(
     max_grad_norm: float | None = None,
     dtype: torch.dtype = torch.float32,
     class_weights: Tensor | None = None,
-    recorded: RecordedLoss | None = None,
+    passes: Passes | None = None,
 ) -> Tensor:
     """Do one optimizer step over all texts of `batches` and return their mean loss, shape ().
 
@@ -281,7 +283,7 @@ def optimizer_step(
         max_grad_norm: Largest norm of the gradient over all of them; None: no limit.
         dtype: As for `packed_loss`.
         class_weights: As for `packed_loss`.
-        recorded: What does the passes, with its own dtype and weights; None: `packed_loss`.
+        passes: What does the passes, with its own dtype and weights; None: `packed_loss`.
     """
     model.train()
     trained = [p for group in optimizer.param_groups for p in group["params"]]
@@ -289,11 +291,11 @@ def optimizer_step(
     optimizer.zero_grad(set_to_none=True)
     losses = []
     for batch in batches:
-        if recorded is None:
+        if passes is None:
             given = batch.to(trained[0].device), total, dtype, class_weights
             losses.append(packed_loss(model.of_packed, *given))
         else:
-            losses.append(recorded(batch, total))
+            losses.append(passes(batch, total))
         if isinstance(optimizer, MasterAdamW) and (len(batches) > 1 or max_grad_norm is not None):
             optimizer.collect()
     if max_grad_norm is not None:
