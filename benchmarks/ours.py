@@ -71,7 +71,7 @@ def build(job: Job) -> Contender:
     def step(texts: list[Text], labels: list[int]) -> float:
         batch = collate(examples(texts, labels))
         chosen = optimizer()  # first, since it decides what is trained
-        return optimizer_step(model, [batch], chosen, dtype=dtype, recorded=passes()).item()
+        return optimizer_step(model, [batch], chosen, dtype=dtype, passes=passes()).item()
 
     def predict(texts: list[Text]) -> None:
         lora.merge(model)

@@ -105,9 +105,7 @@ def _ours(model: str, method: str, device: str, batches: list[Batch], recorded: 
 
     def step(i: int) -> float:
         assert kept is not None  # the embedding is the rows that are seen for as long as this is
-        loss = optimizer_step(
-            network, [batches[i]], optimizer, dtype=torch.bfloat16, recorded=passes
-        )
+        loss = optimizer_step(network, [batches[i]], optimizer, dtype=torch.bfloat16, passes=passes)
         return loss.item()
 
     return step

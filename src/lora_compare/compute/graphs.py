@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -89,6 +90,11 @@ class Recorded:
         recording.play()
         return recording.loss.clone()
 
+    def unrecorded(self, *inputs: Tensor) -> Tensor:
+        """Do the work itself, which draws of dropout what a recording would."""
+        device = self._parameters[0].device
+        return self._work(*(tensor.to(device) for tensor in inputs))
+
     def close(self) -> None:
         """Forget the recordings, once the GPU has played what it was given of them.
 
@@ -104,7 +110,7 @@ class Recorded:
         states = random_states()
         self._do_once(held)
         self._share_gradients()
-        play, loss = self._capture(lambda: self._work(*held))
+        play, loss = self._capture(partial(self._work, *held))
         # What the first time drew of dropout, a training that goes on here would not have drawn.
         restore_random_states(states)
         return _Recording(held, play, loss)

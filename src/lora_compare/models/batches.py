@@ -157,6 +157,20 @@ def collate(examples: Examples) -> Batch:
     return Batch(pack(examples.tokens), torch.from_numpy(examples.labels))
 
 
+def padded(batch: Batch, width: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return a batch's tokens (b, width), lengths (b,) and classes (b,).
+
+    Args:
+        batch: b texts of at most `width` tokens.
+        width: Tokens of each row, those behind a text of any id.
+    """
+    texts, lengths = batch.texts, torch.tensor(batch.texts.lengths)
+    tokens = torch.zeros(len(lengths), width, dtype=torch.int64)
+    rows = torch.repeat_interleave(torch.arange(len(lengths)), lengths)
+    tokens[rows, texts.positions] = texts.tokens
+    return tokens, lengths, batch.labels
+
+
 def epoch_order(n: int, seed: int, epoch: int) -> IntArray:
     """Return the order of `n` texts in one epoch: a permutation, shape (n,).
 

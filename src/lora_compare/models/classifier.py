@@ -18,7 +18,14 @@ from lora_compare.models.answers.targets import (
     are_right,
     targets_of,
 )
-from lora_compare.models.batches import Examples, IntArray, Truncation, by_length, collate
+from lora_compare.models.batches import (
+    Examples,
+    IntArray,
+    Truncation,
+    by_length,
+    collate,
+    padded,
+)
 from lora_compare.models.network import Base, Network, Tokenizer
 from lora_compare.params import ClassifierParams, TrainingParams
 from lora_compare.project.progress import SILENT, Progress
@@ -232,6 +239,7 @@ def predict_logits(
     description: str = "evaluate",
     dtype: torch.dtype = torch.float32,
     ranks: Ranks = ALONE,
+    is_padded: bool = False,
 ) -> FloatArray:
     """Return the logits of every text, shape (n, n_classes), in the examples' order.
 
@@ -244,6 +252,7 @@ def predict_logits(
         description: What the progress says is being done.
         dtype: Type of the arithmetic: `bfloat16`, or any other for that of the weights.
         ranks: Who shares the texts; every rank gets all logits.
+        is_padded: Whether to compute as recorded passes do, by `of_padded`.
     """
     device = next(model.parameters()).device
     was_training = model.training
@@ -256,10 +265,14 @@ def predict_logits(
         for indices in by_length(examples.lengths, budget):
             own = ranks.share(indices)
             # A rank without a text takes part all the same: the others wait for its weights.
-            texts = collate(examples.take(own if len(own) else indices[:1])).texts.to(device)
+            batch = collate(examples.take(own if len(own) else indices[:1]))
             with computing_in(dtype, device):
-                found = model.of_packed(texts).cpu().double()
-            logits[own] = found[: len(own)]
+                if is_padded:
+                    tokens, lengths, _ = padded(batch, max(batch.texts.lengths))
+                    found = model.of_padded(tokens.to(device), lengths.to(device))
+                else:
+                    found = model.of_packed(batch.texts.to(device))
+            logits[own] = found.cpu().double()[: len(own)]
             advance(len(indices))
     model.train(was_training)
     result: FloatArray = ranks.total(logits).numpy()

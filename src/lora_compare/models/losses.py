@@ -9,9 +9,12 @@ from torch import Tensor
 from lora_compare.compute.graphs import Capture, Recorded
 from lora_compare.compute.precision import computing_in
 from lora_compare.models.answers.targets import targets_of
-from lora_compare.models.batches import Batch, Packed
+from lora_compare.models.batches import Batch, Packed, padded
 from lora_compare.models.network import Network
 from lora_compare.params import TrainingParams
+
+Passes = Callable[[Batch, float], Tensor]
+"""Does what `packed_loss` does with a batch on the host and the total: a `RecordedLoss`."""
 
 SHORTEST = 32
 """Tokens that recorded batches are padded to at least; beyond, widths double."""
@@ -79,8 +82,15 @@ class RecordedLoss:
 
     def __call__(self, batch: Batch, total: float) -> Tensor:
         """Do what `packed_loss` does, for a batch on the host."""
+        return self._recorded(*self._inputs(batch, total))
+
+    def unrecorded(self, batch: Batch, total: float) -> Tensor:
+        """Do the same by Python's calls, so that tensors can be counted as they are made."""
+        return self._recorded.unrecorded(*self._inputs(batch, total))
+
+    def _inputs(self, batch: Batch, total: float) -> tuple[Tensor, ...]:
         width = padded_width(max(batch.texts.lengths), self._longest)
-        return self._recorded(*padded(batch, width), torch.tensor(float(total)))
+        return *padded(batch, width), torch.tensor(float(total))
 
     def close(self) -> None:
         """Forget the recordings; the next batches are recorded anew."""
@@ -120,17 +130,3 @@ def padded_width(length: int, longest: int) -> int:
         longest: Those of the longest text of all.
     """
     return min(longest, max(SHORTEST, 1 << (length - 1).bit_length()))
-
-
-def padded(batch: Batch, width: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return a batch's tokens (b, width), lengths (b,) and labels (b,) or (b, k).
-
-    Args:
-        batch: b texts of at most `width` tokens.
-        width: Tokens of each row, those behind a text of any id.
-    """
-    texts, lengths = batch.texts, torch.tensor(batch.texts.lengths)
-    tokens = torch.zeros(len(lengths), width, dtype=torch.int64)
-    rows = torch.repeat_interleave(torch.arange(len(lengths)), lengths)
-    tokens[rows, texts.positions] = texts.tokens
-    return tokens, lengths, batch.labels

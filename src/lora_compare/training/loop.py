@@ -16,7 +16,7 @@ from lora_compare.compute.ranks import ALONE, Ranks, local
 from lora_compare.compute.seeding import random_states, restore_random_states
 from lora_compare.lora import parameter_groups
 from lora_compare.models.batches import Batch, Examples, collate
-from lora_compare.models.losses import RecordedLoss, is_recorded
+from lora_compare.models.losses import Passes, RecordedLoss, is_recorded
 from lora_compare.models.network import Network
 from lora_compare.params import TrainingParams
 from lora_compare.training.embeddings import Rest, seen_rows
@@ -74,8 +74,9 @@ def train(
     schedule = Schedule(training, len(train_examples), seed)
     watched = [sample(e, training, seed) for e in (train_examples, validation_examples)]
     told = reporting.on_evaluation
-    evaluations = Evaluations(model, watched, dtype, schedule.steps_per_epoch, told, ranks)
-    losses = Losses(next(model.parameters()).device)
+    device = next(model.parameters()).device
+    asked = dtype, schedule.steps_per_epoch, told, ranks, is_recorded(training, device)
+    evaluations, losses = Evaluations(model, watched, *asked), Losses(device)
     checkpoints = checkpoints or Checkpoints()
     # Of several ranks autocast does what masters are for, and sharded rows need no sparing.
     masters_of = dtype if ranks.is_alone else torch.float32
@@ -187,11 +188,12 @@ class Run:
 
     def take_step(self, batches: list[Batch]) -> Tensor:
         """Do one optimizer step, as `optimizer_step` does, and return its loss, shape ()."""
-        # Tensors are counted as Python makes them: not in a recording.
-        recorded = None if self.step == self._counted else self._recorded
+        passes: Passes | None = self._recorded
+        if self._recorded is not None and self.step == self._counted:
+            passes = self._recorded.unrecorded  # tensors are counted as Python makes them
         limit = self.schedule.training.max_grad_norm
         all_ranks = amount(batches, self._arithmetic[1], self._shared.ranks)
-        how = limit, *self._arithmetic, recorded, self._shared, all_ranks.weight
+        how = limit, *self._arithmetic, passes, self._shared, all_ranks.weight
         with naming_memory(self.step + 1, batches), self.meter.step(self.step):
             loss = optimizer_step(self._model, batches, self._optimizer, *how)
         self._scheduler.step()

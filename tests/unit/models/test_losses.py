@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from lora_compare.lora import inject
-from lora_compare.models.batches import Batch, Examples, collate
+from lora_compare.models.batches import Batch, Examples, collate, padded
 from lora_compare.models.gpt.network import GPT, Classifier, GPTConfig, Position, initialise
-from lora_compare.models.losses import RecordedLoss, packed_loss, padded, padded_width
+from lora_compare.models.losses import RecordedLoss, packed_loss, padded_width
 from lora_settings import lora_settings
 from tiny_bases import HEAD, SEED, examples, load
 from unit.compute.test_graphs import Repeated

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from lora_compare.compute.optimizers import MasterAdamW
 from lora_compare.compute.ranks import ALONE, Ranks
 from lora_compare.models.batches import Batch, Examples, IntArray, collate
-from lora_compare.models.losses import RecordedLoss, packed_loss
+from lora_compare.models.losses import Passes, packed_loss
 from lora_compare.models.network import Network
 from lora_compare.training.ranks.strategies import SharedModel
 
@@ -85,7 +85,7 @@ def optimizer_step(
     max_grad_norm: float | None = None,
     dtype: torch.dtype = torch.float32,
     class_weights: Tensor | None = None,
-    recorded: RecordedLoss | None = None,
+    passes: Passes | None = None,
     shared: SharedModel | None = None,
     weight: float | None = None,
 ) -> Tensor:
@@ -102,7 +102,7 @@ def optimizer_step(
         max_grad_norm: Largest norm of the gradient over all of them; None: no limit.
         dtype: As for `packed_loss`.
         class_weights: As for `packed_loss`.
-        recorded: What does the passes, with its own dtype and weights; None: `packed_loss`.
+        passes: What does the passes, with its own dtype and weights; None: `packed_loss`.
         shared: The model as several ranks train it; None: this process is alone.
         weight: The `amount` of all ranks' texts, where it is known.
     """
@@ -118,10 +118,10 @@ def optimizer_step(
     losses = []
     for number, batch in enumerate(batches, 1):
         with shared.passing(is_last=number == len(batches)):
-            if recorded is None:
+            if passes is None:
                 loss = packed_loss(shared.of_packed, batch.to(device), total, dtype, class_weights)
             else:
-                loss = recorded(batch, total)
+                loss = passes(batch, total)
         losses.append(loss)
         if isinstance(optimizer, MasterAdamW) and (len(batches) > 1 or max_grad_norm is not None):
             optimizer.collect()
