@@ -8,7 +8,6 @@ import numpy as np
 import numpy.typing as npt
 
 from lora_compare.errors import DataError
-from lora_compare.models.answers.targets import are_right
 
 Array = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int64]
@@ -60,7 +59,7 @@ class LabelTask:
             DataError: No message has some label, and the metric is a mean over the labels.
         """
         if metric == "accuracy":
-            return are_right(predicted, self.labels).astype(np.float64), 1.0
+            return (predicted == self.labels).all(axis=-1).astype(np.float64), 1.0
         if metric == "jaccard":
             return np.stack([jaccard(self.labels, given) for given in predicted]), 1.0
         if metric == "macro_f1":
