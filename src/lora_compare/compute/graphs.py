@@ -59,6 +59,8 @@ class Recorded:
 
     Args:
         work: What to record. It must not look at a tensor's values, nor keep any of its tensors.
+            Work that draws random numbers, for dropout, is done every time: a recording's draws
+            would depend on when it was recorded.
         parameters: Whose gradients it adds to. They stay where they are in memory, and so do their
             gradients, of which all recordings share one set.
         capture: How to record; None: as CUDA graphs.
@@ -73,6 +75,7 @@ class Recorded:
         self._capture = capture or CudaGraphs()
         self._gradients: list[Tensor | None] = []
         self._recordings: dict[tuple[torch.Size, ...], _Recording] = {}
+        self._draws = False
 
     def __call__(self, *inputs: Tensor) -> Tensor:
         """Return the loss, and add its gradients; parameters without any begin at zero.
@@ -81,8 +84,10 @@ class Recorded:
             inputs: What `work` takes, on any device.
         """
         shapes = tuple(tensor.shape for tensor in inputs)
-        if shapes not in self._recordings:
-            self._recordings[shapes] = self._record(inputs)
+        if shapes not in self._recordings and not self._draws:
+            self._record(shapes, inputs)
+        if self._draws:
+            return self.unrecorded(*inputs)
         recording = self._recordings[shapes]
         self._share_gradients()
         for held, given in zip(recording.inputs, inputs, strict=True):
@@ -104,16 +109,19 @@ class Recorded:
             torch.cuda.synchronize(self._parameters[0].device)
         self._recordings.clear()
 
-    def _record(self, inputs: Sequence[Tensor]) -> _Recording:
+    def _record(self, shapes: tuple[torch.Size, ...], inputs: Sequence[Tensor]) -> None:
         device = self._parameters[0].device
         held = [tensor.to(device, copy=True) for tensor in inputs]
         states = random_states()
         self._do_once(held)
-        self._share_gradients()
-        play, loss = self._capture(partial(self._work, *held))
+        drawn = random_states()
+        self._draws = any(not torch.equal(states[name], drawn[name]) for name in states)
         # What the first time drew of dropout, a training that goes on here would not have drawn.
         restore_random_states(states)
-        return _Recording(held, play, loss)
+        if not self._draws:
+            self._share_gradients()
+            play, loss = self._capture(partial(self._work, *held))
+            self._recordings[shapes] = _Recording(held, play, loss)
 
     def _do_once(self, held: Sequence[Tensor]) -> None:
         """Do the work outside a recording, for what libraries do the first time, to no effect."""

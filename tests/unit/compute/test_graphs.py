@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -29,20 +30,21 @@ def layer() -> nn.Linear:
     return nn.Linear(3, 1)
 
 
-def recorded(model: nn.Linear, capture: Repeated) -> Recorded:
+def recorded(model: nn.Linear, capture: Repeated, dropout: bool = False) -> Recorded:
     unused = nn.Parameter(torch.ones(2))
 
     def work(x: Tensor) -> Tensor:
-        loss = model(nn.functional.dropout(x)).square().sum()
+        loss = model(nn.functional.dropout(x) if dropout else x).square().sum()
         loss.backward()
         return loss.detach()
 
     return Recorded(work, [*model.parameters(), unused], capture)
 
 
-def test_losses_and_gradients_are_those_of_the_work() -> None:
+@pytest.mark.parametrize("dropout", [False, True])
+def test_losses_and_gradients_are_those_of_the_work(dropout: bool) -> None:
     model, twin, capture = layer(), layer(), Repeated()
-    played = recorded(model, capture)
+    played = recorded(model, capture, dropout)
     shapes = [(2, 3), (4, 3), (2, 3), (4, 3)]
     inputs = [torch.randn(shape) for shape in shapes]
     torch.manual_seed(1)
@@ -53,12 +55,12 @@ def test_losses_and_gradients_are_those_of_the_work() -> None:
     torch.manual_seed(1)  # dropout as if nothing had been recorded
     for x, (loss, *gradients) in zip(inputs, found, strict=True):
         twin.zero_grad(set_to_none=True)
-        expected = twin(nn.functional.dropout(x)).square().sum()
+        expected = twin(nn.functional.dropout(x) if dropout else x).square().sum()
         expected.backward()
         assert loss == expected
         for own, other in zip(gradients, twin.parameters(), strict=True):
             assert torch.equal(own, other.grad)
-    assert capture.recordings == 2
+    assert capture.recordings == (0 if dropout else 2)
 
 
 def test_gradients_add_up_between_two_zeroings_and_stay_where_they_are() -> None:
