@@ -125,8 +125,7 @@ def test_four_bit_weights_and_losses_are_those_of_the_cpu(device: torch.device) 
         given = [p.grad.flatten().cpu() for p in found.parameters() if p.grad is not None]
         gradients[place] = torch.cat(given)
     for one, other in zip(weights[device], weights[CPU], strict=True):
-        # What lies between two levels, a weight or a block's constant, may fall to either.
-        assert (one != other).float().mean() <= 0.02
+        # The levels are the same, and the constants of blocks are but for rounding.
         torch.testing.assert_close(one, other, rtol=0, atol=1e-3)
     # A GPU multiplies by them in bfloat16, of 8 bits, a CPU in float32: one pass is compared,
     # because whole trainings go apart after any rounding.
