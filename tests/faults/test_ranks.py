@@ -28,9 +28,10 @@ def write(folder: Path, strategy: str = "fsdp", devices: int = 2, **changes: obj
     """Write the settings of a long training that processes share."""
     write_settings(folder, **(LONG | changes))
     text = (folder / "params.yaml").read_text()
-    shared = f"training:\n  strategy: {strategy}\n  devices: {devices}\n"
-    text, times = re.subn(r"(?m)^training:.*\n", shared, text)
-    assert times == 1
+    shared = {"strategy": strategy, "devices": devices}
+    for name, value in shared.items():
+        text, times = re.subn(rf"(?m)^  {name}: .*$", f"  {name}: {value}", text)
+        assert times == 1
     (folder / "params.yaml").write_text(text)
 
 

@@ -114,11 +114,15 @@ def test_four_bit_weights_and_losses_are_those_of_the_cpu(device: torch.device) 
     losses: dict[torch.device, torch.Tensor] = {}
     gradients: dict[torch.device, torch.Tensor] = {}
     weights: dict[torch.device, list[torch.Tensor]] = {}
+    start: dict[str, torch.Tensor] = {}
     for place in (CPU, device):
         found = model("full").to(place)
         paths = quantize(found, keep=found.head)
         weights[place] = [dense_weight(found.get_submodule(path)).float().cpu() for path in paths]
         inject(found, lora_settings(r=4, lora_alpha=8))
+        for name, parameter in found.named_parameters():
+            if parameter.requires_grad:  # each device has dice of its own
+                parameter.data.copy_(start.setdefault(name, parameter.detach().cpu()))
         found.to(place).train()
         batch = collate(texts(16)).to(place)
         losses[place] = packed_loss(found.of_packed, batch, 16).cpu()

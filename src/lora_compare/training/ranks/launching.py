@@ -58,6 +58,8 @@ def _launcher(world: int, rendezvous: str) -> Any:
         # What they say of a rank's end, the stage says in words.
         if name.startswith(("torch.distributed.elastic", "torch.multiprocessing")):
             logging.getLogger(name).setLevel(logging.CRITICAL)
+    # The launcher's own store listens on every interface, and nobody asks it here.
+    os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
