@@ -20,7 +20,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-dev in-git repro summary report results ui experiments test test-slow test-browser \
-  parity benchmark benchmark-pipeline benchmark-scaling faults fuzz lint types params-page check reproducible audit lock clean
+  parity gpu benchmark benchmark-pipeline benchmark-scaling faults fuzz lint types params-page check reproducible audit lock clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' Makefile
@@ -102,6 +102,10 @@ benchmark-pipeline: setup-dev ## time dvc repro in a fresh clone: work and overh
 
 benchmark-scaling: setup-dev ## measure what LoRA saves at GPT-2's sizes, for the report's table
 	python -m benchmarks scaling $(BENCHMARK_ARGS)
+
+gpu: setup-dev ## test and time on a GPU, in 8 minutes (DEVICE=cpu TINY=1: try it out; docs/performance.md)
+	python -m benchmarks.gpu run --device $(or $(DEVICE),cuda) $(if $(TINY),--tiny)
+	$(if $(TINY),,python -m benchmarks.gpu write)
 
 lint: setup-dev ## ruff: rules and format; import-linter: which wing may import which
 	ruff check .

@@ -25,6 +25,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 
 PAGE = ROOT / "docs" / "performance.md"
 MODELS = ROOT / "docs" / "models.md"
+GPUS = ROOT / "docs" / "gpus.md"
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -189,7 +190,20 @@ def plan_memory(path: Path) -> None:
     require_packages(("transformers",))
     from benchmarks import memory
 
-    memory.write_page(path, Progress())
+    memory.write_page(path, memory.HEADER, memory.rows(Progress()))
+
+
+@main.command("gpus")
+@click.option("--page", "path", type=click.Path(path_type=Path, dir_okay=False), default=GPUS)
+@report_user_errors
+def plan_gpus(path: Path) -> None:
+    """Print what each of several GPUs holds of a shared training, and write it to docs/gpus.md."""
+    require_packages(("transformers",))
+    from benchmarks import memory, sharded
+
+    lines = [*sharded.rows(Progress())]
+    memory.write_page(path, sharded.HEADER, lines)
+    click.echo("\n".join([sharded.HEADER.strip(), *lines]))
 
 
 @main.command("architectures")

@@ -35,7 +35,7 @@ from lora_compare.models.methods import Trained, choose_trainable
 from lora_compare.params import ClassifierParams, LoraParams
 from lora_compare.project.progress import SILENT, Progress, without_warnings
 from lora_compare.training.embeddings import seen_rows
-from lora_compare.training.loop import optimizer_step
+from lora_compare.training.ranks.steps import optimizer_step
 
 SHAPES: dict[str, dict[str, Any]] = {
     "bert": {"intermediate_size": 2048, "vocab_size": 30_522},

@@ -72,6 +72,7 @@ class Job:
         rank: Rank and alpha of the adapters.
         vocabulary: Token ids in the whole training split, of which `texts` is a part; empty:
             those in `texts`.
+        recorded: Whether lora-compare plays its passes from recordings, on a GPU.
     """
 
     implementation: str
@@ -87,6 +88,7 @@ class Job:
     device: str
     rank: int = RANK
     vocabulary: Sequence[int] = ()
+    recorded: bool = False
 
     @property
     def pad_token(self) -> int:

@@ -6,6 +6,7 @@ import subprocess
 import time
 from importlib.metadata import version
 from pathlib import Path
+from shutil import which
 from typing import Any
 
 import torch
@@ -47,16 +48,20 @@ def describe_machine(device: str) -> dict[str, Any]:
 
 def describe_versions(packages: tuple[str, ...] = PACKAGES) -> dict[str, str]:
     """Return the versions of Python, of `packages` and of this project by its commit."""
+    from lora_compare import __version__
+
     return {
         "python": platform.python_version(),
         **{name: version(name) for name in packages},
-        "lora-compare": version("lora-compare"),
+        "lora-compare": __version__,
         "commit": _git("rev-parse", "--short=12", "HEAD") or "unknown",
         "edited": "yes" if _git("status", "--porcelain", "--untracked-files=no") else "no",
     }
 
 
 def _git(*arguments: str) -> str:
+    if which("git") is None:
+        return ""
     result = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True)
     return result.stdout.strip()
 

@@ -1,5 +1,10 @@
 """What training models of up to 8 billion parameters holds in memory, without any of it."""
 
+<<<<<<< HEAD
+=======
+import re
+from collections.abc import Iterable, Iterator
+>>>>>>> origin/next
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -186,16 +191,30 @@ HEADER = f"""
 """
 
 
-def write_page(path: Path, progress: Progress = SILENT) -> None:
-    """Put the table between the page's marks.
+def rows(progress: Progress = SILENT) -> Iterator[str]:
+    """Yield the lines of all models.
+
+    Args:
+        progress: Where to report.
+    """
+    with progress.task("plan", len(SHAPES)) as advance:
+        for shape in SHAPES:
+            yield row(shape)
+            advance(1, shape.name)
+
+
+def write_page(path: Path, header: str, lines: Iterable[str]) -> None:
+    """Put a table between a page's marks.
 
     Args:
         path: The page.
-        progress: Where to report.
+        header: The table's first two lines.
+        lines: Its others.
 
     Raises:
         DataError: The page does not have the marks.
     """
+<<<<<<< HEAD
     before, after = around(path, "memory")
     lines = []
     with progress.task("plan", len(SHAPES)) as advance:
@@ -203,3 +222,14 @@ def write_page(path: Path, progress: Progress = SILENT) -> None:
             lines.append(row(shape))
             advance(1, shape.name)
     write_text(path, f"{before}{HEADER}" + "\n".join(lines) + f"\n\n{after}")
+=======
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    parts = MARKS.fullmatch(text)
+    if parts is None:
+        raise DataError(
+            "The page has no place for the table.",
+            where=str(path),
+            expected="the lines <!-- memory --> and <!-- /memory -->",
+        )
+    write_text(path, parts[1] + header + "\n".join(lines) + f"\n\n{parts[2]}")
+>>>>>>> origin/next

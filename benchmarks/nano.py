@@ -55,7 +55,7 @@ def measure(kind: str, n: int, params: Params, folder: Path) -> Iterator[tuple[s
     frames, figures = split(corpus, params.split.model_copy(update={"twins": "apart"}))
     parts = {name: {c: f[c].tolist() for c in ("Text", "Label")} for name, f in frames.items()}
     seen, watched, test = ((parts[name]["Text"], parts[name]["Label"]) for name in SPLITS)
-    _, baseline = fit_tfidf(*seen, *watched)
+    _, baseline, _ = fit_tfidf(*seen, *watched)
     yield "TF-IDF", float(baseline.score(*test))
 
     make_deterministic(params.model.seed, params.threads)

@@ -17,6 +17,11 @@ def padded(texts: list[Text], job: Job) -> Tensor:
     return torch.tensor(rows, device=job.device)
 
 
+def lower_precision(job: Job) -> torch.autocast:
+    """Return a context of autocast, in effect where the job computes in bfloat16."""
+    return torch.autocast(job.device, torch.bfloat16, enabled=job.precision == "bfloat16")
+
+
 def build_notebook(job: Job) -> Contender:
     """Return the notebook's network with its loop: no mask, the last position classifies."""
     torch.manual_seed(SEED)
@@ -29,10 +34,12 @@ def build_notebook(job: Job) -> Contender:
     model.to(job.device)
     rate = LEARNING_RATES[job.method]
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=WEIGHT_DECAY)
+    autocast = lower_precision(job)
 
     def step(texts: list[Text], labels: list[int]) -> float:
         optimizer.zero_grad()
-        logits = model(padded(texts, job))[:, -1, :]
+        with autocast:
+            logits = model(padded(texts, job))[:, -1, :]
         loss = F.cross_entropy(logits, torch.tensor(labels, device=job.device))
         loss.backward()
         optimizer.step()
@@ -40,7 +47,7 @@ def build_notebook(job: Job) -> Contender:
 
     def predict(texts: list[Text]) -> None:
         model.eval()
-        with torch.no_grad():
+        with torch.no_grad(), autocast:
             for start in range(0, len(texts), job.batch_size):
                 model(padded(texts[start : start + job.batch_size], job))[:, -1, :].cpu()
 
@@ -90,7 +97,7 @@ def build_transformers(job: Job) -> Contender:
     trained = [p for p in model.parameters() if p.requires_grad]
     rate = LEARNING_RATES[job.method]
     optimizer = torch.optim.AdamW(trained, lr=rate, weight_decay=WEIGHT_DECAY, fused=True)
-    autocast = torch.autocast(job.device, dtype=torch.bfloat16, enabled=job.precision == "bfloat16")
+    autocast = lower_precision(job)
 
     def inputs(texts: list[Text]) -> dict[str, Tensor]:
         tokens = padded(texts, job)

@@ -15,10 +15,11 @@ from lora_compare.compute.seeding import seeded
 from lora_compare.models.batches import Examples, collate
 from lora_compare.models.classifier import Padding, predict_logits
 from lora_compare.models.gpt.network import GPT, Classifier, GPTConfig, initialise
+from lora_compare.models.losses import RecordedLoss
 from lora_compare.models.methods import Trained, choose_trainable
 from lora_compare.params import LoraParams
 from lora_compare.training.embeddings import seen_rows
-from lora_compare.training.loop import optimizer_step
+from lora_compare.training.ranks.steps import optimizer_step
 
 
 def trained(method: str, rank: int) -> Trained:
@@ -55,6 +56,10 @@ def build(job: Job) -> Contender:
         return Examples(tokens, np.array(labels))
 
     @cache
+    def passes() -> RecordedLoss | None:
+        return RecordedLoss(model, job.padded_length, dtype) if job.recorded else None
+
+    @cache
     def optimizer() -> torch.optim.Optimizer:
         tokens = [np.array(t, dtype=np.int64) for t in whole_split if t]
         seen = Examples(tokens, np.zeros(len(tokens), dtype=np.int64))
@@ -65,7 +70,8 @@ def build(job: Job) -> Contender:
 
     def step(texts: list[Text], labels: list[int]) -> float:
         batch = collate(examples(texts, labels))
-        return optimizer_step(model, [batch], optimizer(), dtype=dtype).item()
+        chosen = optimizer()  # first, since it decides what is trained
+        return optimizer_step(model, [batch], chosen, dtype=dtype, passes=passes()).item()
 
     def predict(texts: list[Text]) -> None:
         lora.merge(model)

@@ -25,8 +25,8 @@ from lora_compare.models.methods import choose_trainable
 from lora_compare.project.progress import SILENT, Progress
 from lora_compare.report.scaling import FILE
 from lora_compare.training.embeddings import seen_rows
-from lora_compare.training.loop import optimizer_step
 from lora_compare.training.meters import Meter, cost_figures
+from lora_compare.training.ranks.steps import optimizer_step
 
 MODELS = ("gpt2-small", "gpt2-medium", "gpt2-large", "gpt2-xl")
 METHODS = ("full", "lora")

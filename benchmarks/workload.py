@@ -1,19 +1,21 @@
 """The messages that every implementation works on, as tokens in one order."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import tiktoken
 
 from benchmarks.jobs import SEED, Text
 from lora_compare.data.sources import load_corpus
 from lora_compare.data.splits import split
 from lora_compare.errors import DownloadError
-from lora_compare.models.batches import epoch_order
+from lora_compare.models.batches import Examples, epoch_order
+from lora_compare.models.gpt.base import GPTTokenizer
 from lora_compare.models.gpt.network import CONFIGS
 from lora_compare.models.gpt.tokenizer import encode_all, gpt2_encoding, train_encoding
 from lora_compare.params import DataParams, SplitParams
@@ -61,21 +63,7 @@ def make_workload(messages: Path | None, model: str, batch_size: int) -> Workloa
         DataError: The file cannot be used.
     """
     source, name = _choose_source(messages)
-    corpus, _ = load_corpus(
-        DataParams(source=source, text_column="text", label_column="label"), Paths(Path.cwd())
-    )
-    own = messages is not None
-    frames, _ = split(
-        make_corpus(corpus["label"], corpus["text"]),
-        SplitParams(
-            mode="stratified" if own else "appendix_e",
-            deduplicate="exact" if own else "none",
-            balance="undersample",
-            train=0.7,
-            validation=0.1,
-            seed=SEED,
-        ),
-    )
+    frames = _split(source, own=messages is not None)
     encoding, tokenizer = _choose_encoding(model, frames["unused"]["Text"].tolist())
     limit = CONFIGS[model].context_length
     texts = {s: _tokens(encoding, frames[s]["Text"].tolist(), limit) for s in SPLITS}
@@ -91,6 +79,34 @@ def make_workload(messages: Path | None, model: str, batch_size: int) -> Workloa
         longest,
         {"source": name, "tokenizer": tokenizer, **length_figures(lengths.tolist(), batch_size)},
     )
+
+
+def bundled_splits() -> tuple[dict[str, Examples], tiktoken.Encoding]:
+    """Return the bundled corpus in the book's split, and the tokenizer, which needs no network."""
+    frames = _split("bundled", own=False)
+    encoding, _ = _trained(frames["unused"]["Text"].tolist())
+    tokenizer = GPTTokenizer(encoding)
+    return {
+        name: Examples(
+            tokenizer.encode_all(frames[name]["Text"].tolist()),
+            frames[name]["Label"].to_numpy(dtype=np.int64),
+        )
+        for name in SPLITS
+    }, encoding
+
+
+def _split(source: str, own: bool) -> Mapping[str, pd.DataFrame]:
+    data = DataParams(source=source, text_column="text", label_column="label")
+    corpus, _ = load_corpus(data, Paths(Path.cwd()))
+    settings = SplitParams(
+        mode="stratified" if own else "appendix_e",
+        deduplicate="exact" if own else "none",
+        balance="undersample",
+        train=0.7,
+        validation=0.1,
+        seed=SEED,
+    )
+    return split(make_corpus(corpus["label"], corpus["text"]), settings)[0]
 
 
 def length_figures(lengths: Sequence[int], batch_size: int) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from lora_compare.cli.stage import stage
 from lora_compare.errors import ParamsError
-from lora_compare.params import Params, require_fit, require_positive
+from lora_compare.params import Params, require_costs, require_fit, require_positive
 from lora_compare.project.paths import Paths, require
 from lora_compare.project.progress import Progress
 
@@ -39,6 +39,7 @@ def main(paths: Paths, params: Params, progress: Progress, method: str, show: Sh
     require_fit(params, len(classes), architecture_of(paths.base))
     # Now, and not after hours of training, when the stage evaluate needs it.
     require_positive(params.classifier.positive, classes)
+    require_costs(params, classes)
     make_deterministic(training.seeds[0], params.threads)
     machine = choose_machine(training, read_description(paths.base)["width"])
     tokens = map(paths.tokens, ("train", "validation"))
@@ -51,7 +52,10 @@ def main(paths: Paths, params: Params, progress: Progress, method: str, show: Sh
         if settings.adapter is not None:
             finished = [take_over(shared, machine, show)]
         else:
-            trainings = [Training(f"seed {s}", settings, s, training) for s in training.seeds]
+            trainings = [
+                Training(f"fold {fold}" if fold else f"seed {seed}", settings, seed, training, fold)
+                for seed, fold in params.trained.items()
+            ]
             finished = run_trainings(shared, trainings, progress, show)
     write(shared, finished, origin, machine, progress)
 
@@ -75,7 +79,8 @@ def write(
     paths, method = shared.paths, shared.method
     seeds = publish(shared, finished)
     chosen = paths.trained(method, seeds.chosen)
-    texts = read_examples(paths.tokens("validation"))
+    fold = seeds.fold(seeds.chosen)
+    texts = read_examples(paths.tokens("validation"), fold)
     cost = mean_cost([one.cost for one in finished]) | measure_latency(
         chosen, paths.base, texts, machine
     )
@@ -93,7 +98,7 @@ def write(
     loss = seeds.validation_loss[seeds.chosen]
     progress.say(
         f"{method}: {'imported, nothing to train' if imported else said}; "
-        f"seed {seeds.chosen} is used, validation loss {loss:.4f}"
+        f"{f'fold {fold}' if fold else f'seed {seeds.chosen}'} is used, validation loss {loss:.4f}"
     )
 
 

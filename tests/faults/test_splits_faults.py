@@ -156,3 +156,43 @@ def test_row_40_the_same_message_in_two_given_splits_is_counted_and_leaves_train
     said = succeed(tmp_path, "split")
     assert said.startswith("83 train, 12 validation, 24 test")
     assert "texts in two of them: 1 of train in test, which were removed" in said
+
+
+FOLDS = {"folds": "3", "train": "null", "validation": "0.2", "seeds": "[1, 2, 3]"}
+
+
+def test_row_40_folds_deal_what_does_not_contradict_itself(tmp_path: Path) -> None:
+    project(tmp_path, rows(), **GROUPS | FOLDS)
+    said = succeed(tmp_path, "check")
+    succeed(tmp_path, "download")
+    done = succeed(tmp_path, "split")
+    for told in (said, done):
+        assert "120 test" in told
+        assert "3 folds: every message is tested once" in told
+
+
+def test_row_40_folds_of_what_is_dealt_already_are_refused_with_all_reasons(tmp_path: Path) -> None:
+    edits = FOLDS | {"split_column": "part", "time_column": "day", "balance": "undersample"}
+    project(tmp_path, rows(), **{**edits, "seeds": "[1, 2]"})
+    for command in ("check", "download", "split"):
+        said = refusal(tmp_path, command)
+        assert "split.folds: data.split_column says which messages are test" in said
+        assert "split.folds: data.time_column says which messages are test" in said
+        assert "split.balance: undersample cuts test" in said
+        assert "training.seeds: 3 folds need 3 seeds, one each, not 2" in said
+
+
+def test_row_40_a_class_of_fewer_groups_than_folds_is_refused(tmp_path: Path) -> None:
+    messages = [{**row, "who": f"{row['label']}{i % 4}"} for i, row in enumerate(rows())]
+    said = refused(tmp_path, messages, GROUPS | FOLDS)
+    assert "2 of 2 classes have fewer groups than there are folds" in said
+    assert "ham: 2 groups of 60 messages" in said
+
+
+def test_row_40_a_group_as_large_as_a_class_is_refused_in_folds(tmp_path: Path) -> None:
+    messages = [
+        {**row, "who": "all" if row["label"] == "spam" and i > 9 else f"p{i}"}
+        for i, row in enumerate(rows())
+    ]
+    said = refused(tmp_path, messages, GROUPS | FOLDS)
+    assert "spam: 55 of 60 messages are one group" in said

@@ -26,7 +26,7 @@ from interchange import (
 from lora_compare import lora
 from lora_compare.exchange.export import Source, export
 from lora_compare.exchange.usage import EXAMPLE
-from lora_compare.models.classifier import softmax
+from lora_compare.models.answers.targets import ONE_CLASS
 from lora_compare.models.gpt.network import GPTConfig
 from lora_compare.params import LoraParams
 from lora_settings import lora_settings
@@ -231,7 +231,8 @@ def test_the_printed_lines_run(
     elif kind == "peft":
         scores = names["model"](**names["inputs"]).logits.softmax(dim=-1)[0].tolist()
     else:
-        scores = softmax(names["session"].run(None, names["inputs"])[0].astype(float))[0].tolist()
+        logits = names["session"].run(None, names["inputs"])[0].astype(float)
+        scores = ONE_CLASS.probabilities(logits)[0].tolist()
     (expected,) = source.classifier.probabilities([EXAMPLE])
     measured = float(abs(np.sort(scores) - np.sort(expected)).max())
     reference = {"peft": "PEFT", "merged": "transformers", "onnx": "onnxruntime"}[kind]

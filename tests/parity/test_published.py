@@ -18,7 +18,7 @@ from lora_compare.models.classifier import Padding, predict_logits
 from lora_compare.models.gpt.network import CONFIGS, GPT, Classifier, GPTConfig, initialise
 from lora_compare.models.gpt.tokenizer import encode_all, gpt2_encoding
 from lora_compare.models.methods import adapt
-from lora_compare.training.loop import optimizer_step
+from lora_compare.training.ranks.steps import optimizer_step
 from lora_settings import lora_settings
 
 from .conftest import Parity

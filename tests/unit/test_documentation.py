@@ -135,7 +135,9 @@ def test_a_number_is_taken_in_the_range_that_its_text_says_and_not_beyond(path: 
     adapter = TypeAdapter(Annotated[field.annotation, "", *field.metadata])
     found = set()
     for number, is_allowed in edges(text, 1e-9 if kind is float else 1):
-        value: object = {"layer": kind(number)} if "dict[" in str(field) else kind(number)
+        value: object = kind(number)
+        for _ in range(str(field.annotation).count("dict[")):
+            value = {"layer": value}
         value = [value] if path.endswith("seeds") else value
         found.add(is_allowed)
         with nullcontext() if is_allowed else pytest.raises(ValidationError):

@@ -49,7 +49,10 @@ def _plan(messages: "Messages", available: dict[str, int], settings: "SplitParam
 def _plan_by_columns(
     messages: "Messages", available: dict[str, int], settings: "SplitParams"
 ) -> Plan:
-    """Return the same of messages whose splits, groups or dates the data has: they are dealt."""
+    """Return the same of messages that are dealt: in folds, or as columns of the data have it.
+
+    So are messages with several labels: how many a split gets cannot be told otherwise.
+    """
     from lora_compare.data.classes import balanced_pool
     from lora_compare.data.splits import plan
     from lora_compare.data.splits.coverage import describe_missing
@@ -81,20 +84,30 @@ def read_data(output: Output, paths: "Paths", params: "Params") -> dict[str, Any
     from lora_compare.data import classes
     from lora_compare.data.messages import make_messages
     from lora_compare.data.sources import read_sources
-    from lora_compare.params import require_fit, require_positive, require_prior
-    from lora_compare.project.corpus import MAIN, class_order
+    from lora_compare.params import (
+        require_costs,
+        require_fit,
+        require_kind,
+        require_positive,
+        require_prior,
+    )
+    from lora_compare.project.corpus import MAIN, are_several, class_order, every_label
 
     started = time.perf_counter()
     with output.working(f"read {params.data.described}"):
         tables, _ = read_sources(params.data, paths)
-        messages = make_messages(*tables)
-    counts = Counter(messages["label"])
+        messages = make_messages(*tables, separator=params.data.labels_separator)
+    counts, several = Counter(every_label(messages["label"])), are_several(messages["label"])
+    require_kind(params, several)
     available = classes.count_available(messages, params.split)
     require_fit(params, len(available))
     require_prior(params, list(available))
     require_positive(params.classifier.positive, list(available))
-    make_plan = _plan_by_columns if {*messages} - {*MAIN} else _plan
+    require_costs(params, list(available))
+    are_dealt = several or {*messages} - {*MAIN} or params.split.folds > 1
+    make_plan = _plan_by_columns if are_dealt else _plan
     plan = make_plan(messages, available, params.split)
+    is_exact = params.split.deduplicate == "exact"
     warnings = [
         plan.warning,
         *(warning for table in tables for warning in table.warnings),
@@ -103,9 +116,10 @@ def read_data(output: Output, paths: "Paths", params: "Params") -> dict[str, Any
     ]
     return {
         "rows": len(messages["label"]),
-        "distinct": sum(available.values()),
+        "distinct": len({*messages["text"]} if is_exact else messages["text"]),
         "columns": list(dict.fromkeys(name for table in tables for name in table.columns)),
         "classes": {name: counts[name] for name in class_order(counts)},
+        "labels": several,
         "splits": plan.sizes,
         "dealt": plan.dealt,
         "test_groups": plan.groups,
@@ -122,7 +136,8 @@ def say_data(output: Output, data: Mapping[str, Any]) -> None:
     output.say(f"{data['rows']:,} messages, read in {data['seconds']:.1f} s; columns: {columns}")
     repeats = data["rows"] - data["distinct"]
     counts = show_counts(data["classes"]) + (f"; {repeats:,} repeats" if repeats else "")
-    output.say(f"{len(data['classes']):,} classes: {counts}")
+    kind = "labels, of which a message may have several" if data["labels"] else "classes"
+    output.say(f"{len(data['classes']):,} {kind}: {counts}")
     sizes = ", ".join(f"{n:,} {name}" for name, n in data["splits"].items())
     output.say(f"to be split into about {sizes}")
     if data["dealt"]:

@@ -11,7 +11,7 @@ import click
 
 from lora_compare.cli.completion import complete_methods
 from lora_compare.cli.terminal import Output, command, project
-from lora_compare.project.paths import TFIDF, seed_folder
+from lora_compare.project.paths import TFIDF, require, seed_folder
 
 if TYPE_CHECKING:
     from lora_compare.evaluation.tfidf import TfidfClassifier
@@ -31,28 +31,24 @@ class Answer:
 
     Attributes:
         text: The text.
-        probabilities: Probability of each class.
+        label: Its class, or its labels in words.
+        found: The same as a record has it: `label` with the class, or `labels` with a list.
+        probability: The answer's probability.
+        probabilities: Probability of each class or label.
     """
 
     text: str
+    label: str
+    found: dict[str, str | list[str]]
+    probability: float
     probabilities: dict[str, float]
-
-    @property
-    def label(self) -> str:
-        """The most probable class."""
-        return max(self.probabilities, key=self.probabilities.__getitem__)
-
-    @property
-    def probability(self) -> float:
-        """Its probability."""
-        return self.probabilities[self.label]
 
 
 seed_option = click.option(
     "--seed",
     type=int,
-    help="The training to use: one of training.seeds; by default that of the lowest validation "
-    "loss.",
+    help="The training to use, of training.seeds; else that of the lowest validation loss, and of "
+    "folds the first.",
 )
 
 
@@ -124,19 +120,34 @@ def _method_or_default(params: "Params", method: str | None, seed: int | None) -
 
 
 def _load(paths: "Paths", params: "Params", name: str, seed: int | None) -> "Classifier":
+    _require_decision(paths, params, name)
     if name == TFIDF:
         from lora_compare.evaluation.tfidf import load_tfidf
 
-        return load_tfidf(paths.model(name))
+        return load_tfidf(paths.model(name), paths.decision(name))
     from lora_compare.compute.device import choose_device
     from lora_compare.models.base import load_base
     from lora_compare.models.methods import load_method
-    from lora_compare.project.seeds import chosen
+    from lora_compare.project.seeds import base_of, chosen, seed_of
 
     folder = chosen(paths.model(name), seed)
-    classifier = load_method(folder, load_base(paths.base), f"finetune@{name}")
+    decision = paths.decision(name, seed_of(folder))
+    base = load_base(base_of(paths, name, seed))
+    classifier = load_method(folder, base, f"finetune@{name}", decision)
     classifier.model.to(choose_device(params.training.device))
     return classifier
+
+
+def _require_decision(paths: "Paths", params: "Params", name: str) -> None:
+    """Refuse a method without what params.yaml asks for, which the stage evaluate has not chosen.
+
+    Raises:
+        MissingArtifactError: It has not.
+    """
+    if params.decides:
+        stage = "baseline" if name == TFIDF else f"evaluate@{name}"
+        if not any(paths.evaluated(name).glob("decision*.json")):
+            require(paths.decision(name), stage)
 
 
 def _counting(
@@ -169,17 +180,29 @@ def _chunks(texts: Iterable[str]) -> Iterator[list[str]]:
 
 
 def _answers(classifier: "Classifier", texts: Sequence[str]) -> list[Answer]:
-    rows = classifier.probabilities(texts)
+    from lora_compare.project.corpus import labels_of, shown_labels
+
+    rows, targets = classifier.probabilities(texts), classifier.targets
+    given = targets.answers(rows, classifier.decision)
+    several, classes = given.ndim == 2, classifier.classes
+    named = targets.texts(given, classes)
+    sure = targets.certainty(rows, given).tolist()
     return [
-        Answer(text, dict(zip(classifier.classes, map(float, row), strict=True)))
-        for text, row in zip(texts, rows, strict=True)
+        Answer(
+            text,
+            shown_labels(name) if several else name,
+            {"labels": list(labels_of(name))} if several else {"label": name},
+            probability,
+            dict(zip(classes, chances, strict=True)),
+        )
+        for text, name, probability, chances in zip(texts, named, sure, rows.tolist(), strict=True)
     ]
 
 
 def _show(output: Output, answers: Sequence[Answer]) -> None:
     if output.as_json:
         for answer in answers:
-            record = {"text": answer.text, "label": answer.label, "probability": answer.probability}
+            record = {"text": answer.text, **answer.found, "probability": answer.probability}
             output.record({**record, "probabilities": answer.probabilities})
     elif output.console.is_terminal:
         _show_table(output, answers)
@@ -294,6 +317,7 @@ def export(
     with output.working(f"export {name}"):
         from lora_compare.exchange.export import write
 
+        _require_decision(paths, params, name)
         lines = write(paths, name, kind, folder, seed)
     output.record({"method": name, "format": kind, "folder": str(folder), "python": lines})
     output.say(f"{name} is in {folder}. To use it in Python:\n")

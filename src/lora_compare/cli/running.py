@@ -35,8 +35,8 @@ def check(output: Output) -> None:
     paths, params = project()
     _require_written(paths, params)
     _require_here(paths, params)
-    _require_fit(output, paths, params)
     data = read_data(output, paths, params) if is_here(params.data) else None
+    _require_fit(output, paths, params, several=bool(data and data["labels"]))
     sizes = _sizes(paths)
     trainings, steps = _trainings(params), _steps(sizes, params)
     total = _all_steps(params, trainings, steps)
@@ -139,8 +139,11 @@ def _all_steps(
     )
 
 
-def _require_fit(output: Output, paths: "Paths", params: "Params") -> None:
-    """Refuse adapters that do not fit a model of transformers, if its config.json is here."""
+def _require_fit(output: Output, paths: "Paths", params: "Params", several: bool) -> None:
+    """Refuse a model of transformers that does not fit the data, and adapters that do not fit it.
+
+    They are looked at if its config.json is here.
+    """
     if params.model.kind == "gpt":
         return
     from lora_compare.models.hub.shape import shape_at_hand
@@ -148,7 +151,7 @@ def _require_fit(output: Output, paths: "Paths", params: "Params") -> None:
     from lora_compare.params import MAX_CLASSES, require_fit
 
     with output.working(f"look at {params.model.name}"):
-        model = shape_at_hand(params.model, paths.root)
+        model = shape_at_hand(params.model, paths.root, several)
     if model is not None:
         require_fit(params, MAX_CLASSES, architecture(model))
 

@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import click
@@ -20,6 +20,7 @@ from lora_compare.project.interruption import Interrupted, interruptible
 from lora_compare.project.lock import end_with_dvc, only_writer
 from lora_compare.project.paths import Paths
 from lora_compare.project.progress import Progress
+from lora_compare.training.ranks.environment import is_follower, is_joined
 
 if TYPE_CHECKING:
     from lora_compare.tracking.tracker import Tracker
@@ -118,11 +119,20 @@ def stage(
             run_own_code(paths)
             collect_garbage_rarely()
             params = load_params(paths.params)
+            if is_follower():
+                from lora_compare.training.ranks.joining import follow
+
+                with ending_well(name):
+                    return follow(paths, params.training)
             require_writable(paths.output_folders(name, **arguments))
             progress = Progress(quiet)
-            with working(paths, params, name, progress, **arguments) as tracked:
+            with (
+                _leading(params),
+                working(paths, params, name, progress, **arguments) as tracked,
+            ):
                 extra = {"show": tracked.log} if live else {}
                 report_user_errors(function)(paths, params, progress, **arguments, **extra)
+            return None
 
         command.__doc__ = function.__globals__["__doc__"]
         if per_method:
@@ -131,6 +141,15 @@ def stage(
         return click.command(name)(command)
 
     return decorate
+
+
+def _leading(params: Params) -> AbstractContextManager[None]:
+    """Return a context in which the other processes that torchrun has started wait for work."""
+    if not is_joined():
+        return nullcontext()
+    from lora_compare.training.ranks.joining import leading
+
+    return leading(params.training)
 
 
 @contextmanager

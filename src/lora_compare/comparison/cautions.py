@@ -3,13 +3,15 @@
 That of the tokenizer is in `models.tokens`, whose stage warns first.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from lora_compare.comparison.evidence import Evidence, Outcome
-from lora_compare.comparison.formats import percent
+from lora_compare.comparison.formats import percent, points
 from lora_compare.comparison.sentences import UNEVEN_CLASSES, listing
 from lora_compare.data.splits.coverage import describe_missing
+from lora_compare.evaluation.statistics import difference_interval
 from lora_compare.params import Params
 
 STAND_IN = "gpt2-nano"
@@ -26,6 +28,10 @@ tenth, differences between methods are differences between ways of learning noth
 FEW_MESSAGES = 100
 """Groups of near-duplicates in the test split below which it is said: of a hundred, one answer is a
 point, and equal methods are hardly ever shown to be within two."""
+
+FEW_TO_CHOOSE = 50
+"""Messages of the rarer class in validation below which a threshold is hardly chosen: of fifty, one
+more that is found moves the recall by two points."""
 
 CUT = 0.01
 """Share of test messages cut from which it is said: fewer move an accuracy by less than a point."""
@@ -109,12 +115,15 @@ def _collapsed(evidence: Evidence, _: Params, __: Mapping[str, Any]) -> Iterator
 
 def _chance(evidence: Evidence, _: Params, __: Mapping[str, Any]) -> Iterator[str]:
     counts = _test_classes(evidence)
+    kind = "the largest class"
+    if evidence.several:
+        counts, kind = Counter(evidence.labels), "the most frequent labels"
     largest = max(counts, key=lambda name: counts[name])
     share = counts[largest] / sum(counts.values())
     best = max(method.metrics["test"]["accuracy"] for method in evidence.methods)
     if best - share < LEARNT * (1 - share):
         yield (
-            f"The test is near chance: always answering {largest}, the largest class, is right on "
+            f"The test is near chance: always answering {largest}, {kind}, is right on "
             f"{percent(share)} of the test messages, the best method on {percent(best)}."
         )
 
@@ -155,8 +164,37 @@ def _cut(evidence: Evidence, _: Params, __: Mapping[str, Any]) -> Iterator[str]:
     tokens = f", which lost {percent(lost)} of all test tokens" if lost is not None else ""
     yield (
         f"{counts[name]:,} of {n:,} test messages were cut for the model "
-        f"(training.max_length){tokens}; TF-IDF read them whole."
+        f"(training.max_length){tokens}; TF-IDF read them whole.{_of_cut(evidence, counts)}"
     )
+
+
+def _of_cut(evidence: Evidence, counts: Mapping[str, int]) -> str:
+    """Return how much the accuracy of messages that were cut differs from that of the others."""
+    told = []
+    for method in evidence.methods:
+        right = method.metrics.get("truncated_accuracy", {})
+        if len(right) < 2:
+            continue
+        cut, n = counts[method.name], len(evidence.texts)
+        low, high = difference_interval((right["cut"], cut), (right["whole"], n - cut))
+        told.append(
+            f"{method.name} is right on {percent(right['cut'])} of them and on "
+            f"{percent(right['whole'])} of the others, {points(right['cut'] - right['whole'])} "
+            f"points (95 % interval {points(low)} to {points(high)})"
+        )
+    return f" {'; '.join(told)}." if told else ""
+
+
+def _rare(evidence: Evidence, params: Params, _: Mapping[str, Any]) -> Iterator[str]:
+    if params.classifier.threshold == "argmax":
+        return
+    counts = evidence.split["splits"]["validation"]["classes"]
+    rarest = min(counts, key=lambda name: counts[name])
+    if (held := counts[rarest]) < FEW_TO_CHOOSE:
+        yield (
+            f"The threshold was chosen on {held:,} message{'s' * (held != 1)} of {rarest} "
+            "(split.validation): on others it would be another."
+        )
 
 
 def _thrown(evidence: Evidence, params: Params, _: Mapping[str, Any]) -> Iterator[str]:
@@ -202,6 +240,22 @@ def _one_seed(evidence: Evidence, _: Params, __: Mapping[str, Any]) -> Iterator[
         )
 
 
+def _folds(evidence: Evidence, _: Params, comparison: Mapping[str, Any]) -> Iterator[str]:
+    if "folds" not in comparison:
+        return
+    yield (
+        f"Each of the {comparison['test_messages']:,} messages was tested once, in "
+        f"{comparison['folds']} folds, by models trained on {percent(comparison['trained_on'], 0)} "
+        "of them: a claim is about such models. Folds share most of what they train on, so that "
+        "no interval says what other messages to train on would change."
+    )
+    if tuned := [method.name for method in evidence.methods if _choice(method).get("searched")]:
+        yield (
+            f"The search of {listing(tuned)} was made in fold 1, with messages that the other "
+            "folds test: what it chose is fitted to them a little, for all methods alike."
+        )
+
+
 def _budgets(evidence: Evidence, _: Params, __: Mapping[str, Any]) -> Iterator[str]:
     trained = [method for method in evidence.methods if method.trainable != "imported"]
     tried = {
@@ -218,6 +272,8 @@ def _budgets(evidence: Evidence, _: Params, __: Mapping[str, Any]) -> Iterator[s
 
 
 def _uneven(evidence: Evidence, _: Params, comparison: Mapping[str, Any]) -> Iterator[str]:
+    if evidence.several:
+        return
     counts = _test_classes(evidence)
     largest, least = (f(counts, key=lambda name: counts[name]) for f in (max, min))
     if comparison["metric"] == "accuracy" and counts[largest] > UNEVEN * counts[least]:
@@ -254,10 +310,12 @@ CHECKS: dict[str, Check] = {
     "missing_classes": _missing,
     "groups": _groups,
     "cut": _cut,
+    "threshold": _rare,
     "thrown": _thrown,
     "twins": _twins,
     "edge": _edge,
     "one_seed": _one_seed,
+    "folds": _folds,
     "budgets": _budgets,
     UNEVEN_CLASSES: _uneven,
     "times": _times,

@@ -9,9 +9,16 @@ import numpy.typing as npt
 
 from lora_compare.comparison import sentences
 from lora_compare.comparison.evidence import Outcome
+from lora_compare.evaluation.labels.scores import LabelTask
 from lora_compare.evaluation.planning import Plan, groups_needed, seeds_needed
-from lora_compare.evaluation.scores import Task, message_scores
-from lora_compare.evaluation.statistics import FEWEST_SEEDS, Difference, difference
+from lora_compare.evaluation.scores import Task
+from lora_compare.evaluation.statistics import (
+    FEWEST_SEEDS,
+    Array,
+    Difference,
+    difference,
+    fold_difference,
+)
 from lora_compare.params import ComparisonParams
 
 Claim = Literal["better", "worse", "equivalent", "not worse", "undecided"]
@@ -25,11 +32,13 @@ class Judge:
         settings: Metric, margin and level.
         task: The test messages, their classes and what each counts.
         groups: Number of each message's near-duplicate group, shape (n,).
+        folds: Number of the fold that tests each message, shape (n,); None: every seed tests all.
     """
 
     settings: ComparisonParams
-    task: Task
+    task: Task | LabelTask
     groups: npt.NDArray[np.integer[Any]]
+    folds: npt.NDArray[np.integer[Any]] | None = None
 
     def compare(self, a: Outcome, b: Outcome, tests: int) -> dict[str, Any]:
         """Return what is found of two outcomes, as it stands under `pairs`.
@@ -45,22 +54,25 @@ class Judge:
         """
         settings, metric = self.settings, self.settings.metric
         (scores_a, step_a), (scores_b, step_b) = (
-            message_scores(metric, self.task, outcome.predicted) for outcome in (a, b)
+            self.task.scores(metric, outcome.in_targets(outcome.predicted)) for outcome in (a, b)
         )
         level, step = 1 - settings.level / tests, max(step_a, step_b)
         weights, scores = self.task.weights, scores_a - scores_b
-        found = difference(scores, weights, self.groups, level, step)
+        found = self._difference(scores, level, step)
         made, parts = claim(found, settings.margin), found.components
+        sign, most = 1, 1.0
+        if metric == "expected_cost" and self.task.costs is not None:  # below 0 in the scores
+            sign, most = -1, float(self.task.costs.max())
         pair: dict[str, Any] = {
             "a": a.name,
             "b": b.name,
             "baseline": "baseline" in (a.trainable, b.trainable),
             "metric": metric,
-            "value_a": float(np.average(scores_a, axis=1, weights=weights).mean()),
-            "value_b": float(np.average(scores_b, axis=1, weights=weights).mean()),
+            "value_a": sign * float(np.average(scores_a, axis=1, weights=weights).mean()),
+            "value_b": sign * float(np.average(scores_b, axis=1, weights=weights).mean()),
             "difference": found.theta,
-            "low": max(found.low, -1.0),
-            "high": min(found.high, 1.0),
+            "low": max(found.low, -most),
+            "high": min(found.high, most),
             "level": level,
             "p": found.p(),
             "claim": made,
@@ -70,13 +82,34 @@ class Judge:
             "groups": found.groups,
             "variance": _shares(found),
             "seed_sd": math.sqrt(parts.seed) if found.seeds > 1 else None,
-            "per_seed": np.average(scores, axis=1, weights=weights).tolist(),
+            "per_seed": self._by_training(scores),
             "messages_needed": None,
             "seeds_needed": None,
         }
         if made == "undecided":
-            pair |= _needed(found, len(self.groups), settings.margin, step)
+            plan = Plan(
+                *(found.components, found.seeds, found.groups, found.level),
+                *(step, self.folds is not None),
+            )
+            pair |= _needed(found, plan, len(self.groups), settings.margin)
+        if self.folds is not None:
+            pair["folds"] = found.seeds
         return pair | {"sentence": sentences.pair_sentence(pair)}
+
+    def _difference(self, scores: Array, level: float, step: float) -> Difference:
+        known = self.task.weights, self.groups
+        if self.folds is None:
+            return difference(scores, *known, level, step)
+        return fold_difference(scores[0], *known, self.folds, level, step)
+
+    def _by_training(self, scores: Array) -> list[float]:
+        """Return the mean difference of each seed, or of each fold."""
+        weights = self.task.weights
+        if self.folds is None:
+            return [float(mean) for mean in np.average(scores, axis=1, weights=weights)]
+        number = np.unique(self.folds, return_inverse=True)[1]
+        sums = np.bincount(number, weights * scores[0]) / np.bincount(number, weights)
+        return [float(mean) for mean in sums]
 
 
 def claim(found: Difference, margin: float) -> Claim:
@@ -112,7 +145,7 @@ def _shares(found: Difference) -> dict[str, float]:
     }
 
 
-def _needed(found: Difference, n: int, margin: float, step: float) -> dict[str, int | None]:
+def _needed(found: Difference, plan: Plan, n: int, margin: float) -> dict[str, int | None]:
     """Return the messages, or the seeds, either of which would allow a claim.
 
     They would show that equal methods are within the margin. Where there are as many already and
@@ -121,7 +154,6 @@ def _needed(found: Difference, n: int, margin: float, step: float) -> dict[str, 
     """
     if found.groups < 2:
         return {}
-    plan = Plan(found.components, found.seeds, found.groups, found.level, step)
     if plan.seen <= margin:
         margin = max(abs(found.theta), margin + found.theta)
     groups = None if 1 < found.seeds < FEWEST_SEEDS else groups_needed(plan, margin)

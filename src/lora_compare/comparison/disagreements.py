@@ -25,7 +25,7 @@ class Answer:
     """What the trainings of a method, one per seed, said of one message.
 
     Attributes:
-        predicted: The class that most of them gave; of equally many, the likelier.
+        predicted: The answer that most of them gave; of equally many, the likelier.
         confidence: Its mean probability, in 0..1.
         right: Whether it is the message's class.
         wrong: How many of them gave a wrong class.
@@ -111,7 +111,7 @@ def find_cases(evidence: Evidence, leaked: Sequence[bool]) -> Cases:
     """
     answers = [_answers(method) for method in evidence.methods]
     tfidf = _answers(next(b for b in evidence.baselines if b.name == TESTED_BASELINE))
-    places = {name: place for place, name in enumerate(evidence.classes)}
+    places = {name: place for place, name in enumerate(evidence.answers)}
     columns = (evidence.texts, evidence.labels, zip(*answers, strict=True), tfidf, leaked)
     cases = [
         Case(text, label, places[label], given, baseline, bool(twin))
@@ -142,7 +142,7 @@ class Confusion:
 def find_confusions(evidence: Evidence) -> list[Confusion]:
     """Return every confusion of two classes in the test messages, the most frequent first."""
     counts = [_confusion(method) for method in evidence.methods]
-    names = evidence.classes
+    names = evidence.answers
     pairs = np.argwhere(np.sum(counts, axis=0)).tolist()
     confusions = [
         Confusion(names[i], names[j], tuple(int(count[i, j]) for count in counts)) for i, j in pairs
@@ -152,8 +152,8 @@ def find_confusions(evidence: Evidence) -> list[Confusion]:
 
 
 def _confusion(outcome: Outcome) -> npt.NDArray[np.int64]:
-    """Return how often each class was taken for each other one, of all seeds, shape (C, C)."""
-    counts = np.zeros((len(outcome.classes),) * 2, dtype=np.int64)
+    """Return how often each answer was given for each other one, of all seeds, shape (A, A)."""
+    counts = np.zeros((len(outcome.answers),) * 2, dtype=np.int64)
     for predicted in outcome.predicted:
         np.add.at(counts, (outcome.labels, predicted), 1)
     np.fill_diagonal(counts, 0)
@@ -161,12 +161,19 @@ def _confusion(outcome: Outcome) -> npt.NDArray[np.int64]:
 
 
 def _answers(outcome: Outcome) -> list[Answer]:
-    chances, right, names = outcome.chances, outcome.right, outcome.classes
-    mean, seeds = chances.mean(axis=0), len(outcome.seeds)
-    votes = np.stack([(outcome.predicted == i).sum(axis=0) for i in range(len(names))], axis=1)
+    right, names = outcome.right, outcome.answers
+    messages, seeds = np.arange(len(outcome.labels)), len(right)
+    votes = np.zeros((len(messages), len(names)))
+    mean, of_given = np.zeros_like(votes), np.zeros(right.shape)
+    for s, (predicted, chances) in enumerate(
+        zip(outcome.predicted, outcome.answer_chances(), strict=True)
+    ):
+        votes[messages, predicted] += 1
+        mean += chances / seeds
+        of_given[s] = chances[messages, predicted]
     # Votes are whole numbers, and a mean probability decides between equally many.
     given = (votes + mean / 2).argmax(axis=1)
-    mistakes = np.where(right, 0.0, chances.max(axis=2)).mean(axis=0)
+    mistakes = np.where(right, 0.0, of_given).mean(axis=0)
     return [
         Answer(names[i], float(mean[n, i]), i == label, seeds - int(hits), seeds, float(mistake))
         for n, (i, label, hits, mistake) in enumerate(

@@ -3,9 +3,11 @@
 import io
 import json
 import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,14 @@ from lora_compare.errors import DataError
 from lora_compare.evaluation.noise import read_out_of_sample
 from lora_compare.params import Params
 from lora_compare.project.checksums import read_verified
-from lora_compare.project.corpus import GROUP, read_split
+from lora_compare.project.corpus import (
+    FOLD,
+    GROUP,
+    NO_LABEL,
+    labels_of,
+    read_split,
+    shown_labels,
+)
 from lora_compare.project.lineage import forget_methods
 from lora_compare.project.paths import TFIDF, Paths
 
@@ -43,17 +52,21 @@ class Outcome:
     """What the pipeline measured about one method or baseline.
 
     A method was trained once per seed, and each of these models answered every test message. In
-    the shapes below S is the number of seeds, n that of test messages, C that of classes.
+    the shapes below S is the number of seeds, n that of test messages, C that of classes, A that of
+    answers. An answer is a class; where a message may have several labels it is a combination of
+    them, of which those count that some message has or was given.
 
     Attributes:
         name: The method's name in params.yaml, or the baseline's.
         trainable: What it trains, as in params.yaml; `baseline` for a baseline.
         metrics: Its metrics/M.json.
         predictions: By seed one row per test message: text, label, predicted, p_<class>...; a
-            baseline has the one key 0.
+            baseline has the one key 0. Where each seed is of a fold, those of all folds, one behind
+            the other, have the first seed's: S is 1 then.
         cost: Its M_cost.json; None for a baseline.
         history: Losses and accuracies by seed and step; None for a baseline.
         tuning: How its settings were found; None for a baseline.
+        combinations: The answers of all outcomes as files have them; none of one class a message.
     """
 
     name: str
@@ -63,11 +76,12 @@ class Outcome:
     cost: Mapping[str, Any] | None = None
     history: pd.DataFrame | None = None
     tuning: Tuning | None = None
+    combinations: tuple[str, ...] = ()
 
     @property
     def seeds(self) -> tuple[int, ...]:
         """The seeds of its trainings, in the order of params.yaml."""
-        return tuple(self.predictions)
+        return tuple(self.metrics.get("seeds", self.predictions))
 
     @property
     def messages(self) -> pd.DataFrame:
@@ -80,15 +94,34 @@ class Outcome:
         columns = map(str, self.predictions[self.seeds[0]].columns)
         return [name[2:] for name in columns if name.startswith("p_")]
 
+    @property
+    def answers(self) -> list[str]:
+        """What an answer can be, in words."""
+        return [shown_labels(text) for text in self.combinations] or self.classes
+
     @cached_property
     def labels(self) -> npt.NDArray[np.int64]:
-        """The index of each test message's class, shape (n,)."""
+        """The index of each test message's right answer, shape (n,)."""
         return self._indices(self.messages["label"])
 
     @cached_property
     def predicted(self) -> npt.NDArray[np.int64]:
-        """The index of the class that each seed's model gave each test message, shape (S, n)."""
+        """The index of the answer that each seed's model gave each test message, shape (S, n)."""
         return np.stack([self._indices(f["predicted"]) for f in self.predictions.values()])
+
+    def in_targets(self, answers: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Return answers by index as `models.answers.targets` has labels.
+
+        Args:
+            answers: Shape (...); the result has the same, or an axis of C labels behind it.
+        """
+        return self._members[answers] if self.combinations else answers
+
+    @cached_property
+    def _members(self) -> npt.NDArray[np.int64]:
+        """1 for each label that a combination has and 0 for the others, shape (A, C)."""
+        combined = [{*labels_of(text)} for text in self.combinations]
+        return np.array([[name in own for name in self.classes] for own in combined], np.int64)
 
     @property
     def right(self) -> npt.NDArray[np.bool_]:
@@ -101,6 +134,21 @@ class Outcome:
         columns = [f"p_{name}" for name in self.classes]
         frames = [frame[columns].to_numpy(np.float64) for frame in self.predictions.values()]
         return np.stack(frames)
+
+    def answer_chances(self) -> Iterator[npt.NDArray[np.float64]]:
+        """Yield each answer's probability by each seed's model for each message, shape (n, A).
+
+        That of a combination is the product of its labels' own and those of lacking the others:
+        to a sigmoid they are independent.
+        """
+        for chances in self.chances:
+            if not self.combinations:
+                yield chances
+                continue
+            eps = np.finfo(np.float64).eps
+            sure = np.clip(chances, eps, 1 - eps)
+            there, lacking = np.log(sure), np.log1p(-sure)
+            yield np.exp(there @ self._members.T + lacking @ (1 - self._members.T))
 
     @cached_property
     def mean_history(self) -> pd.DataFrame:
@@ -116,7 +164,8 @@ class Outcome:
         return table[by_step.size() == len(self.seeds)].reset_index()
 
     def _indices(self, names: "pd.Series[str]") -> npt.NDArray[np.int64]:
-        return pd.Categorical(names, self.classes).codes.astype(np.int64)
+        known = list(self.combinations) or self.classes
+        return pd.Categorical(names, known).codes.astype(np.int64)
 
 
 @dataclass(frozen=True)
@@ -134,6 +183,7 @@ class Evidence:
             model that has not seen it, shape (n_train, C); empty where there are none.
         groups: The group that the data gives each test message, empty of one that is alone; none
             where the data has no groups.
+        folds: The fold that tests each message, from 1; none where there is one split.
     """
 
     methods: tuple[Outcome, ...]
@@ -144,6 +194,7 @@ class Evidence:
     tokens: Mapping[str, Any]
     out_of_sample: npt.NDArray[np.float32]
     groups: Sequence[str] = ()
+    folds: Sequence[int] = ()
 
     @property
     def outcomes(self) -> tuple[Outcome, ...]:
@@ -161,14 +212,30 @@ class Evidence:
         return list(self.split["classes"])
 
     @property
+    def several(self) -> bool:
+        """Whether a message may have several labels."""
+        return "labels" in self.split
+
+    @property
+    def answers(self) -> list[str]:
+        """What an answer can be, in words: a class, or labels."""
+        return self.methods[0].answers
+
+    def named(self, label: Any) -> str:
+        """Return a label of the training split in words."""
+        names = compress(self.classes, label) if self.several else (self.classes[label],)
+        return ", ".join(names) or NO_LABEL
+
+    @property
     def texts(self) -> list[str]:
         """The test messages, in the order of every prediction."""
         return [str(text) for text in self.methods[0].messages["text"]]
 
     @property
     def labels(self) -> list[str]:
-        """The name of each test message's class."""
-        return [str(label) for label in self.methods[0].messages["label"]]
+        """The right answer to each test message, in words."""
+        first = self.methods[0]
+        return [first.answers[i] for i in first.labels]
 
 
 def remove_leftovers(paths: Paths, params: Params) -> list[Path]:
@@ -216,7 +283,8 @@ def load_evidence(paths: Paths, params: Params) -> Evidence:
         DataError: Two files of predictions are not about the same messages.
     """
     methods = tuple(
-        _load_method(paths, name, settings.trainable) for name, settings in params.methods.items()
+        _load_method(paths, name, settings.trainable, params.split.folds > 1)
+        for name, settings in params.methods.items()
     )
     sums = {"baseline": paths.evaluated(BASELINES[0]), "split": paths.splits}
     metrics, split = (
@@ -227,6 +295,10 @@ def load_evidence(paths: Paths, params: Params) -> Evidence:
         Outcome(name, "baseline", metrics[name], {0: _read_predictions(paths, name, None)})
         for name in BASELINES
     )
+    if "labels" in split:
+        every = methods + baselines
+        methods, baselines = (_with_combinations(some, every) for some in (methods, baselines))
+    test = read_split(paths.split("test"))
     evidence = Evidence(
         methods,
         baselines,
@@ -235,20 +307,36 @@ def load_evidence(paths: Paths, params: Params) -> Evidence:
         json.loads(read_verified(paths.provenance, "download")),
         json.loads(read_verified(paths.tokenization, "base_model")),
         read_out_of_sample(paths.out_of_sample),
-        tuple(read_split(paths.split("test")).get(GROUP, ())),
+        tuple(test.get(GROUP, ())),
+        tuple(test.get(FOLD, ())),
     )
     _check_same_messages(paths, evidence)
     return evidence
 
 
-def _load_method(paths: Paths, name: str, trainable: str) -> Outcome:
+def _with_combinations(
+    outcomes: tuple[Outcome, ...], every: tuple[Outcome, ...]
+) -> tuple[Outcome, ...]:
+    """Return outcomes that know all combinations of labels, those of the most messages first."""
+    frames = [frame for outcome in every for frame in outcome.predictions.values()]
+    counts = Counter(every[0].messages["label"])
+    for frame in frames:
+        counts.update(dict.fromkeys(frame["predicted"], 0))
+    combinations = tuple(text for text, _ in counts.most_common())
+    return tuple(replace(outcome, combinations=combinations) for outcome in outcomes)
+
+
+def _load_method(paths: Paths, name: str, trainable: str, in_folds: bool) -> Outcome:
     finetune = f"finetune@{name}"
     metrics = json.loads(read_verified(paths.evaluation(name), f"evaluate@{name}"))
+    predictions = {seed: _read_predictions(paths, name, seed) for seed in metrics["seeds"]}
+    if in_folds:
+        predictions = {metrics["seeds"][0]: pd.concat(predictions.values(), ignore_index=True)}
     return Outcome(
         name,
         trainable,
         metrics,
-        {seed: _read_predictions(paths, name, seed) for seed in metrics["seeds"]},
+        predictions,
         json.loads(read_verified(paths.cost_copy(name), finetune)),
         pd.read_csv(io.BytesIO(read_verified(paths.history(name), finetune))),
         _read_tuning(paths, name),

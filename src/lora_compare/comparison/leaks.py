@@ -1,6 +1,7 @@
 """What the test split shares with the training split, and what it is worth without that."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy.typing as npt
 from lora_compare.comparison.evidence import Evidence
 from lora_compare.data.twins import Twin, closest_twins
 from lora_compare.evaluation.statistics import wilson_interval, worth_of_groups
+from lora_compare.project.corpus import FOLD
 
 LIKENESS = {
     "exact": "word for word",
@@ -19,8 +21,24 @@ LIKENESS = {
 
 
 def find_leaks(evidence: Evidence) -> list[Twin]:
-    """Return each test message that has a twin in the training split, with its closest one."""
-    return closest_twins(evidence.texts, evidence.training["Text"])
+    """Return each test message that has a twin in the training split, with its closest one.
+
+    Where there are folds, that is the training split of the fold that tests it.
+    """
+    texts, known = evidence.texts, evidence.training["Text"]
+    twins = []
+    for fold in dict.fromkeys(evidence.folds) or [None]:
+        tested = _rows(texts, evidence.folds, fold)
+        learnt = _rows(known, evidence.training.get(FOLD, ()), fold)
+        found = closest_twins([texts[row] for row in tested], [known[row] for row in learnt])
+        twins += [replace(t, row=tested[t.row], other=learnt[t.other]) for t in found]
+    return twins
+
+
+def _rows(texts: Sequence[str], folds: Sequence[int], fold: int | None) -> Sequence[int]:
+    """Return the rows of a fold's texts; all where there are no folds."""
+    every = range(len(texts))
+    return every if fold is None else [row for row in every if folds[row] == fold]
 
 
 def leaked(evidence: Evidence, leaks: Sequence[Twin]) -> npt.NDArray[np.bool_]:
@@ -63,7 +81,7 @@ def pairs(evidence: Evidence, leaks: Sequence[Twin]) -> list[dict[str, Any]]:
             "text": evidence.texts[twin.row],
             "label": labels[twin.row],
             "twin": known[0][twin.other],
-            "twin_label": evidence.classes[known[1][twin.other]],
+            "twin_label": evidence.named(known[1][twin.other]),
             "kind": twin.kind,
             "cosine": twin.cosine,
         }

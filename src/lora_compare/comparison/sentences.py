@@ -16,11 +16,20 @@ METRICS = {
     "macro_f1": "macro-F1",
     "recall": "recall",
     "precision": "precision",
+    "jaccard": "Jaccard index",
+    "micro_f1": "micro-F1",
+    "expected_cost": "expected cost of 100 messages",
 }
 """What a metric is called in a sentence, by its name in params.yaml."""
 
 UNDECIDED, BETTER, WORSE = "undecided", "better", "worse"
 """Claims on a pair that the words single out; the others are `equivalent` and `not worse`."""
+
+OF_LABELS = ("accuracy", "jaccard", "micro_f1", "macro_f1")
+"""Metrics of messages that may have several labels."""
+
+SAVED = "saved in 100 messages"
+"""What a hundredth of a difference is, where methods are compared by what their mistakes cost."""
 
 UNEVEN_CLASSES = "uneven_classes"
 """The key of the caution with which tables show macro-F1 beside accuracy."""
@@ -39,7 +48,15 @@ def headline_of(comparison: Mapping[str, Any]) -> str:
     Args:
         comparison: The content of metrics/comparison.json, without its `headline`.
     """
-    return f"{recommended(comparison)} {found(comparison)}".strip()
+    said = f"{recommended(comparison)} {found(comparison)} {models_of_folds(comparison)}"
+    return said.strip()
+
+
+def models_of_folds(comparison: Mapping[str, Any]) -> str:
+    """Return what models a claim over folds is about; nothing where there is one split."""
+    if "folds" not in comparison:
+        return ""
+    return f"This is about models trained on {share(comparison['trained_on'])} of these messages."
 
 
 def verdict_of(comparison: Mapping[str, Any]) -> str:
@@ -85,7 +102,7 @@ def _reason(comparison: Mapping[str, Any], method: str) -> str:
     pair = next((p for p in comparison["pairs"] if p["a"] == method), None)
     if pair is not None:
         return _standing(pair) + _saving(comparison, method)
-    pairs, margin = method_pairs(comparison), margin_words(comparison["margin"])
+    pairs, margin = method_pairs(comparison), margin_of(comparison)
     if not pairs:
         return "it is the only method; another under methods in params.yaml makes a comparison"
     claims = {called(pair["a"]): pair["claim"] for pair in pairs}
@@ -101,9 +118,9 @@ def _reason(comparison: Mapping[str, Any], method: str) -> str:
 
 def _standing(pair: Mapping[str, Any]) -> str:
     """Return how the first of a pair stands to the other, without its own name."""
-    other, margin = called(pair["b"]), margin_words(pair["margin"])
+    other, margin = called(pair["b"]), margin_of(pair)
     if pair["claim"] == BETTER:
-        return f"better than {other}, by {_unsigned(pair['difference'])} points"
+        return f"better than {other}, by {_distance(pair)}"
     if pair["claim"] == WORSE:
         return f"worse than {other}, but by less than {margin}"
     if pair["claim"] == "equivalent":
@@ -140,7 +157,7 @@ def _needed(comparison: Mapping[str, Any]) -> str:
     if not comparison["recommendation"]["fine_tuning_needed"]:
         return f"{name} is not worse either: {NO_FINE_TUNING}."
     if pair["claim"] == WORSE:
-        return f"{name} is worse than {reference}, by {_unsigned(pair['difference'])} points."
+        return f"{name} is worse than {reference}, by {_distance(pair)}."
     return f"Whether {name} would do is undecided."
 
 
@@ -155,12 +172,37 @@ def found(comparison: Mapping[str, Any]) -> str:
     pairs = sorted(comparison["pairs"], key=lambda p: tuple(p["a"] != name for name in order))
     shown = [p for p in pairs if p["a"] in named or p is main or _better_method(p)]
     said = [p for p in shown or pairs if p["a"] in named or main is None]
-    return " ".join(
-        f"{called(p['a'])} {MINUS} {called(p['b'])}: {numbers(p)}."
+    sentences = [
+        f"{called(p['a'])} {against(p)} {called(p['b'])}: {numbers(p)}."
         if p in said
         else pair_sentence(p)
         for p in shown or pairs
-    )
+    ]
+    return " ".join([*sentences, *costs_said(comparison)])
+
+
+def costs_said(comparison: Mapping[str, Any]) -> list[str]:
+    """Return what mistakes cost, as a sentence; none where that is what methods are compared by."""
+    pairs = comparison.get("cost_pairs", ())
+    named = {comparison["recommendation"]["use"], comparison["recommendation"]["method"]}
+    shown = [pair for pair in pairs if pair["a"] in named] or pairs[:1]
+    records = {r["method"]: r for r in (*comparison["methods"], *comparison["baselines"])}
+    return [
+        f"{called(pair['a'])} costs {with_spread(records[pair['a']], 'test_expected_cost')} in 100 "
+        f"messages, {called(pair['b'])} "
+        f"{with_spread(records[pair['b']], 'test_expected_cost')}: {numbers(pair)}."
+        for pair in shown
+    ]
+
+
+def against(pair: Mapping[str, Any]) -> str:
+    """Return what stands between the names of a pair: of costs, what is saved is above 0."""
+    return MINUS if unit(pair) != SAVED else "beside"
+
+
+def unit(found: Mapping[str, Any]) -> str:
+    """Return what a hundredth of a difference is called, of a pair or a whole comparison."""
+    return SAVED if found["metric"] == "expected_cost" else "points"
 
 
 def _better_method(pair: Mapping[str, Any]) -> bool:
@@ -186,7 +228,7 @@ def pair_sentence(pair: Mapping[str, Any]) -> str:
     Where nothing can be claimed, it says what would settle it. Of one seed it says that it is
     about two trained models, not about methods.
     """
-    a, b, margin = called(pair["a"]), called(pair["b"]), margin_words(pair["margin"])
+    a, b, margin = called(pair["a"]), called(pair["b"]), margin_of(pair)
     claims = {
         BETTER: f"{a} is better than {b}",
         WORSE: f"{a} is worse than {b}{f', but by less than {margin}' * _is_within(pair)}",
@@ -209,10 +251,13 @@ def _is_within(pair: Mapping[str, Any]) -> bool:
 def numbers(pair: Mapping[str, Any]) -> str:
     """Return a pair's difference with its interval and what it was measured over."""
     low, high = points(pair["low"]), points(pair["high"])
-    of = "" if pair["metric"] == "accuracy" else f" of {METRICS[pair['metric']]}"
+    named = pair["metric"] != "accuracy" and unit(pair) != SAVED
+    of = f" of {METRICS[pair['metric']]}" if named else ""
     seeds = f" and {pair['seeds']} seeds{'' if pair['baseline'] else ' each'}"
+    if "folds" in pair:
+        seeds = f", each tested once in {pair['folds']} folds"
     return (
-        f"{points(pair['difference'])} points{of}, {level(pair)} interval {low} to {high}, "
+        f"{points(pair['difference'])} {unit(pair)}{of}, {level(pair)} interval {low} to {high}, "
         f"over {pair['n']:,} messages{seeds if pair['seeds'] > 1 else ''}"
     )
 
@@ -225,8 +270,10 @@ def level(pair: Mapping[str, Any]) -> str:
 def _missing(pair: Mapping[str, Any]) -> str:
     if pair["claim"] != UNDECIDED:
         return ""
-    if needed := what_settles(pair, "test messages"):
+    if needed := what_settles(pair, "messages" if "folds" in pair else "test messages"):
         return f"; about {needed} would settle it"
+    if "folds" in pair:
+        return "; more messages alone would not settle it"
     return "; neither more messages nor more seeds alone would settle it"
 
 
@@ -239,7 +286,7 @@ def settled(pair: Mapping[str, Any]) -> str:
 def claimed(pair: Mapping[str, Any]) -> str:
     """Return the claim on a pair in a few words: one may be worse, and yet good enough."""
     if pair["claim"] == WORSE and _is_within(pair):
-        return f"worse by less than {margin_words(pair['margin'])}"
+        return f"worse by less than {margin_of(pair)}"
     return str(pair["claim"])
 
 
@@ -255,23 +302,41 @@ def margin_words(margin: float) -> str:
     return f"{shown} point{'' if shown == '1' else 's'}"
 
 
+def margin_of(found: Mapping[str, Any]) -> str:
+    """Return the margin of a pair or a whole comparison, with what it is one of."""
+    if unit(found) == SAVED:
+        return f"a cost of {100 * found['margin']:g} in 100 messages"
+    return margin_words(found["margin"])
+
+
 def measured(comparison: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, str]:
     """Return what a method or baseline reached on test, by the metric's name, with its spread.
 
-    Macro-F1 stands beside accuracy where classes differ in size.
+    Beside it stands what `beside` names.
     """
-    metrics = [comparison["metric"]]
-    metrics += ["macro_f1"] if is_uneven(comparison) else []
+    metrics = [comparison["metric"], *beside(comparison)]
     return {METRICS[metric]: with_spread(record, f"test_{metric}") for metric in metrics}
 
 
-def is_uneven(comparison: Mapping[str, Any]) -> bool:
-    """Return whether accuracy is what is compared, and the classes differ in size."""
-    return any(caution["key"] == UNEVEN_CLASSES for caution in comparison["cautions"])
+def beside(comparison: Mapping[str, Any]) -> list[str]:
+    """Return the metrics that are shown beside the one that methods are compared by.
+
+    Macro-F1 where that is accuracy and the classes differ in size; of several labels a message all
+    that there are, since each tells something else.
+    """
+    if comparison.get("several_labels"):
+        return [name for name in OF_LABELS if name != comparison["metric"]]
+    uneven = any(caution["key"] == UNEVEN_CLASSES for caution in comparison["cautions"])
+    return ["macro_f1"] if uneven else []
 
 
 def with_spread(record: Mapping[str, Any], key: str) -> str:
-    """Return a figure of a record with its standard deviation over seeds: `96.1 ± 0.4 %`."""
+    """Return a figure of a record with its standard deviation over seeds: `96.1 ± 0.4 %`.
+
+    What a message costs becomes what 100 of them cost: `3.2 ± 0.4`.
+    """
+    if key.endswith("expected_cost"):
+        return spread(record.get(key), record.get(f"{key}_sd")).removesuffix(" %")
     return spread(record.get(key), record.get(f"{key}_sd"))
 
 
@@ -281,5 +346,7 @@ def listing(names: Sequence[str], word: str = "and") -> str:
     return f"{', '.join(most)} {word} {last}" if most else last
 
 
-def _unsigned(difference: float) -> str:
-    return points(abs(difference)).lstrip("+")
+def _distance(pair: Mapping[str, Any]) -> str:
+    """Return how far the two of a pair are apart."""
+    number = points(abs(pair["difference"])).lstrip("+")
+    return f"a cost of {number} in 100 messages" if unit(pair) == SAVED else f"{number} points"

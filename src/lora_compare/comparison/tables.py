@@ -5,6 +5,7 @@ from typing import Any
 import pandas as pd
 
 from lora_compare.comparison.evidence import BASELINES, Evidence
+from lora_compare.project.corpus import shown_labels
 from lora_compare.project.paths import SPLITS, TFIDF
 
 MEAN = "mean"
@@ -53,8 +54,11 @@ def answers(evidence: Evidence) -> dict[str, list[Any]]:
     table: dict[str, list[Any]] = {"method": [], "seed": [], "label": [], "predicted": []}
     for outcome in evidence.outcomes:
         for seed, frame in outcome.predictions.items():
+            own = "" if outcome.name in BASELINES else seed
+            by_fold = [outcome.seeds[fold - 1] for fold in evidence.folds] if own else []
             table["method"] += [outcome.name] * len(frame)
-            table["seed"] += ["" if outcome.name in BASELINES else seed] * len(frame)
+            table["seed"] += by_fold or [own] * len(frame)
             for column in ("label", "predicted"):
-                table[column] += frame[column].tolist()
+                shown = map(shown_labels, frame[column]) if evidence.several else frame[column]
+                table[column] += [*shown]
     return table

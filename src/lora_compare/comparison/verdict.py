@@ -14,9 +14,10 @@ from lora_compare.comparison.claims import Judge
 from lora_compare.comparison.evidence import Evidence, Outcome
 from lora_compare.comparison.recommendation import recommend
 from lora_compare.errors import DataError
-from lora_compare.evaluation.scores import Task, positive_class, prior_weights
+from lora_compare.evaluation.labels.scores import LabelTask
+from lora_compare.evaluation.scores import Task, cost_matrix, positive_class, prior_weights
 from lora_compare.evaluation.statistics import CONFIDENCE
-from lora_compare.params import MethodParams, Params
+from lora_compare.params import MethodParams, Params, require_kind
 from lora_compare.project.files import read_json
 from lora_compare.project.paths import SPLITS, TFIDF, require
 
@@ -48,8 +49,19 @@ SPLIT_FIGURES = (
     "ece",
     "ece_expected",
 )
-RATES = ("false_alarms_per_1000", "misses_per_1000")
-"""What there is of two classes only."""
+OF_SOME = (
+    "false_alarms_per_1000",
+    "misses_per_1000",
+    "expected_cost",
+    "jaccard",
+    "micro_f1",
+    "hamming_loss",
+)
+"""What there is of two classes only, where mistakes have costs, and of several labels a message."""
+
+COST_KEYS = ("a", "b", "baseline", "metric", "difference", "low", "high", "level", "seeds", "n")
+"""What is shown of a pair's costs, where methods are compared by another metric: no claim, for the
+margin is one of that metric."""
 
 SIZE_FIGURES = ("trainable_parameters", "total_parameters", "trainable_percent", "artifact_bytes")
 COST_FIGURES = (
@@ -84,7 +96,11 @@ def compare(
     (`baseline: true`, at 1 - alpha: a family of its own, so that it changes no method's claim).
     `recommendation` is what to use, `cautions` what makes that weak. `reference` divides the LoRA
     method's prices by those of the full one (its `accuracy_difference` is LoRA minus full) and is
-    None without both. `prior` is the share of each class that the figures of the test stand for.
+    None without both. `prior` is the share of each class that the figures of the test stand for, or
+    of the messages with each label, where `several_labels` says that there are. Where mistakes have
+    costs that are not the metric, `cost_pairs` has what each of `pairs` saves. Where messages were
+    tested in folds, `folds` says in how many, and `trained_on` which share of the messages a model
+    was trained on, in the mean.
 
     Args:
         evidence: What the methods and baselines did.
@@ -92,11 +108,14 @@ def compare(
         params: The experiment.
 
     Raises:
-        ParamsError: `classifier.positive` or `data.prior` names no class of the data.
+        ParamsError: `classifier.positive` or `data.prior` names no class of the data, or a setting
+            is not for this kind of labels.
         DataError: The metric is about a class of which there is no test message.
     """
+    require_kind(params, evidence.several)
     task, settings = _task(evidence, params), params.comparison
-    judge, by_name = Judge(settings, task, groups), {o.name: o for o in evidence.outcomes}
+    judge = Judge(settings, task, groups, np.array(evidence.folds) if evidence.folds else None)
+    by_name = {outcome.name: outcome for outcome in evidence.outcomes}
     reference = reference_method(params)
     others = [name for name in evidence.names if name != reference]
     family = max(len(others), 1)
@@ -112,14 +131,14 @@ def compare(
         settings.cost,
         lambda one, other: judge.compare(by_name[one], by_name[other], family),
     )
-    shares = np.bincount(task.labels, task.weights, len(task.classes)) / len(task.labels)
     found: dict[str, Any] = {
         "test_messages": len(groups),
         "near_duplicate_groups": len(np.unique(groups)),
         "seeds": max(pair["seeds"] for pair in pairs),
         "metric": settings.metric,
-        "positive": task.classes[task.positive],
-        "prior": dict(zip(task.classes, shares.tolist(), strict=True)),
+        "positive": task.positive_name,
+        "prior": task.shares,
+        **({"several_labels": True} if evidence.several else {}),
         "margin": settings.margin,
         "level": settings.level,
         "confidence": CONFIDENCE,
@@ -129,6 +148,17 @@ def compare(
         "pairs": pairs,
         "reference": _reference(full, lora),
     }
+    if task.costs is not None and settings.metric != "expected_cost":
+        by_cost = replace(judge, settings=settings.model_copy(update={"metric": "expected_cost"}))
+        costs = [
+            by_cost.compare(by_name[p["a"]], by_name[p["b"]], 1 if p["baseline"] else family)
+            for p in pairs
+        ]
+        found["cost_pairs"] = [{key: pair[key] for key in COST_KEYS} for pair in costs]
+    if evidence.folds:
+        learnt = [fold["train"] for fold in evidence.split["folds"].values()]
+        found["folds"] = len(learnt)
+        found["trained_on"] = sum(learnt) / len(learnt) / len(groups)
     found["cautions"] = cautions(evidence, params, found)
     found["recommendation"] = recommended.to_dict()
     reason = sentences.why(found)
@@ -153,13 +183,17 @@ def reference_method(params: Params) -> str:
     return params.comparison.reference or min(params.methods.items(), key=rank)[0]
 
 
-def _task(evidence: Evidence, params: Params) -> Task:
-    classes, labels = evidence.classes, evidence.methods[0].labels
+def _task(evidence: Evidence, params: Params) -> Task | LabelTask:
+    first = evidence.methods[0]
+    classes, labels = evidence.classes, first.in_targets(first.labels)
+    if evidence.several:
+        return LabelTask(classes, labels, np.ones(len(labels)))
     return Task(
         classes,
         labels,
         prior_weights(labels, classes, params.data.prior),
         positive_class(classes, labels, params.classifier.positive),
+        cost_matrix(classes, params.comparison.costs),
     )
 
 
@@ -205,7 +239,7 @@ def flat_record(outcome: Outcome) -> dict[str, Any]:
         record[f"{split}_accuracy"] = figures["accuracy"]
         record[f"{split}_accuracy_low"] = low
         record[f"{split}_accuracy_high"] = high
-        names = [*SPLIT_FIGURES, *(name for name in RATES if name in figures)]
+        names = [name for name in (*SPLIT_FIGURES, *OF_SOME) if name in figures]
         record |= {f"{split}_{name}": figures[name] for name in names}
         spreads = [name for name in figures if name.endswith("_sd")]
         record |= {f"{split}_{name}": figures[name] for name in spreads}

@@ -4,7 +4,7 @@ import resource
 import sys
 import weakref
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from itertools import accumulate
 from pathlib import Path
 from types import TracebackType
@@ -13,6 +13,8 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
+
+from lora_compare.compute.ranks import local
 
 
 def storage_bytes(tensors: Iterable[Tensor]) -> int:
@@ -30,50 +32,66 @@ def _storages(tensors: Iterable[Tensor]) -> dict[int, int]:
 
 
 def held_tensors(model: nn.Module) -> Iterator[Tensor]:
-    """Yield what a model holds: parameters, buffers, and the constants of weights in 4 bit."""
+    """Yield what a model holds here: parameters, buffers, and the constants of weights in 4 bit.
+
+    Of a sharded parameter that is this process's part.
+    """
     yield from model.buffers()
     for parameter in model.parameters():
-        yield parameter
+        yield local(parameter)
         state = getattr(parameter, "quant_state", None)
         while state is not None:  # the constants are quantised, too, with constants of their own
             yield from (value for value in vars(state).values() if isinstance(value, Tensor))
             state = state.state2
 
 
-def planned_state(model: nn.Module, in_four_bit: Iterable[Tensor] = ()) -> dict[str, int]:
+def planned_state(
+    model: nn.Module, in_four_bit: Iterable[Tensor] = (), world: int = 1
+) -> dict[str, int]:
     """Return the bytes that training a model with AdamW will hold beside activations.
 
     Args:
         model: What requires a gradient is trained; it may be on `meta`.
         in_four_bit: The weights that QLoRA will hold in 4 bit.
+        world: Over how many processes every parameter is sharded; buffers and the constants of
+            4 bit are not.
 
     Returns:
-        Bytes of `weights`, `gradients` and `optimizer`.
+        Bytes of `weights`, `gradients` and `optimizer` in the process that holds most.
 
-    Checked by tests/unit/compute/test_memory.py against trainings.
+    Checked by tests/unit/compute/test_memory.py against trainings, and sharded by
+    tests/unit/training/ranks/test_memory.py.
     """
-    packed = {id(weight): nf4_bytes(weight.numel()) for weight in in_four_bit}
+    packed = {id(weight): nf4_bytes(weight.numel(), world) for weight in in_four_bit}
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    gradients = storage_bytes(trained)
-    plain = (tensor for tensor in held_tensors(model) if id(tensor) not in packed)
+    gradients = sum(_sharded(parameter, world) for parameter in trained)
+    plain = sum(_sharded(p, world) for p in model.parameters() if id(p) not in packed)
     return {
-        "weights": storage_bytes(plain) + sum(packed.values()),
+        "weights": storage_bytes(model.buffers()) + plain + sum(packed.values()),
         "gradients": gradients,
         # Two averages, and the number of steps, of each parameter.
         "optimizer": 2 * gradients + 4 * len(trained),
     }
 
 
-def nf4_bytes(n: int) -> int:
+def _sharded(parameter: Tensor, world: int) -> int:
+    """Return the bytes of the largest of as many runs of rows."""
+    rows = len(parameter) if parameter.ndim else 1
+    return -(-rows // world) * (parameter.nbytes // rows)
+
+
+def nf4_bytes(n: int, world: int = 1) -> int:
     """Return the bytes of n weights in 4-bit NormalFloat whose constants are quantised, too.
 
     Blocks of 64 weights have a constant of a byte, blocks of 256 constants one of four; there
-    are tables of 16 and of 256 values, and an offset.
+    are tables of 16 and of 256 values, and an offset. Of the packed weights, two in a byte, each of
+    `world` processes has its part; all else is in each.
 
     Source: Dettmers et al. 2023, arXiv:2305.14314, section 3, as bitsandbytes stores it.
     """
     constants = -(-n // 64)
-    return -(-n // 2) + constants + 4 * (-(-constants // 256) + 16 + 256 + 1)
+    packed = -(-n // 2)
+    return -(-packed // world) + constants + 4 * (-(-constants // 256) + 16 + 256 + 1)
 
 
 class Saved:
@@ -83,7 +101,8 @@ class Saved:
     what a backward pass computes again is not among them.
 
     Args:
-        known: Tensors that are held anyway, such as parameters: not counted.
+        known: Tensors that are held anyway, such as parameters: not counted; more may be added
+            within the block.
 
     Attributes:
         peak: After the block, the most bytes that were kept at once.
@@ -91,9 +110,9 @@ class Saved:
     Checked by tests/unit/compute/test_memory.py against torch's own account of memory.
     """
 
-    def __init__(self, known: Iterable[Tensor]) -> None:
+    def __init__(self, known: Collection[Tensor]) -> None:
         self.peak = 0
-        self._known = list(known)
+        self._known = known
         self._holders: Counter[int] = Counter()
         self._changes: list[tuple[int, int]] = []
         self._hooks = saved_tensors_hooks(self._keep, lambda kept: kept.tensor)
@@ -112,7 +131,7 @@ class Saved:
         """Count no further."""
         self._hooks.__exit__(kind, error, trace)
         # Not before: a first forward pass moves frozen weights next to each other, elsewhere.
-        known = _storages(self._known)
+        known = _storages(map(local, self._known))
         changes = (change for storage, change in self._changes if storage not in known)
         self.peak = max(accumulate(changes), default=0)
 

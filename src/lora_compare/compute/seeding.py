@@ -30,6 +30,17 @@ def make_deterministic(seed: int, threads: int | None = None) -> None:
         torch.set_num_threads(threads)
 
 
+def throw_own_dice(seed: int, rank: int) -> None:
+    """Let torch's dice fall otherwise on each of several processes, as dropout of their texts does.
+
+    Args:
+        seed: The training's seed, by which all have made the same model; the first one goes on.
+        rank: This process's number.
+    """
+    if rank:
+        torch.manual_seed(int(np.random.SeedSequence([seed, rank]).generate_state(1)[0]))
+
+
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Run the block with torch's CPU generator at `seed`, then put its state back."""

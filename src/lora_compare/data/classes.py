@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from lora_compare.errors import DataError
 from lora_compare.params import SplitParams
-from lora_compare.project.corpus import Messages, class_order
+from lora_compare.project.corpus import Messages, class_order, every_label
 from lora_compare.project.paths import SPLITS
 
 if TYPE_CHECKING:  # to look at a file needs no pandas, which takes 0.4 s
@@ -51,12 +51,12 @@ def count_available(messages: "Messages | pd.DataFrame", params: SplitParams) ->
 
     Checked by tests/unit/data/test_classes.py to be what `splits.split` finds.
     """
-    counts = dict.fromkeys(class_order(set(messages["label"])), 0)
+    counts = dict.fromkeys(class_order(set(every_label(messages["label"]))), 0)
     rows = zip(messages["text"], messages["label"], strict=True)
-    kept: dict[Any, str] = {}
+    kept: dict[Any, Any] = {}
     for place, (text, label) in enumerate(rows):
         kept.setdefault(text if params.deduplicate == "exact" else place, label)
-    return counts | Counter(kept.values())
+    return counts | Counter(every_label(kept.values()))
 
 
 def apportion(total: int, weights: list[Fraction]) -> list[int]:
@@ -116,8 +116,11 @@ def proportional_sizes(counts: Mapping[str, int], params: SplitParams) -> Sizes:
 
 def split_shares(params: SplitParams) -> dict[str, Fraction]:
     """Return the share of each split, 1 together, which is exact; the splits are not given."""
-    train, validation = Fraction(str(params.train)), Fraction(str(params.validation))
-    return dict(zip(SPLITS, (train, validation, 1 - train - validation), strict=True))
+    validation = Fraction(str(params.validation))
+    test = Fraction(1, params.folds)
+    if params.folds == 1:
+        test = 1 - Fraction(str(params.train)) - validation
+    return dict(zip(SPLITS, (1 - validation - test, validation, test), strict=True))
 
 
 def share_out(counts: Mapping[str, int], shares: Mapping[str, Fraction]) -> Sizes:
@@ -181,14 +184,16 @@ def _missing(
 
 def _remedy(available: Mapping[str, int], params: SplitParams) -> str:
     """Return the first change of settings after which every class is in every split."""
-    changes: list[dict[str, Any]] = [{"balance": "train"}, {"train": 0.6, "validation": 0.2}]
+    train = None if params.folds > 1 else 0.6
+    changes: list[dict[str, Any]] = [{"balance": "train"}, {"train": train, "validation": 0.2}]
     for change in (*changes, changes[0] | changes[1]):
         changed = params.model_copy(update={"mode": "stratified", **change})
         if min(available.values()) and not _missing(
             stratified_sizes(available, changed), available
         ):
             mode = {"mode": "stratified"} if params.mode != "stratified" else {}
-            words = [f"split.{key}: {value}" for key, value in {**mode, **change}.items()]
+            changed_to = {**mode, **change}
+            words = [f"split.{key}: {'null' if v is None else v}" for key, v in changed_to.items()]
             return f"set {', '.join(words)} in params.yaml, or label more of the rarest"
     return (
         "label more messages of the rarest, or take them out; no split.balance, split.train or "
@@ -206,7 +211,8 @@ def likely_cause(counts: Mapping[str, int]) -> str:
     if several := _several_labels(counts):
         return (
             f"labels such as {several!r} look like several of one text, and each combination is a "
-            "class of its own: keep one label of each text, or make a file for each label"
+            "class of its own: data.labels_separator says what stands between labels (no brackets "
+            "around them), and a list in .jsonl needs none"
         )
     for label in counts:
         whole = re.sub(r"\.0+$", "", label)

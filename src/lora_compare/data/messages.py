@@ -9,7 +9,7 @@ from lora_compare.data.classes import likely_cause
 from lora_compare.data.tables import Table
 from lora_compare.errors import DataError
 from lora_compare.params import MAX_CLASSES
-from lora_compare.project.corpus import Messages
+from lora_compare.project.corpus import Messages, class_order, every_label
 
 LONGEST_LABEL = 100
 """Characters of a class's name, which stands in tables, column names and plots."""
@@ -21,29 +21,44 @@ FILLERS = "\u115f\u1160\u2800\u3164\uffa0"
 """Letters and signs that Unicode does not call spaces, and that look like one."""
 
 
-def make_messages(*tables: Table) -> Messages:
+def make_messages(*tables: Table, separator: str | None = None) -> Messages:
     """Return the labels and texts of the rows of `tables`, and all else they say, in their order.
 
-    Whole numbers and booleans become labels as JSON writes them: 0, 1, true.
+    Whole numbers and booleans become labels as JSON writes them: 0, 1, true. Where a message may
+    have several, its labels are a tuple in the order of the classes; what has none is warned of.
+
+    Args:
+        tables: The rows.
+        separator: What stands between the labels of a message; None: only a list is several.
 
     Raises:
         DataError: Labels or texts are missing, empty, of another type or hold characters that
             cannot be kept; or there are not 2 to 1,000 classes, or two of them differ in
-            capitals, spaces or what is invisible only.
+            capitals, spaces or what is invisible only; or no message has two labels, though it
+            may.
     """
-    columns = [_read(table) for table in tables]
+    name = ", ".join(table.name for table in tables)
+    several = separator is not None or any(
+        isinstance(value, list) for table in tables for value in table.labels
+    )
+    columns = [_read(table, separator, several) for table in tables]
     messages = {name: [v for one in columns for v in one[name]] for name in columns[0]}
-    name, counts = ", ".join(table.name for table in tables), Counter(messages["label"])
+    counts = Counter(every_label(messages["label"]))
     _require_one_spelling(name, counts)
     _require_classes(name, counts)
+    if several:
+        _require_several(name, messages["label"], separator)
+        place = {label: number for number, label in enumerate(class_order(counts))}
+        messages["label"] = [tuple(sorted(own, key=place.__getitem__)) for own in messages["label"]]
     return messages
 
 
-def _read(table: Table) -> Messages:
-    labels = [_as_label(value) for value in table.labels]
+def _read(table: Table, separator: str | None, several: bool) -> Messages:
+    as_label, describe = (_as_labels, _describe_labels) if several else (_as_label, _describe_label)
+    labels = [as_label(_parted(value, separator)) for value in table.labels]
     problems = []
     for place, label, text in zip(table.places, labels, table.texts, strict=True):
-        problem = _describe_label(label) or _describe_text(text)
+        problem = describe(label) or _describe_text(text)
         if problem:
             problems.append((place, problem))
     table.refuse(
@@ -51,7 +66,60 @@ def _read(table: Table) -> Messages:
         "a label and a text in every row",
         "correct these rows, or data.text_column and data.label_column in params.yaml",
     )
+    if several and (without := labels.count(())):
+        table.warnings.append(
+            f"{without:,} of {len(labels):,} rows of {table.name} have no label, and none is right "
+            "for them"
+        )
     return {"label": labels, "text": table.texts, **table.carried}
+
+
+def _parted(value: Any, separator: str | None) -> Any:
+    """Return the labels that a cell holds as a list; what is no text stays as it is."""
+    if separator is None or not isinstance(value, str):
+        return value
+    return [part.strip() for part in value.split(separator)] if value.strip() else []
+
+
+def _as_labels(value: Any) -> Any:
+    """Return the labels of a message as a tuple; of nothing an empty one."""
+    if value is None or value == "":
+        return ()
+    return tuple(map(_as_label, value)) if isinstance(value, list) else value
+
+
+def _describe_labels(labels: Any) -> str:
+    """Return what is wrong with the labels of a message; empty if nothing is."""
+    if not isinstance(labels, tuple):
+        return f"no list of labels, as other rows have: {str(labels)[:40]!r}"
+    if twice := [label for label in labels if labels.count(label) > 1]:
+        return f"the label {twice[0]!r} stands twice"
+    return next(filter(None, map(_describe_label, labels)), "")
+
+
+def _require_several(name: str, labels: list[Any], separator: str | None) -> None:
+    """Refuse labels of which no message has two: there is one class a message then, or a mistake.
+
+    Raises:
+        DataError: There is no such message.
+    """
+    most = max(map(len, labels))
+    if most > 1:
+        return
+    given = (
+        "the lists hold" if separator is None else f"{separator!r} stands in no cell, which hold"
+    )
+    raise DataError(
+        f"No message of {name} has several labels.",
+        where=f"{name}; params.yaml: data.label_column"
+        + (", data.labels_separator" if separator is not None else ""),
+        expected="messages with two labels or more among those with one or none",
+        actual=f"{given} one label at most in each of {len(labels):,} rows",
+        next="set data.labels_separator to what stands between the labels, or to null where each "
+        "message has one class"
+        if separator is not None
+        else "write the class of each message as a text, not as a list of one",
+    )
 
 
 def make_texts(table: Table) -> list[str]:
@@ -76,8 +144,6 @@ def _describe_label(label: Any) -> str:
     """Return what is wrong with a label; empty if nothing is."""
     if label is None or label == "":
         return "no label"
-    if isinstance(label, list | dict):
-        return f"the label is a list, and a text has one class: {str(label)[:40]}"
     if not isinstance(label, str):
         return f"the label is neither text nor a whole number: {str(label)[:40]!r}"
     if not label.strip():

@@ -21,7 +21,7 @@ from lora_compare.errors import (
     without_credentials,
 )
 from lora_compare.params import DataParams
-from lora_compare.project.corpus import Messages, class_order
+from lora_compare.project.corpus import Messages, class_order, every_label
 from lora_compare.project.paths import Paths
 from lora_compare.project.progress import SILENT, Progress
 
@@ -64,13 +64,16 @@ def load_corpus(
         DownloadError: It could not be fetched.
     """
     tables, facts = read_sources(data, paths, progress, anew)
-    messages = make_messages(*tables)
-    counts, normalized = Counter(messages["label"]), Counter[str]()
-    for table in tables:
+    said = [len(table.warnings) for table in tables]
+    messages = make_messages(*tables, separator=data.labels_separator)
+    counts, normalized = Counter(every_label(messages["label"])), Counter[str]()
+    for table, known in zip(tables, said, strict=True):
         normalized.update(table.normalized)
+        for warning in table.warnings[known:]:
+            progress.say(f"warning: {warning}")
     return messages, {
         **facts,
-        "rows": counts.total(),
+        "rows": len(messages["label"]),
         "classes": {name: counts[name] for name in class_order(counts)},
         "normalized": dict(normalized),
     }

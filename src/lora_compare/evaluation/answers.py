@@ -1,5 +1,6 @@
 """What a trained classifier answers on every split, and what is known of it beside that."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from lora_compare import lora
 from lora_compare.compute.device import choose_machine
 from lora_compare.evaluation.merging import merge_error
 from lora_compare.evaluation.results import size_figures
+from lora_compare.models.answers.targets import ONE_CLASS, Targets
 from lora_compare.models.base import load_base
 from lora_compare.models.batches import Examples
 from lora_compare.models.methods import CONFIG_FILE, TENSORS_FILE, load_method
@@ -30,7 +32,9 @@ class Answers:
         sizes: Its figures of `size_figures`.
         truncated: For each split the number of texts that were cut.
         truncated_tokens: For each split the share of its tokens that this took away.
+        cut: Whether each text of the test split was cut, shape (n_test,).
         merge_error: What merging its adapter changes, as of `merge_error`; None without one.
+        targets: What the probabilities are of.
     """
 
     classes: list[str]
@@ -38,7 +42,9 @@ class Answers:
     sizes: dict[str, Any]
     truncated: dict[str, int]
     truncated_tokens: dict[str, float]
+    cut: npt.NDArray[np.bool_]
     merge_error: dict[str, float] | None
+    targets: Targets = ONE_CLASS
 
 
 def answer(
@@ -80,18 +86,35 @@ def answer(
         size_figures(config["trainable_parameters"], config["total_parameters"], size),
         {name: classifier.fit(texts)[1] for name, texts in splits.items()},
         {name: classifier.lost(texts) for name, texts in splits.items()},
+        classifier.is_cut(splits["test"]),
         error,
+        classifier.targets,
     )
 
 
-def of_all(answers: Sequence[Answers]) -> dict[str, Any]:
+def of_all(
+    answers: Sequence[Answers], right: Sequence[npt.NDArray[np.bool_]], in_folds: bool = False
+) -> dict[str, Any]:
     """Return what is known of all classifiers of a method beside their answers.
 
     They are of one size; of their errors of merging the largest counts.
+
+    Args:
+        answers: What each classifier answers.
+        right: For each of them whether its answer to each test message is right, shape (n_test,).
+        in_folds: Whether each has test messages of its own, which count together then.
     """
     first = answers[0]
-    cut = {"truncated": first.truncated, "truncated_tokens": first.truncated_tokens}
-    facts = {**first.sizes, **cut}
+    cut, lost = dict(first.truncated), dict(first.truncated_tokens)
+    is_cut, mean = first.cut, np.concatenate(right) if in_folds else np.mean(right, axis=0)
+    if in_folds:
+        cut["test"] = sum(own.truncated["test"] for own in answers)
+        lost["test"] = math.fsum(own.truncated_tokens["test"] for own in answers) / len(answers)
+        is_cut = np.concatenate([own.cut for own in answers])
+    facts: dict[str, Any] = {**first.sizes, "truncated": cut, "truncated_tokens": lost}
+    if is_cut.any():
+        parts = {"cut": mean[is_cut], "whole": mean[~is_cut]}
+        facts["truncated_accuracy"] = {n: float(m.mean()) for n, m in parts.items() if len(m)}
     if first.merge_error:
         errors = [own.merge_error or {} for own in answers]
         facts["merge_error"] = {key: max(e[key] for e in errors) for key in first.merge_error}

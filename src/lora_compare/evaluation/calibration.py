@@ -17,6 +17,21 @@ Labels = npt.NDArray[np.integer[Any]]
 Probabilities = npt.NDArray[np.floating[Any]]
 
 
+def as_decisions(labels: Labels, probabilities: Probabilities) -> tuple[Labels, Probabilities]:
+    """Return labels and probabilities of one class each, for all functions here.
+
+    Several labels of a message are as many decisions between two classes: it has a label, or not.
+
+    Args:
+        labels: Shape (n,); or 0 and 1, shape (n, k).
+        probabilities: Shape (n, n_classes); or that of each label, shape (n, k).
+    """
+    if labels.ndim == 1:
+        return labels, probabilities
+    chances = probabilities.ravel()
+    return labels.ravel(), np.stack([1 - chances, chances], axis=1)
+
+
 def calibration_bins(
     labels: Labels, probabilities: Probabilities, bins: int = BINS
 ) -> list[dict[str, Any]]:

@@ -3,8 +3,9 @@
 import torch
 
 from lora_compare import lora
+from lora_compare.models.answers.targets import FloatArray
 from lora_compare.models.batches import Examples
-from lora_compare.models.classifier import FloatArray, TextClassifier, predict_logits
+from lora_compare.models.classifier import TextClassifier, predict_logits
 
 MERGE_CHECKED = 64
 """Texts on which the error of merging is measured."""

@@ -35,6 +35,8 @@ def evaluate_predictions(
     positive: int = 1,
     weights: Array | None = None,
     groups: Sequence[str] = (),
+    predicted: npt.NDArray[np.int64] | None = None,
+    costs: Array | None = None,
 ) -> dict[str, Any]:
     """Return every figure of one split as plain JSON values, unrounded.
 
@@ -60,6 +62,10 @@ def evaluate_predictions(
             accuracy is then that of as many equal messages as they are worth (Kish 1965).
         groups: Name of each message's group, where the data has groups: the interval is then that
             of as many independent messages as they are worth.
+        predicted: Index of the class that each message was taken for, shape (n,); None: its most
+            probable one.
+        costs: Cost by class and answer, shape (n_classes, n_classes): `expected_cost` is then the
+            mean of a message.
 
     Raises:
         DataError: There is no message.
@@ -68,7 +74,7 @@ def evaluate_predictions(
     """
     chances = _normalised(labels, probabilities, len(classes))
     weighing = np.ones(len(labels)) if weights is None else weights
-    predicted = predicted_classes(probabilities)
+    predicted = predicted_classes(probabilities) if predicted is None else predicted
     ones = np.ones(len(labels))
     matrix = Task(classes, labels, weighing, positive).confusion(predicted)
     counts = Task(classes, labels, ones, positive).confusion(predicted).astype(np.int64)
@@ -84,10 +90,11 @@ def evaluate_predictions(
         "accuracy": accuracy,
         "accuracy_ci95": list(wilson_interval(accuracy * worth, worth)),
         "n": len(labels),
-        "balanced_accuracy": _mean(per_class, "recall"),
-        "macro_f1": _mean(per_class, "f1"),
+        "balanced_accuracy": average(per_class, "recall"),
+        "macro_f1": average(per_class, "f1"),
         **{name: figures[name] for name in CLASS_FIGURES},
         **(_rates(matrix, positive) if binary else {}),
+        **({} if costs is None else {"expected_cost": float(np.average(costs, weights=matrix))}),
         "log_loss": _log_loss(labels, chances, weighing),
         "brier": _brier(labels, chances, weighing),
         "ece": expected_calibration_error(labels, probabilities),
@@ -160,12 +167,12 @@ def _class_figures(
             # Where a class occurs but is never predicted, its precision is 0 by convention.
             "precision": (hits / taken if taken else 0.0) if n else None,
             "recall": hits / held if n else None,
-            **_ranking_figures(labels == index, scores[:, index], weights),
+            **ranking_figures(labels == index, scores[:, index], weights),
         }
     return figures
 
 
-def _ranking_figures(
+def ranking_figures(
     positive: npt.NDArray[np.bool_], scores: Probabilities, weights: Array
 ) -> dict[str, float | None]:
     """Return how well the scores rank the positive messages above the others.
@@ -174,10 +181,7 @@ def _ranking_figures(
     precisions weighted by the gains in recall, without interpolation. Messages of one score
     are one step of both curves.
     """
-    order = np.argsort(-scores, kind="stable")
-    steps = np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)
-    weighted, known = weights[order], positive[order]
-    hits, misses = (np.cumsum(weighted * kind)[steps] for kind in (known, ~known))
+    hits, misses = _taken(positive, scores, weights)
     area = average = None
     if hits[-1] and misses[-1]:
         # Only the curve's corners: more points on its straight parts would round differently.
@@ -191,10 +195,39 @@ def _ranking_figures(
     return {"auroc": area, "average_precision": average}
 
 
+def _taken(
+    positive: npt.NDArray[np.bool_], scores: Probabilities, weights: Array
+) -> tuple[Array, Array]:
+    """Return the weight of rightly and of wrongly taken messages from each score on, falling."""
+    order = np.argsort(-scores, kind="stable")
+    steps = np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)
+    weighted, known = weights[order], positive[order]
+    hits, misses = (np.cumsum(weighted * kind)[steps] for kind in (known, ~known))
+    return hits, misses
+
+
+def precision_recall_curve(
+    positive: npt.NDArray[np.bool_], scores: Probabilities, weights: Array
+) -> tuple[Array, Array]:
+    """Return recall and precision from each score on that finds more, the highest score first.
+
+    Args:
+        positive: Whether each message is of the class, shape (n,), at least one.
+        scores: Probability of the class, shape (n,).
+        weights: Of the messages, shape (n,), above 0.
+
+    Checked by tests/unit/evaluation/test_metrics.py against scikit-learn.
+    """
+    hits, misses = _taken(positive, scores, weights)
+    more = np.diff(hits, prepend=0.0) > 0
+    return (hits / hits[-1])[more], (hits / (hits + misses))[more]
+
+
 def _macro(per_class: list[dict[str, Any]]) -> dict[str, float | None]:
-    return {name: _mean(dict(enumerate(per_class)), name) for name in CLASS_FIGURES}
+    return {name: average(dict(enumerate(per_class)), name) for name in CLASS_FIGURES}
 
 
-def _mean(per_class: Mapping[Any, Mapping[str, Any]], name: str) -> float | None:
+def average(per_class: Mapping[Any, Mapping[str, Any]], name: str) -> float | None:
+    """Return the mean of a figure over the classes; None where one of them does not have it."""
     values = [figures[name] for figures in per_class.values()]
     return None if None in values else float(np.mean(values))

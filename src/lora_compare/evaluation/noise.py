@@ -18,6 +18,9 @@ FOLDS = 5
 
 INSTALL = 'pip install "lora-compare[noise]" (here: pip install -e ".[noise]")'
 
+ONE_CLASS_ALONE = "Labels that may be wrong are looked for where each message has one class."
+"""What is said where a message may have several labels."""
+
 FloatArray = npt.NDArray[np.floating]
 IntArray = npt.NDArray[np.int64]
 
@@ -42,7 +45,11 @@ class Suspect:
 
 
 def out_of_sample(
-    name: str, texts: Sequence[str], labels: Sequence[int], seed: int
+    name: str,
+    texts: Sequence[str],
+    labels: npt.ArrayLike,
+    seed: int,
+    groups: Sequence[str] = (),
 ) -> npt.NDArray[np.float32] | None:
     """Return what models that have not seen them make of the messages of the training split.
 
@@ -51,25 +58,43 @@ def out_of_sample(
         texts: The messages.
         labels: Their class indices, each class from 0 on.
         seed: Of the dealing into FOLDS parts, each class in its proportion.
+        groups: Name of each message's group, empty of one that is alone: no group is in two parts.
+            Without any, messages are dealt one by one.
 
     Returns:
-        Probabilities, shape (n, n_classes); None where a class has one message only.
+        Probabilities, shape (n, n_classes); None where a class has one message only, or a part
+        would leave no message of a class to learn from.
     """
-    from sklearn.model_selection import StratifiedKFold
-
     from lora_compare.evaluation.baselines import candidates, fit
 
     truth, rows = np.asarray(labels), np.asarray(texts, dtype=object)
-    folds = min(FOLDS, int(np.bincount(truth).min()))
-    if folds < 2:
-        return None
     chances = np.zeros((len(rows), int(truth.max()) + 1), dtype=np.float32)
-    dealt = StratifiedKFold(folds, shuffle=True, random_state=seed)
-    for known, held in dealt.split(rows, truth):
-        made = candidates(rows[known])
-        model = fit(made.get(name, made["characters"]), rows[known], truth[known])
+    parts = _deal(truth, groups, seed)
+    # All of a class may be one group.
+    if not parts or any(len(np.unique(truth[known])) < chances.shape[1] for known, _ in parts):
+        return None
+    for known, held in parts:
+        learnt = rows[known].tolist()
+        made = candidates(learnt)
+        model = fit(made.get(name, made["characters"]), learnt, truth[known])
         chances[held] = model.predict_proba(rows[held])
     return chances
+
+
+def _deal(truth: IntArray, groups: Sequence[str], seed: int) -> list[tuple[IntArray, IntArray]]:
+    """Return the rows outside and inside of each part; none where a class is too small."""
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
+    names = [group or place for place, group in enumerate(groups)] or range(len(truth))
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
+    together = np.array([numbers[name] for name in names])
+    of_class = [len(np.unique(together[truth == c])) for c in range(int(truth.max()) + 1)]
+    if (folds := min(FOLDS, *of_class)) < 2:
+        return []
+    if not groups:
+        return list(StratifiedKFold(folds, shuffle=True, random_state=seed).split(truth, truth))
+    dealer = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    return list(dealer.split(truth, truth, together))
 
 
 def write_out_of_sample(path: Path, chances: npt.NDArray[np.float32] | None) -> None:

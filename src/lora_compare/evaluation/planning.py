@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from scipy.special import ndtr
 
@@ -34,6 +34,7 @@ class Plan:
         groups: How many groups of test messages.
         level: That of the interval, in 0..1.
         step: As in `statistics.difference`.
+        in_folds: Whether each seed is of a fold of its own, as in `statistics.fold_difference`.
     """
 
     components: Components
@@ -41,6 +42,7 @@ class Plan:
     groups: int
     level: float = CONFIDENCE
     step: float = 1.0
+    in_folds: bool = False
 
     @property
     def variance(self) -> tuple[float, float]:
@@ -48,6 +50,8 @@ class Plan:
         part = self.components.of_mean(self.seeds, self.groups)
         pseudo = self.step**2 / (self.groups * (self.groups + 1))
         by_message = part.message + pseudo
+        if self.in_folds:  # a message is tested in one of them, and is seen as a part of it
+            return part.seed + part.message, pseudo
         return (part.seed + part.rest, by_message) if self.seeds > 1 else (0.0, by_message)
 
     @property
@@ -83,16 +87,24 @@ def describe_power(messages: int, params: Params, groups: int | None = None) -> 
     """
     seeds, margin = len(params.training.seeds), params.comparison.margin
     level = 1 - params.comparison.level / max(len(params.methods) - 1, 1)
+    in_folds = params.split.folds > 1
+    components = TYPICAL
+    if in_folds:  # of a message and the one training that tests it
+        components = Components(TYPICAL.seed, TYPICAL.message + TYPICAL.rest, 0.0)
     of_groups = f" of {groups:,} groups, each counted as one," if groups else ""
-    with_these = f"with {messages:,} test messages{of_groups} and {seeds} seed{'s' * (seeds != 1)}"
+    trained = f"in {seeds} folds" if in_folds else f"and {seeds} seed{'s' * (seeds != 1)}"
+    with_these = f"with {messages:,} test messages{of_groups} {trained}"
     if 1 < seeds < FEWEST_SEEDS:
         return (
             f"{with_these} nothing can be claimed of methods: {FEWEST_SEEDS} seeds or more can "
             "tell methods apart, 1 seed two trained models"
         )
-    plan, points = Plan(TYPICAL, seeds, groups or messages, level), 100 * margin
+    plan = Plan(components, seeds, groups or messages, level, in_folds=in_folds)
+    points = 100 * margin
     trained = " between the trained models" if seeds == 1 else ""
     shown = f"{points:g} point{'s' * (points != 1)}"
+    if params.comparison.metric == "expected_cost":
+        return f"{with_these}, what costs would show is not known before"
     return (
         f"{with_these}, a difference in accuracy{trained} of about {100 * plan.seen:.1f} points "
         f"would be seen, and 'not worse by {shown}' be shown in about "
@@ -107,7 +119,7 @@ def groups_needed(plan: Plan, margin: float) -> int | None:
     None where no number is enough with these seeds.
     """
     return _least(
-        lambda n: Plan(plan.components, plan.seeds, n, plan.level, plan.step).seen <= margin,
+        lambda n: replace(plan, groups=n).seen <= margin,
         plan.groups,
         MOST_GROUPS,
     )
@@ -116,13 +128,13 @@ def groups_needed(plan: Plan, margin: float) -> int | None:
 def seeds_needed(plan: Plan, margin: float) -> int | None:
     """Return the seeds with which equal methods are shown to be within `margin`.
 
-    None where no number is enough with these messages, and of one seed, which says nothing of
-    what another would change.
+    None where no number is enough with these messages, of one seed, which says nothing of what
+    another would change, and in folds, which are other messages with every number.
     """
-    if plan.seeds < 2:
+    if plan.seeds < 2 or plan.in_folds:
         return None
     return _least(
-        lambda n: Plan(plan.components, n, plan.groups, plan.level, plan.step).seen <= margin,
+        lambda n: replace(plan, seeds=n).seen <= margin,
         max(plan.seeds, FEWEST_SEEDS),
         MOST_SEEDS,
     )

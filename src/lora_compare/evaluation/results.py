@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lora_compare.evaluation.calibration import calibration_bins
-from lora_compare.evaluation.metrics import evaluate_predictions, predicted_classes
-from lora_compare.evaluation.scores import positive_class, prior_weights
+from lora_compare.evaluation.calibration import as_decisions, calibration_bins
+from lora_compare.models.answers.decision import PLAIN, Decision
 from lora_compare.project.paths import SPLITS
 
 COLLAPSED_BELOW = 0.1
@@ -20,6 +19,9 @@ COLLAPSED_BELOW = 0.1
 Trainings that work differ there by a point or two; one that has left the plateau of its learning
 rate ends at the share of a class, or tens of points below.
 """
+
+Truth = Mapping[str, npt.NDArray[np.int64]]
+"""For each split the right classes' indices, shape (n,)."""
 
 Chances = Mapping[str, npt.NDArray[np.float64]]
 """For each split the classes' probabilities, shape (n, n_classes)."""
@@ -32,54 +34,25 @@ class Results:
     Attributes:
         figures: For each split every figure of `evaluate_predictions`.
         predictions: Columns text, label, predicted and p_<class>; one row a test message.
+        decision: How its probabilities become answers.
+        before: Its figures on validation and test by its own probabilities and their likeliest
+            class, where a decision is asked for.
     """
 
     figures: dict[str, dict[str, Any]]
     predictions: dict[str, Sequence[Any]]
+    decision: Decision = PLAIN
+    before: dict[str, dict[str, Any]] | None = None
 
+    @property
+    def right(self) -> npt.NDArray[np.bool_]:
+        """Whether each test message was taken for its class, shape (n,)."""
+        both = zip(self.predictions["predicted"], self.predictions["label"], strict=True)
+        return np.array([predicted == label for predicted, label in both])
 
-def measure(
-    chances: Chances,
-    labels: Mapping[str, npt.NDArray[np.int64]],
-    test_texts: Sequence[str],
-    classes: Sequence[str],
-    positive: str | None = None,
-    prior: Mapping[str, float] | None = None,
-    test_groups: Sequence[str] = (),
-) -> Results:
-    """Return the results of a classifier on train, validation and test.
-
-    Args:
-        chances: For each split the classes' probabilities, shape (n, n_classes).
-        labels: For each split the right classes' indices, shape (n,).
-        test_texts: The texts of the test split.
-        classes: Names of the classes.
-        positive: The positive class of two; None for the rarer in the test split.
-        prior: The share of each class to which every split is weighted; None weighs all alike.
-        test_groups: Name of the group of each test message, where the data has groups.
-
-    Raises:
-        ParamsError: No class is called `positive`.
-        DataError: A split is empty.
-    """
-    place = positive_class(classes, labels["test"], positive)
-    predictions = {
-        "text": list(test_texts),
-        "label": [classes[i] for i in labels["test"]],
-        "predicted": [classes[i] for i in predicted_classes(chances["test"])],
-        **{f"p_{c}": chances["test"][:, i].tolist() for i, c in enumerate(classes)},
-    }
-    return Results(
-        {
-            n: evaluate_predictions(
-                *(labels[n], chances[n], classes, place),
-                prior_weights(labels[n], classes, prior),
-                test_groups if n == "test" else (),
-            )
-            for n in SPLITS
-        },
-        predictions,
-    )
+    def decided(self, chances: Chances) -> Chances:
+        """Return for each split what the decision makes of the classifier's own probabilities."""
+        return {name: self.decision.probabilities(own) for name, own in chances.items()}
 
 
 def over_seeds(results: Mapping[int, Results]) -> dict[str, Any]:
@@ -88,6 +61,8 @@ def over_seeds(results: Mapping[int, Results]) -> dict[str, Any]:
     Beside every figure of a split that is a number stands, with two seeds or more, its standard
     deviation between them (of n - 1), as `<figure>_sd`. A figure that one seed does not have is
     None. Confusion matrices are added up. `collapsed` lists the seeds of that function, if any.
+    Where answers are more than the likeliest class by a classifier's own probabilities, `decision`
+    has what was chosen for each seed, and `before` the figures of validation and test without it.
 
     Args:
         results: What is known of the classifier of each seed.
@@ -99,6 +74,7 @@ def over_seeds(results: Mapping[int, Results]) -> dict[str, Any]:
         "seeds": list(results),
         # Not where it is empty: `dvc plots` stumbles over an empty list in a metrics file.
         **({"collapsed": fallen} if fallen else {}),
+        **decided(results),
         "per_seed": {
             str(seed): {name: _scalars(figures) for name, figures in result.figures.items()}
             for seed, result in results.items()
@@ -106,34 +82,68 @@ def over_seeds(results: Mapping[int, Results]) -> dict[str, Any]:
     }
 
 
+def decided(results: Mapping[int, Results]) -> dict[str, Any]:
+    """Return what was chosen on validation, and the figures without it; nothing of nothing.
+
+    Args:
+        results: What is known of the classifier of each seed.
+    """
+    before = [result.before for result in results.values() if result.before]
+    if not before:
+        return {}
+    chosen = [result.decision for result in results.values()]
+    figures = {
+        "temperature": [one.temperature for one in chosen],
+        "shift": list(chosen[0].shift),
+        "threshold": [one.chance for one in chosen if one.chance is not None],
+    }
+    return {
+        # Nothing that is empty: `dvc plots` stumbles over an empty list in a metrics file.
+        "decision": {name: values for name, values in figures.items() if values},
+        "before": {name: _with_spread([own[name] for own in before]) for name in SPLITS[1:]},
+    }
+
+
 def collapsed(train: Mapping[int, Mapping[str, Any]]) -> list[int]:
     """Return the seeds whose training has come to nothing, though its losses are finite.
 
-    Its training accuracy is no better than that of naming the largest class every time, or more
-    than `COLLAPSED_BELOW` below the middle one of all seeds.
+    Its training accuracy is no better than that of naming the largest class every time (of several
+    labels a message its loss than that of giving each label its frequency), or more than
+    `COLLAPSED_BELOW` below the middle one of all seeds.
 
     Args:
         train: For each seed its figures on the training split.
     """
     accuracies = {seed: figures["accuracy"] for seed, figures in train.items()}
-    some = next(iter(train.values()))
-    largest = max(map(sum, some["confusion_matrix"])) / some["n"]
     least = statistics.median(accuracies.values()) - COLLAPSED_BELOW
-    return [seed for seed, right in accuracies.items() if right <= largest or right < least]
+    return [s for s, right in accuracies.items() if right < least or _learnt_nothing(train[s])]
+
+
+def _learnt_nothing(train: Mapping[str, Any]) -> bool:
+    """Return whether the figures on train are those of knowing nothing but the classes' sizes."""
+    n = train["n"]
+    if "confusion_matrix" in train:
+        return bool(train["accuracy"] <= max(map(sum, train["confusion_matrix"])) / n)
+    shares = [own["n"] / n for own in train["per_class"].values()]
+    surprise = [-p * math.log(p) for s in shares for p in (s, 1 - s) if p]
+    return bool(train["log_loss"] >= math.fsum(surprise) / len(shares))
 
 
 def pooled_calibration(
-    chances: Sequence[Chances], labels: Mapping[str, npt.NDArray[np.int64]]
+    chances: Sequence[Chances], labels: Sequence[Truth]
 ) -> dict[str, list[dict[str, Any]]]:
     """Return for each split the calibration bins of all seeds' answers.
 
     Args:
         chances: Those of each seed.
-        labels: For each split the right classes' indices, shape (n,).
+        labels: For each seed and split the right classes' indices, shape (n,).
     """
     return {
         name: calibration_bins(
-            np.tile(labels[name], len(chances)), np.concatenate([own[name] for own in chances])
+            *as_decisions(
+                np.concatenate([own[name] for own in labels]),
+                np.concatenate([own[name] for own in chances]),
+            )
         )
         for name in SPLITS
     }

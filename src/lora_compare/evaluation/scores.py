@@ -23,12 +23,14 @@ class Task:
         labels: Index of each message's class, shape (n,).
         weights: Of the messages, shape (n,), above 0, mean 1.
         positive: Index of the class that `recall` and `precision` are of.
+        costs: Cost by class and answer, shape (classes, classes); None: mistakes have none.
     """
 
     classes: Sequence[str]
     labels: Labels
     weights: Array
     positive: int
+    costs: Array | None = None
 
     def confusion(self, predicted: Labels) -> Array:
         """Return the weight of the messages by class and answer, shape (classes, classes).
@@ -39,6 +41,21 @@ class Task:
         n = len(self.classes)
         matrix = np.bincount(self.labels * n + predicted, self.weights, n * n)
         return np.asarray(matrix, np.float64).reshape(n, n)
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """The share of each class, by weight."""
+        weights = np.bincount(self.labels, self.weights, len(self.classes)) / len(self.labels)
+        return dict(zip(self.classes, weights.tolist(), strict=True))
+
+    @property
+    def positive_name(self) -> str:
+        """The name of the positive class."""
+        return self.classes[self.positive]
+
+    def scores(self, metric: str, predicted: Labels) -> tuple[Array, float]:
+        """Return `message_scores` of this task."""
+        return message_scores(metric, self, predicted)
 
 
 def positive_class(classes: Sequence[str], labels: Labels, named: str | None) -> int:
@@ -82,10 +99,29 @@ def prior_weights(
     return np.asarray(weights / weights.mean(), dtype=np.float64)
 
 
+def cost_matrix(
+    classes: Sequence[str], costs: Mapping[str, Mapping[str, float]] | None
+) -> Array | None:
+    """Return what each answer costs, by class and answer, shape (classes, classes); None of None.
+
+    Args:
+        classes: Names of the classes.
+        costs: `comparison.costs` of params.yaml: a mistake that it does not name costs 1.
+    """
+    if costs is None:
+        return None
+    matrix = 1.0 - np.eye(len(classes))
+    for true, row in costs.items():
+        for taken, cost in row.items():
+            matrix[list(classes).index(true), list(classes).index(taken)] = cost
+    return matrix
+
+
 def message_scores(metric: str, task: Task, predicted: Labels) -> tuple[Array, float]:
     """Return scores of messages whose weighted mean is each seed's metric.
 
-    Accuracy is the mean of right answers. The other metrics are functions of the confusion matrix
+    Accuracy is the mean of right answers, and the expected cost, which is better the lower it is,
+    that of costs below 0. The other metrics are functions of the confusion matrix
     N that stay the same when N is multiplied. For those the mean of
 
         score(i) = metric + (sum of N) d metric / d N[label(i), predicted(i)]
@@ -114,8 +150,12 @@ def message_scores(metric: str, task: Task, predicted: Labels) -> tuple[Array, f
     _require_classes(metric, task)
     if metric == "accuracy":
         return np.asarray(predicted == task.labels, np.float64), float(task.weights.max())
-    total, scores, steps = float(task.weights.sum()), [], []
     largest = [task.weights[task.labels == c].max(initial=0.0) for c in range(len(task.classes))]
+    if metric == "expected_cost":
+        assert task.costs is not None, "params.yaml has costs where they are the metric"
+        # A right answer costs nothing: the dearest mistake is what one answer can change.
+        return -task.costs[task.labels, predicted], float((task.costs.max(axis=1) * largest).max())
+    total, scores, steps = float(task.weights.sum()), [], []
     for answers in predicted:
         value, slope = METRICS[metric](task.confusion(answers), task.positive)
         scores.append(value + total * slope[task.labels, answers])
@@ -126,7 +166,7 @@ def message_scores(metric: str, task: Task, predicted: Labels) -> tuple[Array, f
 
 def _require_classes(metric: str, task: Task) -> None:
     counts = np.bincount(task.labels, minlength=len(task.classes))
-    needed = [] if metric == "accuracy" else range(len(task.classes))
+    needed = [] if metric in ("accuracy", "expected_cost") else range(len(task.classes))
     if metric in ("recall", "precision"):
         needed = [task.positive]
     if missing := [task.classes[c] for c in needed if not counts[c]]:

@@ -9,16 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from safetensors.numpy import load
 
+from lora_compare.models.answers.decision import PLAIN, Decision, read_decision
+from lora_compare.models.answers.targets import (
+    ONE_CLASS,
+    FloatArray,
+    SeveralLabels,
+    Targets,
+    targets_of_config,
+)
 from lora_compare.project.checksums import read_verified
 from lora_compare.project.paths import require
 
-FloatArray = npt.NDArray[np.float64]
-
 CONFIG_FILE, VOCABULARY_FILE, TENSORS_FILE = "config.json", "vocabulary.json", "model.safetensors"
-FILES = (CONFIG_FILE, VOCABULARY_FILE, TENSORS_FILE)
 """How a text becomes terms and what the classes are; the terms; the arrays."""
 
 STAGE = "baseline"
@@ -37,6 +41,8 @@ class TfidfClassifier:
         idf: Inverse document frequency of each term, shape (n_terms,).
         coefficients: Shape (n_classes, n_terms); of two classes the second's alone, (1, n_terms).
         intercepts: Shape (n_classes,), or (1,).
+        targets: What the scores stand for.
+        decision: How its probabilities become answers, of one class a text.
     """
 
     classes: list[str]
@@ -46,16 +52,23 @@ class TfidfClassifier:
     idf: FloatArray
     coefficients: FloatArray
     intercepts: FloatArray
+    targets: Targets = ONE_CLASS
+    decision: Decision = PLAIN
 
     def probabilities(self, texts: Sequence[str]) -> FloatArray:
-        """Return the probability of each class for each text, shape (n, n_classes)."""
+        """Return the probability of each class for each text, shape (n, n_classes).
+
+        It is what `decision` makes of the regression's own; its `answers` turn it into classes.
+        """
         scores = np.stack([self._score(text) for text in texts])
+        if isinstance(self.targets, SeveralLabels):
+            return np.asarray(np.exp(-np.logaddexp(0, -scores)), dtype=np.float64)
         if scores.shape[1] == 1:
             # The first class is where the score counts from.
             scores = np.hstack([np.zeros_like(scores), scores])
         chances = np.exp(scores - scores.max(axis=1, keepdims=True))
         result: FloatArray = chances / chances.sum(axis=1, keepdims=True)
-        return result
+        return self.decision.probabilities(result)
 
     def _score(self, text: str) -> FloatArray:
         terms = TERMS[self.analyzer](text.lower(), *self.ngram_range)
@@ -91,12 +104,17 @@ Checked by tests/unit/evaluation/test_tfidf.py, which compares the probabilities
 """
 
 
-def load_tfidf(folder: Path) -> TfidfClassifier:
+def load_tfidf(folder: Path, decision: Path | None = None) -> TfidfClassifier:
     """Return the classifier that `baselines.save_tfidf` wrote to `folder`.
+
+    Args:
+        folder: The folder.
+        decision: As for `models.methods.load_method`.
 
     Raises:
         MissingArtifactError: A file is missing.
         IntegrityError: A file has changed since it was written.
+        CheckpointError: The decision is of other weights.
     """
     require(folder, STAGE)
     config: dict[str, Any] = json.loads(read_verified(folder / CONFIG_FILE, STAGE))
@@ -107,4 +125,6 @@ def load_tfidf(folder: Path) -> TfidfClassifier:
         ngram_range=(config["ngram_range"][0], config["ngram_range"][1]),
         places={term: place for place, term in enumerate(vocabulary)},
         **load(read_verified(folder / TENSORS_FILE, STAGE)),
+        targets=targets_of_config(config),
+        decision=read_decision(decision, folder / TENSORS_FILE, config["classes"], STAGE),
     )

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from lora_compare.exchange.peft.layout import Layout
+from lora_compare.models.answers.targets import ONE_CLASS, Targets
 from lora_compare.models.classifier import TextClassifier
 
 TORCH = {"format": "pt"}
@@ -20,6 +21,11 @@ def label_settings(classes: list[str]) -> dict[str, Any]:
         "id2label": {str(index): name for index, name in enumerate(classes)},
         "label2id": {name: index for index, name in enumerate(classes)},
     }
+
+
+def problem_settings(targets: Targets) -> dict[str, str]:
+    """Return what makes transformers take logits for those of several labels, if they are."""
+    return {} if targets == ONE_CLASS else {"problem_type": targets.problem_type}
 
 
 def truncation_side(classifier: TextClassifier) -> str:

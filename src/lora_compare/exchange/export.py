@@ -6,23 +6,39 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+import numpy.typing as npt
+from safetensors.numpy import save
 from torch import Tensor
 
 from lora_compare.errors import DataError, ExportError
-from lora_compare.evaluation.tfidf import FILES, load_tfidf
+from lora_compare.evaluation.tfidf import (
+    CONFIG_FILE,
+    TENSORS_FILE,
+    VOCABULARY_FILE,
+    TfidfClassifier,
+    load_tfidf,
+)
 from lora_compare.exchange import usage
 from lora_compare.exchange.counterpart import TORCH, Counterpart
 from lora_compare.exchange.kinds import counterpart_of
-from lora_compare.exchange.peft.names import CONFIG_FILE, TENSORS_FILE
+from lora_compare.exchange.peft import names
 from lora_compare.exchange.peft.writing import to_peft
 from lora_compare.models import weights
 from lora_compare.models.base import load_base
 from lora_compare.models.classifier import TextClassifier
 from lora_compare.models.methods import load_method, read_method
 from lora_compare.params import LoraParams
-from lora_compare.project.files import read_json, replacing_folder, sha256, write_json, write_text
+from lora_compare.project.files import (
+    read_json,
+    replacing_folder,
+    sha256,
+    write_bytes,
+    write_json,
+    write_text,
+)
 from lora_compare.project.paths import TFIDF, Paths
-from lora_compare.project.seeds import chosen, seed_of
+from lora_compare.project.seeds import base_of, chosen, seed_of
 
 Format = Literal["peft", "merged", "onnx"]
 
@@ -98,12 +114,12 @@ def load_source(paths: Paths, method: str, seed: int | None = None) -> Source:
         MissingArtifactError: The base model, the method or its training with the seed is missing.
         CheckpointError: They do not belong together.
     """
-    base = load_base(paths.base)
+    base = load_base(base_of(paths, method, seed))
     # The method's training never changes these tensors, it puts others in their places; only
     # a method without adapter overwrites them, and is never asked for its base.
     original = dict(base.network.state_dict())
     folder, stage = chosen(paths.model(method), seed), f"finetune@{method}"
-    classifier = load_method(folder, base, stage)
+    classifier = load_method(folder, base, stage, paths.decision(method, seed_of(folder)))
     return Source(
         method,
         seed_of(folder),
@@ -152,17 +168,30 @@ def export_tfidf(paths: Paths, folder: Path) -> str:
         IntegrityError: A file has changed since it did.
         ExportError: `folder` holds something else.
     """
-    classifier = load_tfidf(paths.model(TFIDF))
+    classifier = load_tfidf(paths.model(TFIDF), paths.decision(TFIDF))
     _require_replaceable(folder)
     lines = usage.of_sklearn(folder, classifier)
     with replacing_folder(folder.resolve()) as new:
-        for name in FILES:
+        for name in (CONFIG_FILE, VOCABULARY_FILE):
             shutil.copyfile(paths.model(TFIDF) / name, new / name)
+        write_bytes(new / TENSORS_FILE, save(_decided(classifier)))
         origin = " by TF-IDF and logistic regression"
         write_text(new / "README.md", _readme(TFIDF, "sklearn", classifier.classes, origin, lines))
         record = {"format": "sklearn", "method": TFIDF, "classes": classifier.classes}
         write_json(new / RECORD, {**record, "files": _files(new)})
     return lines
+
+
+def _decided(classifier: TfidfClassifier) -> dict[str, npt.NDArray[np.float64]]:
+    """Return the arrays of TF-IDF with how its probabilities become answers in them."""
+    scale, added = classifier.decision.affine(len(classifier.classes))
+    if len(classifier.intercepts) == 1:  # of two classes the second's score counts from the first
+        added = added[1:] - added[:1]
+    return {
+        "idf": classifier.idf,
+        "coefficients": classifier.coefficients * scale,
+        "intercepts": classifier.intercepts * scale + added,
+    }
 
 
 def _require_replaceable(folder: Path) -> None:
@@ -203,6 +232,7 @@ def _record(source: Source, kind: Format, folder: Path) -> dict[str, Any]:
         "method_sha256": source.sha256,
         "base": {key: source.description[key] for key in ("name", "sha256")},
         "classes": source.classifier.classes,
+        **source.classifier.targets.settings(source.classifier.classes),
         "files": _files(folder),
     }
 
@@ -221,8 +251,8 @@ def _write_peft(source: Source, new: Path, folder: Path) -> str:
         name, revision = f"{folder.as_posix()}/base", None
         counterpart.write_base(new / "base")
     adapter = to_peft(counterpart.layout, source.settings, name, revision)
-    weights.save_state(new / TENSORS_FILE, adapter.tensors, TORCH)
-    write_json(new / CONFIG_FILE, adapter.config)
+    weights.save_state(new / names.TENSORS_FILE, adapter.tensors, TORCH)
+    write_json(new / names.CONFIG_FILE, adapter.config)
     counterpart.write_tokenizer(new)
     return usage.of_peft(
         folder, name, revision, source.classifier, quantized=bool(source.settings.quantization)

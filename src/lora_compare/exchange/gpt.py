@@ -6,11 +6,22 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lora_compare.exchange.counterpart import TORCH, Counterpart, label_settings, truncation_side
+from lora_compare.exchange.counterpart import (
+    TORCH,
+    Counterpart,
+    label_settings,
+    problem_settings,
+    truncation_side,
+)
 from lora_compare.exchange.onnx import write_onnx
 from lora_compare.exchange.peft.gpt import GPTLayout
 from lora_compare.exchange.peft.layout import merged_state
-from lora_compare.exchange.transformers import classifier_state, model_config, write_tokenizer
+from lora_compare.exchange.transformers import (
+    HEAD,
+    classifier_state,
+    model_config,
+    write_tokenizer,
+)
 from lora_compare.models import weights
 from lora_compare.models.gpt.base import GPTTokenizer
 from lora_compare.models.gpt.network import GPT, Classifier
@@ -31,11 +42,11 @@ class GPTCounterpart(Counterpart):
     @property
     def layout(self) -> GPTLayout:
         """The classifier as PEFT knows it."""
-        return GPTLayout(self.model, self.base)
+        return GPTLayout(self.model, self.base, self.classifier.decision)
 
     def write_model(self, folder: Path) -> None:
         """Write config.json and weights of the whole classifier, an adapter merged."""
-        self._write(folder, classifier_state(self.model))
+        self._write(folder, classifier_state(self.model, self.classifier.decision))
 
     def write_base(self, folder: Path) -> None:
         """Write config.json and weights of the base, in which the head is missing."""
@@ -46,7 +57,7 @@ class GPTCounterpart(Counterpart):
         weights.save_state(folder / "model.safetensors", state, TORCH)
         pad = self.classifier.padding.token
         config = model_config(self.model.gpt.config, self.classifier.classes, pad)
-        write_json(folder / "config.json", config)
+        write_json(folder / "config.json", config | problem_settings(self.classifier.targets))
 
     def write_tokenizer(self, folder: Path) -> None:
         """Write tokenizer.json and tokenizer_config.json."""
@@ -66,13 +77,14 @@ class GPTCounterpart(Counterpart):
             "padded_length": classifier.padding.length,
             "max_length": classifier.max_length,
         }
+        inputs |= classifier.targets.settings(classifier.classes)
         write_json(folder / "config.json", inputs)
 
     def _plain(self) -> Classifier:
         """Return a classifier of plain layers in full precision that computes the same."""
-        model = self.model
+        model, state = self.model, merged_state(self.model, self.classifier.decision)
         with torch.device("meta"):
-            gpt = GPT(model.gpt.config)
-            plain = Classifier(gpt, model.n_classes, model.position, model.bias)
-        plain.load_state_dict(merged_state(model), assign=True)
+            gpt, has_bias = GPT(model.gpt.config), f"{HEAD}.bias" in state
+            plain = Classifier(gpt, model.n_classes, model.position, has_bias)
+        plain.load_state_dict(state, assign=True)
         return plain

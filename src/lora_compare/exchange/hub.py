@@ -30,7 +30,7 @@ class HubCounterpart(Counterpart):
     @property
     def layout(self) -> HubLayout:
         """The classifier as PEFT knows it."""
-        return HubLayout(self.model)
+        return HubLayout(self.model, self.classifier.decision)
 
     def write_model(self, folder: Path) -> None:
         """Write config.json and weights of the whole classifier, an adapter merged."""
@@ -44,7 +44,7 @@ class HubCounterpart(Counterpart):
         labels = label_settings(self.classifier.classes)
         model.config.id2label = {int(row): name for row, name in labels["id2label"].items()}
         model.config.label2id = labels["label2id"]
-        model.config.problem_type = "single_label_classification"
+        model.config.problem_type = self.classifier.targets.problem_type
         with _quietly():
             model.save_pretrained(folder, state_dict=dict(state))
 

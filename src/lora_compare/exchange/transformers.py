@@ -13,6 +13,7 @@ from torch import Tensor
 from lora_compare.errors import ExportError
 from lora_compare.exchange.counterpart import label_settings
 from lora_compare.exchange.peft.layout import merged_state
+from lora_compare.models.answers.decision import PLAIN, Decision
 from lora_compare.models.gpt.network import Classifier, GPTConfig
 from lora_compare.models.gpt.tokenizer import END_OF_TEXT, byte_alphabet
 from lora_compare.models.gpt.weights import gpt2_state_dict
@@ -25,14 +26,15 @@ LARGEST_RESIDUAL = 1e-6
 """How far the logits may be from those with the head's own bias, relative to the bias."""
 
 
-def classifier_state(model: Classifier) -> dict[str, Tensor]:
+def classifier_state(model: Classifier, decision: Decision = PLAIN) -> dict[str, Tensor]:
     """Return the weights of a GPT2ForSequenceClassification that computes what `model` does.
 
-    An adapter is merged into them; the head's bias, for which transformers has no place,
-    becomes part of the last norm's.
+    An adapter and what makes answers of logits are merged into them; the head's bias, for which
+    transformers has no place, becomes part of the last norm's.
 
     Args:
         model: The classifier; an adapter in use is unmerged afterwards.
+        decision: How its probabilities become answers.
 
     Raises:
         ExportError: transformers cannot classify at that position, or the head's bias cannot
@@ -41,9 +43,9 @@ def classifier_state(model: Classifier) -> dict[str, Tensor]:
     Checked by tests/parity/test_export.py.
     """
     _require_last_token(model)
-    state = merged_state(model)
+    state = merged_state(model, decision)
     gpt = {n.removeprefix("gpt."): t for n, t in state.items() if n.startswith("gpt.")}
-    if model.bias:
+    if f"{HEAD}.bias" in state:
         gpt["ln_f.bias"] = norm_with_head_bias(
             state[f"{HEAD}.weight"], state[f"{HEAD}.bias"], gpt["ln_f.bias"]
         )

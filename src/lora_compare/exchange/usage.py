@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from lora_compare.evaluation.tfidf import TfidfClassifier
+from lora_compare.models.answers.targets import ONE_CLASS
 from lora_compare.models.batches import kept
 from lora_compare.models.classifier import TextClassifier
 
@@ -30,6 +31,7 @@ def of_peft(
     return _lines(
         *([note] if quantized else []),
         *_cut(classifier),
+        *_threshold(classifier),
         "from peft import PeftModel",
         "from transformers import AutoModelForSequenceClassification, AutoTokenizer",
         "",
@@ -43,7 +45,7 @@ def of_peft(
         f"tokenizer = AutoTokenizer.from_pretrained({_text(folder.as_posix())})",
         f"inputs = tokenizer([{_text(EXAMPLE)}], padding=True, truncation=True, "
         'return_tensors="pt")',
-        "print(base.config.id2label, model(**inputs).logits.softmax(dim=-1))",
+        *_read(classifier, "print(base.config.id2label, model(**inputs).logits.softmax(dim=-1))"),
     )
 
 
@@ -51,11 +53,39 @@ def of_merged(folder: Path, classifier: TextClassifier) -> str:
     """Return the lines that use a merged model with transformers."""
     return _lines(
         *_cut(classifier),
+        *_threshold(classifier),
         "from transformers import pipeline",
         "",
         f'classify = pipeline("text-classification", model={_text(folder.as_posix())})',
-        f"print(classify({_text(EXAMPLE)}, truncation=True))",
+        *_piped(classifier),
     )
+
+
+def _piped(classifier: TextClassifier) -> list[str]:
+    """Return the lines that ask transformers' pipeline, and keep what reaches its threshold."""
+    if classifier.targets == ONE_CLASS:
+        return [f"print(classify({_text(EXAMPLE)}, truncation=True))"]
+    return [
+        f"thresholds = {_thresholds(classifier)}",
+        f"answers = classify({_text(EXAMPLE)}, truncation=True, top_k=None)",
+        'print([a for a in answers if a["score"] >= thresholds[a["label"]]])',
+    ]
+
+
+def _read(classifier: TextClassifier, one_class: str) -> list[str]:
+    """Return the lines that make an answer of `model(**inputs).logits`."""
+    if classifier.targets == ONE_CLASS:
+        return [one_class]
+    return [
+        f"thresholds = {_thresholds(classifier)}",
+        "(scores,) = model(**inputs).logits.sigmoid().tolist()",
+        "print({n: p for (n, t), p in zip(thresholds.items(), scores) if p >= t})",
+    ]
+
+
+def _thresholds(classifier: TextClassifier | TfidfClassifier) -> str:
+    settings = classifier.targets.settings(classifier.classes)
+    return json.dumps(settings["thresholds"], ensure_ascii=False)
 
 
 def of_onnx(folder: Path, classifier: TextClassifier) -> str:
@@ -66,6 +96,7 @@ def of_onnx(folder: Path, classifier: TextClassifier) -> str:
     cut = f"ids[:{first}]" if not last else f"{whole}ids[:{first}] + ids[-{last}:]"
     padded = f" + [{classifier.padding.token}] * ({length} - len(ids))" if length else ""
     return _lines(
+        *_threshold(classifier),
         "import numpy",
         "import onnxruntime",
         "from tokenizers import Tokenizer",
@@ -84,6 +115,7 @@ def of_sklearn(folder: Path, classifier: TfidfClassifier) -> str:
     """Return the lines that make TF-IDF a pipeline of scikit-learn again."""
     runs = classifier.ngram_range
     return _lines(
+        *_threshold(classifier),
         "import json",
         "from pathlib import Path",
         "",
@@ -104,7 +136,15 @@ def of_sklearn(folder: Path, classifier: TfidfClassifier) -> str:
         "regression.classes_ = numpy.array(classes)",
         'regression.coef_, regression.intercept_ = arrays["coefficients"], arrays["intercepts"]',
         "model = make_pipeline(vectorizer, regression)",
-        f"print(classes, model.predict_proba([{_text(EXAMPLE)}]))",
+        *(
+            [f"print(classes, model.predict_proba([{_text(EXAMPLE)}]))"]
+            if classifier.targets == ONE_CLASS
+            else [
+                f"thresholds = {_thresholds(classifier)}",
+                f"logits = model.decision_function([{_text(EXAMPLE)}])",
+                "print(thresholds, 1 / (1 + numpy.exp(-logits)))",
+            ]
+        ),
     )
 
 
@@ -115,6 +155,18 @@ def _cut(classifier: TextClassifier) -> list[str]:
     return [
         f"# Of texts of more than {classifier.max_length} tokens, the first and the last ones were",
         "# kept in training; transformers keeps the first, and its answers for them differ.",
+    ]
+
+
+def _threshold(classifier: TextClassifier | TfidfClassifier) -> list[str]:
+    """Return what to know of the scores where a threshold is part of the head."""
+    decision = classifier.decision
+    if decision.chance is None:
+        return []
+    name = classifier.classes[decision.positive]
+    return [
+        f"# The threshold is part of the head: a text that is {name} with a probability of",
+        f"# {decision.chance:.3f} has a score of 0.5 here, and the larger score is the answer.",
     ]
 
 

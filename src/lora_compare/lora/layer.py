@@ -132,7 +132,11 @@ class LoRALayer(nn.Module):
         base_layer: The frozen layer, or, while merged, its stand-in.
         adapters: The adapters by name.
         active: Name of the adapter in use; None computes what the frozen layer computes.
+        is_sharded: Whether the frozen weight is whole only while the layer computes, so that
+            nothing may keep it or move it.
     """
+
+    is_sharded = False
 
     def __init__(self, base_layer: nn.Module) -> None:
         super().__init__()
@@ -197,11 +201,12 @@ class LoRALayer(nn.Module):
         """Return weight, bias, A and B where they are all there is to compute with.
 
         None without an active adapter, while merged, and for adapters with dropout, DoRA or a
-        start to subtract, of embeddings, and of quantised weights.
+        start to subtract, of embeddings, and of quantised or sharded weights.
         """
         adapter, layer = self._in_use(), self.base_layer
         if (
             adapter is None
+            or self.is_sharded
             or adapter.lora_magnitude is not None
             or adapter.initial_A is not None
             or (adapter.training and isinstance(adapter.dropout, nn.Dropout))

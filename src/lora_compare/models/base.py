@@ -25,6 +25,7 @@ def make_base(
     device: torch.device,
     progress: Progress = SILENT,
     root: Path = Path(),
+    several: bool = False,
 ) -> Base:
     """Return the model that params.yaml asks for, on the CPU.
 
@@ -35,6 +36,7 @@ def make_base(
         device: Where `gpt2-nano` is pre-trained.
         progress: Where to report.
         root: The project, below which a model's folder lies.
+        several: Whether the data has several labels a text.
 
     Raises:
         DownloadError: A checkpoint or tokenizer can neither be found nor fetched.
@@ -45,7 +47,7 @@ def make_base(
     if model.kind != "gpt":
         from lora_compare.models.hub.base import make_hub
 
-        return make_hub(model, root, progress)
+        return make_hub(model, root, progress, several)
     return make_gpt(model, texts, device, progress)
 
 

@@ -75,7 +75,7 @@ class Examples:
 
     Attributes:
         tokens: One array of token ids a text, none of them empty.
-        labels: Class indices, shape (n,).
+        labels: Class indices, shape (n,); of several labels a text 0 and 1, shape (n, k).
     """
 
     tokens: Sequence[IntArray]
@@ -141,7 +141,7 @@ class Batch:
 
     Attributes:
         texts: b texts.
-        labels: Their class indices, shape (b,).
+        labels: Their labels, shape (b,) or (b, k), as in `Examples`.
     """
 
     texts: Packed
@@ -155,6 +155,20 @@ class Batch:
 def collate(examples: Examples) -> Batch:
     """Return `examples` as one batch."""
     return Batch(pack(examples.tokens), torch.from_numpy(examples.labels))
+
+
+def padded(batch: Batch, width: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return a batch's tokens (b, width), lengths (b,) and classes (b,).
+
+    Args:
+        batch: b texts of at most `width` tokens.
+        width: Tokens of each row, those behind a text of any id.
+    """
+    texts, lengths = batch.texts, torch.tensor(batch.texts.lengths)
+    tokens = torch.zeros(len(lengths), width, dtype=torch.int64)
+    rows = torch.repeat_interleave(torch.arange(len(lengths)), lengths)
+    tokens[rows, texts.positions] = texts.tokens
+    return tokens, lengths, batch.labels
 
 
 def epoch_order(n: int, seed: int, epoch: int) -> IntArray:

@@ -1,23 +1,40 @@
 """A classifier over texts: tokens in, probabilities, loss and accuracy out."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from lora_compare.compute.precision import computing_in
+from lora_compare.compute.ranks import ALONE, Ranks
 from lora_compare.errors import ParamsError
-from lora_compare.models.batches import Examples, IntArray, Truncation, by_length, collate
+from lora_compare.models.answers.decision import PLAIN, Decision
+from lora_compare.models.answers.targets import (
+    ONE_CLASS,
+    FloatArray,
+    Targets,
+    are_right,
+    targets_of,
+)
+from lora_compare.models.batches import (
+    Examples,
+    IntArray,
+    Truncation,
+    by_length,
+    collate,
+    padded,
+)
 from lora_compare.models.network import Base, Network, Tokenizer
 from lora_compare.params import ClassifierParams, TrainingParams
 from lora_compare.project.progress import SILENT, Progress
 
-FloatArray = npt.NDArray[np.float64]
-
 TOKEN_BUDGET = 4096
 """Tokens of one forward pass: enough to fill the arithmetic units, small in memory."""
+
+CUDA_BUDGET = 16_384
+"""The same on CUDA, where a pass of few tokens only waits for its launches."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +68,8 @@ class TextClassifier:
         max_length: Most tokens of a text, those that the tokenizer puts around it included.
         padding: How texts are padded.
         truncation: Which tokens are kept of a longer text.
+        targets: What the logits stand for.
+        decision: How its probabilities become answers, of one class a text.
     """
 
     model: Network
@@ -59,10 +78,16 @@ class TextClassifier:
     max_length: int
     padding: Padding
     truncation: Truncation = "head"
+    targets: Targets = ONE_CLASS
+    decision: Decision = PLAIN
 
     def probabilities(self, texts: Sequence[str], progress: Progress = SILENT) -> FloatArray:
-        """Return the probability of each class for each text, shape (n, n_classes)."""
-        return self.chances(self._tokenized(texts, [0] * len(texts)), progress)
+        """Return the probability of each class for each text, shape (n, n_classes).
+
+        It is what `decision` makes of the network's own; its `answers` turn it into classes.
+        """
+        chances = self.chances(self._tokenized(texts, [0] * len(texts)), progress)
+        return self.decision.probabilities(chances)
 
     def examples(self, texts: Sequence[str], labels: Sequence[int]) -> tuple[Examples, int]:
         """Return texts as tokens with their classes, and how many of them were cut."""
@@ -70,6 +95,16 @@ class TextClassifier:
 
     def _tokenized(self, texts: Sequence[str], labels: Sequence[int]) -> Examples:
         return Examples(self.tokenizer.encode_all(texts), np.asarray(labels, dtype=np.int64))
+
+    def decided_by(self, logits: FloatArray, labels: IntArray) -> "TextClassifier":
+        """Return the same with what its answers need that is chosen on validation.
+
+        Args:
+            logits: Of the validation split, shape (n, n_classes).
+            labels: Its labels.
+        """
+        targets = self.targets
+        return replace(self, targets=targets.fitted(targets.probabilities(logits), labels))
 
     def fit(self, examples: Examples) -> tuple[Examples, int]:
         """Return whole texts as this classifier takes them, and how many were cut.
@@ -80,6 +115,10 @@ class TextClassifier:
         prefix, suffix = (np.array(ids, np.int64) for ids in self._around)
         whole = (np.concatenate([prefix, tokens, suffix]) for tokens in taken.tokens)
         return Examples([self.padding.pad(tokens) for tokens in whole], taken.labels), cut
+
+    def is_cut(self, examples: Examples) -> npt.NDArray[np.bool_]:
+        """Return whether each of n whole texts is longer than this classifier takes, shape (n,)."""
+        return np.asarray(examples.lengths > self._room)
 
     def lost(self, examples: Examples) -> float:
         """Return the share of all tokens of whole texts, in 0..1, that `fit` takes away."""
@@ -100,7 +139,7 @@ class TextClassifier:
         progress: Progress = SILENT,
         dtype: torch.dtype = torch.float32,
     ) -> FloatArray:
-        """Return the probability of each class for each example, shape (n, n_classes).
+        """Return the network's own probability of each class for each example, (n, n_classes).
 
         Args:
             examples: n whole texts.
@@ -108,7 +147,7 @@ class TextClassifier:
             dtype: Type of the arithmetic.
         """
         taken, _ = self.fit(examples)
-        return softmax(predict_logits(self.model, taken, progress, dtype=dtype))
+        return self.targets.probabilities(predict_logits(self.model, taken, progress, dtype=dtype))
 
 
 def start(
@@ -133,8 +172,8 @@ def start(
     if classifier.position == "last_position":
         longest = int(train_examples.lengths.max())
         padded = min(longest, longest_text(base, training.max_length))
-    length = training.max_length
-    return untuned(base, classes, classifier, seed, length, padded, training.truncation)
+    length, targets = training.max_length, targets_of(train_examples.labels)
+    return untuned(base, classes, classifier, seed, length, padded, training.truncation, targets)
 
 
 def untuned(
@@ -145,6 +184,7 @@ def untuned(
     max_length: int | None = None,
     padded_length: int | None = None,
     truncation: Truncation = "head",
+    targets: Targets = ONE_CLASS,
 ) -> TextClassifier:
     """Return the base model under a new head: where every method starts.
 
@@ -157,6 +197,7 @@ def untuned(
         padded_length: Tokens of every padded text for position `last_position`; also the
             length at which longer texts are cut.
         truncation: Which tokens are kept of a longer text.
+        targets: What the logits stand for.
 
     Raises:
         ParamsError: The model takes no texts of that length, or the head is none of its own.
@@ -168,6 +209,7 @@ def untuned(
         padded_length or longest_text(base, max_length),
         Padding(base.tokenizer.pad, padded_length),
         truncation,
+        targets,
     )
 
 
@@ -190,13 +232,14 @@ def longest_text(base: Base, max_length: int | None) -> int:
     )
 
 
-@torch.inference_mode()
 def predict_logits(
     model: Network,
     examples: Examples,
     progress: Progress = SILENT,
     description: str = "evaluate",
     dtype: torch.dtype = torch.float32,
+    ranks: Ranks = ALONE,
+    is_padded: bool = False,
 ) -> FloatArray:
     """Return the logits of every text, shape (n, n_classes), in the examples' order.
 
@@ -208,33 +251,44 @@ def predict_logits(
         progress: Where to report.
         description: What the progress says is being done.
         dtype: Type of the arithmetic: `bfloat16`, or any other for that of the weights.
+        ranks: Who shares the texts; every rank gets all logits.
+        is_padded: Whether to compute as recorded passes do, by `of_padded`.
     """
     device = next(model.parameters()).device
     was_training = model.training
     model.eval()
-    logits = np.empty((len(examples), model.n_classes), dtype=np.float64)
-    with progress.task(description, len(examples)) as advance:
-        for indices in by_length(examples.lengths, TOKEN_BUDGET):
-            texts = collate(examples.take(indices)).texts.to(device)
+    logits = torch.zeros((len(examples), model.n_classes), dtype=torch.float64)
+    # Whole weights gathered in inference mode could not be used by a training's next step.
+    without_gradient = torch.inference_mode() if ranks.is_alone else torch.no_grad()
+    with without_gradient, progress.task(description, len(examples)) as advance:
+        budget = CUDA_BUDGET if device.type == "cuda" else TOKEN_BUDGET
+        for indices in by_length(examples.lengths, budget):
+            own = ranks.share(indices)
+            # A rank without a text takes part all the same: the others wait for its weights.
+            batch = collate(examples.take(own if len(own) else indices[:1]))
             with computing_in(dtype, device):
-                logits[indices] = model.of_packed(texts).cpu().double().numpy()
+                if is_padded:
+                    tokens, lengths, _ = padded(batch, max(batch.texts.lengths))
+                    found = model.of_padded(tokens.to(device), lengths.to(device))
+                else:
+                    found = model.of_packed(batch.texts.to(device))
+            logits[own] = found.cpu().double()[: len(own)]
             advance(len(indices))
     model.train(was_training)
-    return logits
-
-
-def softmax(logits: FloatArray) -> FloatArray:
-    """Return the probabilities of the classes; both arrays have shape (n, n_classes)."""
-    result: FloatArray = torch.from_numpy(logits).softmax(dim=1).numpy()
+    result: FloatArray = ranks.total(logits).numpy()
     return result
 
 
 def loss_and_accuracy(logits: FloatArray, labels: npt.NDArray[np.int64]) -> tuple[float, float]:
-    """Return the mean cross-entropy in nats and the fraction of right answers.
+    """Return the mean loss in nats and the fraction of right answers.
+
+    Of several labels a text an answer is right if all of them are, each from a probability of 0.5.
 
     Args:
         logits: Shape (n, n_classes).
-        labels: Class indices, shape (n,).
+        labels: Of the texts, as in `Examples`.
     """
-    loss = torch.nn.functional.cross_entropy(torch.from_numpy(logits), torch.from_numpy(labels))
-    return float(loss), float((logits.argmax(axis=1) == labels).mean())
+    targets = targets_of(labels)
+    tensors = torch.from_numpy(logits), torch.from_numpy(labels)
+    answers = targets.answers(targets.probabilities(logits))
+    return float(targets.loss(*tensors, reduction="mean")), float(are_right(answers, labels).mean())

@@ -5,7 +5,7 @@ A method has a folder; in it lies a folder for each seed that it was trained wit
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ from lora_compare import lora
 from lora_compare.compute.seeding import seeded
 from lora_compare.errors import CheckpointError
 from lora_compare.models import weights
+from lora_compare.models.answers.decision import read_decision
+from lora_compare.models.answers.targets import targets_of_config
 from lora_compare.models.base import read_description
 from lora_compare.models.classifier import TextClassifier, untuned
 from lora_compare.models.network import Base, Network
@@ -163,17 +165,21 @@ def save_method(
     }
     if classifier.truncation != "head":
         config["truncation"] = classifier.truncation
-    write_json(folder / CONFIG_FILE, config)
+    write_json(folder / CONFIG_FILE, config | classifier.targets.settings(classifier.classes))
     seal(folder)
 
 
-def load_method(folder: Path, base: Base, stage: str = "finetune") -> TextClassifier:
+def load_method(
+    folder: Path, base: Base, stage: str = "finetune", decision: Path | None = None
+) -> TextClassifier:
     """Return the classifier that `save_method` wrote to `folder`, on the CPU.
 
     Args:
         folder: The folder of one of the method's seeds.
         base: The model that it was trained from; it becomes part of the result.
         stage: The stage that writes the folder, for error messages.
+        decision: The file of `write_decision` with how its probabilities become answers; where
+            there is none, the likeliest class is the answer. None: the answer is not asked for.
 
     Raises:
         MissingArtifactError: A file is missing.
@@ -190,7 +196,8 @@ def load_method(folder: Path, base: Base, stage: str = "finetune") -> TextClassi
             actual=_words(expected),
             next=f"dvc repro {stage}",
         )
-    return restore(config, path, base)
+    classifier = restore(config, path, base)
+    return replace(classifier, decision=read_decision(decision, path, classifier.classes, stage))
 
 
 def identity(base: Base) -> dict[str, str]:
@@ -211,7 +218,8 @@ def restore(config: Mapping[str, Any], path: Path, base: Base) -> TextClassifier
     """
     head = ClassifierParams(position=config["position"], bias=config["bias"])
     lengths = config["max_length"], config["padded_length"], config.get("truncation", "head")
-    classifier = untuned(base, config["classes"], head, config["seed"], *lengths)
+    targets = targets_of_config(config)
+    classifier = untuned(base, config["classes"], head, config["seed"], *lengths, targets)
     trained = Trained.of_config(config)
     if trained.lora is None:
         choose_trainable(classifier.model, trained, config["seed"])

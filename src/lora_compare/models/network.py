@@ -84,6 +84,15 @@ class Network(nn.Module, ABC):
         """
 
     @abstractmethod
+    def of_padded(self, tokens: Tensor, lengths: Tensor) -> Tensor:
+        """Return the logits of b texts, shape (b, n_classes), by steps that shapes alone decide.
+
+        Args:
+            tokens: Token ids, shape (b, t), prefix and suffix among them, on the right any others.
+            lengths: Tokens of each text, shape (b,), each from 1 to t.
+        """
+
+    @abstractmethod
     def top(self, blocks: int) -> list[nn.Module]:
         """Return the head, and with any blocks the last `blocks` and what is between them and it.
 

@@ -9,6 +9,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from lora_compare.errors import DataError
+from lora_compare.models.answers.targets import are_right, sum_by_class
 from lora_compare.models.batches import Examples
 from lora_compare.models.network import Tokenizer
 from lora_compare.project import files
@@ -21,6 +22,12 @@ TYPES: dict[str, np.dtype[Any]] = {
 }
 """What a file holds: all texts' ids one after the other, shape (tokens,); where each text starts
 and the last one ends, shape (n + 1,); and the class indices, shape (n,)."""
+
+OF_SEVERAL = TYPES | {"labels": np.dtype(np.uint8)}
+"""The same where a text may have several labels: 0 and 1, shape (n, k)."""
+
+FOLDS = np.dtype(np.int64)
+"""Of the numbers of the folds for which the texts are there, shape (n,), where there are folds."""
 
 FRAGMENTED = 1.0
 """Tokens a character above which a tokenizer does not fit the text: then they are single bytes.
@@ -73,13 +80,13 @@ def measure_tokens(
         np.array([len(text) for part in texts for text in part]),
         np.array([(ids == tokenizer.unknown).sum() for part in parts for ids in part.tokens]),
     )
-    tokens, characters, unknown = (np.bincount(labels, n, len(classes)) for n in counted)
+    tokens, characters, unknown = (sum_by_class(labels, n, len(classes)) for n in counted)
     shares, unread = (
         dict(zip(classes, (part / whole).tolist(), strict=True))
         for part, whole in ((tokens, characters), (unknown, tokens))
     )
     return {
-        "tokens_per_character": float(tokens.sum() / characters.sum()),
+        "tokens_per_character": float(counted[0].sum() / counted[1].sum()),
         "classes": shares,
         "warning": _warn(name, shares, unread),
     }
@@ -110,18 +117,34 @@ def _above(limit: float, shares: Mapping[str, float]) -> str:
     return max(found, key=lambda name: shares[name]) + beside
 
 
-def write_examples(path: Path, examples: Examples) -> None:
-    """Write `examples` to `path` atomically as safetensors; equal examples give equal bytes."""
+def write_examples(path: Path, *folds: Examples) -> None:
+    """Write examples to `path` atomically as safetensors; equal examples give equal bytes.
+
+    Args:
+        path: The file.
+        folds: Those of each fold; of one alone, it is no fold.
+    """
+    tokens = [ids for examples in folds for ids in examples.tokens]
+    lengths = np.concatenate([examples.lengths for examples in folds])
     content = {
-        "ids": np.concatenate(examples.tokens),
-        "offsets": np.concatenate([[0], np.cumsum(examples.lengths)]),
-        "labels": examples.labels,
+        "ids": np.concatenate(tokens),
+        "offsets": np.concatenate([[0], np.cumsum(lengths)]),
+        "labels": np.concatenate([examples.labels for examples in folds]),
     }
-    files.write_bytes(path, save({name: content[name].astype(TYPES[name]) for name in TYPES}))
+    types = TYPES if content["labels"].ndim == 1 else OF_SEVERAL
+    content = {name: content[name].astype(types[name]) for name in types}
+    if len(folds) > 1:
+        sizes = [len(examples) for examples in folds]
+        content["folds"] = np.repeat(np.arange(1, len(folds) + 1, dtype=FOLDS), sizes)
+    files.write_bytes(path, save(content))
 
 
-def read_examples(path: Path) -> Examples:
+def read_examples(path: Path, fold: int | None = None) -> Examples:
     """Return the examples that `write_examples` wrote to `path`.
+
+    Args:
+        path: The file.
+        fold: The fold whose examples are wanted; None: there are no folds.
 
     Raises:
         MissingArtifactError: The stage base_model has not run.
@@ -133,17 +156,20 @@ def read_examples(path: Path) -> Examples:
         arrays = load(content)
     except (SafetensorError, KeyError) as error:  # a KeyError of types that NumPy does not have
         raise _damaged(path, str(error)) from None
-    if (types := {name: array.dtype for name, array in arrays.items()}) != TYPES:
+    types = {name: array.dtype for name, array in arrays.items()}
+    if types not in ((TYPES, OF_SEVERAL) if fold is None else (TYPES | {"folds": FOLDS},)):
         raise _damaged(path, f"it holds {', '.join(f'{n} ({t})' for n, t in types.items())}")
     ids, offsets, labels = (arrays[name] for name in TYPES)
-    if shapes := [name for name, array in arrays.items() if array.ndim != 1]:
+    several = types == OF_SEVERAL
+    if shapes := [n for n, a in arrays.items() if a.ndim != 1 + (several and n == "labels")]:
         raise _damaged(path, f"{', '.join(shapes)}: not one row of numbers")
     if len(offsets) != len(labels) + 1:
         raise _damaged(path, f"it holds {len(offsets) - 1} texts and {len(labels)} labels")
     if offsets[0] != 0 or offsets[-1] != len(ids) or (offsets[1:] <= offsets[:-1]).any():
         raise _damaged(path, f"its offsets do not divide its {len(ids)} tokens into texts")
     # Copies: what is made of a file's bytes cannot be written to, of which torch warns.
-    return Examples(np.split(ids.astype(np.int64), offsets[1:-1]), labels.copy())
+    examples = Examples(np.split(ids.astype(np.int64), offsets[1:-1]), labels.astype(np.int64))
+    return examples if fold is None else examples.take(np.flatnonzero(arrays["folds"] == fold))
 
 
 def check_fit(path: Path, examples: Examples, split: Mapping[str, Sequence[Any]]) -> None:
@@ -160,7 +186,9 @@ def check_fit(path: Path, examples: Examples, split: Mapping[str, Sequence[Any]]
     labels = np.asarray(split["Label"])
     if len(examples) != len(labels):
         actual = f"{len(examples)} texts"
-    elif (different := examples.labels != labels).any():
+    elif examples.labels.shape != labels.shape:
+        actual = f"labels of shape {examples.labels.shape}, not {labels.shape}"
+    elif (different := ~are_right(examples.labels, labels)).any():
         actual = f"another label at {int(different.sum())} of {len(labels)} texts"
     else:
         return

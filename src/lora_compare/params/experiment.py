@@ -14,6 +14,7 @@ from lora_compare.params.search import TuningParams
 from lora_compare.params.sections import (
     ClassifierParams,
     ComparisonParams,
+    EvaluationParams,
     Section,
     TrackingParams,
     TrainingParams,
@@ -55,6 +56,7 @@ class Params(Section):
     split: SplitParams
     model: ModelParams
     classifier: ClassifierParams
+    evaluation: EvaluationParams = EvaluationParams()
     training: TrainingParams
     tuning: TuningParams = TuningParams()
     methods: dict[MethodName, MethodParams]
@@ -80,6 +82,25 @@ class Params(Section):
             )
         return comparison
 
+    @field_validator("comparison")
+    @classmethod
+    def _have_costs_to_decide_by(
+        cls, comparison: ComparisonParams, info: ValidationInfo
+    ) -> ComparisonParams:
+        classifier = info.data.get("classifier")
+        if classifier and classifier.threshold == "cost" and comparison.costs is None:
+            raise ValueError("costs should be given, since classifier.threshold is cost")
+        return comparison
+
+    @property
+    def decides(self) -> bool:
+        """Whether answers are more than the likeliest class by the model's own probabilities."""
+        return (
+            self.classifier.threshold != "argmax"
+            or self.evaluation.temperature
+            or self.data.prior is not None
+        )
+
     @property
     def threads(self) -> int | None:
         """CPU threads to compute with; None takes torch's default.
@@ -88,6 +109,12 @@ class Params(Section):
         thread also gives the same bits whatever the number of cores (docs/decisions/0005).
         """
         return self.training.threads or (1 if self.model.name == "gpt2-nano" else None)
+
+    @property
+    def trained(self) -> dict[int, int | None]:
+        """The trainings of each method: the seed of each and its fold; None: there is one split."""
+        seeds, folds = self.training.seeds, self.split.fold_numbers
+        return dict(zip(seeds, folds, strict=True) if len(folds) > 1 else dict.fromkeys(seeds))
 
     def with_choices(self, choices: Mapping[str, Mapping[str, Any]]) -> "Params":
         """Return the parameters with what the searches of methods have come to.

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from lora_compare.errors import ParamsError
+from lora_compare.params.data import contradictions, misfits_of_several, n_folds
 from lora_compare.params.methods import LoraParams, MethodParams
 from lora_compare.params.mistakes import describe
 from lora_compare.params.network import (
@@ -31,9 +32,6 @@ KNOWN_CLASSES = {"bundled": 2, "uci": 2}
 MOST_COMBINATIONS = 2000
 """Combinations of a search's values that are tried out before anything runs."""
 
-DEALING_COLUMNS = ("split_column", "group_column", "time_column")
-"""Columns of `data` that say how messages are dealt to the splits."""
-
 Part = TypeVar("Part", bound=Section)
 
 
@@ -53,6 +51,8 @@ def describe_misfits(
     """
     return [
         *_splits(values),
+        *_several_labels(values),
+        *_folds(values),
         *_equal_names(values),
         *_too_long(values),
         *_head_of_an_architecture(values),
@@ -62,39 +62,28 @@ def describe_misfits(
 
 
 def _splits(values: Any) -> Iterator[str]:
-    """Yield what of `split` and of the columns of `data` says two things of one split."""
+    """Yield what of `split` and of `data` says two things of one split."""
     data, split = (_mapping(_look_up(values, key)) for key in ("data", "split"))
-    if not data or not split:
+    if data and split:
+        yield from contradictions(data, split)
+
+
+def _folds(values: Any) -> Iterator[str]:
+    """Yield which trainings are not one a fold."""
+    if (folds := n_folds(_mapping(_look_up(values, "split")))) < 2:
         return
-    files = data.get("source") if isinstance(data.get("source"), dict) else {}
-    columns = [f"data.{name}" for name in DEALING_COLUMNS if data.get(name) is not None]
-    given = "data.source" if files else "data.split_column" * ("data.split_column" in columns)
-    if split.get("mode") == "appendix_e" and (files or columns):
-        named = ", ".join([*(["files of splits in data.source"] if files else []), *columns])
-        yield f"split.mode: appendix_e is a split of its own, which has no use for {named}"
-    elif given:
-        yield from _contradictions(given, columns, _mapping(files), split)
-    else:
-        missing = [key for key in ("train", "validation") if split.get(key) is None]
-        yield from (f"split.{key}: missing" for key in missing)
+    seeds = _look_up(values, "training", "seeds")
+    if isinstance(seeds, list) and len(seeds) != folds:
+        yield f"training.seeds: {folds} folds need {folds} seeds, one each, not {len(seeds)}"
+    for name, method in _mapping(_look_up(values, "methods")).items():
+        if _look_up(method, "trainable") == "imported":
+            yield f"methods.{name}: imported, and so not trained without each fold's test messages"
 
 
-def _contradictions(
-    given: str, columns: list[str], files: Mapping[Any, Any], split: Mapping[Any, Any]
-) -> Iterator[str]:
-    """Yield what is set, and has nothing to say where `given` names the setting with the splits."""
-    if files and "data.split_column" in columns:
-        yield "data.split_column: data.source has a file for each split; leave one of both out"
-    if "data.time_column" in columns:
-        yield f"data.time_column: {given} gives the splits, so that dates deal none; leave it out"
-    if split.get("train") is not None:
-        yield f"split.train: {given} gives the training split; leave it out"
-    if "validation" in files and split.get("validation") is not None:
-        yield "split.validation: data.source gives the validation split; leave it out"
-    if files and "validation" not in files and split.get("validation") is None:
-        yield "split.validation: missing; data.source has no validation, so name a share of train"
-    if split.get("balance") == "undersample":
-        yield f"split.balance: undersample cuts test too, and {given} gives it; take train or cap"
+def _several_labels(values: Any) -> Iterator[str]:
+    """Yield what does not go with several labels a message, where a setting says that there are."""
+    if _look_up(values, "data", "labels_separator") is not None:
+        yield from misfits_of_several(lambda key: _look_up(values, *key.split(".")))
 
 
 def _equal_names(values: Any) -> Iterator[str]:
@@ -126,8 +115,16 @@ def _head_of_an_architecture(values: Any) -> Iterator[str]:
                 f"classifier.{key}: {str(only).lower()} for {model.name}, whose architecture has "
                 f"a head of its own, not {str(found).lower()}"
             )
-    if _look_up(values, "training", "compile") is True:
-        yield f"training.compile: false for {model.name}; only GPT-2's blocks are compiled"
+    if _look_up(values, "training", "compile") is True and not _is_recorded(values):
+        yield (
+            f"training.compile: false for {model.name}, or device: cuda without "
+            "gradient_checkpointing, which records passes; only GPT-2's blocks are compiled"
+        )
+
+
+def _is_recorded(values: Any) -> bool:
+    anew = _look_up(values, "training", "gradient_checkpointing")
+    return _look_up(values, "training", "device") == "cuda" and anew is not True
 
 
 def _seeds_of_the_comparison(values: Any) -> Iterator[str]:

@@ -137,6 +137,11 @@ class ModelParams(Section):
         return revision
 
     @property
+    def learns_from_messages(self) -> bool:
+        """Whether it is pre-trained here, so that folds, which test all messages, need one each."""
+        return self.name == "gpt2-nano"
+
+    @property
     def kind(self) -> ModelKind:
         """Where the network comes from: this project's own GPT, the hub, or a folder."""
         return _kind(self.name)

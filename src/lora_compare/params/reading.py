@@ -11,6 +11,7 @@ from ruamel.yaml.error import YAMLError
 from ruamel.yaml.nodes import MappingNode, ScalarNode
 
 from lora_compare.errors import ParamsError
+from lora_compare.params.data import misfits_of_several
 from lora_compare.params.experiment import Params
 from lora_compare.params.fit import describe_misfits
 from lora_compare.params.mistakes import describe
@@ -68,6 +69,24 @@ def require_fit(params: Params, n_classes: int, network: Architecture | None = N
         ParamsError: An adapter of any method does not fit; all of them are named.
     """
     if problems := describe_misfits(params.model_dump(), n_classes, network):
+        raise _mistakes(problems, "params.yaml")
+
+
+def require_kind(params: Params, several: bool) -> None:
+    """Refuse settings that are not for this kind of labels, now that it is known.
+
+    Args:
+        params: The parameters.
+        several: Whether a message may have several labels.
+
+    Raises:
+        ParamsError: A setting is of the other kind; all of them are named.
+    """
+    flat, metric = params.flat(), params.comparison.metric
+    problems = list(misfits_of_several(flat.get)) if several else []
+    if not several and metric in ("jaccard", "micro_f1"):
+        problems = [f"comparison.metric: accuracy, which {metric} is where a message has one class"]
+    if problems:
         raise _mistakes(problems, "params.yaml")
 
 
@@ -139,6 +158,46 @@ def require_prior(params: Params, classes: Sequence[str]) -> None:
         actual="; ".join(f"{words} {_names(names)}" for words, names in named.items() if names),
         next="name each class once, with shares that sum to 1, or set data.prior: null",
     )
+
+
+def require_costs(params: Params, classes: Sequence[str]) -> None:
+    """Refuse costs and a threshold that the data's classes cannot have, now that these are known.
+
+    Args:
+        params: The parameters.
+        classes: Names of the data's classes, in their order.
+
+    Raises:
+        ParamsError: `comparison.costs` names no class of the data, or lets every mistake be free;
+            or `classifier.threshold` is of two classes, and the data has more.
+    """
+    if params.classifier.threshold != "argmax" and len(classes) > 2:
+        raise ParamsError(
+            "A threshold is of two classes.",
+            where="params.yaml: classifier.threshold",
+            expected=f"argmax, as the data has {len(classes):,} classes",
+            actual=params.classifier.threshold,
+            next="set classifier.threshold: argmax, then dvc repro",
+        )
+    costs = params.comparison.costs or {}
+    named = dict.fromkeys(name for true, row in costs.items() for name in (true, *row))
+    if unknown := [name for name in named if name not in classes]:
+        raise ParamsError(
+            "comparison.costs names no class of the data.",
+            where="params.yaml: comparison.costs",
+            expected=f"classes among {_names(classes)}",
+            actual=_names(unknown),
+            next="name classes of the data, then dvc repro",
+        )
+    prices = [cost for row in costs.values() for cost in row.values()]
+    if len(prices) == len(classes) * (len(classes) - 1) and not any(prices):
+        raise ParamsError(
+            "No mistake costs anything.",
+            where="params.yaml: comparison.costs",
+            expected="a cost above 0 of one mistake at least",
+            actual="0 of every mistake",
+            next="correct the costs, or set comparison.costs: null, then dvc repro",
+        )
 
 
 def _names(names: Sequence[str], shown: int = 5) -> str:

@@ -8,6 +8,8 @@ from pydantic import (
     ConfigDict,
     Field,
     FiniteFloat,
+    ValidationInfo,
+    field_validator,
 )
 
 Count = Annotated[int, Field(ge=1)]
@@ -117,6 +119,21 @@ class ClassifierParams(Section):
     """Class that precision, recall, false alarms and misses are of, where there are two; null: the
     rarer in the test split, of equally frequent ones the last by name."""
 
+    threshold: Literal["argmax", "best_f1", "cost"] = "argmax"
+    """From which probability of the positive class on a message is taken for it, where there are
+    two: `argmax`: where it is the likelier; `best_f1`, `cost`: from the one that gives validation
+    the highest F1, or the lowest expected cost by `comparison.costs`. Changing it trains
+    nothing."""
+
+
+class EvaluationParams(Section):
+    """What is done with a trained classifier's probabilities before they are looked at."""
+
+    temperature: bool = False
+    """Divide the logits by a temperature that gives validation the lowest log loss (Guo et al.
+    2017): probabilities become as sure as they are right, the likeliest class stays. It goes with
+    the model into `classify`, serving and exports. Changing it trains nothing."""
+
 
 class TrainingParams(Section):
     """What every method's training shares."""
@@ -188,8 +205,9 @@ class TrainingParams(Section):
     but where a signal ends it."""
 
     compile: bool = False
-    """Train with compiled feed-forward layers where that can help; needs a C++ compiler, and the
-    time that the compilation takes counts as training."""
+    """Train with compiled feed-forward layers where that can help, which needs a C++ compiler; on
+    CUDA play each forward and backward pass from a recording, which pays for small batches (not
+    with `gradient_checkpointing`). The time of compiling or recording counts as training."""
 
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """`auto` takes the first there is of cuda, mps and cpu."""
@@ -197,6 +215,24 @@ class TrainingParams(Section):
     threads: Count | None = None
     """CPU threads: 1 or more; null: 1 for `gpt2-nano`, else torch's default (all cores). Results
     repeat for equal numbers."""
+
+    strategy: Literal["single", "ddp", "fsdp"] = "single"
+    """How processes share a training: `single` is one alone; in `ddp` each has the whole model and
+    a part of every batch; in `fsdp` each has a part of every weight, too, for a model that does not
+    fit. Losses and gradients are the same but for rounding."""
+
+    devices: Annotated[Count, Field(validate_default=True)] = 1
+    """Processes that share a training with `ddp` or `fsdp`, each with a GPU of its own where it
+    trains on GPUs: 1 or more, 1 with `single`."""
+
+    @field_validator("devices")
+    @classmethod
+    def _belong_to_their_strategy(cls, devices: int, info: ValidationInfo) -> int:
+        if info.data.get("strategy") == "single" and devices > 1:
+            raise ValueError("should be 1 with strategy single; several need ddp or fsdp")
+        if info.data.get("strategy") != "single" and info.data.get("compile"):
+            raise ValueError("with strategy ddp or fsdp go with compile: false only")
+        return devices
 
     def steps_per_epoch(self, n: int) -> int:
         """Return the optimizer steps of a pass over `n` texts."""
@@ -208,16 +244,34 @@ class TrainingParams(Section):
 class ComparisonParams(Section):
     """What the verdict is about, and when two methods are as good as one another."""
 
-    metric: Literal["accuracy", "balanced_accuracy", "macro_f1", "recall", "precision"] = "accuracy"
-    """What methods are compared by. `recall` and `precision` are those of `classifier.positive`."""
+    costs: dict[str, dict[str, NotNegative]] | None = None
+    """What a mistake costs, by the class of the message and the class that it is taken for, in a
+    unit of your own, 0 or more: of `{ham: {spam: 10}}` a ham that is taken for spam costs 10. Each
+    mistake that is not named costs 1, a right answer nothing. null: mistakes have no costs."""
+
+    metric: Literal[
+        "accuracy",
+        "balanced_accuracy",
+        "macro_f1",
+        "recall",
+        "precision",
+        "expected_cost",
+        "jaccard",
+        "micro_f1",
+    ] = "accuracy"
+    """What methods are compared by. `recall` and `precision` are those of `classifier.positive`;
+    `expected_cost` is the mean cost of a message by `comparison.costs`. Where a message may have
+    several labels, `accuracy` is the share of messages whose labels are all right, `jaccard` the
+    mean share of right labels among those that a message has or was given, and `micro_f1` that of
+    all labels together; these two are of such messages only."""
 
     reference: Annotated[str, Field(min_length=1)] | None = None
     """Method that every other one is compared with; null: the one that trains everything, of
     several the one called `full`, else the first by name."""
 
-    margin: Fraction = 0.02
-    """Difference of the metric that does not matter, to be set before looking: above 0, below 1;
-    0.02 is 2 points."""
+    margin: Positive = 0.02
+    """Difference of the metric that does not matter, to be set before looking: above 0; 0.02 is 2
+    points. It is a part of 1, but of `expected_cost` a cost of one message."""
 
     level: Fraction = 0.05
     """Probability of a false claim, shared out among the methods: above 0, below 1."""
@@ -227,6 +281,29 @@ class ComparisonParams(Section):
     ] = "trainable_parameters"
     """What makes a method cheaper than another that is as good. `step_cpu_seconds` is measured: of
     methods whose steps take about as long, another run may take the other for the cheaper."""
+
+    @field_validator("costs")
+    @classmethod
+    def _are_of_mistakes(
+        cls, costs: dict[str, dict[str, float]] | None
+    ) -> dict[str, dict[str, float]] | None:
+        if right := [name for name, row in (costs or {}).items() if name in row]:
+            raise ValueError(f"a right answer costs nothing; leave {right[0]!r} out of its own row")
+        return costs
+
+    @field_validator("metric")
+    @classmethod
+    def _has_costs(cls, metric: str, info: ValidationInfo) -> str:
+        if metric == "expected_cost" and info.data.get("costs", {}) is None:
+            raise ValueError("expected_cost needs comparison.costs")
+        return metric
+
+    @field_validator("margin")
+    @classmethod
+    def _is_a_part_of_all(cls, margin: float, info: ValidationInfo) -> float:
+        if margin >= 1 and info.data.get("metric", "expected_cost") != "expected_cost":
+            raise ValueError(f"should be less than 1, not {margin:g}")
+        return margin
 
 
 class TrackingParams(Section):

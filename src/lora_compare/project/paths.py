@@ -12,6 +12,10 @@ TFIDF = "tfidf"
 """The baseline that is a model to use, like a method; no method may have its name."""
 
 
+FOLD = "fold-"
+"""What the name of the folder of a fold's own base begins with, in that of the first fold's."""
+
+
 def seed_folder(seed: int | str) -> str:
     """Return the name of the folder of one training, in the folder of its method."""
     return f"seed-{seed}"
@@ -89,6 +93,14 @@ class Paths:
     def base(self) -> Path:
         """The folder of the model before any fine-tuning."""
         return self.root / "models" / "base"
+
+    def base_of(self, fold: int | None) -> Path:
+        """Return the folder of the model that a fold's trainings start from.
+
+        It is `base` for all, but where messages make the model: then for the first fold alone.
+        """
+        own = self.base / f"{FOLD}{fold}"
+        return own if own.is_dir() else self.base
 
     @property
     def base_report(self) -> Path:
@@ -168,6 +180,11 @@ class Paths:
         """Return the CSV of test predictions of a method's seed, or of `untuned` or `tfidf`."""
         suffix = "" if seed is None else f"-{seed}"
         return self.evaluated(name) / f"predictions{suffix}.csv"
+
+    def decision(self, name: str, seed: int | None = None) -> Path:
+        """Return how probabilities become answers: of a method's seed, or of `tfidf`."""
+        suffix = "" if seed is None else f"-{seed}"
+        return self.evaluated(name) / f"decision{suffix}.json"
 
     @property
     def comparison(self) -> Path:

@@ -9,7 +9,7 @@ from typing import Any
 from lora_compare.errors import MissingArtifactError
 from lora_compare.project.checksums import read_verified, seal
 from lora_compare.project.files import write_json
-from lora_compare.project.paths import seed_folder
+from lora_compare.project.paths import Paths, seed_folder
 
 SEEDS_FILE = "seeds.json"
 """Beside the folders of a method's seeds: which there are, and which one is used."""
@@ -23,25 +23,35 @@ class Seeds:
         seeds: All of them, in the order of params.yaml.
         chosen: The one whose model is used where none is asked for.
         validation_loss: Mean cross-entropy in nats over the validation split, by seed.
+        in_folds: Whether each is of a fold of its own.
     """
 
     seeds: tuple[int, ...]
     chosen: int
     validation_loss: dict[int, float]
+    in_folds: bool = False
+
+    def fold(self, seed: int) -> int | None:
+        """Return the fold of a seed's training, from 1; None where there are no folds."""
+        return self.seeds.index(seed) + 1 if self.in_folds else None
 
 
-def save_seeds(folder: Path, losses: Mapping[int, float]) -> Seeds:
+def save_seeds(folder: Path, losses: Mapping[int, float], in_folds: bool = False) -> Seeds:
     """Write which seeds a method was trained with, choose one, and seal its whole folder.
 
     Args:
         folder: The method's folder; the folders of its seeds are complete.
         losses: Mean cross-entropy in nats over the validation split, by seed; of the lowest comes
             the model that is used, of equal ones the first.
+        in_folds: Whether each is of a fold of its own. Their losses are of different messages then,
+            and the first fold's model is used: so all methods' are on one base, and the models of
+            one fold.
     """
-    seeds = Seeds(tuple(losses), min(losses, key=losses.__getitem__), dict(losses))
+    best = next(iter(losses)) if in_folds else min(losses, key=losses.__getitem__)
+    seeds = Seeds(tuple(losses), best, dict(losses), in_folds)
     by_name = {str(seed): loss for seed, loss in losses.items()}
     content = {"seeds": seeds.seeds, "chosen": seeds.chosen, "validation_loss": by_name}
-    write_json(folder / SEEDS_FILE, content)
+    write_json(folder / SEEDS_FILE, content | ({"in_folds": True} if in_folds else {}))
     seal(folder)
     return seeds
 
@@ -60,7 +70,7 @@ def read_seeds(folder: Path, stage: str = "") -> Seeds:
     content = read_verified(folder / SEEDS_FILE, stage or f"finetune@{folder.name}")
     found: dict[str, Any] = json.loads(content)
     losses = {int(seed): loss for seed, loss in found["validation_loss"].items()}
-    return Seeds(tuple(found["seeds"]), found["chosen"], losses)
+    return Seeds(tuple(found["seeds"]), found["chosen"], losses, found.get("in_folds", False))
 
 
 def seed_of(folder: Path) -> int:
@@ -88,7 +98,23 @@ def chosen(folder: Path, seed: int | None = None, stage: str = "") -> Path:
             where=str(folder),
             expected=f"one of its seeds: {known}",
             actual=str(seed),
-            next=f"--seed {there.chosen}, the one of the lowest validation loss\n"
+            next=f"--seed {there.chosen}, the one that is used where none is named\n"
             "or add it to training.seeds in params.yaml, then dvc repro",
         )
     return folder / seed_folder(there.chosen if seed is None else seed)
+
+
+def base_of(paths: Paths, method: str, seed: int | None = None) -> Path:
+    """Return the folder of the model from which a training of a method started.
+
+    Args:
+        paths: The project.
+        method: The method's name.
+        seed: The training's seed; None: the chosen one's.
+
+    Raises:
+        MissingArtifactError: The method is not trained, or not with this seed.
+        IntegrityError: The method's seeds.json has changed since it was written.
+    """
+    folder = chosen(paths.model(method), seed)
+    return paths.base_of(read_seeds(paths.model(method)).fold(seed_of(folder)))

@@ -27,7 +27,8 @@ class Contents:
         leaks: Accuracies with and without these messages, from `leaks.accuracies`.
         cases: The messages that methods got wrong.
         differing: Every setting in which two methods differ, as YAML shows it, by method.
-        suspects: The messages whose label may be wrong; None where cleanlab is not installed.
+        suspects: The messages whose label may be wrong; None where cleanlab is not installed, or a
+            message may have several labels.
         environments: Where every method was trained and evaluated, from `versions.environments`.
     """
 
@@ -60,7 +61,7 @@ def gather(params: Params, evidence: Evidence, comparison: Mapping[str, Any]) ->
         leaks.accuracies(evidence, twins),
         find_cases(evidence, leaks.leaked(evidence, twins).tolist()),
         shown_settings(differing_settings(params.with_choices(tuned), evidence.names)),
-        _find_suspects(evidence) if is_installed() else None,
+        _find_suspects(evidence) if is_installed() and not evidence.several else None,
         versions.environments(evidence),
     )
 

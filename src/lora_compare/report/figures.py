@@ -7,7 +7,9 @@ import numpy as np
 
 from lora_compare.comparison.evidence import Evidence, Outcome
 from lora_compare.comparison.verdict import TESTED_BASELINE
-from lora_compare.evaluation.calibration import calibration_bins
+from lora_compare.evaluation.calibration import as_decisions, calibration_bins
+from lora_compare.evaluation.metrics import precision_recall_curve
+from lora_compare.evaluation.scores import prior_weights
 from lora_compare.params import Params
 from lora_compare.report import charts
 
@@ -24,18 +26,48 @@ def draw(params: Params, evidence: Evidence, comparison: Mapping[str, Any]) -> d
         "accuracy": charts.curves(histories, "accuracy", "Accuracy"),
         "parameters": charts.accuracy_by_parameters(comparison["methods"], tfidf),
     }
-    matrices = [method.metrics["test"]["confusion_matrix"] for method in evidence.methods]
-    kept = charts.most_confused(matrices)
-    for index, (method, matrix) in enumerate(zip(evidence.methods, matrices, strict=True)):
-        drawings[f"confusion_{method.name}"] = charts.confusion(
-            method.name, matrix, method.classes, index, kept, shares=len(method.seeds) > 1
-        )
+    if len(evidence.classes) == 2 and comparison["positive"] in evidence.labels:
+        drawings["precision"] = _precision(params, evidence, str(comparison["positive"]))
+    for index, method in enumerate(evidence.methods):
         drawings[f"calibration_{method.name}"] = charts.calibration(
             method.name, _calibration(method), index
         )
         if searched(method):
             drawings[f"tuning_{method.name}"] = _tuning(params, method, index)
-    return drawings
+    return drawings if evidence.several else drawings | _confusions(evidence)
+
+
+def _confusions(evidence: Evidence) -> dict[str, str]:
+    """Return each method's confusion matrix, of the same classes."""
+    matrices = [method.metrics["test"]["confusion_matrix"] for method in evidence.methods]
+    kept = charts.most_confused(matrices)
+    return {
+        f"confusion_{method.name}": charts.confusion(
+            method.name, matrix, method.classes, index, kept, shares=len(method.seeds) > 1
+        )
+        for index, (method, matrix) in enumerate(zip(evidence.methods, matrices, strict=True))
+    }
+
+
+def _precision(params: Params, evidence: Evidence, positive: str) -> str:
+    """Return precision by recall of every method and of TF-IDF, for data of two classes."""
+    place = evidence.classes.index(positive)
+    labels = evidence.methods[0].labels
+    weights = prior_weights(labels, evidence.classes, params.data.prior)
+
+    def operating(outcome: Outcome) -> charts.Operating:
+        curves = [
+            precision_recall_curve(labels == place, own[:, place], weights)
+            for own in outcome.chances
+        ]
+        test = outcome.metrics["test"]
+        return charts.Operating(curves, test["recall"], test["precision"])
+
+    tfidf = next((b for b in evidence.baselines if b.name == TESTED_BASELINE), None)
+    return charts.precision_recall(
+        {method.name: operating(method) for method in evidence.methods},
+        None if tfidf is None else operating(tfidf),
+    )
 
 
 def _tuning(params: Params, method: Outcome, index: int) -> str:
@@ -67,8 +99,10 @@ def tuned(outcome: Outcome) -> dict[str, Any]:
 
 def _calibration(outcome: Outcome) -> list[dict[str, Any]]:
     """Return the bins of the test answers of all seeds together."""
-    chances = outcome.chances.reshape(-1, len(outcome.classes))
-    return calibration_bins(np.tile(outcome.labels, len(outcome.seeds)), chances)
+    chances = outcome.chances
+    labels = outcome.in_targets(np.tile(outcome.labels, len(chances)))
+    flat = chances.reshape(-1, len(outcome.classes))
+    return calibration_bins(*as_decisions(labels, flat))
 
 
 def learned(outcome: Outcome) -> dict[str, Any]:
@@ -84,6 +118,15 @@ def learned(outcome: Outcome) -> dict[str, Any]:
         "best_loss": float(best["validation_loss"].mean()),
         "best_epoch": float(best["epoch"].mean()),
     }
+
+
+def label_rows(evidence: Evidence) -> list[dict[str, Any]]:
+    """Return for each label of several a message has its figures on the test split by method."""
+    per_class = {m.name: m.metrics["test"]["per_class"] for m in evidence.methods}
+    return [
+        {"label": label, "methods": {name: own[label] for name, own in per_class.items()}}
+        for label in evidence.classes
+    ]
 
 
 def describe_matrix(outcome: Outcome) -> str:

@@ -13,10 +13,12 @@ from lora_compare.comparison.sentences import (
     level,
     measured,
     settled,
+    unit,
 )
 from lora_compare.errors import DataError
-from lora_compare.evaluation.noise import INSTALL
+from lora_compare.evaluation.noise import INSTALL, ONE_CLASS_ALONE
 from lora_compare.project.files import write_text
+from lora_compare.report.decisions import BEFORE_AND_AFTER, decisions
 from lora_compare.report.scaling import larger_models
 
 # The results alone are shown without what the whole report takes to compute.
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
     from lora_compare.comparison.disagreements import Answer
     from lora_compare.report.contents import Contents
 
-PAIR_HEADER = ("method", "beside", "difference in points (interval)", "level", "p", "verdict")
+PAIR_HEADER = ("method", "beside", "difference in {} (interval)", "level", "p", "verdict")
 LEAK_HEADER = ("method", "all", "without a twin in train", "with a twin in train")
 MOST_CASES = 20
 """Messages on which methods disagree that the markdown shows; the page shows more."""
@@ -116,7 +118,11 @@ def render_markdown(contents: "Contents") -> str:
         "# Comparison of fine-tuning methods",
         render_results(contents.comparison),
         "## The verdict in numbers",
-        table(PAIR_HEADER, [_pair_row(pair) for pair in contents.comparison["pairs"]]),
+        table(
+            [title.format(unit(contents.comparison)) for title in PAIR_HEADER],
+            [_pair_row(pair) for pair in contents.comparison["pairs"]],
+        ),
+        *_decisions(contents),
         "## Charts",
         *(f"![{title}](plots/{file}.svg)" for file, title in CHART_TITLES.items()),
         *_disagreements(contents),
@@ -130,6 +136,19 @@ def render_markdown(contents: "Contents") -> str:
         "More messages, all mistakes and all settings are in comparison.html.",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _decisions(contents: "Contents") -> list[str]:
+    """Return the section on temperature, prior and threshold; nothing where there are none."""
+    rows = decisions(contents.evidence, contents.comparison)
+    if not rows:
+        return []
+    shown = [[called(row.name), row.chosen, *map(str, row.figures.values())] for row in rows]
+    return [
+        "## What was chosen on validation",
+        f"Figures of the test split: {BEFORE_AND_AFTER}.",
+        table(("method", "chosen", *rows[0].figures), shown),
+    ]
 
 
 def _disagreements(contents: "Contents") -> list[str]:
@@ -189,6 +208,8 @@ def _tokens(tokens: Mapping[str, Any]) -> str:
 
 def _suspects(contents: "Contents") -> list[str]:
     """Return the section on labels that may be wrong: the test messages, or how to get it."""
+    if contents.evidence.several:
+        return [ONE_CLASS_ALONE]
     if contents.suspects is None:
         return [f"Labels that may be wrong are listed where cleanlab is installed: {INSTALL}."]
     tested = [suspect for suspect in contents.suspects if suspect.split == "test"][:MOST_CASES]

@@ -11,8 +11,8 @@ from lora_compare.params import Params
 FREE = 7.0
 """Per cent of the axis left free at both of its ends, for dots and their ticks' numbers."""
 
-STEPS = (5, 10, 20, 50, 100, 200, 500)
-"""Thousandths from one tick of the axis to the next."""
+STEPS = tuple(digit * 10**power for power in range(9) for digit in (1, 2, 5))[2:]
+"""Thousandths from one tick of the axis to the next; costs may need large ones."""
 
 MOST_TICKS = 6
 """Ticks whose numbers fit beside one another on a phone."""
@@ -25,6 +25,23 @@ TRAINED = {
     "imported": "imported adapter",
 }
 """What a method trains, in words, by its `trainable` in params.yaml."""
+
+FIGURES = {
+    "balanced_accuracy": "Balanced accuracy",
+    "jaccard": "Jaccard",
+    "hamming_loss": "Hamming loss",
+    "micro_f1": "Micro-F1",
+    "macro_f1": "Macro-F1",
+    "f1": "F1",
+    "precision": "Precision",
+    "recall": "Recall",
+    "auroc": "AUROC",
+    "average_precision": "Average precision",
+    "log_loss": "Log loss",
+    "brier": "Brier",
+    "ece": "ECE",
+}
+"""Figures of a split beside the accuracy, and their titles; which there are is up to the labels."""
 
 BASELINES = {"tfidf": "TF-IDF, logistic regression", "untuned": "before any fine-tuning"}
 """What a baseline is."""
@@ -135,6 +152,12 @@ def _price(
             share = formats.share(value / paid)
     written = price.text(record)
     return {"title": price.title.capitalize(), "value": written, "share": share, "part": part}
+
+
+def split_figures(comparison: Mapping[str, Any]) -> dict[str, str]:
+    """Return the figures of a split that there are beside the accuracy, with their titles."""
+    there = comparison["methods"][0]
+    return {key: title for key, title in FIGURES.items() if f"test_{key}" in there}
 
 
 def savings(comparison: Mapping[str, Any]) -> list[dict[str, str]]:

@@ -18,11 +18,13 @@ from lora_compare.comparison.evidence import Evidence, load_evidence
 from lora_compare.comparison.prices import footnote, price_sentence
 from lora_compare.comparison.sentences import (
     METRICS,
+    against,
+    beside,
     claimed,
     headline,
-    is_uneven,
     level,
-    margin_words,
+    margin_of,
+    unit,
     what_settles,
     with_spread,
 )
@@ -32,15 +34,22 @@ from lora_compare.data.splits.describing import describe_split
 from lora_compare.data.splits.groups import join_groups, number_groups
 from lora_compare.data.twins import near_duplicate_groups
 from lora_compare.errors import without_credentials
-from lora_compare.evaluation.noise import INSTALL
+from lora_compare.evaluation.noise import INSTALL, ONE_CLASS_ALONE
 from lora_compare.params import Params
 from lora_compare.project.checksums import seal
 from lora_compare.project.files import write_csv, write_json, write_text
 from lora_compare.project.paths import Paths
 from lora_compare.project.progress import SILENT, Progress
-from lora_compare.report import charts, overview, versions
+from lora_compare.report import charts, decisions, overview, versions
 from lora_compare.report.contents import Contents, gather
-from lora_compare.report.figures import describe_matrix, draw, learned, searched, tuned
+from lora_compare.report.figures import (
+    describe_matrix,
+    draw,
+    label_rows,
+    learned,
+    searched,
+    tuned,
+)
 from lora_compare.report.markdown import render_markdown
 from lora_compare.report.scaling import larger_models
 
@@ -145,9 +154,14 @@ def render_html(contents: Contents, drawings: Mapping[str, str]) -> str:
             metric=METRICS[comparison["metric"]],
             reference=overview.reference(comparison),
             pairs={pair["a"]: pair for pair in comparison["pairs"]},
-            uneven=is_uneven(comparison),
+            beside={key: METRICS[key] for key in beside(comparison)},
+            several_labels=evidence.several,
+            split_figures=overview.split_figures(comparison),
             per_thousand="test_misses_per_1000" in comparison["methods"][0],
             positive=comparison.get("positive"),
+            unit=unit(comparison),
+            decisions=decisions.decisions(evidence, comparison),
+            before_and_after=decisions.BEFORE_AND_AFTER,
             savings=overview.savings(comparison),
             price=price_sentence(comparison),
             footnote=footnote(comparison),
@@ -156,6 +170,8 @@ def render_html(contents: Contents, drawings: Mapping[str, str]) -> str:
             params=params,
             names=evidence.names,
             seeded=max(len(method.seeds) for method in evidence.methods) > 1,
+            folds=bool(evidence.folds),
+            trainings="folds" if evidence.folds else "seeds",
             classes=evidence.classes,
             places={name: place for place, name in enumerate(evidence.names)},
             colours=len(charts.COLOURS),
@@ -164,13 +180,15 @@ def render_html(contents: Contents, drawings: Mapping[str, str]) -> str:
             prices=overview.prices(comparison),
             drawings=drawings,
             learned=[learned(method) for method in evidence.methods],
-            matrices={m.name: describe_matrix(m) for m in evidence.methods},
+            matrices={m.name: describe_matrix(m) for m in evidence.methods if not evidence.several},
+            label_rows=label_rows(evidence) if evidence.several else [],
             cases=contents.cases,
             confusions=confusions[:MOST_CONFUSIONS],
             n_confusions=len(confusions),
-            many_classes=len(evidence.classes) > charts.MOST_CLASSES,
-            long_names=max(map(len, evidence.classes)) > charts.SHORT,
-            class_places={name: place for place, name in enumerate(evidence.classes)},
+            answers=evidence.answers,
+            many_classes=len(evidence.answers) > charts.MOST_CLASSES,
+            long_names=max(map(len, evidence.answers)) > charts.SHORT,
+            class_places={name: place for place, name in enumerate(evidence.answers)},
             case_classes=Counter(case.label for case in contents.cases.shown),
             split=evidence.split,
             tokens=evidence.tokens,
@@ -183,6 +201,7 @@ def render_html(contents: Contents, drawings: Mapping[str, str]) -> str:
             suspects=contents.suspects,
             most_suspects=MOST_PAIRS,
             install_noise=INSTALL,
+            one_class_alone=ONE_CLASS_ALONE,
             differing=contents.differing,
             settings=_all_settings(params),
             environments=contents.environments,
@@ -203,10 +222,11 @@ def _environment() -> Environment:
     )
     environment.filters |= {name: getattr(formats, name) for name in NUMBERS}
     environment.filters |= {
+        "against": against,
         "claimed": claimed,
         "level": level,
         "what_settles": what_settles,
-        "margin": margin_words,
+        "margin": margin_of,
         "ticked": overview.ticked,
         "with_spread": with_spread,
         "inline": _inline,

@@ -11,11 +11,14 @@ from rich.text import Text
 from lora_compare.comparison import formats
 from lora_compare.comparison.prices import OF_FULL, cells, footnote, price_sentence
 from lora_compare.comparison.sentences import (
+    METRICS,
+    beside,
     called,
     headline,
     level,
     measured,
     settled,
+    unit,
 )
 from lora_compare.comparison.verdict import read_comparison
 from lora_compare.project.paths import Paths
@@ -92,14 +95,17 @@ def _fitting_table(
     a figure or name that is broken in the middle is misread.
     """
     unlimited = console.options.update(width=1000)
-    for spared in range(len(SPARED) + 1):
-        left_out = SPARED[:spared]
+    # Of several labels the metrics beside the one that is compared by go first.
+    extra = beside(comparison)[::-1] if comparison.get("several_labels") else []
+    every = (*(METRICS[metric] for metric in extra), *SPARED)
+    for spared in range(len(every) + 1):
+        left_out = every[:spared]
         for breaks, narrow in ((False, False), (False, True), (True, False), (True, True)):
             table = summary_table(comparison, left_out, breaks)
             table.collapse_padding = narrow
             if console.measure(table, options=unlimited).maximum <= console.width:
                 return table, left_out
-        if spared == 0 and console.width >= WIDE:
+        if spared == len(extra) and console.width >= WIDE:
             break  # so long a name may be folded, where there is room for all figures
     table.columns[0].no_wrap = False
     return table, left_out
@@ -118,7 +124,8 @@ def summary_table(
     table = Table(box=None, pad_edge=True, padding=(0, 1), header_style="bold")
     records = [*comparison["methods"], *comparison["baselines"]]
     shown = [heading for heading in cells(records[0]) if heading not in without]
-    reached = [f"test {figure}" for figure in measured(comparison, records[0])]
+    metrics = [metric for metric in measured(comparison, records[0]) if metric not in without]
+    reached = [f"test {metric}" for metric in metrics]
     headings = ["method", *(heading.replace(" ", "\n") for heading in (*reached, *shown))]
     deepest = max(heading.count("\n") for heading in headings)
     for heading in headings:
@@ -128,7 +135,8 @@ def summary_table(
     for record in records:
         used = record["method"] == comparison["recommendation"]["use"]
         style = "" if record in comparison["methods"] else "dim"
-        prices, figures = cells(record), [*measured(comparison, record).values()]
+        prices, found = cells(record), measured(comparison, record)
+        figures = [found[metric] for metric in metrics]
         known = [prices[title].replace(formats.UNKNOWN, "") for title in shown]
         if breaks:
             figures = [figure.replace(" ±", "\n±") for figure in figures]
@@ -163,7 +171,7 @@ def _pairs_table(pairs: Sequence[Mapping[str, Any]], width: int) -> Table:
         longest = max(len(called(pair[side])) for pair in pairs)
         whole = _stays_whole(longest, width)
         table.add_column(title, overflow="fold", no_wrap=whole)
-    table.add_column("points (interval)", justify="right", no_wrap=True)
+    table.add_column(f"{unit(pairs[0])} (interval)", justify="right", no_wrap=True)
     table.add_column("level", justify="right", no_wrap=True)
     table.add_column("verdict")
     for pair in pairs:

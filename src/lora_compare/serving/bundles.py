@@ -10,9 +10,11 @@ from lora_compare.comparison.formats import count, percent, percent_interval
 from lora_compare.comparison.recommendation import Recommendation, read_recommendation
 from lora_compare.comparison.sentences import with_spread
 from lora_compare.comparison.verdict import read_comparison
+from lora_compare.errors import MissingArtifactError
+from lora_compare.models.answers.decision import FILE
 from lora_compare.project.checksums import SUMS, digest
 from lora_compare.project.files import is_file, read_json, sha256, sha256_of
-from lora_compare.project.paths import TFIDF, Paths
+from lora_compare.project.paths import FOLD, TFIDF, Paths
 from lora_compare.project.seeds import SEEDS_FILE, chosen, read_seeds, seed_of
 from lora_compare.tracking.records import METHOD_TAG
 from lora_compare.tracking.runs import METHOD, SEED, RunRecord, subject
@@ -52,11 +54,13 @@ class Seed:
         seed: Its seed.
         chosen: The one that is used where none is asked for.
         count: How many there are.
+        fold: Its fold; None where there are none.
     """
 
     seed: int
     chosen: int
     count: int
+    fold: int | None = None
 
     @property
     def tags(self) -> dict[str, str]:
@@ -68,6 +72,8 @@ class Seed:
         """What a description says of it."""
         if self.count == 1:
             return f"Trained once, with the seed {self.seed}."
+        if self.fold:
+            return f"Trained without the test messages of fold {self.fold}, one of {self.count}."
         best = "which has the lowest validation loss of them"
         other = f"of which {self.chosen} has the lowest validation loss"
         told = best if self.seed == self.chosen else other
@@ -157,12 +163,16 @@ def bundles(
 
 @dataclass(frozen=True)
 class _Source:
-    """A training of a method, or TF-IDF: its folder, and what that says of it."""
+    """A training of a method, or TF-IDF: its folder, what that says of it, and its decision.
+
+    Where there is no file of that, the likeliest class is the answer.
+    """
 
     name: str
     folder: Path
     config: Mapping[str, Any]
     seed: Seed | None
+    decision: Path
 
     @property
     def stage(self) -> str:
@@ -181,19 +191,31 @@ def _source(paths: Paths, method: str, seed: int | None) -> _Source | None:
         more = {"trainable": TFIDF, "lora": None}
         whole = is_file(folder / SUMS)
         return (
-            _Source(TFIDF, folder, read_json(folder / "config.json") | more, None)
+            _Source(
+                *(TFIDF, folder, read_json(folder / "config.json") | more, None),
+                paths.decision(TFIDF),
+            )
             if whole
             else None
         )
     if not all(is_file(one) for one in (paths.base / SUMS, folder / SUMS, folder / SEEDS_FILE)):
         return None
     own, there = chosen(folder, seed), read_seeds(folder)
+    fold = there.fold(seed_of(own))
+    if paths.base_of(fold) != paths.base:
+        raise MissingArtifactError(
+            f"{method} of fold {fold} is not on the base model that all methods are served on.",
+            where=str(paths.base_of(fold)),
+            expected="a training of the first fold",
+            next="leave --seed out\nor lora-compare export it, with its base",
+        )
     base, config = (read_json(one / "config.json") for one in (paths.base, own))
     if any(key not in config for key in DESCRIBES) or config["base"]["sha256"] != base.get(
         "sha256"
     ):
         return None
-    return _Source(method, own, config, Seed(seed_of(own), there.chosen, len(there.seeds)))
+    trained = Seed(seed_of(own), there.chosen, len(there.seeds), fold)
+    return _Source(method, own, config, trained, paths.decision(method, trained.seed))
 
 
 def _bundle(
@@ -208,10 +230,12 @@ def _bundle(
     record, own = runs
     is_used = source.seed is None or source.seed.seed == source.seed.chosen
     why = champion.why if champion and champion.use == method and is_used else ""
+    decisions = {n: sha256(s.decision) for n, s in sources.items() if is_file(s.decision)}
     key = {
         "run": record.key,
         "method": method,
         "sums": {name: digest(one.folder, one.stage) for name, one in sources.items()},
+        **({"decisions": decisions} if decisions else {}),
         "base": None if method == TFIDF else digest(paths.base, "base_model"),
         "code": [sha256(file) for file in SERVING_CODE],
     }
@@ -250,8 +274,9 @@ def _files(paths: Paths, sources: Mapping[str, _Source]) -> dict[str, Path]:
         for path in sorted(folder.rglob("*"))
         # A hidden file is what an earlier, killed write left behind.
         if path.is_file() and not path.name.startswith(".")
+        if not path.parent.name.startswith(FOLD)  # the base of a fold that is not served
         if not (is_whole and path == paths.base / WEIGHTS)
-    }
+    } | {f"{n}/{FILE}": s.decision for n, s in sources.items() if is_file(s.decision)}
 
 
 def _describe(

@@ -12,6 +12,7 @@ from torch import nn
 from lora_compare import lora
 from lora_compare.errors import RequestError
 from lora_compare.evaluation.tfidf import TfidfClassifier, load_tfidf
+from lora_compare.models.answers.decision import FILE
 from lora_compare.models.base import load_base
 from lora_compare.models.classifier import TextClassifier
 from lora_compare.models.methods import load_method, read_method
@@ -23,8 +24,9 @@ class Answer:
     """What a method says of one text.
 
     Attributes:
-        label: The likeliest class.
-        probability: Its probability.
+        label: The class that it is taken for: the likeliest one, but for a threshold; where a text
+            may have several labels, these as a list in JSON.
+        probability: The answer's probability.
         probabilities: Those of all classes, by name.
     """
 
@@ -80,12 +82,18 @@ class Classifiers:
         """
         classifier = self.choose(method)
         _require_texts(texts)
-        answers = []
-        for row in classifier.probabilities(texts):
-            best = int(row.argmax())
-            chances = dict(zip(classifier.classes, map(float, row), strict=True))
-            answers.append(Answer(classifier.classes[best], float(row[best]), chances))
-        return answers
+        rows, targets = classifier.probabilities(texts), classifier.targets
+        given = targets.answers(rows, classifier.decision)
+        named = zip(
+            targets.texts(given, classifier.classes),
+            targets.certainty(rows, given).tolist(),
+            rows.tolist(),
+            strict=True,
+        )
+        return [
+            Answer(label, sure, dict(zip(classifier.classes, chances, strict=True)))
+            for label, sure, chances in named
+        ]
 
 
 def _require_texts(texts: Sequence[str]) -> None:
@@ -118,6 +126,7 @@ def load_classifiers(
         base_folder: What `save_base` wrote. Its model.safetensors may be missing where every
             method has all weights itself, and all of it where the baseline is alone.
         folders: What `save_method` wrote, by the method's name; `TFIDF`: what `save_tfidf` did.
+            In it may lie how probabilities become answers, under the name of `decision.FILE`.
         device: Where they answer.
 
     Raises:
@@ -127,7 +136,9 @@ def load_classifiers(
 
     Checked by tests/unit/serving/test_classifiers.py, which compares the tensors' places in memory.
     """
-    loaded = {name: load_tfidf(path) for name, path in folders.items() if name == TFIDF}
+    loaded = {
+        name: load_tfidf(path, path / FILE) for name, path in folders.items() if name == TFIDF
+    }
     tuned = {name: path for name, path in folders.items() if name not in loaded}
     fine_tuned = _load_methods(base_folder, tuned, device) if tuned else {}
     return Classifiers({**loaded, **fine_tuned})
@@ -150,7 +161,7 @@ def _load_methods(
             networks[kind] = _twin(base.network)
             lora.quantize(networks[kind])
         own = replace(base, network=_twin(networks[kind]))
-        classifier = load_method(folder, own, f"finetune@{name}")
+        classifier = load_method(folder, own, f"finetune@{name}", folder / FILE)
         classifier.model.to(device).eval()
         classifiers[name] = classifier
     return classifiers

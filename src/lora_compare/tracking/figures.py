@@ -8,10 +8,10 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from lora_compare.comparison.formats import MINUS, points, spread
+from lora_compare.comparison.formats import points, spread
 from lora_compare.comparison.prices import LATENCIES
 from lora_compare.comparison.recommendation import read_recommendation
-from lora_compare.comparison.sentences import claimed, main_pair
+from lora_compare.comparison.sentences import against, claimed, main_pair, unit
 from lora_compare.project.files import read_json
 from lora_compare.project.paths import SPLITS
 
@@ -258,7 +258,8 @@ def verdict_tags(comparison: Mapping[str, Any]) -> dict[str, str]:
     pair = main_pair(comparison) if comparison.get("pairs") else None
     if pair is not None:
         shown, low, high = (points(pair[key]) for key in ("difference", "low", "high"))
-        tags[VERDICT] = f"{pair['a']} {MINUS} {pair['b']}: {shown} points ({low} to {high})"
+        names = f"{pair['a']} {against(pair)} {pair['b']}"
+        tags[VERDICT] = f"{names}: {shown} {unit(pair)} ({low} to {high})"
         tags[CLAIM] = claimed(pair)
     return tags
 

@@ -61,7 +61,7 @@ class Rest:
 
 
 @contextmanager
-def seen_rows(model: Network, splits: Sequence[Examples]) -> Iterator[Rest]:
+def seen_rows(model: Network, splits: Sequence[Examples], spare: bool = True) -> Iterator[Rest]:
     """Let the token embedding be only the rows that `splits` look up, if it is trained.
 
     A row that no text looks up has no gradient, and AdamW's moments of it stay zero: all that
@@ -72,13 +72,14 @@ def seen_rows(model: Network, splits: Sequence[Examples]) -> Iterator[Rest]:
     Args:
         model: The classifier.
         splits: Every text that it will see in the block.
+        spare: False leaves the embedding whole.
 
     Yields:
         Takes in each step's decay.
 
     Checked by tests/unit/training/test_embeddings.py against training the whole embedding.
     """
-    path = model.embedding
+    path = model.embedding if spare else None
     table = model.get_submodule(path) if path else None
     # An adapted embedding is another kind of module.
     if path is None or not isinstance(table, nn.Embedding) or not table.weight.requires_grad:

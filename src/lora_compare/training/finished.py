@@ -22,6 +22,7 @@ from lora_compare.project.paths import Paths, seed_folder
 from lora_compare.project.progress import Progress
 from lora_compare.project.seeds import Seeds, save_seeds
 from lora_compare.training.finetuning import Training
+from lora_compare.training.resume import forget
 
 RESULT, MODEL = "result.json", "model"
 """In the folder of a finished training: how it went, and the folder of what it changed."""
@@ -103,13 +104,25 @@ class Job:
     @property
     def folder(self) -> Path:
         """Where its files lie once it is finished."""
-        name = f"seed-{self.training.seed}-{sha256_of(self.facts)[:16]}"
-        return self.shared.folder / name
+        return self.shared.folder / self._name(self.facts)
 
     @property
     def checkpoint(self) -> Path:
-        """The file of its last state until then."""
-        return self.folder.with_suffix(".safetensors")
+        """The file of its last state until then, of several processes the folder."""
+        suffix = ".safetensors" if self.training.training.strategy == "single" else ".shards"
+        return self.shared.folder / (self._name(self.lasting_facts) + suffix)
+
+    @property
+    def lasting_facts(self) -> Mapping[str, Any]:
+        """What its state until then depends on: others than those who began may go on."""
+        if self.training.training.strategy == "single":
+            return self.facts
+        facts = {key: value for key, value in self.facts.items() if key != "threads"}
+        settings = facts["training"]
+        return facts | {"training": {k: v for k, v in settings.items() if k != "devices"}}
+
+    def _name(self, facts: Mapping[str, Any]) -> str:
+        return f"seed-{self.training.seed}-{sha256_of(facts)[:16]}"
 
 
 def mark_finished(job: Job, result: Mapping[str, Any]) -> None:
@@ -121,7 +134,7 @@ def mark_finished(job: Job, result: Mapping[str, Any]) -> None:
     """
     write_json(job.folder / RESULT, result)
     seal(job.folder)  # its presence is the mark
-    job.checkpoint.unlink(missing_ok=True)
+    forget(job.checkpoint)
 
 
 def read_finished(job: Job, progress: Progress) -> Finished | None:
@@ -160,7 +173,8 @@ def publish(shared: Shared, finished: Sequence[Finished]) -> Seeds:
     with replacing_folder(shared.paths.model(shared.method)) as new:
         for one in finished:
             _link(one.folder / MODEL, new / seed_folder(one.training.seed))
-        return save_seeds(new, {one.training.seed: one.validation_loss for one in finished})
+        losses = {one.training.seed: one.validation_loss for one in finished}
+        return save_seeds(new, losses, in_folds=finished[0].training.fold is not None)
 
 
 def _link(folder: Path, new: Path) -> None:

@@ -4,11 +4,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
+from lora_compare.compute.ranks import ALONE, Ranks
 from lora_compare.models.batches import Examples
 from lora_compare.models.classifier import loss_and_accuracy, predict_logits
 from lora_compare.models.network import Network
@@ -103,6 +105,8 @@ class Evaluations:
         dtype: Type of the arithmetic, as in `predict_logits`.
         steps_per_epoch: Optimizer steps in a pass over the training split.
         on_evaluation: Called with every row.
+        ranks: Who shares the texts.
+        is_padded: As for `predict_logits`.
 
     Attributes:
         history: The rows so far.
@@ -116,10 +120,15 @@ class Evaluations:
         dtype: torch.dtype,
         steps_per_epoch: int,
         on_evaluation: Callable[[Evaluation], None],
+        ranks: Ranks = ALONE,
+        is_padded: bool = False,
     ) -> None:
         self.history: list[Evaluation] = []
         self.seconds = 0.0
-        self._model, self._watched, self._dtype = model, watched, dtype
+        self._watched = watched
+        self._predict = partial(
+            predict_logits, model, dtype=dtype, ranks=ranks, is_padded=is_padded
+        )
         self._steps_per_epoch, self._on_evaluation = steps_per_epoch, on_evaluation
 
     def add(self, step: int, rate: float) -> None:
@@ -131,7 +140,7 @@ class Evaluations:
         figures: list[float] = []
         start = time.perf_counter()
         for examples in self._watched:
-            logits = predict_logits(self._model, examples, dtype=self._dtype)
+            logits = self._predict(examples)
             figures += loss_and_accuracy(logits, examples.labels)
         self.seconds = time.perf_counter() - start
         # A last step that ruins the weights has a finite loss before it; look after it too.

@@ -10,6 +10,7 @@ import torch
 from lora_compare import lora
 from lora_compare.compute.device import Machine
 from lora_compare.errors import CheckpointError, ParamsError
+from lora_compare.models.answers.targets import targets_of
 from lora_compare.models.base import Base, load_base
 from lora_compare.models.batches import Examples
 from lora_compare.models.classifier import (
@@ -79,7 +80,13 @@ def adopt(
             if (rows := getattr(stored.model.output, name, None)) is not None:
                 rows.copy_(rows[order])
     limit = longest_text(base, training.max_length)
-    classifier = replace(stored, classes=classes, max_length=limit, truncation=training.truncation)
+    classifier = replace(
+        stored,
+        classes=classes,
+        max_length=limit,
+        truncation=training.truncation,
+        targets=targets_of(splits["train"].labels),
+    )
     classifier.model.to(device)
     row = _evaluate(classifier, splits, training, seed)
     count = lora.Count(config["trainable_parameters"], config["total_parameters"])
@@ -115,7 +122,9 @@ def take_over(shared: Shared, machine: Machine, show: Show = lambda row: None) -
     )
     show({"seed": seed, **row.to_dict()})
     whole, _ = classifier.fit(splits["validation"])
-    loss, accuracy = loss_and_accuracy(predict_logits(classifier.model, whole), whole.labels)
+    logits = predict_logits(classifier.model, whole)
+    loss, accuracy = loss_and_accuracy(logits, whole.labels)
+    classifier = classifier.decided_by(logits, whole.labels)
     save_method(shared.folder / MODEL, classifier, trained, seed, base, count)
     training = Training("imported", method, seed, params.training)
     cost = cost_figures(0.0, 0, 0, machine)

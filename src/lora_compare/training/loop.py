@@ -1,20 +1,22 @@
 """The one training loop: full fine-tuning, LoRA and everything between."""
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import astuple
 from itertools import islice
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.optim.lr_scheduler import LambdaLR
 
 from lora_compare.compute.optimizers import MasterAdamW, Rates
-from lora_compare.compute.precision import computing_in, trained_in_float32
+from lora_compare.compute.precision import trained_in_float32
+from lora_compare.compute.ranks import ALONE, Ranks, local
 from lora_compare.compute.seeding import random_states, restore_random_states
 from lora_compare.lora import parameter_groups
 from lora_compare.models.batches import Batch, Examples, collate
+from lora_compare.models.losses import Passes, RecordedLoss, is_recorded
 from lora_compare.models.network import Network
 from lora_compare.params import TrainingParams
 from lora_compare.training.embeddings import Rest, seen_rows
@@ -28,6 +30,8 @@ from lora_compare.training.history import (
     sample,
 )
 from lora_compare.training.meters import Clock, Losses, Meter, naming_memory
+from lora_compare.training.ranks.steps import amount, deal, optimizer_step
+from lora_compare.training.ranks.strategies import SharedModel, on_cpu
 from lora_compare.training.resume import Checkpoints
 from lora_compare.training.schedule import Schedule, balanced_weights
 
@@ -42,6 +46,7 @@ def train(
     dtype: torch.dtype = torch.float32,
     reporting: Reporting = NOBODY,
     checkpoints: Checkpoints | None = None,
+    ranks: Ranks = ALONE,
 ) -> TrainingResult:
     """Train the parameters of `model` that require a gradient, in place.
 
@@ -59,6 +64,7 @@ def train(
         reporting: What to tell meanwhile.
         checkpoints: Where its state is kept; it goes on from one of the same facts. None:
             nowhere.
+        ranks: Who trains; with `fsdp` the model is sharded. All of them call it alike.
 
     Raises:
         Interrupted: A signal asked for the end; a checkpoint is kept.
@@ -68,15 +74,22 @@ def train(
     schedule = Schedule(training, len(train_examples), seed)
     watched = [sample(e, training, seed) for e in (train_examples, validation_examples)]
     told = reporting.on_evaluation
-    evaluations = Evaluations(model, watched, dtype, schedule.steps_per_epoch, told)
-    losses = Losses(next(model.parameters()).device)
+    device = next(model.parameters()).device
+    asked = dtype, schedule.steps_per_epoch, told, ranks, is_recorded(training, device)
+    evaluations, losses = Evaluations(model, watched, *asked), Losses(device)
     checkpoints = checkpoints or Checkpoints()
+    # Of several ranks autocast does what masters are for, and sharded rows need no sparing.
+    masters_of = dtype if ranks.is_alone else torch.float32
     with (
-        seen_rows(model, [train_examples, *watched]) as embedding,
-        trained_in_float32(model, dtype, keep=model.head_modules()) as masters,
+        seen_rows(model, [train_examples, *watched], ranks.strategy != "fsdp") as embedding,
+        trained_in_float32(model, masters_of, keep=model.head_modules()) as masters,
         reporting.progress.task(reporting.description, schedule.steps) as advance,
+        ExitStack() as ending,
     ):
-        run = Run(model, schedule, rates, embedding, masters, evaluations, train_examples)
+        shared = SharedModel(model, ranks, collate(train_examples.take([0])).texts)
+        how = evaluations, train_examples, dtype, shared
+        run = Run(model, schedule, rates, embedding, masters, *how)
+        ending.callback(run.close)
         checkpoints.restore(run)
         advance(run.step)
         if not run.step:
@@ -87,8 +100,8 @@ def train(
             if run.is_over:
                 break
             rate = run.next_rate
-            batches = [collate(train_examples.take(g)) for g in groups]
-            losses.add(run.take_step(batches, dtype), run.step, rate, groups)
+            batches = [deal(train_examples, chosen, ranks) for chosen in groups]
+            losses.add(run.take_step(batches), run.step, rate, groups)
             due = schedule.is_evaluated(run.step)
             if due or checkpoints.due():
                 with run.clock.paused():
@@ -118,6 +131,8 @@ class Run:
         masters: What is trained in the place of parameters that the model holds in bfloat16.
         evaluations: The history.
         examples: The training split.
+        dtype: Type of the arithmetic.
+        shared: The model as its ranks train it.
 
     Attributes:
         step: Optimizer steps done.
@@ -137,17 +152,23 @@ class Run:
         masters: Mapping[nn.Parameter, nn.Parameter],
         evaluations: Evaluations,
         examples: Examples,
+        dtype: torch.dtype,
+        shared: SharedModel,
     ) -> None:
         self.step = self.examples = self.tokens = 0
         self.clock = Clock(next(model.parameters()).device)
         self._model, self.schedule, self._rates = model, schedule, rates
+        self._shared = shared
         self._embedding, self._evaluations = embedding, evaluations
-        self._class_weights = balanced_weights(model, examples, schedule.training)
+        training, lengths = schedule.training, examples.lengths
+        self._arithmetic = dtype, balanced_weights(model, examples, training)
+        device, how = next(model.parameters()).device, (int(lengths.max()), *self._arithmetic)
+        self._recorded = RecordedLoss(model, *how) if is_recorded(training, device) else None
         self._best: dict[str, Tensor] = {}
         self._best_decay = 1.0
         self._optimizer = MasterAdamW(parameter_groups(model, *astuple(rates)), masters)
-        longest = schedule.longest_step(examples.lengths)
-        self.meter = Meter(model, self._optimizer, embedding.parked, longest)
+        self._counted = schedule.longest_step(lengths)
+        self.meter = Meter(model, self._optimizer, embedding.parked, self._counted)
         self._scheduler = LambdaLR(self._optimizer, schedule.factor)
         trained = ((n, p) for n, p in model.named_parameters() if p.requires_grad)
         self._trained = {name: masters.get(p, p) for name, p in trained}
@@ -165,18 +186,21 @@ class Run:
             return False
         return self._evaluations.since_best >= patience
 
-    def take_step(self, batches: list[Batch], dtype: torch.dtype) -> Tensor:
+    def take_step(self, batches: list[Batch]) -> Tensor:
         """Do one optimizer step, as `optimizer_step` does, and return its loss, shape ()."""
+        passes: Passes | None = self._recorded
+        if self._recorded is not None and self.step == self._counted:
+            passes = self._recorded.unrecorded  # tensors are counted as Python makes them
         limit = self.schedule.training.max_grad_norm
+        all_ranks = amount(batches, self._arithmetic[1], self._shared.ranks)
+        how = limit, *self._arithmetic, passes, self._shared, all_ranks.weight
         with naming_memory(self.step + 1, batches), self.meter.step(self.step):
-            loss = optimizer_step(
-                self._model, batches, self._optimizer, limit, dtype, self._class_weights
-            )
+            loss = optimizer_step(self._model, batches, self._optimizer, *how)
         self._scheduler.step()
         self._embedding.decay(1 - self.next_rate * self._rates.weight_decay)
         self.step += 1
-        self.examples += sum(len(batch.labels) for batch in batches)
-        self.tokens += sum(len(batch.texts.tokens) for batch in batches)
+        self.examples += all_ranks.texts
+        self.tokens += all_ranks.tokens
         return loss
 
     def evaluate(self, rate: float) -> None:
@@ -184,15 +208,20 @@ class Run:
         self._evaluations.add(self.step, rate)
         if self.schedule.training.keep == "best" and not self._evaluations.since_best:
             # Not on the device, whose memory the training fills.
-            self._best = {n: p.detach().to("cpu", copy=True) for n, p in self._trained.items()}
+            self._best = {name: on_cpu(p) for name, p in self._trained.items()}
             self._best_decay = self._embedding.factor
+
+    def close(self) -> None:
+        """Give back what only steps need, however the training ends."""
+        if self._recorded is not None:
+            self._recorded.close()
 
     def end(self) -> None:
         """Leave the model with the weights that it shall have."""
         if self._best:
             with torch.no_grad():
                 for name, parameter in self._trained.items():
-                    parameter.copy_(self._best[name])
+                    local(parameter).copy_(local(self._best[name]))
             self._embedding.factor = self._best_decay
             self._optimizer.lower()
 
@@ -244,53 +273,3 @@ class Run:
 
 def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {key.removeprefix(prefix): t for key, t in tensors.items() if key.startswith(prefix)}
-
-
-def optimizer_step(
-    model: Network,
-    batches: list[Batch],
-    optimizer: torch.optim.Optimizer,
-    max_grad_norm: float | None = None,
-    dtype: torch.dtype = torch.float32,
-    class_weights: Tensor | None = None,
-) -> Tensor:
-    """Do one optimizer step over all texts of `batches` and return their mean loss, shape ().
-
-    The loss is summed over the texts and divided once, so several small batches give the
-    gradient of one large batch, also where they differ in size. With weights it is the weighted
-    mean, as that of torch's CrossEntropyLoss.
-
-    Args:
-        model: The classifier.
-        batches: Forward passes that share this step.
-        optimizer: Holds the parameters to change.
-        max_grad_norm: Largest norm of the gradient over all of them; None: no limit.
-        dtype: Type of the arithmetic, as in `predict_logits`.
-        class_weights: Of each class, shape (k,), of the logits' type, on the model's device;
-            None: all are 1.
-    """
-    model.train()
-    trained = [p for group in optimizer.param_groups for p in group["params"]]
-    device = trained[0].device
-    total = sum(_weight(batch.labels, class_weights) for batch in batches)
-    optimizer.zero_grad(set_to_none=True)
-    losses = []
-    for batch in batches:
-        batch = batch.to(device)
-        with computing_in(dtype, device):
-            logits = model.of_packed(batch.texts)
-        loss = F.cross_entropy(logits, batch.labels, class_weights, reduction="sum") / total
-        loss.backward()
-        if isinstance(optimizer, MasterAdamW) and (len(batches) > 1 or max_grad_norm is not None):
-            optimizer.collect()
-        losses.append(loss.detach())
-    if max_grad_norm is not None:
-        nn.utils.clip_grad_norm_(trained, max_grad_norm)
-    optimizer.step()
-    return torch.stack(losses).sum()
-
-
-def _weight(labels: Tensor, class_weights: Tensor | None) -> float | int:
-    if class_weights is None:
-        return len(labels)
-    return class_weights[labels.to(class_weights.device)].sum().item()

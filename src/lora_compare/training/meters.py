@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook
 
 from lora_compare.compute.device import Machine, processor
 from lora_compare.compute.memory import Saved, held_tensors, peak_memory_bytes, storage_bytes
+from lora_compare.compute.ranks import local
 from lora_compare.errors import DivergenceError, TrainingError
 from lora_compare.models.batches import Batch, IntArray
 
@@ -115,19 +117,25 @@ class Meter:
     @contextmanager
     def _counted(self) -> Iterator[None]:
         trained = [p for group in self._optimizer.param_groups for p in group["params"]]
-        weights = [*held_tensors(self._model), *trained, *self._parked]
+        weights = [*held_tensors(self._model), *map(local, trained), *self._parked]
+        known = list(weights)
 
         def count_gradients(*_: Any) -> None:
-            gradients = (p.grad for p in weights if p.grad is not None)
-            self.state["gradients"] = storage_bytes(gradients)
+            gradients = (p.grad for p in (*self._model.parameters(), *trained))
+            self.state["gradients"] = storage_bytes(local(g) for g in gradients if g is not None)
+
+        def know_whole(module: nn.Module, *_: Any) -> None:
+            known.extend(module.parameters(recurse=False))  # gathered, for this pass alone
 
         before_step = self._optimizer.register_step_pre_hook(count_gradients)
+        after_module = register_module_forward_hook(know_whole)
         try:
-            with Saved(weights) as saved:
+            with Saved(known) as saved:
                 yield
         finally:
             before_step.remove()
-        averages = [t for held in self._optimizer.state.values() for t in held.values()]
+            after_module.remove()
+        averages = [local(t) for held in self._optimizer.state.values() for t in held.values()]
         self.state |= {
             "weights": storage_bytes(weights),
             "optimizer": storage_bytes(averages),

@@ -18,7 +18,7 @@ from lora_compare.project.checksums import SUMS
 from lora_compare.project.files import replacing_folder, write_bytes
 from lora_compare.project.paths import Paths
 from lora_compare.training.finished import Job
-from lora_compare.training.trainings import train_one
+from lora_compare.training.ranks.one import train_one
 
 CHECKPOINT = "checkpoint"
 """The kind of message that holds the bytes of a checkpoint."""

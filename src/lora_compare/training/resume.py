@@ -3,9 +3,11 @@
 import hashlib
 import json
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, Protocol
 
 import torch
@@ -26,8 +28,13 @@ SHARE = 50
 HEAD = "lora-compare"
 """The key of a checkpoint's facts and figures in the file's metadata."""
 
+HEAD_FILE = "head.json"
+"""The file that has them where a checkpoint is a folder."""
 
-UNREADABLE = (SafetensorError, ValueError, KeyError, TypeError)
+UNREADABLE = (
+    *(SafetensorError, FileNotFoundError, ValueError, KeyError, TypeError),
+    *(UnpicklingError, EOFError),
+)
 """What reading a damaged checkpoint raises."""
 
 WINGS = ("params", "compute", "lora", "models", "training")
@@ -83,17 +90,17 @@ class Checkpoints:
         """Let `training` go on from the checkpoint, where there is one of the same facts."""
         if self._path is None:
             return
-        for remains in self._path.parent.glob(f".{self._path.name}.*.tmp"):
-            remains.unlink()  # of a run that was killed while it wrote
+        self._tidy()
         if not self._path.exists():
             return
         try:
-            tensors, head = _read(self._path)
+            head = read_head(self._path)
+            if list(_differences(head["facts"], self._facts)):
+                self._progress.say(refusal(self._path, self._facts or {}))
+                return
+            tensors = self._tensors(training)
         except UNREADABLE as error:
             self._progress.say(f"the checkpoint {self._path} is damaged and not used: {error}")
-            return
-        if list(_differences(head["facts"], self._facts)):
-            self._progress.say(refusal(self._path, self._facts or {}))
             return
         training.restore(tensors, head["figures"])
         self._progress.say(f"go on after step {head['step']}, from {self._path}")
@@ -104,9 +111,9 @@ class Checkpoints:
         Raises:
             Interrupted: A signal waits; the checkpoint is written.
         """
-        signum = pending()
         if self._path is None or not self.due():
             return
+        signum = self._signal()
         start = time.monotonic()
         kept = self._write(training)
         self._last = time.monotonic()
@@ -125,13 +132,32 @@ class Checkpoints:
             return False
         return time.monotonic() - self._last >= max(self._every, SHARE * self._cost)
 
+    def _signal(self) -> int | None:
+        """Return the number of the signal that asks for the end, if one does."""
+        return pending()
+
+    def _tidy(self) -> None:
+        """Delete what a run has left that was killed while it wrote."""
+        assert self._path is not None
+        for remains in self._path.parent.glob(f".{self._path.name}.*.tmp"):
+            remains.unlink()
+
+    def _tensors(self, _: Resumable) -> dict[str, Tensor]:
+        """Return what the checkpoint holds of a training."""
+        assert self._path is not None
+        with safe_open(self._path, framework="pt") as file:
+            # Copies: an opened file's tensors are views of the file, which is replaced later.
+            return {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118
+
+    def _head(self, training: Resumable) -> dict[str, Any]:
+        return {"facts": self._facts, "step": training.step, "figures": training.figures()}
+
     def _write(self, training: Resumable) -> bool:
         tensors = training.tensors()
         if not all(bool(t.isfinite().all()) for t in tensors.values() if t.is_floating_point()):
             return False  # the next step stops the training; the checkpoint before it is good
-        head = {"facts": self._facts, "step": training.step, "figures": training.figures()}
         assert self._path is not None
-        weights.save_state(self._path, tensors, {HEAD: canonical_json(head)})
+        weights.save_state(self._path, tensors, {HEAD: canonical_json(self._head(training))})
         self._on_write(self._path)
         return True
 
@@ -144,12 +170,19 @@ def refusal(path: Path, facts: Mapping[str, Any]) -> str:
         facts: Those of the training.
     """
     try:
-        with safe_open(path, framework="pt") as file:
-            head = json.loads(file.metadata()[HEAD])
+        head = read_head(path)
     except UNREADABLE as error:
         return f"the checkpoint {path} is damaged and not used: {error}"
     said = "; ".join(_differences(head["facts"], facts))
     return f"the checkpoint of step {head['step']} is not used: {said}"
+
+
+def forget(path: Path) -> None:
+    """Delete a checkpoint, a file or a folder, if it is there."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def circumstances(machine: Machine) -> dict[str, Any]:
@@ -197,12 +230,28 @@ def code_digest(package: Path) -> str:
     return found.hexdigest()
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    with safe_open(path, framework="pt") as file:
-        head = json.loads(file.metadata()[HEAD])
-        # Copies: an opened file's tensors are views of the file, which is replaced later.
-        tensors = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118
-    return tensors, head
+def read_head(path: Path) -> dict[str, Any]:
+    """Return facts, step and figures of a checkpoint; it raises one of UNREADABLE.
+
+    Args:
+        path: The file, or the folder of a training of several processes.
+    """
+    head: dict[str, Any]
+    if path.is_dir():
+        head = json.loads((newest(path) / HEAD_FILE).read_text(encoding="utf-8"))
+    else:
+        with safe_open(path, framework="pt") as file:
+            head = json.loads(file.metadata()[HEAD])
+    return head
+
+
+def newest(folder: Path) -> Path:
+    """Return the folder of the last step's state; it raises one of UNREADABLE.
+
+    Args:
+        folder: The folder of a training of several processes.
+    """
+    return max(folder.glob("[!.]*"))
 
 
 def _differences(before: Any, now: Any, key: str = "") -> Iterator[str]:

@@ -73,4 +73,5 @@ def balanced_weights(model: Network, examples: Examples, training: TrainingParam
     counts = np.bincount(examples.labels, minlength=model.n_classes)
     # A class without texts has no loss either.
     weights = len(examples) / (model.n_classes * np.maximum(counts, 1))
-    return torch.from_numpy(weights).to(next(model.output.parameters()))
+    like = next(model.output.parameters())
+    return torch.from_numpy(weights).to(like.device, like.dtype)

@@ -1,43 +1,31 @@
 """The trainings of a stage: as many at once as the machine has room for, and none done twice."""
 
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lora_compare.compute.device import Machine, choose_machine, keep_freed_memory
-from lora_compare.compute.engines.crew import WORKER, Tell
-from lora_compare.compute.parallel import choose_cluster, choose_processes, run_tasks
+from lora_compare.compute.device import Machine, choose_machine
+from lora_compare.compute.engines.crew import WORKER, Cluster, Work
+from lora_compare.compute.parallel import BACKEND, choose_cluster, choose_processes, run_tasks
 from lora_compare.compute.seeding import make_deterministic
-from lora_compare.errors import DivergenceError, KilledError, TrainingError
-from lora_compare.models.base import load_base, read_description
-from lora_compare.models.classifier import loss_and_accuracy, predict_logits
-from lora_compare.models.methods import Trained, save_method
-from lora_compare.models.tokens import read_examples
+from lora_compare.errors import ClusterError, KilledError, TrainingError
+from lora_compare.models.base import read_description
 from lora_compare.project.checksums import SUMS, digest, verified, verified_part
 from lora_compare.project.corpus import read_classes
 from lora_compare.project.interruption import Interrupted, deferred
 from lora_compare.project.paths import require
-from lora_compare.project.progress import Message, Progress, Relay
-from lora_compare.training.finetuning import Training, finetune
-from lora_compare.training.finished import (
-    MODEL,
-    Finished,
-    Job,
-    Shared,
-    mark_finished,
-    read_finished,
-)
-from lora_compare.training.history import Evaluation, Reporting
-from lora_compare.training.meters import cost_figures
-from lora_compare.training.resume import Checkpoints, circumstances, refusal, require_same
+from lora_compare.project.progress import Message, Progress
+from lora_compare.training.finetuning import Training
+from lora_compare.training.finished import Finished, Job, Shared, read_finished
+from lora_compare.training.ranks import joining, launching
+from lora_compare.training.ranks.environment import is_joined
+from lora_compare.training.ranks.one import ROW, train_one
+from lora_compare.training.ranks.places import shared_out
+from lora_compare.training.resume import circumstances, refusal
 
 Show = Callable[[Mapping[str, Any]], None]
 """What is called with every row of the histories, under whose key `seed` the training's stands."""
-
-ROW = "row"
-"""The kind of message that holds a row of a history; all others are a `Relay`'s."""
 
 OF_ONE = (TrainingError, KilledError)
 """What is the fault of one training: the others go on."""
@@ -98,23 +86,17 @@ def _origin(shared: Shared, trainings: Sequence[Training]) -> tuple[Machine, lis
     verified_part(paths.base, paths.base, "base_model")
     for path in tokens.values():
         verified(path, "base_model")
-    base = read_description(paths.base)
-    machine = choose_machine(params.training, base["width"])
+    machine = choose_machine(params.training, read_description(paths.base)["width"])
+    if params.training.strategy != "single":
+        machine = shared_out(machine, params)
     common = {
         "classifier": params.classifier.model_dump(),
         "classes": read_classes(require(paths.classes, "split")),
-        "base": base["sha256"],
         **{name: digest(path, "base_model") for name, path in tokens.items()},
         **circumstances(machine),
     }
-    own = [
-        {
-            "training": training.training.model_dump(exclude={"checkpoint_every", "seeds"}),
-            "method": training.method.model_dump(),
-            "seed": training.seed,
-        }
-        for training in trainings
-    ]
+    bases = (read_description(paths.base_of(training.fold))["sha256"] for training in trainings)
+    own = [t.facts | {"base": base} for t, base in zip(trainings, bases, strict=True)]
     return machine, [facts | common for facts in own]
 
 
@@ -125,17 +107,17 @@ def _say_what_is_not_used(jobs: Sequence[Job], progress: Progress) -> None:
         return  # which of several trainings with one seed it was cannot be told
     own = {job.checkpoint for job in jobs}
     for seed, job in by_seed.items():
-        for other in sorted(job.shared.folder.glob(f"seed-{seed}-*.safetensors")):
+        for other in sorted(job.shared.folder.glob(f"seed-{seed}-*{job.checkpoint.suffix}")):
             if other not in own:
-                progress.say(f"{job.description}: {refusal(other, job.facts)}")
+                progress.say(f"{job.description}: {refusal(other, job.lasting_facts)}")
 
 
 def _train(jobs: Sequence[Job], machine: Machine, progress: Progress, show: Show) -> None:
     shared, cluster = jobs[0].shared, choose_cluster()
-    processes = choose_processes(len(jobs), machine)
+    work, processes = _who_trains(shared, cluster, choose_processes(len(jobs), machine))
     jobs = [replace(job, is_first=job is jobs[0], side_by_side=processes) for job in jobs]
-    if cluster or len(jobs) > 1:
-        where = cluster.describe() if cluster else f"{processes} at a time"
+    if cluster or len(jobs) > 1 or work is not train_one:
+        where = _where(shared, cluster, processes)
         count = f"{len(jobs)} training{'s' * (len(jobs) > 1)}"
         progress.say(f"{shared.stage} {shared.method}: {count}, {where}")
     with progress.board() as report:
@@ -143,7 +125,7 @@ def _train(jobs: Sequence[Job], machine: Machine, progress: Progress, show: Show
         try:
             with deferred():
                 if cluster is None:
-                    run_tasks(train_one, jobs, processes, audience.hear, audience.ended)
+                    run_tasks(work, jobs, processes, audience.hear, audience.ended)
                 else:
                     from lora_compare.training.remote import train_on
 
@@ -153,6 +135,31 @@ def _train(jobs: Sequence[Job], machine: Machine, progress: Progress, show: Show
             raise Interrupted(end.signum, str(end) or kept) from None
     if audience.failed:
         raise _with_what_is_kept(audience.failed[0], jobs)
+
+
+def _where(shared: Shared, cluster: Cluster | None, processes: int) -> str:
+    training = shared.params.training
+    if training.strategy != "single":
+        return f"{training.devices} processes each ({training.strategy})"
+    return cluster.describe() if cluster else f"{processes} at a time"
+
+
+def _who_trains(
+    shared: Shared, cluster: Cluster | None, processes: int
+) -> tuple[Work[Job, None], int]:
+    """Return what does a training, and how many of these go on at once."""
+    training = shared.params.training
+    if training.strategy == "single":
+        return train_one, processes
+    if cluster is not None:
+        raise ClusterError(
+            "A cluster's workers train alone.",
+            where=f"environment variable {BACKEND}",
+            expected="training.strategy: single",
+            actual=f"strategy {training.strategy}, on {cluster.describe()}",
+            next=f"unset {BACKEND}, or set training.strategy: single and devices: 1",
+        )
+    return (joining.lead if is_joined() else launching.launch), 1
 
 
 class _Audience:
@@ -219,62 +226,6 @@ def _with_what_is_kept(error: Exception, jobs: Sequence[Job]) -> Exception:
         kept = [error.kept or "the last checkpoint"]
         error.kept = "\n".join(kept + [f"and, finished: {'; '.join(done)}"] * bool(done))
     return error
-
-
-def train_one(job: Job, tell: Tell, kept: Callable[[Path], None] = lambda path: None) -> None:
-    """Train, in whatever process, and leave what comes of it in the job's folder.
-
-    Args:
-        job: The training.
-        tell: Called with `(ROW, row)` for every row of the history, and with the messages of
-            `Relay`.
-        kept: Called with the path of every checkpoint that is written.
-
-    Raises:
-        ClusterError: This process would compute something else.
-        Interrupted: A signal asked for the end; a checkpoint is kept.
-        UserError: As `finetune`.
-    """
-    shared, training = job.shared, job.training
-    paths, params = shared.paths, shared.params
-    make_deterministic(training.seed, job.facts["threads"])
-    keep_freed_memory()
-    base = load_base(paths.base)
-    machine = choose_machine(training.training, base.width)
-    require_same(machine, job.facts)
-    classes = read_classes(require(paths.classes, "split"))
-    splits = {name: read_examples(paths.tokens(name)) for name in ("train", "validation")}
-    rows: list[dict[str, float]] = []
-
-    def report(row: Evaluation) -> None:
-        rows.append(row.to_dict())
-        tell((ROW, rows[-1]))
-
-    reporting = Reporting(Relay(tell), job.description, report, job.is_first)
-    every = training.training.checkpoint_every
-    checkpoints = Checkpoints(job.checkpoint, job.facts, every, reporting.progress, kept)
-    shutil.rmtree(job.folder, ignore_errors=True)  # of a run that was killed while it wrote
-    try:
-        classifier, result = finetune(
-            base, classes, splits, params.classifier, training, machine, reporting, checkpoints
-        )
-    except DivergenceError:
-        if not job.may_diverge:
-            raise
-        nothing = {"validation_loss": None, "validation_accuracy": None}
-        mark_finished(job, {"history": rows, "cost": {}, **nothing})
-        return
-    validation, _ = classifier.fit(splits["validation"])
-    logits = predict_logits(classifier.model, validation, dtype=machine.dtype)
-    loss, accuracy = loss_and_accuracy(logits, validation.labels)
-    effort = result.seconds, result.examples, result.tokens
-    cost = cost_figures(*effort, machine, result.steps, result.state, job.side_by_side)
-    if job.keep_model:
-        save_method(
-            job.folder / MODEL, classifier, Trained.of(training.method), training.seed, base
-        )
-    losses = {"validation_loss": loss, "validation_accuracy": accuracy}
-    mark_finished(job, {"history": rows, "cost": cost, **losses})
 
 
 def _require_finished(job: Job, progress: Progress) -> Finished:

@@ -151,6 +151,8 @@ def test_a_compiler_that_is_missing_is_trouble(
     compiled = edited(project, "epochs: 2", "epochs: 2, compile: true")
     monkeypatch.setenv("CXX", "no-such-compiler")
     assert_found(devices.extras(compiled), "trouble", "no-such-compiler", "training.compile")
+    recorded = edited(project, "compile: true", "compile: true, device: cuda")
+    assert_found(devices.extras(recorded), "ok", "nothing")
 
 
 def test_a_library_that_is_missing_is_trouble(

@@ -139,6 +139,12 @@ def test_cut_messages_are_counted_with_their_tokens(sound) -> None:
         "60 of 300 test messages were cut for the model (training.max_length), which lost 12.3 % "
         "of all test tokens; TF-IDF read them whole."
     )
+    right = {"cut": 0.8, "whole": 0.95}
+    told = found(changed(cut, "lora", truncated_accuracy=right), params)["cut"]
+    assert told.endswith(
+        " lora is right on 80.0 % of them and on 95.0 % of the others, "
+        "\N{MINUS SIGN}15.0 points (95 % interval \N{MINUS SIGN}27.0 to \N{MINUS SIGN}6.1)."
+    )
     assert found(changed(evidence, "lora", truncated={"test": 2}), params) == {}
     assert "lost" not in found(changed(evidence, "lora", truncated={"test": 3}), params)["cut"]
 
@@ -191,7 +197,7 @@ def test_one_seed_is_said(sound) -> None:
     evidence, params = sound
     once = evidence
     for name in evidence.names:
-        once = of(once, name, lambda m: replace(m, predictions={1: m.predictions[1]}))
+        once = of(once, name, lambda m: replace(m, metrics={**m.metrics, "seeds": [1]}))
     assert list(found(once, params)) == ["one_seed"]
 
 
@@ -254,3 +260,29 @@ def test_twins_across_given_splits_are_the_datas_own(sound: tuple[Evidence, Para
     split = {**evidence.split, "given": {}, "test_rows_with_twin_in_train": twins}
     said = found(replace(evidence, split=split), params)["twins"]
     assert "the data gives the splits, and nothing was moved" in said
+
+
+def test_folds_say_what_a_claim_is_about_and_where_the_search_was_made(
+    sound: tuple[Evidence, Params],
+) -> None:
+    evidence, params = sound
+    comparison = {**ACCURACY, "test_messages": 1300, "folds": 5, "trained_on": 0.7}
+    plain = [c for c in cautions(evidence, params, comparison) if c["key"] == "folds"]
+    assert len(plain) == 1
+    assert "Each of the 1,300 messages was tested once, in 5 folds" in plain[0]["sentence"]
+    searched = tuned(tuned(evidence, "full", trials=4), "lora", trials=4)
+    said = [c for c in cautions(searched, params, comparison) if c["key"] == "folds"]
+    assert len(said) == 2
+    assert said[1]["sentence"].startswith("The search of full and lora was made in fold 1")
+
+
+def test_a_threshold_that_few_messages_have_chosen_is_named(sound) -> None:
+    evidence, params = sound
+    classifier = params.classifier.model_copy(update={"threshold": "best_f1"})
+    chosen = params.model_copy(update={"classifier": classifier})
+    assert found(evidence, chosen) == {}
+    few = {"n": 1000, "classes": {"ham": 983, "spam": 17}}
+    splits = {**evidence.split["splits"], "validation": few}
+    rare = replace(evidence, split={**evidence.split, "splits": splits})
+    assert found(rare, chosen)["threshold"].startswith("The threshold was chosen on 17 messages of")
+    assert found(rare, params) == {}

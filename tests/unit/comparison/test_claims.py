@@ -1,5 +1,6 @@
 """What is claimed of a pair, and at which level, from made-up answers of several seeds."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,7 +11,12 @@ from lora_compare.comparison.claims import Judge, claim
 from lora_compare.comparison.recommendation import is_not_worse
 from lora_compare.evaluation.planning import Plan
 from lora_compare.evaluation.scores import Task, prior_weights
-from lora_compare.evaluation.statistics import Components, Difference, difference
+from lora_compare.evaluation.statistics import (
+    Components,
+    Difference,
+    difference,
+    fold_difference,
+)
 from lora_compare.params import ComparisonParams
 
 N = 1000
@@ -23,7 +29,12 @@ def outcome(name: str, wrong: int, seeds: int = 5, shift: int = 0, kind: str = "
     for seed in range(seeds):
         places = (np.arange(wrong) * 13 + shift + seed) % N
         predicted[seed, places] = 1 - predicted[seed, places]
-    return SimpleNamespace(name=name, trainable=kind, predicted=predicted, labels=LABELS)
+    return made(name=name, trainable=kind, predicted=predicted)
+
+
+def made(**attributes: Any) -> Any:
+    """An outcome whose answers are single classes, as labels are."""
+    return SimpleNamespace(**attributes, labels=LABELS, in_targets=lambda answers: answers)
 
 
 def judge(**settings: Any) -> Judge:
@@ -117,7 +128,7 @@ def scattered(name: str, seed: int, messages: float = 0.03, cells: float = 0.01)
     rng = np.random.default_rng(seed)
     wrong = (rng.random(N) < messages) | (rng.random((5, N)) < cells)
     predicted = np.where(wrong, 1 - LABELS, LABELS)
-    return SimpleNamespace(name=name, trainable="lora", predicted=predicted, labels=LABELS)
+    return made(name=name, trainable="lora", predicted=predicted)
 
 
 def test_undecided_says_how_many_messages_or_seeds_would_be_enough():
@@ -183,3 +194,41 @@ def test_one_group_of_messages_allows_no_claim():
     )
     pair = alone.compare(outcome("a", 0), outcome("b", 500), 1)
     assert (pair["claim"], pair["low"], pair["high"], pair["p"]) == ("undecided", -1.0, 1.0, 1.0)
+
+
+def flat(outcome: Any) -> Any:
+    """The same method with the answers of its first seed alone."""
+    outcome.predicted = outcome.predicted[:1]
+    return outcome
+
+
+def test_in_folds_a_pair_is_of_all_messages_and_each_fold_has_its_difference():
+    a, b = (flat(scattered(name, seed)) for seed, name in enumerate("ab"))
+    in_folds = judge(margin=0.005)
+    in_folds = replace(in_folds, folds=np.arange(N) % 4 + 1)
+    pair = in_folds.compare(a, b, tests=1)
+    scores = (a.predicted[0] == LABELS) * 1.0 - (b.predicted[0] == LABELS)
+    expected = fold_difference(scores, np.ones(N), np.arange(N), np.arange(N) % 4)
+    assert (pair["low"], pair["high"]) == (expected.low, expected.high)
+    assert pair["per_seed"] == pytest.approx([scores[f::4].mean() for f in range(4)])
+    assert (pair["seeds"], pair["folds"], pair["n"]) == (4, 4, N)
+    assert pair["claim"] == "undecided"
+    assert pair["messages_needed"] > N
+    assert pair["seeds_needed"] is None
+    assert "over 1,000 messages, each tested once in 4 folds" in pair["sentence"]
+    assert "folds" not in judge().compare(a, b, tests=1)
+
+
+def test_a_pair_can_be_compared_by_what_its_mistakes_cost():
+    a, b = outcome("a", 30), outcome("b", 22, shift=5)
+    costs = np.array([[0.0, 10.0], [1.0, 0.0]])
+    task = Task(["ham", "spam"], LABELS, np.ones(N), 1, costs)
+    settings = ComparisonParams(costs={"ham": {"spam": 10}}, metric="expected_cost", margin=0.5)
+    pair = Judge(settings, task, np.arange(N)).compare(a, b, tests=1)
+    paid = [costs[LABELS, one.predicted] for one in (a, b)]
+    expected = difference(paid[1] - paid[0], np.ones(N), np.arange(N), 0.95, 10.0)
+    assert (pair["low"], pair["high"]) == (expected.low, expected.high)
+    assert pair["value_a"] == pytest.approx(paid[0].mean())
+    assert pair["difference"] == pytest.approx(paid[1].mean() - paid[0].mean())
+    assert pair["claim"] == "worse"  # by less than the margin
+    assert "worse than b, but by less than a cost of 50 in 100 messages" in pair["sentence"]

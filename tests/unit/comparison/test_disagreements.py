@@ -1,5 +1,7 @@
 """The messages that methods get wrong, and what the test split shares with train."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -138,3 +140,12 @@ def test_accuracy_with_and_without_leaks_is_the_mean_of_the_seeds(seeded: Eviden
     assert full["all"][0] == pytest.approx(right.mean())
     assert full["clean"][0] == pytest.approx(right[:, 8:].mean())
     assert full["clean"][2] == N - 8
+
+
+def test_in_folds_a_twin_counts_that_the_fold_itself_trains_on(evidence: Evidence):
+    every = len(evidence.training["Text"])
+    # Messages 0 to 3 are of the first fold, which trains on what others repeat.
+    folds = [1] * 4 + [2] * (N - 4)
+    training = {**evidence.training, "Fold": [2, 1, 1, 2] + [2] * 4 + [1] * (every - 8)}
+    twins = leaks.find_leaks(replace(evidence, folds=folds, training=training))
+    assert [(twin.row, twin.other) for twin in twins] == [(row, row) for row in (1, 2, 4, 5, 6, 7)]

@@ -194,3 +194,35 @@ def test_a_figure_stands_with_its_spread_over_seeds() -> None:
     assert with_spread({"f": 0.9612, "f_sd": 0.0042}, "f") == "96.1 ± 0.4 %"
     assert with_spread({"f": 0.9612}, "f") == "96.1 %"
     assert with_spread({}, "f") == "n/a"
+
+
+def test_a_claim_over_folds_says_of_which_models_it_is() -> None:
+    pair = make_pair(seeds=5, folds=5)
+    comparison = make_comparison([pair], folds=5, trained_on=0.7)
+    assert "over 1,040 messages, each tested once in 5 folds" in pair["sentence"]
+    assert said(comparison["headline"][0]).endswith(
+        "This is about models trained on 70 % of these messages."
+    )
+    lost = make_pair(claim="undecided", messages_needed=None, seeds_needed=None, folds=5)
+    assert lost["sentence"].endswith("folds; more messages alone would not settle it.")
+
+
+def test_costs_are_saved_and_have_a_unit_of_their_own() -> None:
+    pair = make_pair(metric="expected_cost", claim="better", difference=0.012)
+    assert said(pair_sentence(pair)) == (
+        "lora is better than full: +1.2 saved in 100 messages, 95 % interval +0.4 to +2.0, over "
+        "1,040 messages and 5 seeds each."
+    )
+    pair = make_pair(metric="expected_cost")
+    assert said(pair_sentence(pair)).startswith(
+        "lora is not worse than full by more than a cost of 2 in 100 messages: -0.1 saved in 100"
+    )
+    best = make_pair("tfidf", claim="better", difference=0.05, metric="expected_cost")
+    found = make_comparison([pair, best], "tfidf", False, metric="expected_cost")
+    told = said(found["headline"][0])
+    assert "better than full, by a cost of 5.0 in 100 messages" in told
+    assert "TF-IDF beside full: +5.0 saved in 100 messages" in told
+    assert with_spread({"expected_cost": 0.0512, "expected_cost_sd": 0.004}, "expected_cost") == (
+        "5.1 ± 0.4"
+    )
+    assert with_spread({"expected_cost": 12.5}, "expected_cost") == "1250.0"

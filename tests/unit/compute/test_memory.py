@@ -56,7 +56,7 @@ def test_frozen_weights_that_a_first_pass_moves_are_no_activations() -> None:
     batch, peaks = collate(texts(12)), []
     network = model("lora")
     for _ in range(2):
-        with Saved(network.parameters()) as saved:
+        with Saved([*network.parameters()]) as saved:
             network.of_packed(batch.texts)
         peaks.append(saved.peak)
     assert peaks[0] == peaks[1]
@@ -71,11 +71,11 @@ def test_a_storage_counts_once_as_a_whole() -> None:
 
 def test_several_forward_passes_count_the_one_that_keeps_most() -> None:
     layer = nn.Linear(4, 4)
-    with Saved(layer.parameters()) as saved:
+    with Saved([*layer.parameters()]) as saved:
         for rows in (8, 32, 16):
             layer(torch.ones(rows, 4)).sum().backward()
     assert saved.peak == 32 * 4 * 4
-    with Saved(layer.parameters()) as saved:
+    with Saved([*layer.parameters()]) as saved:
         both = layer(torch.ones(8, 4)).sum() + layer(torch.ones(32, 4)).sum()
     assert saved.peak == (8 + 32) * 4 * 4
     both.backward()

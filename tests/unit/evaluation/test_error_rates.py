@@ -12,15 +12,28 @@ from functools import cache
 import numpy as np
 import pytest
 from scipy.special import ndtri
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import SGDClassifier
+from sklearn.model_selection import StratifiedKFold
+from sklearn.naive_bayes import MultinomialNB
 
+from lora_compare.data import bundled
 from lora_compare.evaluation.planning import TYPICAL, Plan
 from lora_compare.evaluation.scores import Task, message_scores
-from lora_compare.evaluation.statistics import Components, Difference, difference
+from lora_compare.evaluation.statistics import (
+    Components,
+    Difference,
+    difference,
+    fold_difference,
+)
 
 pytestmark = pytest.mark.slow
 
 DATA_SETS = 600
 """Data sets in a cell."""
+
+REAL_SETS = 100
+"""Data sets on which real classifiers are trained."""
 
 SHARED, OWN, NOISE = 0.92, 0.065, 0.015
 """Parts of a message's difficulty: for every method, for one method, for one training. With them
@@ -94,6 +107,39 @@ def studies(cell: Cell, behind: tuple[float, float] = (0.0, 0.0)) -> list[Differ
     return [Study(cell, rng, behind).judge() for _ in range(DATA_SETS)]
 
 
+class FoldStudy(Study):
+    """One data set that is tested in folds: each group once, by the training of its fold."""
+
+    def __init__(self, cell: Cell, rng: np.random.Generator, behind: tuple[float, float]) -> None:
+        """Draw it; `cell.seeds` are the folds."""
+        super().__init__(cell, rng, behind)
+        self.folds = (rng.permutation(self.groups[-1] + 1) % cell.seeds)[self.groups]
+        own = self.folds, np.arange(cell.n)
+        self.a, self.b = self.a[own], self.b[own]
+
+    def judge(self, metric: str = "accuracy") -> Difference:
+        """Return what the project finds."""
+        task = Task(["ham", "spam"], self.labels, np.ones(self.cell.n), 1)
+        (a, step), (b, other) = (message_scores(metric, task, p[None]) for p in (self.a, self.b))
+        known = task.weights, self.groups, self.folds
+        return fold_difference((a - b)[0], *known, step=max(step, other))
+
+
+@cache
+def fold_studies(cell: Cell, behind: tuple[float, float] = (0.0, 0.0)) -> list[Difference]:
+    """What is found of accuracy in every data set of a cell that is tested in folds."""
+    rng = np.random.default_rng([cell.n, cell.seeds, int(1e4 * cell.seed_sd), 7])
+    return [FoldStudy(cell, rng, behind).judge() for _ in range(DATA_SETS)]
+
+
+FOLD_CELLS = [
+    Cell(folds, n, accuracy, seed_sd, clustered)
+    for folds, n in ((3, 300), (5, 300), (5, 1306), (10, 1306))
+    for accuracy, seed_sd in ((0.90, 0.02), (0.96, 0.005), (0.99, 0.003))
+    for clustered in (False, True)
+]
+
+
 def rate(found: list[Difference], claim: Callable[[Difference], bool]) -> float:
     return sum(map(claim, found)) / len(found)
 
@@ -131,6 +177,53 @@ def test_a_method_that_is_worse_by_the_margin_rarely_passes(
     # The seeds of a method near 100 % are skewed, and an error to one side is 2.5 % by name.
     assert passed <= 0.035 + tolerance(0.035)
     assert covered >= 0.95 - tolerance(0.05)
+
+
+@pytest.mark.parametrize("cell", FOLD_CELLS, ids=str)
+def test_in_folds_equal_methods_are_rarely_told_apart(
+    cell: Cell, record_property: Callable[[str, object], None]
+) -> None:
+    false = rate(fold_studies(cell), different)
+    record_property("coverage", 1 - false)
+    assert false <= 0.055 + tolerance(0.055)
+
+
+@pytest.mark.parametrize("cell", FOLD_CELLS[::3], ids=str)
+def test_in_folds_a_method_that_is_worse_by_the_margin_rarely_passes(
+    cell: Cell, record_property: Callable[[str, object], None]
+) -> None:
+    found = fold_studies(cell, (0.01, 0.01))
+    passed, covered = rate(found, within(0.01)), rate(found, lambda f: f.low <= -0.01 <= f.high)
+    record_property("passed", passed)
+    record_property("coverage", covered)
+    assert passed <= 0.035 + tolerance(0.035)
+    assert covered >= 0.945 - tolerance(0.055)
+
+
+@pytest.mark.parametrize("n", [300, 1000])
+def test_in_folds_the_mean_over_other_messages_is_covered(
+    n: int, record_property: Callable[[str, object], None]
+) -> None:
+    """Two classifiers of scikit-learn, trained anew on messages that are drawn anew."""
+    rows = bundled.messages()
+    texts = TfidfVectorizer().fit_transform([text for _, text in rows])
+    truth = np.array([label == "spam" for label, _ in rows])
+    rng, found = np.random.default_rng(n), []
+    for number in range(REAL_SETS):
+        drawn = rng.choice(len(rows), n, replace=False)
+        dealer = StratifiedKFold(5, shuffle=True, random_state=number)
+        scores, folds = np.zeros(n), np.zeros(n, np.int64)
+        for fold, (known, held) in enumerate(dealer.split(drawn, truth[drawn])):
+            tested, own = truth[drawn[held]], drawn[known]
+            seeded = SGDClassifier(loss="log_loss", max_iter=5, tol=None, random_state=fold)
+            a, b = (m.fit(texts[own], truth[own]) for m in (seeded, MultinomialNB(alpha=0.1)))
+            right = [(m.predict(texts[drawn[held]]) == tested).astype(float) for m in (a, b)]
+            scores[held], folds[held] = right[0] - right[1], fold
+        found.append(fold_difference(scores, np.ones(n), np.arange(n), folds))
+    expected = float(np.mean([one.theta for one in found]))
+    covered = rate(found, lambda one: one.low <= expected <= one.high)
+    record_property("coverage", covered)
+    assert covered >= 0.95 - tolerance(0.05, REAL_SETS)
 
 
 @pytest.mark.parametrize(

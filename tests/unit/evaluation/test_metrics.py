@@ -9,6 +9,7 @@ from lora_compare.errors import DataError
 from lora_compare.evaluation.metrics import (
     CLASS_FIGURES,
     evaluate_predictions,
+    precision_recall_curve,
     predicted_classes,
 )
 from lora_compare.evaluation.scores import prior_weights
@@ -249,3 +250,32 @@ def test_weights_give_each_class_the_share_of_the_prior():
     assert same == pytest.approx(np.ones(100))
     thirds = prior_weights(np.array([0, 1, 2, 2]), "abc", dict.fromkeys("abc", 0.333))
     assert thirds.tolist() == pytest.approx([4 / 3, 4 / 3, 2 / 3, 2 / 3])
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_precision_by_recall_is_scikit_learns(weighted: bool):
+    labels, chances = make_scores(300, 2)
+    scores = np.round(chances[:, 1], 2)  # with ties
+    weights = np.where(labels == 1, 0.3, 1.7) if weighted else np.ones(300)
+    recall, precision = precision_recall_curve(labels == 1, scores, weights)
+    theirs, found, _ = sk.precision_recall_curve(labels, scores, sample_weight=weights)
+    rising = dict(zip(np.round(found[::-1], 12), theirs[::-1], strict=True))
+    # Of one recall theirs ends with the lowest precision, at the last score that finds no more.
+    assert set(np.round(recall, 12)) == set(rising) - {0.0}
+    highest = [theirs[np.isclose(found, r)].max() for r in recall]
+    assert np.allclose(precision, highest)
+
+
+def test_answers_that_are_not_the_likeliest_change_what_counts_answers_alone():
+    labels, chances = make_scores(200, 2)
+    late = np.asarray(chances[:, 1] > 0.8, np.int64)
+    costs = np.array([[0.0, 10.0], [1.0, 0.0]])
+    plain = evaluate_predictions(labels, chances, BINARY)
+    figures = evaluate_predictions(labels, chances, BINARY, predicted=late, costs=costs)
+    assert figures["precision"] == pytest.approx(sk.precision_score(labels, late))
+    assert figures["confusion_matrix"] == sk.confusion_matrix(labels, late).tolist()
+    matrix = sk.confusion_matrix(labels, late)
+    assert figures["expected_cost"] == pytest.approx((10 * matrix[0, 1] + matrix[1, 0]) / 200)
+    same = ("log_loss", "brier", "ece", "auroc", "average_precision")
+    assert {name: figures[name] for name in same} == {name: plain[name] for name in same}
+    assert "expected_cost" not in plain

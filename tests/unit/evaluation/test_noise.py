@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sklearn.model_selection import StratifiedKFold, cross_val_predict
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, cross_val_predict
 
 from lora_compare.data import bundled
 from lora_compare.evaluation import noise
@@ -57,3 +57,28 @@ def test_a_class_of_one_message_has_no_part_without_it(tmp_path: Path) -> None:
     seal(tmp_path)
     chances = noise.read_out_of_sample(tmp_path / "chances.safetensors")
     assert noise.find_suspects("train", [], [], chances, ["ham", "spam"]) == []
+
+
+def test_no_group_is_learnt_from_and_answered(
+    noisy: tuple[list[str], np.ndarray, np.ndarray],
+) -> None:
+    texts, labels, _ = noisy
+    groups = [f"g{i // 3}" if i % 10 else "" for i in range(len(texts))]
+    names = [group or str(i) for i, group in enumerate(groups)]
+    folds = StratifiedGroupKFold(noise.FOLDS, shuffle=True, random_state=7)
+    expected = cross_val_predict(
+        word_model(), texts, labels, groups=_numbers(names), cv=folds, method="predict_proba"
+    )
+    found = noise.out_of_sample("words", texts, labels.tolist(), 7, groups)
+    np.testing.assert_array_equal(found, expected.astype(np.float32))
+
+
+def _numbers(names: list[str]) -> list[int]:
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
+    return [numbers[name] for name in names]
+
+
+def test_a_class_of_one_group_has_no_part_without_it() -> None:
+    texts = [f"some words {i}" for i in range(20)]
+    groups = ["one"] * 10 + [f"g{i}" for i in range(10)]
+    assert noise.out_of_sample("words", texts, [1] * 10 + [0] * 10, 1, groups) is None

@@ -1,5 +1,7 @@
 """Metrics as means of messages' scores: their values, their derivatives, the positive class."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from sklearn import metrics as sk
@@ -8,6 +10,7 @@ from lora_compare.errors import DataError, ParamsError
 from lora_compare.evaluation.scores import (
     METRICS,
     Task,
+    cost_matrix,
     message_scores,
     positive_class,
     prior_weights,
@@ -127,3 +130,34 @@ def test_weights_give_the_classes_their_shares():
     assert weights.mean() == pytest.approx(1.0)
     assert weights[labels == 1].sum() / weights.sum() == pytest.approx(0.4)
     assert prior_weights(labels, ["ham", "spam"], None).tolist() == [1.0] * 100
+
+
+COSTS = {"c0": {"c1": 10.0, "c2": 0.0}, "c2": {"c0": 2.5}}
+
+
+def test_the_expected_cost_is_the_sum_of_what_each_mistake_costs():
+    task, predicted = make_task()
+    matrix = cost_matrix(task.classes, COSTS)
+    assert matrix is not None
+    assert matrix.tolist() == [[0, 10, 0], [1, 0, 1], [2.5, 1, 0]]
+    assert cost_matrix(task.classes, None) is None
+    priced = replace(task, costs=matrix)
+    scores, step = message_scores("expected_cost", priced, predicted)
+    by_hand = {("c0", "c1"): 10, ("c0", "c2"): 0, ("c2", "c0"): 2.5}
+    for row, answers in zip(scores, predicted, strict=True):
+        total = 0.0
+        for label, taken, weight in zip(task.labels, answers, task.weights, strict=True):
+            kind = task.classes[label], task.classes[taken]
+            total += weight * (by_hand.get(kind, 1) if label != taken else 0)
+        assert np.average(row, weights=task.weights) == pytest.approx(-total / task.weights.sum())
+    largest = [task.weights[task.labels == c].max() for c in range(3)]
+    assert step == pytest.approx(max(10 * largest[0], largest[1], 2.5 * largest[2]))
+
+
+def test_where_every_mistake_costs_one_the_cost_is_the_share_of_mistakes():
+    task, predicted = make_task()
+    priced = replace(task, costs=cost_matrix(task.classes, {}))
+    cost, step = message_scores("expected_cost", priced, predicted)
+    accuracy, same = message_scores("accuracy", task, predicted)
+    assert np.allclose(cost, accuracy - 1)
+    assert step == same

@@ -10,12 +10,14 @@ import pytest
 from scipy.stats import binomtest, norm, t, ttest_1samp
 from statsmodels.regression.linear_model import OLS
 from statsmodels.regression.mixed_linear_model import MixedLM
+from statsmodels.stats.proportion import confint_proportions_2indep
 
 from lora_compare.evaluation.statistics import (
     CONFIDENCE,
     NORMAL_QUANTILE,
     Components,
     difference,
+    difference_interval,
     reach,
     wilson_interval,
     worth_of_groups,
@@ -245,3 +247,12 @@ def test_the_difference_of_equal_methods_covers_zero_for_customers_of_any_size(
         found = difference(scores, np.ones(len(groups)), groups, 0.95, 1.0)
         covered += found.low <= 0 <= found.high
     assert covered / trials > least
+
+
+@pytest.mark.parametrize(
+    ("a", "b"), [((30, 40), (900, 960)), ((5, 5), (100, 120)), ((0, 9), (3, 8))]
+)
+def test_the_interval_of_two_shares_is_newcombes(a: tuple[int, int], b: tuple[int, int]) -> None:
+    found = difference_interval((a[0] / a[1], a[1]), (b[0] / b[1], b[1]))
+    expected = confint_proportions_2indep(*a, *b, method="newcomb", compare="diff")
+    assert found == pytest.approx(expected, abs=1e-9)

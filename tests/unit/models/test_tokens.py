@@ -155,3 +155,21 @@ def test_a_tokenizer_that_reads_most_as_unknown_is_named() -> None:
     found = measure_tokens("bert", tokenizer, [tokens], [texts], ["english", "korean"])
     assert found["classes"] == {"english": 4 / 17, "korean": 4 / 12}
     assert "bert does not know 100% of the tokens in korean: the model" in found["warning"]
+
+
+def test_each_fold_reads_its_own_tokens_and_none_is_taken_for_one_split(tmp_path: Path) -> None:
+    path = tmp_path / "train.safetensors"
+    whole = tokenize(GPTTokenizer(ENCODING), SPLIT)
+    write_examples(path, whole.take([0, 1, 2]), whole.take([3, 0]))
+    seal(tmp_path)
+    first, second = (read_examples(path, fold) for fold in (1, 2))
+    assert [ENCODING.decode(ids.tolist()) for ids in first.tokens] == TEXTS[:3]
+    assert [ENCODING.decode(ids.tolist()) for ids in second.tokens] == [TEXTS[3], TEXTS[0]]
+    assert second.labels.tolist() == [1, 1]
+    with pytest.raises(DataError, match="does not hold a split as tokens"):
+        read_examples(path)
+
+
+def test_tokens_of_one_split_are_of_no_fold(stored: Path) -> None:
+    with pytest.raises(DataError, match="does not hold a split as tokens"):
+        read_examples(stored, 1)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from lora_compare.errors import ParamsError
-from lora_compare.params import parse_params, require_positive
+from lora_compare.params import parse_params, require_costs, require_positive
 
 TEXT = (Path(__file__).resolve().parents[3] / "recipes" / "default.yaml").read_text()
 
@@ -65,3 +65,50 @@ def test_a_positive_class_that_the_data_does_not_have_is_refused() -> None:
     with pytest.raises(ParamsError) as caught:
         require_positive("x", [f"c{i}" for i in range(700)])
     assert caught.value.expected == "'c0', 'c1', 'c2', 'c3', 'c4' and 695 more"
+
+
+def test_costs_are_of_mistakes_and_0_or_more() -> None:
+    params = parse_params(changed("costs", "{ham: {spam: 10, x: 0}}"))
+    assert params.comparison.costs == {"ham": {"spam": 10.0, "x": 0.0}}
+    for value, expected in {
+        "{ham: {ham: 1}}": "a right answer costs nothing; leave 'ham' out of its own row",
+        "{ham: {spam: -1}}": "comparison.costs.ham.spam: should be greater than or equal to 0",
+        "{ham: {spam: .inf}}": "comparison.costs.ham.spam",
+        "{ham: 3}": "comparison.costs.ham",
+        "5": "comparison.costs",
+    }.items():
+        with pytest.raises(ParamsError) as caught:
+            parse_params(changed("costs", value))
+        assert expected in caught.value.where, value
+
+
+def test_what_needs_costs_is_refused_without_them() -> None:
+    with pytest.raises(ParamsError) as caught:
+        parse_params(changed("metric", "expected_cost"))
+    assert "expected_cost needs comparison.costs" in caught.value.where
+    threshold = TEXT.replace("threshold: argmax", "threshold: cost")
+    with pytest.raises(ParamsError) as caught:
+        parse_params(threshold)
+    assert "costs should be given, since classifier.threshold is cost" in caught.value.where
+    assert parse_params(threshold.replace("costs: null", "costs: {}")).decides
+    assert not parse_params(TEXT).decides
+    assert parse_params(TEXT.replace("temperature: false", "temperature: true")).decides
+    assert parse_params(TEXT.replace("prior: null", "prior: {ham: 0.9, spam: 0.1}")).decides
+
+
+def test_a_margin_of_costs_may_be_more_than_1() -> None:
+    text = changed("metric", "expected_cost").replace("costs: null", "costs: {ham: {spam: 500}}")
+    assert parse_params(text.replace("margin: 0.02", "margin: 3.5")).comparison.margin == 3.5
+
+
+def test_costs_and_a_threshold_must_suit_the_classes_of_the_data() -> None:
+    params = parse_params(changed("costs", "{ham: {eggs: 10}, spams: {ham: 2}}"))
+    with pytest.raises(ParamsError) as caught:
+        require_costs(params, ["ham", "spam"])
+    assert caught.value.actual == "'eggs', 'spams'"
+    params = parse_params(TEXT.replace("threshold: argmax", "threshold: best_f1"))
+    require_costs(params, ["ham", "spam"])
+    with pytest.raises(ParamsError) as caught:
+        require_costs(params, ["ham", "spam", "x"])
+    assert caught.value.where == "params.yaml: classifier.threshold"
+    assert caught.value.expected == "argmax, as the data has 3 classes"

@@ -6,6 +6,8 @@ from lora_compare.errors import ParamsError
 from lora_compare.params import Params, parse_params
 from small_project import ROOT
 
+H = "5e" * 32
+IMPORTED = f"{{trainable: imported, adapter: a, sha256: {H}, config_sha256: {H}}}"
 FILES = "{train: a.csv, test: b.csv}"
 
 
@@ -34,6 +36,10 @@ GIVEN = {"train": "null", "validation": "null"}
         {"time_column": "day", "balance": "undersample"},
         {"balance": "cap", "cap": "1"},
         {"balance": "cap", "cap": "2.5"},
+        {"folds": "5"},
+        {"folds": "5", "group_column": "who"},
+        {"folds": "3", "train": "null", "seeds": "[1, 2, 3]"},
+        {"folds": "3", "train": "0.567", "seeds": "[1, 2, 3]"},
     ],
 )
 def test_what_fits_together_is_accepted(changes: dict[str, str]) -> None:
@@ -82,6 +88,27 @@ def test_what_fits_together_is_accepted(changes: dict[str, str]) -> None:
         ({"source": "5"}, ["data.source: should be a text, or {train: FILE, test: FILE}"]),
         ({"source": "''"}, ["data.source: should name a source"]),
         ({"group_column": "''"}, ["data.group_column: "]),
+        (
+            {"folds": "5", "split_column": "part", **GIVEN},
+            ["split.folds: data.split_column says which messages are test"],
+        ),
+        (
+            {"folds": "5", "source": FILES, "train": "null"},
+            ["split.folds: data.source says which messages are test"],
+        ),
+        ({"folds": "5", "time_column": "day"}, ["split.folds: data.time_column says which"]),
+        ({"folds": "5", "mode": "appendix_e"}, ["which has no use for split.folds"]),
+        ({"folds": "5", "balance": "undersample"}, ["split.balance: undersample cuts test too"]),
+        ({"folds": "5", **GIVEN}, ["split.validation: missing"]),
+        (
+            {"folds": "10"},
+            [
+                "split.train: 10 folds and validation leave 0.8; set it to null",
+                "training.seeds: 10 folds need 10 seeds, one each, not 5",
+            ],
+        ),
+        ({"folds": "2"}, ["split.folds: should be 3 or more"]),
+        ({"folds": "0"}, ["split.folds: should be greater than or equal to 1"]),
     ],
 )
 def test_what_says_two_things_of_one_split_is_refused(
@@ -91,6 +118,22 @@ def test_what_says_two_things_of_one_split_is_refused(
         params_with(**changes)
     for mistake in mistakes:
         assert mistake in error.value.where
+
+
+def test_an_imported_method_is_refused_in_folds() -> None:
+    text = (ROOT / "recipes" / "default.yaml").read_text(encoding="utf-8")
+    text = text.replace("folds: 1", "folds: 5").replace(
+        "methods: ", f"methods:\n  theirs: {IMPORTED}\n#", 1
+    )
+    with pytest.raises(ParamsError, match="mistake") as error:
+        parse_params(text)
+    assert "methods.theirs: imported, and so not trained" in error.value.where
+
+
+def test_every_training_has_its_fold() -> None:
+    assert params_with(folds="5").trained == {1: 1, 2: 2, 3: 3, 4: 4, 5: 5}
+    assert params_with().trained == dict.fromkeys((1, 2, 3, 4, 5))
+    assert params_with().split.fold_numbers == (None,)
 
 
 def test_a_source_is_named_with_its_splits() -> None:

@@ -128,6 +128,8 @@ def test_damaged_messages_are_refused(content: bytes, tmp_path: Path) -> None:
         b"",
         b"Text,Label\na,0\n",
         b"Label,Text\nx,y\n",
+        b"Label,Text,Fold\n0,y,first\n",
+        b"Label,Text,Fold,Group\n0,y,1,g\n",
         b'Label,Text\n0,"y\n',
         b"Label,Text\n0\n",
         b"\xff",
@@ -195,3 +197,14 @@ def test_classes_that_are_numbers_come_by_their_size(names: list[str], expected:
     assert corpus.class_order(names) == expected
     counts = corpus.count_classes(corpus.make_corpus(names, ["text"] * len(names)))
     assert list(counts) == expected
+
+
+def test_each_fold_reads_its_own_messages(tmp_path: Path) -> None:
+    frame = corpus.make_split([0, 1, 0], ["a", 'b "c"', "d\ne"], ["x", "", "x"])
+    frame[corpus.FOLD] = [1, 2, 2]
+    corpus.write_split(tmp_path / "train.csv", frame)
+    seal(tmp_path)
+    assert (tmp_path / "train.csv").read_text() == frame.to_csv(index=False)
+    assert corpus.read_split(tmp_path / "train.csv") == frame.to_dict("list")
+    second = {"Label": [1, 0], "Text": ['b "c"', "d\ne"], "Group": ["", "x"], "Fold": [2, 2]}
+    assert corpus.read_split(tmp_path / "train.csv", 2) == second

@@ -36,10 +36,17 @@ def drawn() -> dict[str, str]:
         ),
         "confusion": charts.confusion("full", [[5, 2], [0, 9]], ["ham", "spam"], 0),
         "calibration": charts.calibration("full", bins, 0),
+        "precision": charts.precision_recall({"full": operating(2)}, operating(1)),
         "tuning_lora": charts.tuning(
             "lora", trials(), {"learning_rate": 0.002}, {"learning_rate"}, 1
         ),
     }
+
+
+def operating(seeds: int) -> charts.Operating:
+    """A curve of more points than are drawn for each seed."""
+    recall = np.linspace(0.001, 1, 1000)
+    return charts.Operating([(recall, 1 - 0.5 * recall)] * seeds, 0.8, 0.6)
 
 
 def trials(n: int = 3) -> pd.DataFrame:

@@ -1,5 +1,7 @@
 """Several methods over one base: its very tensors, each method's own answers."""
 
+import math
+import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,13 +13,14 @@ from torch import Tensor, nn
 
 from lora_compare import lora
 from lora_compare.errors import CheckpointError, MissingArtifactError, RequestError
+from lora_compare.models.answers.decision import Decision, write_decision
 from lora_compare.models.base import load_base
 from lora_compare.models.classifier import TextClassifier
 from lora_compare.models.methods import Trained, load_method
 from lora_compare.project.seeds import chosen
 from lora_compare.serving.classifiers import Classifiers, load_classifiers
 from lora_settings import lora_settings
-from served_project import write_base, write_method
+from served_project import CLASSES, write_base, write_method
 
 CPU = torch.device("cpu")
 TEXTS = ["win a prize now", "see you at seven then", "x " * 2000, "£ über"]
@@ -148,6 +151,26 @@ def test_threads_get_the_answers_of_their_own_method(all_of_them: Classifiers) -
         assert answer == expected[name], name
     for name in METHODS:
         assert not any(module.training for module in all_of_them.choose(name).model.modules())
+
+
+def test_a_decision_beside_the_weights_shapes_the_answers_of_its_method_alone(
+    models: Path, tmp_path: Path
+) -> None:
+    folders = {name: tmp_path / name for name in ("plain", "head")}
+    for name, folder in folders.items():
+        shutil.copytree(chosen(models / name), folder)
+    before = load_classifiers(models / "base", folders, CPU)
+    own = before.answer(TEXTS, "plain")
+    chance = min(answer.probabilities["spam"] for answer in own)
+    decision = Decision(threshold=math.log(chance / (1 - chance)) - 0.01)
+    weights = folders["plain"] / "model.safetensors"
+    write_decision(folders["plain"] / "decision.json", decision, CLASSES, weights)
+    after = load_classifiers(models / "base", folders, CPU)
+    answers = after.answer(TEXTS, "plain")
+    assert [answer.label for answer in answers] == ["spam"] * len(TEXTS)
+    assert [answer.probabilities for answer in answers] == [a.probabilities for a in own]
+    assert {answer.probability for answer in answers} == {a.probabilities["spam"] for a in own}
+    assert after.answer(TEXTS, "head") == before.answer(TEXTS, "head")
 
 
 @pytest.mark.parametrize("unknown", ["lora_r4", "", None, ["plain"]])

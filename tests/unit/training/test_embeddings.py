@@ -8,7 +8,7 @@ from torch import nn
 from lora_compare.models.batches import Examples, collate
 from lora_compare.models.gpt.network import GPT, Classifier, GPTConfig, initialise
 from lora_compare.training.embeddings import SeenRows, seen_rows
-from lora_compare.training.loop import optimizer_step
+from lora_compare.training.ranks.steps import optimizer_step
 
 CONFIG = GPTConfig(vocab_size=90, context_length=16, n_layer=1, n_head=2, n_embd=16)
 

@@ -13,8 +13,10 @@ from lora_compare.lora import inject
 from lora_compare.models.batches import Examples, collate
 from lora_compare.models.classifier import predict_logits
 from lora_compare.models.gpt.network import GPT, Classifier, GPTConfig, initialise
-from lora_compare.training.loop import optimizer_step
+from lora_compare.models.losses import is_recorded
+from lora_compare.training.ranks.steps import optimizer_step
 from lora_settings import lora_settings
+from unit.training.test_loop import settings
 
 # torch's compiler imports what torch has deprecated, and looks at gradients as it traces.
 pytestmark = [
@@ -78,7 +80,6 @@ def test_a_machine_that_cannot_compile_is_told_what_it_lacks(tmp_path: os.PathLi
     code = """
 import torch
 from lora_compare.training.finetuning import require_compiler
-from lora_compare.errors import ParamsError
 try:
     require_compiler(torch.device("cpu"))
 except ParamsError as error:
@@ -95,3 +96,11 @@ except ParamsError as error:
     assert "training.compile" in done.stdout
     assert "no-such-compiler" in done.stdout
     assert "set training.compile: false" in done.stdout
+
+
+def test_a_gpu_records_what_it_need_not_compute_anew() -> None:
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    assert is_recorded(settings(compile=True), cuda)
+    assert not is_recorded(settings(compile=True), cpu)
+    assert not is_recorded(settings(), cuda)
+    assert not is_recorded(settings(compile=True, gradient_checkpointing=True), cuda)

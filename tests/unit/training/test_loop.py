@@ -23,7 +23,8 @@ from lora_compare.models.gpt.network import GPT, Classifier, GPTConfig, initiali
 from lora_compare.params import TrainingParams
 from lora_compare.project.progress import Progress
 from lora_compare.training.history import Evaluation, Evaluations, Reporting, sample
-from lora_compare.training.loop import optimizer_step, train
+from lora_compare.training.loop import train
+from lora_compare.training.ranks.steps import optimizer_step
 from lora_compare.training.schedule import Schedule, balanced_weights
 from lora_settings import lora_settings
 

@@ -198,14 +198,20 @@ def extras(project: Project) -> Finding:
             what = f"{who} needs {library}, which is not installed"
             return trouble(what, f'pip install -e ".[{extra}]"')
     compiler = os.environ.get("CXX") or "g++"
-    if params.training.compile and shutil.which(compiler) is None:
+    compiles = params.training.compile and not _on_cuda(params.training.device)
+    if compiles and shutil.which(compiler) is None:
         return trouble(
             f"training.compile needs a C++ compiler, and there is no {compiler}",
             "install one (Debian, Ubuntu: apt install g++), or set training.compile to false",
         )
-    needed = [library for _, library, _ in libraries]
-    needed += ["a C++ compiler"] * params.training.compile
+    needed = [library for _, library, _ in libraries] + ["a C++ compiler"] * compiles
     return ok(f"{' and '.join(needed)}: there" if needed else "nothing that params.yaml needs")
+
+
+def _on_cuda(device: str) -> bool:
+    import torch
+
+    return device == "cuda" or (device == "auto" and torch.cuda.is_available())
 
 
 def _cpu_kind() -> str:

@@ -73,7 +73,7 @@ def _folder(model: ModelParams, root: Path) -> Finding:
 
     try:
         folder = find_folder(model.name, root)
-        names = check_folder(folder, with_weights=False).names
+        names = check_folder(folder, with_weights=False, several=True).names
         names += weight_files(folder) if model.weights == "pretrained" else ()
     except UserError as error:
         return trouble(f"{error.what} {error.where}: {error.actual}", error.next, needed=True)

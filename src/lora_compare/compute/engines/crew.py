@@ -187,13 +187,18 @@ def attempt(
         worker: The name of this worker.
     """
     tell((WORKER, worker))
+    found = outcome_of(lambda: work(task, inputs, tell))
+    if isinstance(found, ClusterError):
+        found.where = f"worker {worker}"
+    return found
+
+
+def outcome_of(work: Callable[[], Result]) -> Result | Exception | Ended:
+    """Return what some work returns or raises, as it can be sent to another process."""
     try:
-        return work(task, inputs, tell)
+        return work()
     except Interrupted:
         return Ended()
-    except ClusterError as error:
-        error.where = f"worker {worker}"
-        return error
     except UserError as error:
         return error
     except Exception as error:  # a bug, whose traceback no pickle would hold

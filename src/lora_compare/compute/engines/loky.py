@@ -106,7 +106,7 @@ class _Worker(Generic[Task, Result]):
         self.line, self._far_end = Pipe(duplex=False)
         self._pid, self._is_asked = 0, False
         start = (self._far_end, os.getpid(), self._gpu)
-        self._executor = ProcessPoolExecutor(1, initializer=_begin, initargs=start)
+        self._executor = ProcessPoolExecutor(1, initializer=begin, initargs=start)
 
     def begin(self, number: int, task: Task) -> None:
         self.number = number
@@ -119,7 +119,7 @@ class _Worker(Generic[Task, Result]):
         """Yield what the worker has told since, but for the number of its process."""
         while self.line.poll():
             message = self.line.recv()
-            if isinstance(message, _Process):
+            if isinstance(message, Started):
                 self._pid = message.pid
             else:
                 yield message
@@ -165,8 +165,12 @@ def _killed(pid: int, said: str) -> KilledError:
 
 
 @dataclass(frozen=True)
-class _Process:
-    """A worker's first word."""
+class Started:
+    """A worker's first word.
+
+    Attributes:
+        pid: The number of its process.
+    """
 
     pid: int
 
@@ -179,8 +183,14 @@ _FOR_GOOD = ExitStack()
 """In a worker: how it takes signals, as long as it lives."""
 
 
-def _begin(line: Connection, parent: int, gpu: str | None) -> None:
-    """Make ready a worker: SIGTERM waits for the task, Ctrl-C is the parent's to pass on."""
+def begin(line: Connection, parent: int, gpu: str | None = None) -> None:
+    """Make ready a process of work: SIGTERM waits for its end, Ctrl-C is the parent's to pass on.
+
+    Args:
+        line: Where its words go; the first is a `Started`.
+        parent: The process that it ends with.
+        gpu: What `CUDA_VISIBLE_DEVICES` calls the one that it shall see; None: all.
+    """
     _LINE[:] = [line]
     if gpu is not None:  # before anything asks CUDA
         os.environ[GPUS] = gpu
@@ -188,7 +198,7 @@ def _begin(line: Connection, parent: int, gpu: str | None) -> None:
     _FOR_GOOD.enter_context(deferred())
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-    line.send(_Process(os.getpid()))
+    line.send(Started(os.getpid()))
 
 
 def _end_with(parent: int) -> None:

@@ -1,5 +1,6 @@
 """From the corpus to train, validation, test and unused messages."""
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,19 +11,29 @@ from lora_compare.data.classes import dealt_sizes, require_in_every_split, strat
 from lora_compare.data.splits.book import as_the_book_reads, split_as_the_book
 from lora_compare.data.splits.coverage import require_classes
 from lora_compare.data.splits.dates import describe_times, split_by_time
+from lora_compare.data.splits.describing import describe_groups, describe_own_groups
+from lora_compare.data.splits.folds import split_in_folds
 from lora_compare.data.splits.given import PRECEDENCE, count_shared, split_as_given
 from lora_compare.data.splits.groups import (
     Groups,
     Rows,
     cut,
     join_groups,
-    number_groups,
     own_groups,
     split_groups,
 )
+from lora_compare.data.splits.labels import describe_labels
 from lora_compare.data.twins import closest_twins, find_twins, near_duplicate_groups
 from lora_compare.params import SplitParams
-from lora_compare.project.corpus import CARRIED, Messages, count_classes, make_corpus, make_split
+from lora_compare.project.corpus import (
+    CARRIED,
+    FOLD,
+    Messages,
+    are_several,
+    count_classes,
+    make_corpus,
+    make_split,
+)
 from lora_compare.project.paths import SPLITS
 
 Frames = dict[str, pd.DataFrame]
@@ -57,10 +68,12 @@ def split(corpus: pd.DataFrame, params: SplitParams) -> tuple[Frames, dict[str, 
     NumPy's RandomState, whose streams are frozen, so every machine draws the same split.
 
     Returns:
-        The frames (columns Label, an index into the class names in order, Text, and Group where
-        the data has groups) and the metrics. `unused` holds what balancing left out, but no text
-        that stands word for word in validation or test, none of a group that does, and with
-        `twins: together` no near-duplicate of one: models may be pre-trained on it.
+        The frames (columns Label, an index into the class names in order, Text, Group where the
+        data has groups, and Fold where there are folds) and the metrics. `unused` holds what
+        balancing left out, but no text that stands word for word in validation or test, none of a
+        group that does, and with `twins: together` no near-duplicate of one: models may be
+        pre-trained on it. All that is of the fold. The metrics of train, validation and unused are
+        of the first fold, those of test of all; `folds` has the sizes of each.
 
     Raises:
         DataError: A class is too small to be in every split, or missing where the splits are given
@@ -68,22 +81,27 @@ def split(corpus: pd.DataFrame, params: SplitParams) -> tuple[Frames, dict[str, 
             used; or, for the book's mode, the messages do not fit on lines.
     """
     classes = list(count_classes(corpus))
-    dealt = deal_out(corpus, params)
-    parts, unused = dealt.parts, dealt.parts["unused"]
-    parts["unused"] = unused[~_is_kin(unused, dealt)]
-    frames = {name: _encode(part, classes) for name, part in parts.items()}
-    twins = find_twins(list(parts["test"]["text"]), list(parts["train"]["text"]))
+    folds = deal_out(corpus, params)
+    unused = [dealt.parts["unused"] for dealt in folds]
+    for dealt, left_out in zip(folds, unused, strict=True):
+        dealt.parts["unused"] = left_out[~_is_kin(left_out, dealt)]
+    twins = Counter[str]()
+    for parts in (dealt.parts for dealt in folds):
+        found = find_twins(list(parts["test"]["text"]), list(parts["train"]["text"]))
+        twins.update({kind: int(mask.sum()) for kind, mask in found.items()})
+    first = folds[0]
     metrics = {
         "rows": len(corpus),
         "classes": count_classes(corpus),
-        "duplicates_removed": dealt.removed,
-        **dealt.facts,
+        "duplicates_removed": first.removed,
+        **_facts(folds),
+        **describe_labels(corpus),
         "conflicting_texts": count_conflicting(corpus),
-        "splits": {name: _describe(part, classes) for name, part in parts.items()},
-        "unused_rows_dropped_as_twins": len(unused) - len(parts["unused"]),
-        "test_rows_with_twin_in_train": {kind: int(mask.sum()) for kind, mask in twins.items()},
+        "splits": _sizes(folds, classes),
+        "unused_rows_dropped_as_twins": len(unused[0]) - len(first.parts["unused"]),
+        "test_rows_with_twin_in_train": dict(twins),
     }
-    return frames, metrics
+    return {name: _encode(folds, name, classes) for name in first.parts}, metrics
 
 
 def plan(messages: Messages, params: SplitParams) -> dict[str, Any]:
@@ -98,38 +116,43 @@ def plan(messages: Messages, params: SplitParams) -> dict[str, Any]:
     """
     carried = {name: messages[name] for name in CARRIED if name in messages}
     corpus = make_corpus(messages["label"], messages["text"], **carried)
-    dealt = deal_out(corpus, params.model_copy(update={"twins": "apart"}))
-    classes = list(count_classes(corpus))
-    sizes = {name: _describe(part, classes) for name, part in dealt.parts.items()}
-    return {"duplicates_removed": dealt.removed, **dealt.facts, "splits": sizes}
+    folds = deal_out(corpus, params.model_copy(update={"twins": "apart"}))
+    facts = {**_facts(folds), **describe_labels(corpus)}
+    sizes = _sizes(folds, list(count_classes(corpus)))
+    return {"duplicates_removed": folds[0].removed, **facts, "splits": sizes}
 
 
-def deal_out(corpus: pd.DataFrame, params: SplitParams) -> Dealt:
-    """Return which messages are for what; arguments and errors as `split`."""
+def deal_out(corpus: pd.DataFrame, params: SplitParams) -> list[Dealt]:
+    """Return which messages are for what, a fold each; arguments and errors as `split`."""
     if params.mode == "appendix_e":
-        return _deal_as_the_book(corpus, params)
+        return [_deal_as_the_book(corpus, params)]
     pool = deduplicate(corpus) if params.deduplicate == "exact" else corpus
     removed = len(corpus) - len(pool)
-    if not {"split", "time"} & {*pool}:
+    several = are_several(pool["label"])
+    if not several and not {"split", "time"} & {*pool}:
         available = dict.fromkeys(count_classes(corpus), 0) | count_classes(pool)
         # Groups are dealt whole before anything is cut, whatever makes them.
         dealt_as = {"twins": "together"} if "group" in pool else {}
         settings = params.model_copy(update=dealt_as)
         require_in_every_split(dealt_sizes(available, settings), available, settings)
-    if not {*CARRIED} & {*pool} and params.twins == "apart":
-        return Dealt(_split_stratified(pool, params), None, removed)
-    rows, twins = _deal_whole(pool, list(count_classes(corpus)), params)
-    parts = {part: pool.iloc[rows[part]] for part in (*SPLITS, "unused")}
+    is_plain = not several and params.twins == "apart" and params.folds == 1
+    if is_plain and not {*CARRIED} & {*pool}:
+        return [Dealt(_split_stratified(pool, params), None, removed)]
+    folds, twins = _deal_whole(pool, list(count_classes(corpus)), params)
     kin = None if twins is None else pd.Series(twins, index=pool.index)
-    facts = {} if kin is None else {"near_duplicates": _describe_groups(kin)}
+    facts = {} if kin is None else {"near_duplicates": describe_groups(kin)}
     if "group" in pool:
-        facts["groups"] = _describe_own_groups(pool, parts["test"])
+        test = np.concatenate([rows["test"] for rows in folds])
+        facts["groups"] = describe_own_groups(pool, pool.iloc[test])
     if "time" in pool:
-        facts["time"] = describe_times(pool, rows)
+        facts["time"] = describe_times(pool, folds[0])
     if "split" in pool:
         taken = params.validation is not None
         facts["given"] = {"validation_from_train": taken, **count_shared(corpus)}
-    return Dealt(parts, kin, removed, facts)
+    return [
+        Dealt({part: pool.iloc[rows[part]] for part in (*SPLITS, "unused")}, kin, removed, facts)
+        for rows in folds
+    ]
 
 
 def _deal_as_the_book(corpus: pd.DataFrame, params: SplitParams) -> Dealt:
@@ -197,8 +220,8 @@ def _split_stratified(pool: pd.DataFrame, params: SplitParams) -> Frames:
 
 def _deal_whole(
     pool: pd.DataFrame, classes: list[str], params: SplitParams
-) -> tuple[Rows, Groups | None]:
-    """Return the rows of each split, and the group of each message; None where twins do not count.
+) -> tuple[list[Rows], Groups | None]:
+    """Return the rows of each fold's splits, and the group of each message; None: twins are apart.
 
     Which messages are twins depends a little on what they are compared among, since n-grams are
     weighted by how rare they are there. Twins that are still found between two splits, looked at
@@ -212,58 +235,65 @@ def _deal_whole(
     texts = pool["text"].to_numpy(dtype=object)
     groups = join_groups(groups, near_duplicate_groups(texts.tolist()))
     while True:
-        rows = _deal(pool, groups, classes, params)
+        folds = _deal(pool, groups, classes, params)
         found = [
             (rows[part][twin.row], rows[other][twin.other])
+            for rows in folds
             for part, other in pairs
             for twin in closest_twins(texts[rows[part]].tolist(), texts[rows[other]].tolist())
         ]
         if not found:
-            return rows, groups
+            return folds, groups
         for row, other in found:
             groups[groups == groups[row]] = groups[other]
 
 
-def _deal(pool: pd.DataFrame, groups: Groups, classes: list[str], params: SplitParams) -> Rows:
-    """Return the rows of each split, dealt and cut as the columns of the pool ask for."""
-    if not {"split", "time"} & {*pool}:
-        return cut(split_groups(pool, groups, params), pool, params)
-    dealer = split_as_given if "split" in pool else split_by_time
+def _deal(
+    pool: pd.DataFrame, groups: Groups, classes: list[str], params: SplitParams
+) -> list[Rows]:
+    """Return the rows of each fold's splits, dealt and cut as pool and settings ask for."""
+    if params.folds > 1:
+        return [cut(rows, pool, params) for rows in split_in_folds(pool, groups, params)]
+    dealer = split_groups
+    if {"split", "time"} & {*pool}:
+        dealer = split_as_given if "split" in pool else split_by_time
     rows = dealer(pool, groups, params)
-    require_classes(rows, pool, classes)
-    return cut(rows, pool, params)
+    if dealer is not split_groups or are_several(pool["label"]):
+        require_classes(rows, pool, classes)
+    return [cut(rows, pool, params)]
 
 
-def _describe_own_groups(pool: pd.DataFrame, test: pd.DataFrame) -> dict[str, int]:
-    """Return how many groups the data names, and what its messages come to.
-
-    `alone` counts the messages without one, `test` the groups of the test split, alone ones too.
-    """
-    sizes = pool["group"][pool["group"] != ""].value_counts()
-    return {
-        "groups": len(sizes),
-        "messages": int(sizes.sum()),
-        "largest": int(sizes.max()) if len(sizes) else 0,
-        "alone": len(pool) - int(sizes.sum()),
-        "test": len(np.unique(number_groups(test["group"]))),
-    }
-
-
-def _describe_groups(groups: "pd.Series[int]") -> dict[str, int]:
-    """Return how many groups have several messages, how many messages, and the largest's size."""
-    sizes = groups.value_counts()
-    repeated = sizes[sizes > 1]
-    return {
-        "groups": len(repeated),
-        "messages": int(repeated.sum()),
-        "largest": int(sizes.max()),
-    }
-
-
-def _encode(part: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
+def _encode(folds: list[Dealt], name: str, classes: list[str]) -> pd.DataFrame:
+    """Return a split of all folds, one behind the other, as it is written."""
     index = {name: number for number, name in enumerate(classes)}
+    part = pd.concat([dealt.parts[name] for dealt in folds])
     groups = list(part["group"]) if "group" in part else None
-    return make_split([index[label] for label in part["label"]], list(part["text"]), groups)
+    labels: list[Any]
+    if are_several(part["label"]):
+        labels = [tuple(int(name in own) for name in classes) for own in part["label"]]
+    else:
+        labels = [index[label] for label in part["label"]]
+    frame = make_split(labels, list(part["text"]), groups)
+    if len(folds) > 1:
+        sizes = [len(dealt.parts[name]) for dealt in folds]
+        frame[FOLD] = np.repeat(np.arange(1, len(folds) + 1), sizes)
+    return frame
+
+
+def _facts(folds: list[Dealt]) -> dict[str, Any]:
+    """Return what is said of how messages were dealt; of several folds the sizes of each too."""
+    sizes = {
+        str(number): {name: len(part) for name, part in dealt.parts.items()}
+        for number, dealt in enumerate(folds, start=1)
+    }
+    return folds[0].facts | ({"folds": sizes} if len(folds) > 1 else {})
+
+
+def _sizes(folds: list[Dealt], classes: list[str]) -> dict[str, dict[str, Any]]:
+    """Return messages by split: of test those of all folds, of the others the first one's."""
+    test = pd.concat([dealt.parts["test"] for dealt in folds])
+    parts = folds[0].parts | {"test": test}
+    return {name: _describe(part, classes) for name, part in parts.items()}
 
 
 def _describe(part: pd.DataFrame, classes: list[str]) -> dict[str, Any]:

@@ -11,6 +11,13 @@ from lora_compare.errors import DataError
 from lora_compare.project.corpus import count_classes
 from lora_compare.project.paths import SPLITS
 
+REMEDIES = {
+    "split": ("data.split_column, data.source", ", or correct their splits"),
+    "time": ("data.time_column", " of other dates, or set data.time_column: null"),
+    "label": ("data.label_column", ""),
+}
+"""By the column that dealt the splits: its setting, and what helps where they lack a class."""
+
 
 def require_classes(rows: Rows, pool: pd.DataFrame, classes: Sequence[str]) -> None:
     """Refuse splits whose train lacks a class, or whose test lacks one of two.
@@ -40,19 +47,14 @@ def require_classes(rows: Rows, pool: pd.DataFrame, classes: Sequence[str]) -> N
         for name in list(lacking)[:SHOWN]
     ]
     more = len(lacking) - len(lines)
-    by_time = "split" not in pool
+    setting, remedy = next(said for column, said in REMEDIES.items() if column in pool)
     where = dict.fromkeys(part for parts in lacking.values() for part in parts)
     raise DataError(
         f"{len(lacking):,} of {len(classes):,} classes are missing in {' or '.join(where)}.",
-        where=f"params.yaml: {'data.time_column' if by_time else 'data.split_column, data.source'}",
+        where=f"params.yaml: {setting}",
         expected=f"every class in {' and in '.join(needed)}",
         actual="\n".join(lines + ([f"... and {more:,} more classes"] if more else [])),
-        next="take the messages of these classes out, label more of them"
-        + (
-            " of other dates, or set data.time_column: null"
-            if by_time
-            else ", or correct their splits"
-        ),
+        next=f"take the messages of these classes out, or label more of them{remedy}",
     )
 
 

@@ -96,7 +96,7 @@ def deal(
         parts = apportion(len(own), [Fraction(n) for n in lacking])
         chosen[own] = np.repeat(np.arange(len(parts)), parts)
     dealt = chosen[groups]
-    _require_halves(labels, dealt, groups, planned, bond)
+    require_halves(labels, dealt, groups, planned, bond)
     return dealt
 
 
@@ -135,7 +135,7 @@ def _deal_large(
     return chosen, needs
 
 
-def _require_halves(
+def require_halves(
     labels: Numbers,
     dealt: Numbers,
     groups: Numbers,
@@ -144,7 +144,15 @@ def _require_halves(
 ) -> None:
     """Refuse splits with less than half of their share of a class.
 
-    Arguments as above; `dealt` is the split of each message, shape (n,).
+    Args:
+        labels: As of `deal`.
+        dealt: Place in `planned` of the split of each message, shape (n,).
+        groups: As of `deal`.
+        planned: As of `deal`.
+        bond: As of `deal`.
+
+    Raises:
+        DataError: There is such a split.
     """
     shares = np.array([list(counts.values()) for counts in planned.values()])
     classes: Sequence[str] = list(next(iter(planned.values())))

@@ -1,8 +1,12 @@
-"""How the splits came about, in words."""
+"""How the splits came about, in numbers and in words."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
+import pandas as pd
+
+from lora_compare.data.splits.groups import number_groups
 from lora_compare.params import SplitParams
 
 
@@ -26,10 +30,24 @@ def describe_split(metrics: Mapping[str, Any], params: SplitParams) -> str:
         "undersample": "every split is cut to its smallest class",
         "none": every.get(dealt, "no split is cut"),
     }
-    return "; ".join([*_dealt(metrics), cut[params.balance], *_together(metrics)])
+    said = [*_dealt(metrics), cut[params.balance], *_labelled(metrics), *_together(metrics)]
+    return "; ".join(said)
+
+
+def _labelled(metrics: Mapping[str, Any]) -> Iterator[str]:
+    if found := metrics.get("labels"):
+        yield (
+            f"messages have {found['per_message']:.2f} labels on average, {found['most']} at most, "
+            f"and {found['none']:,} have none"
+        )
 
 
 def _dealt(metrics: Mapping[str, Any]) -> Iterator[str]:
+    if found := metrics.get("folds"):
+        yield (
+            f"{len(found)} folds: every message is tested once; train and validation of a fold are "
+            "of the others"
+        )
     if found := metrics.get("given"):
         taken = found["validation_from_train"]
         yield (
@@ -74,3 +92,37 @@ def _together(metrics: Mapping[str, Any]) -> Iterator[str]:
             f"{found['messages']:,} messages are in {found['groups']:,} groups of {kind}"
             f"{where}; the largest group has {found['largest']:,}"
         )
+
+
+def describe_own_groups(pool: pd.DataFrame, test: pd.DataFrame) -> dict[str, int]:
+    """Return how many groups the data names, and what its messages come to.
+
+    `alone` counts the messages without one, `test` the groups of the test split, alone ones too.
+
+    Args:
+        pool: All messages, with the column `group`.
+        test: Those of the test split.
+    """
+    sizes = pool["group"][pool["group"] != ""].value_counts()
+    return {
+        "groups": len(sizes),
+        "messages": int(sizes.sum()),
+        "largest": int(sizes.max()) if len(sizes) else 0,
+        "alone": len(pool) - int(sizes.sum()),
+        "test": len(np.unique(number_groups(test["group"]))),
+    }
+
+
+def describe_groups(groups: "pd.Series[int]") -> dict[str, int]:
+    """Return how many groups have several messages, how many messages, and the largest's size.
+
+    Args:
+        groups: Number of each message's group.
+    """
+    sizes = groups.value_counts()
+    repeated = sizes[sizes > 1]
+    return {
+        "groups": len(repeated),
+        "messages": int(repeated.sum()),
+        "largest": int(sizes.max()),
+    }

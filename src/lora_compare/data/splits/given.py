@@ -6,9 +6,8 @@ from fractions import Fraction
 import numpy as np
 import pandas as pd
 
-from lora_compare.data.classes import SHOWN, share_out
-from lora_compare.data.splits.dealing import deal
-from lora_compare.data.splits.groups import Groups, Rows, bond_of, class_indices
+from lora_compare.data.classes import SHOWN
+from lora_compare.data.splits.groups import Groups, Rows, take_validation
 from lora_compare.errors import DataError
 from lora_compare.params import SplitParams
 from lora_compare.project.paths import SPLITS
@@ -39,12 +38,8 @@ def split_as_given(pool: pd.DataFrame, groups: Groups, params: SplitParams) -> R
     given = pool["split"].to_numpy()[order]
     rows = {part: order[given == part] for part in SPLITS}
     if params.validation is not None:
-        train = rows["train"]
-        labels, classes = class_indices(pool.iloc[train])
         share = Fraction(str(params.validation))
-        planned = share_out(classes, {"train": 1 - share, "validation": share})
-        dealt = deal(labels, groups[train], planned, random, bond_of(pool, params))
-        rows |= {part: train[dealt == number] for number, part in enumerate(planned)}
+        rows |= take_validation(rows["train"], share, pool, groups, params, random)
     return rows
 
 

@@ -1,17 +1,19 @@
 """What keeps messages together, and whole groups into splits of their shares."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from lora_compare.data.classes import CUT, most_of_a_class, proportional_sizes
-from lora_compare.data.splits.dealing import BOTH, NAMED, TWINS, Bond, deal
+from lora_compare.data.classes import CUT, most_of_a_class, share_out, split_shares
+from lora_compare.data.splits.dealing import BOTH, NAMED, TWINS, Bond, Numbers, deal
+from lora_compare.data.splits.labels import deal_labels, indicators
 from lora_compare.data.twins import by_appearance
 from lora_compare.params import SplitParams
-from lora_compare.project.corpus import count_classes
+from lora_compare.project.corpus import are_several, count_classes
 from lora_compare.project.paths import SPLITS
 
 Groups = npt.NDArray[np.int64]
@@ -70,6 +72,32 @@ def bond_of(pool: pd.DataFrame, params: SplitParams) -> Bond:
     return BOTH if params.twins == "together" else NAMED
 
 
+def deal_shares(
+    pool: pd.DataFrame,
+    groups: Groups,
+    shares: Mapping[str, Fraction],
+    random: np.random.RandomState,
+    params: SplitParams,
+) -> Numbers:
+    """Return the split of each message as a place in `shares`, each class, or label, in its share.
+
+    Args:
+        pool: The messages, in the order in which they are dealt.
+        groups: Number of each message's group, shape (len(pool),).
+        shares: Of each split, 1 together.
+        random: Where the choices come from.
+        params: For the words of a refusal.
+
+    Raises:
+        DataError: Groups are so large that a split has less than half of its share.
+    """
+    bond = bond_of(pool, params)
+    if are_several(pool["label"]):
+        return deal_labels(indicators(pool), groups, shares, random, bond)
+    labels, classes = class_indices(pool)
+    return deal(labels, groups, share_out(classes, shares), random, bond)
+
+
 def class_indices(pool: pd.DataFrame) -> tuple[npt.NDArray[np.integer[Any]], dict[str, int]]:
     """Return the class of each message as an index, shape (n,), and the messages of each class."""
     classes = count_classes(pool)
@@ -92,10 +120,36 @@ def split_groups(pool: pd.DataFrame, groups: Groups, params: SplitParams) -> Row
     """
     random = np.random.RandomState(params.seed)
     order = random.permutation(len(pool))
-    labels, classes = class_indices(pool)
-    planned = proportional_sizes(classes, params)
-    dealt = deal(labels[order], groups[order], planned, random, bond_of(pool, params))
+    dealt = deal_shares(pool.iloc[order], groups[order], split_shares(params), random, params)
     return {part: order[dealt == number] for number, part in enumerate(SPLITS)}
+
+
+def take_validation(
+    train: npt.NDArray[np.int64],
+    share: Fraction,
+    pool: pd.DataFrame,
+    groups: Groups,
+    params: SplitParams,
+    random: np.random.RandomState,
+) -> Rows:
+    """Return what is left of training messages and the validation taken from them.
+
+    Each class gives its share, and no group is in both.
+
+    Args:
+        train: Rows of the training messages; either part keeps their order.
+        share: Of them, above 0 and below 1.
+        pool: All messages.
+        groups: Number of each one's group, shape (len(pool),).
+        params: What makes the groups, for the words of a refusal.
+        random: Where the choices come from.
+
+    Raises:
+        DataError: Groups are so large that a part has less than half of its share of a class.
+    """
+    shares = {"train": 1 - share, "validation": share}
+    dealt = deal_shares(pool.iloc[train], groups[train], shares, random, params)
+    return {part: train[dealt == number] for number, part in enumerate(shares)}
 
 
 def cut(rows: Rows, pool: pd.DataFrame, params: SplitParams) -> Rows:

@@ -9,6 +9,7 @@ from lora_compare import lora
 from lora_compare.exchange.peft.layout import Layout, Shapes, adapter_of, trained_in_full
 from lora_compare.exchange.peft.names import Adapter
 from lora_compare.exchange.transformers import HEAD, classifier_state
+from lora_compare.models.answers.decision import PLAIN, Decision
 from lora_compare.models.gpt.network import Classifier
 from lora_compare.models.gpt.weights import QKV, from_gpt2, gpt2_shapes
 from lora_compare.params import Layer, gpt2_paths
@@ -22,6 +23,7 @@ class GPTLayout(Layout):
     Args:
         model: The classifier.
         base: The weights of the bare GPT, before any fine-tuning and quantisation.
+        decision: How its probabilities become answers, which becomes part of its head.
 
     Checked by tests/parity/test_export.py and test_import.py.
     """
@@ -31,8 +33,10 @@ class GPTLayout(Layout):
     output = HEAD
     fan_in_fan_out = True
 
-    def __init__(self, model: Classifier, base: Mapping[str, Tensor]) -> None:
-        self.model, self.base = model, base
+    def __init__(
+        self, model: Classifier, base: Mapping[str, Tensor], decision: Decision = PLAIN
+    ) -> None:
+        self.model, self.base, self.decision = model, base, decision
         config = model.gpt.config
         self._shapes = {f"transformer.{n}": shape for n, shape in gpt2_shapes(config).items()}
         self._shapes |= {f"{HEAD}.weight": (model.n_classes, config.n_embd)}
@@ -79,7 +83,7 @@ class GPTLayout(Layout):
 
     def state(self) -> dict[str, Tensor]:
         """Return the tensors of a GPT2ForSequenceClassification that computes the same."""
-        return classifier_state(self.model)
+        return classifier_state(self.model, self.decision)
 
     def adapters(self) -> dict[str, Adapter]:
         """Return the adapters of its layers, those of query, key and value joined."""
@@ -98,7 +102,8 @@ class GPTLayout(Layout):
     def saved(self) -> set[str]:
         """Return the head, the norm below it where that takes its bias, and what is trained."""
         whole = (path for own in trained_in_full(self.model) for path in gpt2_paths(own))
-        return {HEAD, *([LAST_NORM] if self.model.bias else []), *whole}
+        has_bias = self.model.bias or self.decision.affine(self.model.n_classes)[1].any()
+        return {HEAD, *([LAST_NORM] if has_bias else []), *whole}
 
 
 def joined(parts: list[Adapter | None], weights: list[Tensor]) -> Adapter:

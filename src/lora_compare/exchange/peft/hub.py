@@ -5,15 +5,18 @@ from functools import cached_property
 from torch import Tensor
 
 from lora_compare import lora
+from lora_compare.errors import ExportError
 from lora_compare.exchange.peft.layout import (
     Layout,
     Shapes,
     adapter_of,
     merged_state,
+    output_path,
     trained_in_full,
 )
 from lora_compare.exchange.peft.names import Adapter
 from lora_compare.lora.plain import describe
+from lora_compare.models.answers.decision import PLAIN, Decision
 from lora_compare.models.hub.network import INSIDE, HubClassifier
 from lora_compare.params import Layer
 
@@ -23,12 +26,13 @@ class HubLayout(Layout):
 
     Args:
         model: The classifier.
+        decision: How its probabilities become answers, which becomes part of its head.
 
     Checked by tests/parity/test_hub_exchange.py.
     """
 
-    def __init__(self, model: HubClassifier) -> None:
-        self.model = model
+    def __init__(self, model: HubClassifier, decision: Decision = PLAIN) -> None:
+        self.model, self.decision = model, decision
         self.family = model.model_type
         self.head = tuple(map(_there, model.head))
         adaptable = {_there(path): layer for path, layer in lora.adaptable(model).items()}
@@ -38,7 +42,7 @@ class HubLayout(Layout):
             p: layer.get_parameter("weight") for p, layer in below.items() if self.is_embedding(p)
         }
         self.fan_in_fan_out = any(map(lora.is_conv1d, below.values()))
-        self.output = next(_there(p) for p, m in model.named_modules() if m is model.output)
+        self.output = _there(output_path(model))
 
     def _in_head(self, path: str) -> bool:
         return self.owner(f"{path}.") in self.head
@@ -70,8 +74,23 @@ class HubLayout(Layout):
         return {INSIDE + name: tensor}
 
     def state(self) -> dict[str, Tensor]:
-        """Return the tensors of transformers' model, an adapter merged into them."""
-        return {_there(name): tensor for name, tensor in merged_state(self.model).items()}
+        """Return the tensors of transformers' model, an adapter and a decision merged into them.
+
+        Raises:
+            ExportError: The decision adds to the logits, and the head has no bias.
+        """
+        state = merged_state(self.model, self.decision)
+        found = {_there(name): tensor for name, tensor in state.items()}
+        if extra := found.keys() - self.shapes:
+            raise ExportError(
+                "The head has no bias, which would hold the prior and the threshold.",
+                where="params.yaml: data.prior, classifier.threshold",
+                expected=f"a head with {', '.join(sorted(extra))}, which "
+                f"transformers' {self.model.model_type} has not",
+                next="use lora-compare classify or the registered model, which have them; or set\n"
+                "data.prior: null and classifier.threshold: argmax, then dvc repro, and export",
+            )
+        return found
 
     def adapters(self) -> dict[str, Adapter]:
         """Return the adapters of all layers but the head's."""

@@ -8,6 +8,8 @@ from torch import Tensor, nn
 
 from lora_compare import lora
 from lora_compare.exchange.peft.names import Adapter
+from lora_compare.models.answers.decision import PLAIN, Decision
+from lora_compare.models.network import Network
 from lora_compare.params import Layer
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -106,12 +108,34 @@ def trained_in_full(model: nn.Module) -> list[str]:
     return [n.removesuffix(".weight") for n in names if n.endswith(".weight")]
 
 
-def merged_state(model: nn.Module) -> dict[str, Tensor]:
+def merged_state(model: Network, decision: Decision = PLAIN) -> dict[str, Tensor]:
     """Return the weights of a plain model that computes what `model` does with its adapter.
 
     The model is unmerged afterwards.
+
+    Args:
+        model: The classifier.
+        decision: What becomes part of the head's last layer: logits are then as `Decision.affine`
+            has them. What that adds stands under the name of the layer's bias, if it has one or
+            not.
     """
     lora.merge(model)
     state = lora.bare_state_dict(model)
     lora.unmerge(model)
+    scale, added = decision.affine(model.n_classes)
+    output = output_path(model)
+    weight, bias = state[f"{output}.weight"], state.get(f"{output}.bias")
+    if scale != 1.0:
+        state[f"{output}.weight"] = (weight.double() * scale).to(weight.dtype)
+    if scale != 1.0 or added.any():
+        before = weight.new_zeros(model.n_classes) if bias is None else bias
+        moved = before.double() * scale + torch.from_numpy(added)
+        if bias is not None or moved.any():
+            state[f"{output}.bias"] = moved.to(before.dtype)
     return state
+
+
+def output_path(model: Network) -> str:
+    """Return the path of the head's last layer."""
+    paths = (str(path) for path, module in model.named_modules() if module is model.output)
+    return next(paths)

@@ -103,8 +103,7 @@ class GPT(nn.Module):
         config: The network's shape.
 
     Attributes:
-        checkpointing: Whether training keeps the input of each block alone and computes what
-            is in it anew for the gradient: less memory for a third more work.
+        checkpointing: Whether training keeps the input of each block alone.
     """
 
     def __init__(self, config: GPTConfig) -> None:
@@ -128,10 +127,9 @@ class GPT(nn.Module):
 
         Checked by tests/parity/test_gpt2_models.py against transformers.
         """
-        positions = torch.arange(tokens.shape[1], device=tokens.device)
-        x = self.wte(tokens) + self.wpe(positions)
+        x = self.wte(tokens) + self.wpe(torch.arange(tokens.shape[1], device=tokens.device))
         for block in self.h:
-            x = block(x, causal)
+            x = self._run(block, x, causal)
         y: Tensor = self.ln_f(x)
         return y
 
@@ -224,8 +222,14 @@ class Classifier(Network):
             # Attention looks back only: to the first token, the others do not exist.
             seen = texts.first_tokens() if self.position == "first" else texts
             pooled = self.gpt.of_packed(seen, only_last=True)
-        # In full precision: a bfloat16 has too few digits for probabilities.
-        with torch.autocast(pooled.device.type, enabled=False):
+        return self._classified(pooled)
+
+    def of_padded(self, tokens: Tensor, lengths: Tensor) -> Tensor:
+        """Return what `forward` does, under autocast with the head in full precision."""
+        return self._classified(self._pool(self.gpt(tokens), lengths))
+
+    def _classified(self, pooled: Tensor) -> Tensor:
+        with torch.autocast(pooled.device.type, enabled=False):  # bfloat16 has too few digits
             logits: Tensor = self.score(pooled)
         return logits
 
@@ -252,9 +256,7 @@ class Classifier(Network):
     def compile_blocks(self) -> None:
         """Let training compute the feed-forward part of every block with compiled code, in place.
 
-        One compilation serves all blocks and all numbers of tokens; it happens in the first
-        steps. Attention stays as it is: its loop over the texts would be compiled for every
-        batch anew. Evaluations, which are short, run as before.
+        Attention's loop over the texts would be compiled for every batch anew.
 
         Checked by tests/unit/training/test_finetuning.py.
         """

@@ -122,22 +122,23 @@ class HubBase(Base):
             self.tokenizer.fast.save_pretrained(folder / FILES)
 
 
-def make_hub(model: ModelParams, root: Path, progress: Progress) -> HubBase:
+def make_hub(model: ModelParams, root: Path, progress: Progress, several: bool = False) -> HubBase:
     """Return the model of transformers that params.yaml asks for, on the CPU, in float32.
 
     Args:
         model: Name, weights and seed: of random weights, and of a pooler that the files lack.
         root: The project.
         progress: Where to report.
+        several: Whether the data has several labels a text.
 
     Raises:
         ParamsError: transformers is not installed, or the folder is not there.
         CheckpointError: The files are no model that may or can be loaded.
         DownloadError: They can be neither found nor fetched.
     """
-    folder, source = _locate(model, root, progress)
+    folder, source = _locate(model, root, progress, several)
     pretrained = model.weights == "pretrained"
-    facts = check_folder(folder, pretrained)
+    facts = check_folder(folder, pretrained, several)
     if model.kind == "folder":
         source |= {"files": digests(folder, facts.names)}
     progress.say(f"load {facts.architecture} from {model.name}")
@@ -166,12 +167,15 @@ def make_hub(model: ModelParams, root: Path, progress: Progress) -> HubBase:
     return base
 
 
-def _locate(model: ModelParams, root: Path, progress: Progress) -> tuple[Path, dict[str, Any]]:
+def _locate(
+    model: ModelParams, root: Path, progress: Progress, several: bool
+) -> tuple[Path, dict[str, Any]]:
     """Return the folder of a model's files, fetched where it is on the hub, and their origin."""
     if model.kind == "folder":
         return find_folder(model.name, root), {"kind": "folder"}
     assert model.revision is not None
-    fetched = fetch(model.name, model.revision, progress, model.weights == "pretrained")
+    pretrained = model.weights == "pretrained"
+    fetched = fetch(model.name, model.revision, progress, pretrained, several)
     origin = {"repository": model.name, "revision": fetched.commit}
     return fetched.folder, {"kind": "checkpoint", **origin, "files": fetched.files}
 

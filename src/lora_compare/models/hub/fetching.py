@@ -43,7 +43,11 @@ class Fetched:
 
 
 def fetch(
-    name: str, revision: str, progress: Progress = SILENT, with_weights: bool = True
+    name: str,
+    revision: str,
+    progress: Progress = SILENT,
+    with_weights: bool = True,
+    several: bool = False,
 ) -> Fetched:
     """Return a model's config, tokenizer and weights in safetensors, downloading what is missing.
 
@@ -55,6 +59,7 @@ def fetch(
         revision: A commit, or a branch or tag, which is looked up.
         progress: Where downloads of weights are reported, and a revision that may move.
         with_weights: Whether its weights are wanted, too.
+        several: Whether the data has several labels a text.
 
     Raises:
         DownloadError: There is no such model or revision, or it cannot be fetched.
@@ -72,7 +77,7 @@ def fetch(
     for file in sorted(names, key=_turn):
         is_large = file.endswith(".safetensors")
         if is_large and not any(each.endswith(".safetensors") for each in fetched):
-            check_settings(folder)
+            check_settings(folder, several)
         title = f"{file} of {name}"
         otherwise = f"set model.name to another model, or to a folder in {MODEL_FOLDERS}"
         wanted = HubFile(name, commit, file, title, otherwise=otherwise)

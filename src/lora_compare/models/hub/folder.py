@@ -77,7 +77,7 @@ def find_folder(name: str, root: Path) -> Path:
     )
 
 
-def check_folder(folder: Path, with_weights: bool = True) -> FolderFacts:
+def check_folder(folder: Path, with_weights: bool = True, several: bool = False) -> FolderFacts:
     """Return what a model's folder holds, or refuse it; nothing of it is executed.
 
     Read are JSON and the tensors of safetensors files, one after the other. Whether the tensors
@@ -86,6 +86,7 @@ def check_folder(folder: Path, with_weights: bool = True) -> FolderFacts:
     Args:
         folder: The model's folder, or a snapshot in the hub's cache.
         with_weights: Whether its weights are wanted, too.
+        several: Whether the data has several labels a text.
 
     Raises:
         ParamsError: transformers is not installed.
@@ -93,7 +94,7 @@ def check_folder(folder: Path, with_weights: bool = True) -> FolderFacts:
             may be loaded: code, a pickle, a quantised checkpoint; or a weight is not finite.
     """
     _refuse_links_out(folder)
-    settings = check_settings(folder)
+    settings = check_settings(folder, several)
     tokenizer = [name for name in _names(folder) if TOKENIZER.fullmatch(name)]
     if not any(VOCABULARY.fullmatch(name) for name in tokenizer):
         raise _no_vocabulary(folder)

@@ -66,6 +66,16 @@ class HubClassifier(Network):
         logits: Tensor = output.logits
         return logits
 
+    def of_padded(self, tokens: Tensor, lengths: Tensor) -> Tensor:
+        """Return the logits of b texts, shape (b, n_classes), always with a mask.
+
+        Checked by tests/unit/models/test_losses.py against `of_packed`.
+        """
+        mask = torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None]
+        ids = torch.where(mask, tokens, self.pad)
+        logits: Tensor = self.model(ids, attention_mask=mask.long()).logits
+        return logits
+
     def top(self, blocks: int) -> list[nn.Module]:
         """Return the head, and with any blocks the last `blocks`, the final norm and the pooler.
 
@@ -124,7 +134,8 @@ class HubClassifier(Network):
         raise ParamsError(
             "Only GPT-2's blocks are compiled.",
             where="params.yaml: training.compile",
-            expected="false for models on the hub and folders of them",
+            expected="false for models on the hub and folders of them, but for device: cuda "
+            "without gradient_checkpointing",
             actual=f"true, for {self.model_type}",
             next="set training.compile: false in params.yaml",
         )

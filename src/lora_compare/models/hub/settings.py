@@ -42,13 +42,14 @@ def transformers() -> Any:
     return transformers
 
 
-def check_settings(folder: Path) -> dict[str, Any]:
+def check_settings(folder: Path, several: bool = False) -> dict[str, Any]:
     """Return config.json of a model whose settings are those of a classifier that can be loaded.
 
     Only JSON is read. Nothing that the files name is imported, opened or fetched.
 
     Args:
         folder: Where config.json and perhaps tokenizer_config.json are.
+        several: Whether the data has several labels a text.
 
     Raises:
         CheckpointError: A file is missing or no JSON object; it names code of its own, an
@@ -62,6 +63,7 @@ def check_settings(folder: Path) -> dict[str, Any]:
     if tokenizer.exists():
         _refuse_code(tokenizer, _read(tokenizer))
     _require_classifier(folder / CONFIG, settings)
+    _require_problem(folder / CONFIG, settings, several)
     _require_whole_weights(folder / CONFIG, settings)
     _require_sizes(folder / CONFIG, settings)
     return settings
@@ -145,7 +147,7 @@ def _refuse_code(path: Path, settings: dict[str, Any]) -> None:
 
 
 def _require_classifier(path: Path, settings: dict[str, Any]) -> None:
-    kind, problem = settings.get("model_type"), settings.get("problem_type")
+    kind = settings.get("model_type")
     if not classifier_name(settings):
         raise _unfit(
             path,
@@ -156,12 +158,19 @@ def _require_classifier(path: Path, settings: dict[str, Any]) -> None:
             kind,
             f"{OTHER_MODEL}, or, for a newer architecture, install a newer transformers",
         )
-    if problem not in (None, "single_label_classification"):
+
+
+def _require_problem(path: Path, settings: dict[str, Any], several: bool) -> None:
+    problem, known = settings.get("problem_type"), ["single_label_classification"]
+    if several:
+        known.append("multi_label_classification")
+    if problem not in (None, *known):
+        number = "several labels" if several else "one label"
         raise _unfit(
             path,
-            "The model is set up for another problem than one label a text.",
+            f"The model is set up for another problem than {number} a text.",
             "problem_type",
-            "single_label_classification, or none",
+            f"{' or '.join(known)}, or none",
             problem,
             f"remove problem_type from a copy in inputs/models/NAME, or {OTHER_MODEL}",
         )

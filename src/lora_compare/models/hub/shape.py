@@ -31,12 +31,13 @@ def load_shape(folder: Path) -> HubClassifier:
         return HubClassifier(model, ClassifierParams(position="last_token", bias=True))
 
 
-def shape_at_hand(model: ModelParams, root: Path) -> HubClassifier | None:
+def shape_at_hand(model: ModelParams, root: Path, several: bool = False) -> HubClassifier | None:
     """Return the classifier that params.yaml asks for, on `meta`; nothing is fetched.
 
     Args:
         model: Name and revision of a model on the hub, or of a folder.
         root: The project.
+        several: Whether the data has several labels a text.
 
     Returns:
         None for a model on the hub that this machine has not fetched yet.
@@ -51,5 +52,5 @@ def shape_at_hand(model: ModelParams, root: Path) -> HubClassifier | None:
         folder = snapshot(model.name, str(model.revision))
         if not (folder / CONFIG).is_file():
             return None
-    check_settings(folder)
+    check_settings(folder, several)
     return load_shape(folder)

@@ -31,6 +31,8 @@ NOT_SEARCHED: dict[str, Any] = {
 class Trials:
     """The trials of a search as they are trained: each setting once, with every tuning seed.
 
+    Where there are folds, all of them are of the first.
+
     Args:
         shared: What their trainings share.
         n_classes: Number of classes of the data.
@@ -80,12 +82,13 @@ class Trials:
         from lora_compare.training.trainings import run_trainings
 
         seeds, first = self._tuning.seeds, len(self._trials) + 1
+        fold = self._shared.params.split.fold_numbers[0]
         trainings = []
         for number, (_, settings) in enumerate(new, start=first):
             self._require_possible(settings)
             method = self._method.with_settings(settings)
             names = ((seed, f"trial {number}, seed {seed}") for seed in seeds)
-            trainings += [Training(name, method, seed, self._training) for seed, name in names]
+            trainings += [Training(n, method, seed, self._training, fold) for seed, n in names]
         finished = run_trainings(
             self._shared, trainings, self._progress, keep_model=False, may_diverge=True
         )

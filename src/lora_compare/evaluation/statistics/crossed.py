@@ -1,10 +1,6 @@
-"""Intervals for accuracies, and for the difference of two methods that were trained several times.
-
-The verdict's statistics, how they were chosen and their error rates: docs/verdict.md.
-"""
+"""The difference of two methods trained several times, over messages that all of these answered."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -12,11 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-CONFIDENCE = 0.95
-"""Probability with which an interval method covers the true value, unitless."""
-
-NORMAL_QUANTILE = 1.959963984540054
-"""The standard normal's at (1 + CONFIDENCE) / 2."""
+from lora_compare.evaluation.statistics.proportions import CONFIDENCE
 
 PSEUDO_WEIGHT = math.sqrt(0.5)
 """Weight of each of the two pseudo groups: together they add one message's square."""
@@ -30,62 +22,6 @@ HALVINGS = 60
 
 Array = npt.NDArray[np.float64]
 Groups = npt.NDArray[np.integer[Any]]
-
-
-def wilson_interval(successes: float, n: float) -> tuple[float, float]:
-    """Return the Wilson score interval of a proportion, as fractions (low, high).
-
-    Args:
-        successes: How many of the `n` trials succeeded; of weighted ones, their sum.
-        n: Number of trials, at least 1; of weighted ones, how many equal ones they are worth.
-
-    Source: Wilson 1927, doi 10.2307/2276774.
-    """
-    proportion, z = successes / n, NORMAL_QUANTILE
-    shrunk = 1 + z**2 / n
-    centre = (proportion + z**2 / (2 * n)) / shrunk
-    reach = z * math.sqrt(proportion * (1 - proportion) / n + z**2 / (4.0 * n**2)) / shrunk
-    # Rounding can put an end that is exactly the proportion (0 or 1) on its wrong side.
-    return max(0.0, min(centre - reach, proportion)), min(1.0, max(centre + reach, proportion))
-
-
-def worth_of_groups(
-    right: npt.ArrayLike, groups: Sequence[str], weights: npt.ArrayLike | None = None
-) -> float:
-    """Return how many independent messages an accuracy rests on, messages of a group not being so.
-
-    It is the binomial variance over that of the accuracy when groups are left out one by one (the
-    jackknife), less what Student's quantile is wider than the normal's, with as many degrees of
-    freedom as the groups are worth by their sizes less one; never more than the messages are worth
-    by their weights (Kish 1965). Where all answers are right, or all wrong, nothing can be told
-    of the groups, and each counts as one message.
-
-    Args:
-        right: 1 of a right answer, 0 of a wrong one, shape (n,).
-        groups: Name of each message's group; an empty one is of a message that is alone.
-        weights: Of the messages, shape (n,); None weighs all alike.
-
-    Source: Korn and Graubard 1998, Survey Methodology 24:193 (effective sample size and degrees
-    of freedom in the interval of a proportion).
-    Checked by tests/unit/evaluation/test_statistics.py against statsmodels and by simulation.
-    """
-    from scipy.special import stdtrit
-
-    answers = np.asarray(right, np.float64)
-    weighing = np.ones(len(answers)) if weights is None else np.asarray(weights, np.float64)
-    names = [name or place for place, name in enumerate(groups)]
-    numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
-    place = [numbers[name] for name in names]
-    of_group, won = np.bincount(place, weighing), np.bincount(place, weighing * answers)
-    total, accuracy = float(of_group.sum()), float(np.average(answers, weights=weighing))
-    worth = total**2 / float(of_group @ of_group)
-    if accuracy in (0.0, 1.0) or len(of_group) < 2:
-        return worth
-    without = (won.sum() - won) / (total - of_group)
-    variance = (1 - 1 / len(won)) * float(np.square(without - accuracy).sum())
-    wider = float(stdtrit(max(worth - 1, 1.0), (1 + CONFIDENCE) / 2)) / NORMAL_QUANTILE
-    independent = total**2 / float(weighing @ weighing)
-    return min(independent, accuracy * (1 - accuracy) / variance / wider**2)
 
 
 def reach(variance: tuple[float, float], seeds: int, groups: int, level: float) -> float:
@@ -146,7 +82,7 @@ class Difference:
 
     Attributes:
         theta: A minus B, in the unit of the scores.
-        seeds: Number of seeds.
+        seeds: Number of seeds; where messages were tested in folds, that of these.
         groups: Number of groups of messages.
         level: That of the interval, in 0..1.
         variance: Of `theta` by the seeds and by the messages, pseudo groups included.
@@ -228,7 +164,7 @@ def difference(
     Checked by tests/unit/evaluation/test_statistics.py against statsmodels' crossed mixed model,
     and with known truth by tests/unit/evaluation/test_error_rates.py.
     """
-    table, theta = _two_way_table(np.atleast_2d(np.asarray(scores, np.float64)), weights, groups)
+    table, theta = two_way_table(np.atleast_2d(np.asarray(scores, np.float64)), weights, groups)
     n_groups, seeds = table.shape
     if n_groups < 2:
         return Difference(theta, seeds, n_groups, level, (0.0, 0.0), Components(0.0, 0.0, 0.0))
@@ -246,8 +182,14 @@ def difference(
     return Difference(theta, seeds, n_groups, level, variance, components)
 
 
-def _two_way_table(scores: Array, weights: npt.ArrayLike, groups: Groups) -> tuple[Array, float]:
-    """Return each group's deviation at each seed, shape (groups, seeds), and the mean score."""
+def two_way_table(scores: Array, weights: npt.ArrayLike, groups: Groups) -> tuple[Array, float]:
+    """Return each group's deviation at each seed, shape (groups, seeds), and the mean score.
+
+    Args:
+        scores: Of messages at each seed, shape (seeds, n).
+        weights: Of the messages, shape (n,), above 0.
+        groups: Number of each message's group, shape (n,).
+    """
     of_message = np.asarray(weights, np.float64)
     _, place = np.unique(groups, return_inverse=True)
     of_group = np.bincount(place, of_message)

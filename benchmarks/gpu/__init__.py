@@ -1,0 +1,1 @@
+"""What a GPU does with all this, in minutes: tests, whole trainings, steps beside others'."""

@@ -1,0 +1,1 @@
+"""Messages with several labels: their figures, their scores, and the baseline for them."""
