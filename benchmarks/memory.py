@@ -1,10 +1,6 @@
 """What training models of up to 8 billion parameters holds in memory, without any of it."""
 
-<<<<<<< HEAD
-=======
-import re
 from collections.abc import Iterable, Iterator
->>>>>>> origin/next
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -214,22 +210,5 @@ def write_page(path: Path, header: str, lines: Iterable[str]) -> None:
     Raises:
         DataError: The page does not have the marks.
     """
-<<<<<<< HEAD
     before, after = around(path, "memory")
-    lines = []
-    with progress.task("plan", len(SHAPES)) as advance:
-        for shape in SHAPES:
-            lines.append(row(shape))
-            advance(1, shape.name)
-    write_text(path, f"{before}{HEADER}" + "\n".join(lines) + f"\n\n{after}")
-=======
-    text = path.read_text(encoding="utf-8") if path.exists() else ""
-    parts = MARKS.fullmatch(text)
-    if parts is None:
-        raise DataError(
-            "The page has no place for the table.",
-            where=str(path),
-            expected="the lines <!-- memory --> and <!-- /memory -->",
-        )
-    write_text(path, parts[1] + header + "\n".join(lines) + f"\n\n{parts[2]}")
->>>>>>> origin/next
+    write_text(path, before + header + "\n".join(lines) + f"\n\n{after}")

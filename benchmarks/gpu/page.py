@@ -1,15 +1,12 @@
 """The results as Markdown, and docs/performance.md with them."""
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from lora_compare.comparison.formats import size
-from lora_compare.errors import DataError
 from lora_compare.project.files import write_text
-
-MARKS = re.compile(r"(.*<!-- gpu -->\n).*(<!-- /gpu -->.*)", re.DOTALL)
+from lora_compare.report.markdown import around
 
 OURS = ("lora-compare, recorded", "lora-compare")
 
@@ -24,14 +21,8 @@ def write_page(path: Path, results: Mapping[str, Any]) -> None:
     Raises:
         DataError: The page does not have the marks.
     """
-    found = MARKS.fullmatch(path.read_text(encoding="utf-8"))
-    if found is None:
-        raise DataError(
-            "The page has no place for what a GPU does.",
-            where=str(path),
-            expected="the lines <!-- gpu --> and <!-- /gpu -->",
-        )
-    write_text(path, f"{found[1]}\n{tables(results)}\n\n{found[2]}")
+    before, after = around(path, "gpu")
+    write_text(path, f"{before}\n{tables(results)}\n\n{after}")
 
 
 def tables(results: Mapping[str, Any]) -> str:
