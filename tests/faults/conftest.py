@@ -70,7 +70,7 @@ def report(outcomes: dict[int, Outcome]) -> str:
         "Each fault that this project is built against, what a user sees of it, and how often it",
         "was caused for real: a process killed, a server that misbehaves, a full disk, a flipped",
         "byte. `make faults` causes them all and writes this page; the tests are in tests/faults,",
-        "and all but the many repetitions are part of the test suite.",
+        "and `make test-slow` runs those that take longest.",
         "",
         f"Measured with {versions}, Python {platform.python_version()} on {platform.system()} "
         f"{platform.machine()}.",

@@ -341,6 +341,7 @@ DOWN = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reason", DOWN)
 def test_row_07_the_stage_says_where_to_put_the_file_by_hand(
     server: HTTPServer, project: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, reason: str

@@ -207,6 +207,7 @@ def with_everything(tensors: dict[str, Tensor]) -> None:
     tensors["wpe.weight"] = tensors["wpe.weight"].double()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("spoil", "expected"),
     [

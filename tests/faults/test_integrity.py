@@ -101,6 +101,7 @@ def repro(folder: Path) -> list[str]:
     return ran(dvc(folder, "repro", "base_model", LORA_COMPARE_TRACKING="off"))
 
 
+@pytest.mark.slow
 def test_row_10_a_corrupted_output_is_refused_and_restored(project: Path) -> None:
     before = contents(project)
     flip(project / FILE, random.Random(10))
@@ -115,6 +116,7 @@ def test_row_10_a_corrupted_output_is_refused_and_restored(project: Path) -> Non
     verified(project / FILE, "split")
 
 
+@pytest.mark.slow
 def test_row_10_a_corrupted_object_that_dvc_restores_is_refused_and_made_again(
     project: Path,
 ) -> None:

@@ -131,7 +131,8 @@ def run_id(project: Shown, name: str) -> str:
     return str(project.run(name).info.run_id)
 
 
-@pytest.mark.parametrize("way", [moved, pytest.param(copied, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("way", [moved, copied])
 def test_row_29_a_run_in_the_new_place_says_so_and_writes_there_alone(
     original: Path, here: Path, way: Callable[[Path, Path], None]
 ) -> None:
@@ -150,6 +151,7 @@ def test_row_29_a_run_in_the_new_place_says_so_and_writes_there_alone(
     assert project.names() == RUNS
 
 
+@pytest.mark.slow
 def test_row_29_the_doctor_says_so_and_changes_nothing(original: Path, tmp_path: Path) -> None:
     here = tmp_path / "anders wo"
     copied(original, here)

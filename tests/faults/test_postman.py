@@ -115,6 +115,7 @@ def test_row_32_a_postman_killed_at_any_moment_loses_and_doubles_nothing(
         check_all_is_there_once(project)
 
 
+@pytest.mark.slow
 def test_row_32_no_process_is_left_and_no_pipe_held_open_after_the_last_stage(
     project: TrackedProject,
 ) -> None:
@@ -181,6 +182,7 @@ def test_two_projects_have_a_postman_each(tmp_path: Path, empty_store: Path) -> 
     wait_until(lambda: not any(postmen(each.paths.root) for each in projects), GONE)
 
 
+@pytest.mark.slow
 def test_a_copy_of_the_project_in_which_dvc_runs_an_experiment_shares_its_mailbox(
     project: TrackedProject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

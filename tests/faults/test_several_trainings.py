@@ -162,6 +162,7 @@ def test_row_04_a_signal_ends_all_with_their_checkpoints(
     goes_on(project, undisturbed, "go on after step 4")
 
 
+@pytest.mark.slow
 def test_row_01_a_killed_stage_leaves_no_process_and_goes_on(
     undisturbed: Path, project: Path
 ) -> None:

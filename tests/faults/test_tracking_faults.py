@@ -60,7 +60,7 @@ def project(tmp_path: Path, empty_store: Path) -> TrackedProject:
 @pytest.mark.parametrize(
     "fault",
     [
-        pytest.param(fault, marks=pytest.mark.slow if fault in ("deaf", "hanging") else ())
+        pytest.param(fault, marks=() if fault in ("refusing", "garbage") else pytest.mark.slow)
         for fault in TAKING_NOTHING
     ],
 )
@@ -229,10 +229,8 @@ def check_training(folder: Path, files: dict[str, bytes], uri: str) -> None:
 KINDS = {**TAKING_NOTHING, **TAKING_SOME, "slower": lambda: serving(slow(4.0))}
 
 
-@pytest.mark.parametrize(
-    "fault",
-    [pytest.param(kind, marks=() if kind == "dying" else pytest.mark.slow) for kind in KINDS],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", KINDS)
 def test_row_13_a_training_is_the_same_to_the_byte(
     before_training: Path,
     untracked: tuple[float, dict[str, bytes]],
@@ -288,16 +286,13 @@ def test_row_13_the_whole_pipeline_is_the_same_with_a_server_that_refuses(tmp_pa
     assert outputs(tmp_path / "off") == outputs(tmp_path / "refusing")
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)  # thirty processes that import MLflow
 @pytest.mark.parametrize(
     ("stages", "trials"),
     [
         (["download", "finetune@lora"], 1),
-        pytest.param(
-            ["download", "split", "base_model", "finetune@full", "finetune@lora", "compare"],
-            5,
-            marks=pytest.mark.slow,
-        ),
+        (["download", "split", "base_model", "finetune@full", "finetune@lora", "compare"], 5),
     ],
     ids=["two", "six"],
 )

@@ -36,6 +36,7 @@ def run_two(folder: Path, delay: float, *targets: str) -> None:
     assert "Running stage" not in output
 
 
+@pytest.mark.slow
 def test_row_12_two_runs_at_once_leave_what_one_leaves(tmp_path: Path) -> None:
     reference = make_project(tmp_path / "reference", "download", "split")
     folder = copy_project(tmp_path / "project")

@@ -256,6 +256,7 @@ def test_make_repro_checks_the_parameters_before_dvc_removes_anything() -> None:
     assert recipe.index("lora-compare check") < recipe.index("dvc repro")
 
 
+@pytest.mark.slow
 def test_make_repro_in_a_copy_without_git_says_git_init_and_works_after_it(
     tmp_path: Path,
 ) -> None:

@@ -50,6 +50,7 @@ def test_a_file_outside_inputs_is_refused_by_check_and_by_the_stage(project: Pat
         assert "data.source: inputs/text/x.csv in params.yaml" in message
 
 
+@pytest.mark.slow
 def test_dvc_sees_the_file_behind_a_link(project: Path, tmp_path: Path) -> None:
     elsewhere, link = tmp_path / "elsewhere.csv", project / "inputs" / "text" / "link.csv"
     write_messages(elsewhere)

@@ -568,6 +568,7 @@ def test_a_registered_model_is_the_chosen_seeds_with_its_own_figures(
     assert project.everything() == before
 
 
+@pytest.mark.slow
 def test_another_seed_is_registered_on_request_and_is_no_champion(
     project: ServedProject, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -145,6 +145,7 @@ def test_all_rows_are_shown_with_their_seeds_also_of_what_was_trained_before(
     pd.testing.assert_frame_equal(pd.DataFrame(shown), history)
 
 
+@pytest.mark.slow
 def test_a_stage_that_trains_one_at_a_time_starts_no_process(project: Path) -> None:
     shutil.rmtree(project / ".checkpoints")
     code = (

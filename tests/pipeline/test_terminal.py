@@ -116,6 +116,7 @@ def test_json_stands_alone_on_standard_output(project: Paths) -> None:
     assert (again["published"], len(again["already_there"])) == ([], 8)
 
 
+@pytest.mark.slow
 def test_quiet_prints_nothing_around_the_result(project: Paths) -> None:
     assert run("check").stdout
     assert run("check", "--quiet").stdout == ""

@@ -358,6 +358,7 @@ def test_sync_says_when_the_server_is_away(
         project.sync()
 
 
+@pytest.mark.slow
 def test_sync_waits_for_who_writes_to_the_store_and_restarts_nothing(
     project: TrackedProject,
 ) -> None:

@@ -194,6 +194,7 @@ def test_other_curves_of_one_seed_replace_its_run_and_its_methods_and_move_the_o
     assert parents(project)["lora seed 1"] == "lora"
 
 
+@pytest.mark.slow
 def test_what_trained_while_the_server_was_away_is_shown_as_if_it_had_not_been(
     logged: TrackedProject, project: TrackedProject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -237,6 +238,7 @@ def test_every_training_of_a_search_has_a_run_below_its_method_that_is_yet_to_be
     assert "tuning/validation_loss" not in other.data.metrics
 
 
+@pytest.mark.slow
 def test_a_methods_training_goes_on_in_the_run_that_holds_its_search(
     project: TrackedProject,
 ) -> None:
@@ -258,6 +260,7 @@ def test_a_methods_training_goes_on_in_the_run_that_holds_its_search(
     assert project.names().count(TRIALS[0]) == 1
 
 
+@pytest.mark.slow
 def test_a_search_is_shown_by_sync_too_and_moves_below_a_run_that_replaces_its_methods(
     project: TrackedProject,
 ) -> None:

@@ -111,6 +111,7 @@ def test_a_server_behind_a_password_and_a_path_shows_everything_once(
     assert [path for path in kept if LOGIN[1].encode() in path.read_bytes()] == []
 
 
+@pytest.mark.slow
 def test_a_stage_asks_a_server_a_dozen_times_and_once_for_each_file(
     locked: Gate, project: TrackedProject
 ) -> None:
@@ -123,6 +124,7 @@ def test_a_stage_asks_a_server_a_dozen_times_and_once_for_each_file(
         assert len(calls) - files <= 12, locked.requests
 
 
+@pytest.mark.slow
 def test_a_password_that_is_missing_or_wrong_costs_a_warning_and_is_told_the_remedy(
     locked: Gate, downloaded: TrackedProject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -157,6 +159,7 @@ def test_a_login_in_the_address_works_and_is_not_shown(
     assert LOGIN[1] not in output
 
 
+@pytest.mark.slow
 def test_a_proxy_that_takes_no_large_file_is_told_from_an_outage(
     locked: Gate, downloaded: TrackedProject
 ) -> None:
@@ -188,6 +191,7 @@ def test_ui_prints_where_the_runs_of_this_project_are(
     assert shown.replace(f"experiments/{experiment}", "experiments/1") in PAGE
 
 
+@pytest.mark.slow
 def test_the_page_on_tracking_shows_an_outage_and_its_end_as_they_are(
     locked: Gate, project: TrackedProject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -240,6 +244,7 @@ def test_a_private_certificate_and_one_of_the_client_are_those_of_mlflows_variab
         check_artifacts(downloaded)
 
 
+@pytest.mark.slow
 def test_a_certificate_need_not_be_checked(
     behind: str,
     certificates: Certificates,

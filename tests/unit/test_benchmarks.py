@@ -318,6 +318,7 @@ def test_tensors_that_are_not_made_have_the_bytes_of_those_of_a_training(
     assert made["step_cpu_seconds_low"] <= made["step_cpu_seconds"]
 
 
+@pytest.mark.slow
 def test_scaling_times_a_model_only_where_its_tensors_have_room(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

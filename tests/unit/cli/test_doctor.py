@@ -273,6 +273,7 @@ def test_the_state_of_the_pipeline_and_of_git(known: Project) -> None:
     assert_found(state.git(known), "trouble", "index.lock", "rm ")
 
 
+@pytest.mark.slow
 def test_the_lock_of_a_run_is_no_trouble_and_never_to_be_deleted(known: Project) -> None:
     root = known.paths.root
     wait = "while [ ! -e go ]; do sleep 0.1; done; echo > out"

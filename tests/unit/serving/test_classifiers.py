@@ -140,6 +140,7 @@ def test_a_fully_trained_method_needs_no_weights_of_the_base(models: Path, tmp_p
         load_classifiers(tmp_path, folders, CPU)
 
 
+@pytest.mark.slow
 def test_threads_get_the_answers_of_their_own_method(all_of_them: Classifiers) -> None:
     # MLflow's scoring server calls a model from many threads. Dropout of the method dora would
     # show if one request switched training on under another.
