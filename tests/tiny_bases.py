@@ -31,10 +31,14 @@ SEED = 3
 
 @cache
 def project(architecture: str, root: Path) -> Path:
-    """Write a folder of the architecture and the base made of it below `root`, and return that."""
+    """Return a folder of the architecture and the base made of it below `root`.
+
+    Both are written where they are not there: other processes read what the first has written.
+    """
     found = root / architecture
-    make_model(found / NAME, architecture)
-    save_base(make_base(model_params(), [], CPU, root=found), found / "base")
+    if not (found / "base").exists():
+        make_model(found / NAME, architecture)
+        save_base(make_base(model_params(), [], CPU, root=found), found / "base")
     return found
 
 

@@ -60,7 +60,7 @@ def planned_state(
         Bytes of `weights`, `gradients` and `optimizer` in the process that holds most.
 
     Checked by tests/unit/compute/test_memory.py against trainings, and sharded by
-    tests/unit/training/ranks/test_memory.py.
+    tests/unit/training/ranks/test_strategies.py.
     """
     packed = {id(weight): nf4_bytes(weight.numel(), world) for weight in in_four_bit}
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]

@@ -79,6 +79,7 @@ def test_evaluations_stay_as_they_are() -> None:
 def test_a_machine_that_cannot_compile_is_told_what_it_lacks(tmp_path: os.PathLike[str]) -> None:
     code = """
 import torch
+from lora_compare.errors import ParamsError
 from lora_compare.training.finetuning import require_compiler
 try:
     require_compiler(torch.device("cpu"))

@@ -10,6 +10,7 @@ import torch
 from gangs import in_ranks
 from lora_compare.compute.optimizers import Rates
 from lora_compare.compute.ranks import ALONE, Ranks
+from lora_compare.models.classifier import start
 from lora_compare.models.methods import Trained, choose_trainable
 from lora_compare.params import TrainingParams
 from lora_compare.training.loop import train
@@ -31,14 +32,15 @@ METHODS = {
 def trained(ranks: Ranks, root: Path, name: str, method: str) -> dict[str, torch.Tensor]:
     """Return the trained weights of an architecture, without its dropout."""
     base = load(name, root)
-    model = base.new_classifier(len(CLASSES), HEAD, SEED)
+    classifier = start(base, CLASSES, examples(base), HEAD, TRAINING, SEED)
+    model, (texts, _) = classifier.model, classifier.fit(examples(base))
     choose_trainable(model, METHODS[method], SEED)
     for module in model.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0
+        for probability in ("p", "dropout", "activation_dropout"):
+            if isinstance(getattr(module, probability, None), float):
+                setattr(module, probability, 0.0)
     if method != "qlora":
         model.double()
-    texts, _ = examples(base).cut(40)
     dtype = torch.float32 if method == "qlora" else torch.float64
     if ranks.strategy == "fsdp":
         shard(model, CPU, dtype)
