@@ -188,7 +188,7 @@ def test_row_35_a_training_that_fails_on_a_worker_fails_alone(
 ) -> None:
     deed = "next(arguments[0].parameters()).data.fill_(float('inf'))"
     sabotage = tmp_path / "sabotage.py"
-    prelude = IN_A_WORKER.format(steps=2, seeds=(1,), deed=deed)
+    prelude = IN_A_WORKER.format(module="ranks.one", steps=2, seeds=(1,), deed=deed)
     # A worker of a cluster says where checkpoints go.
     prelude = prelude.replace("(job, tell)", "(job, tell, kept)")
     once = "import sys\nif 'lora_compare.training.remote' not in sys.modules:\n"

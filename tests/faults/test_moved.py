@@ -15,7 +15,7 @@ from served_project import write_models
 from small_project import environment
 from tracked_project import EXPERIMENT, RUNS, Lines, Shown, TrackedProject
 
-pytestmark = [pytest.mark.timeout(200), pytest.mark.usefixtures("no_tracking_settings")]
+pytestmark = [pytest.mark.timeout(600), pytest.mark.usefixtures("no_tracking_settings")]
 
 CODE = "from lora_compare.cli import main; main()"
 

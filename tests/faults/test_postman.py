@@ -36,7 +36,7 @@ from tracked_project import (
     wait_until,
 )
 
-pytestmark = [pytest.mark.timeout(200), pytest.mark.usefixtures("no_tracking_settings")]
+pytestmark = [pytest.mark.timeout(600), pytest.mark.usefixtures("no_tracking_settings")]
 
 GONE = 15.0
 """Seconds after the last stage at which no process is left."""

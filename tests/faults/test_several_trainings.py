@@ -26,8 +26,8 @@ from small_project import environment
 SEEDS = {"seeds": "[1, 2, 3]", "checkpoint_every": 0, "lora_dropout": 0.1}
 
 IN_A_WORKER = """
-from lora_compare.training import trainings
-train_one = trainings.train_one
+import lora_compare.training.{module} as module
+train_one = module.train_one
 def sabotaged(job, tell):
     import os, signal, time
     from lora_compare.training import loop
@@ -43,7 +43,7 @@ def sabotaged(job, tell):
         return train_one(job, tell)
     finally:
         loop.optimizer_step = original
-trainings.train_one = sabotaged
+module.train_one = sabotaged
 """
 """What makes ready the processes of trainings, which know nothing of their parent's changes."""
 
@@ -70,7 +70,7 @@ def finetuning(
     project: Path, steps: int, seeds: tuple[int, ...], deed: str
 ) -> "Iterator[subprocess.Popen[str]]":
     """Train with two processes, which do a deed before a step of these seeds."""
-    prelude = IN_A_WORKER.format(steps=steps, seeds=seeds, deed=deed)
+    prelude = IN_A_WORKER.format(module="trainings", steps=steps, seeds=seeds, deed=deed)
     with subprocess.Popen(
         [sys.executable, "-c", code("lora", prelude)],
         cwd=project,

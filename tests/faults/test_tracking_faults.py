@@ -43,7 +43,7 @@ from tracked_project import (
     wait_until,
 )
 
-pytestmark = [pytest.mark.timeout(200), pytest.mark.usefixtures("no_tracking_settings")]
+pytestmark = [pytest.mark.timeout(600), pytest.mark.usefixtures("no_tracking_settings")]
 
 HISTORY = "reports/training/lora/history.csv"
 

@@ -41,7 +41,7 @@ from served_project import CLASSES, METHODS, write_method, write_models
 from small_project import environment
 from tracked_project import EXPERIMENT, Lines, TrackedProject
 
-pytestmark = [pytest.mark.timeout(120), pytest.mark.usefixtures("no_tracking_settings")]
+pytestmark = [pytest.mark.timeout(600), pytest.mark.usefixtures("no_tracking_settings")]
 
 LORA, FULL = "lora-compare-bundled-gpt2-nano-lora", "lora-compare-bundled-gpt2-nano-full"
 TEXTS = ["win a prize now", "see you at seven then"]

@@ -32,7 +32,7 @@ from small_project import (
 )
 from tracked_project import store_client
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(280)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 HEAD = "  head: {trainable: head, learning_rate: 1.0e-2, weight_decay: 0.1}\n"
 TEXTS = ["WINNER no 9, claim £2 now", "home by 6 then, love", 'She said "£ über", ok?', "x " * 3000]

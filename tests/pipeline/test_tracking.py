@@ -22,7 +22,7 @@ from lora_compare.tracking.view import NOTE, SHARED_VIEW, VIEW
 from mlflow_servers import REFUSING
 from tracked_project import EXPERIMENT, RUNS, TrackedProject, history, write_method
 
-pytestmark = [pytest.mark.timeout(120), pytest.mark.usefixtures("no_tracking_settings")]
+pytestmark = [pytest.mark.timeout(600), pytest.mark.usefixtures("no_tracking_settings")]
 
 
 @pytest.fixture(scope="module")

@@ -40,7 +40,7 @@ from tracked_project import (
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.timeout(120),
+    pytest.mark.timeout(600),
     pytest.mark.usefixtures("no_tracking_settings"),
 ]
 

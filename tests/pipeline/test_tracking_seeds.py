@@ -22,7 +22,7 @@ from tracked_project import (
     write_method,
 )
 
-pytestmark = [pytest.mark.timeout(120), pytest.mark.usefixtures("no_tracking_settings")]
+pytestmark = [pytest.mark.timeout(600), pytest.mark.usefixtures("no_tracking_settings")]
 
 SEEDS = (3, 1)
 ALL = sorted([*RUNS, *(f"{method} seed {seed}" for method in ("full", "lora") for seed in SEEDS)])

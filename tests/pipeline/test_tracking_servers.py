@@ -21,7 +21,7 @@ from postgres import database
 from small_project import ROOT
 from tracked_project import RUNS, SEED, Lines, TrackedProject, history
 
-pytestmark = [pytest.mark.timeout(120), pytest.mark.usefixtures("no_tracking_settings")]
+pytestmark = [pytest.mark.timeout(600), pytest.mark.usefixtures("no_tracking_settings")]
 
 PREFIX = "/team/mlflow"
 EXAMPLE = "https://mlflow.example.org/team"
