@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import sqlite3
 import subprocess
 import sys
 import time
@@ -101,3 +102,10 @@ def outputs(folder: Path) -> dict[str, str]:
     stages = read_yaml(folder / "dvc.lock")["stages"]
     entries = [entry for stage in stages.values() for entry in stage["outs"]]
     return {e["path"]: e["md5"] for e in entries if not any(cost in e["path"] for cost in COSTS)}
+
+
+def count_runs(project: Path) -> int:
+    """Return how many runs MLflow shows of a project."""
+    with sqlite3.connect(project / "mlflow.db") as store:
+        found: int = store.execute("select count(*) from runs").fetchone()[0]
+    return found

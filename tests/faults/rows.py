@@ -130,6 +130,10 @@ ROWS = {
         "a cluster's worker is killed, or has other versions; its scheduler is away or dies",
         "trained again elsewhere; refused by name; an error in seconds, checkpoints kept",
     ),
+    36: Row(
+        "a rank of a training that several processes share dies",
+        "the others end within 30 seconds with its message; a checkpoint is kept",
+    ),
     37: Row(
         "a model's folder is hostile or broken: code of its own, a pickle alone, links out of it, "
         "other shapes, NaN, another tokenizer, cut-off files",

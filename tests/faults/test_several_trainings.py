@@ -136,9 +136,10 @@ def test_row_33_a_loss_that_is_no_number_is_that_of_one_seed(
     goes_on(project, undisturbed, "go on after step 2")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("signum", "code"),
-    [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)],
+    [(signal.SIGTERM, 143), (signal.SIGINT, 130)],
 )
 def test_row_04_a_signal_ends_all_with_their_checkpoints(
     signum: signal.Signals, code: int, undisturbed: Path, project: Path

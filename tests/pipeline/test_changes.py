@@ -3,11 +3,12 @@
 import json
 import shutil
 import sqlite3
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from dvc_runs import dvc, ran
+from dvc_runs import count_runs, dvc, ran
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -17,6 +18,29 @@ def project(tmp_path_factory: pytest.TempPathFactory, results: Path) -> Path:
     """One project with results goes through the tests of this file in their order."""
     folder = tmp_path_factory.mktemp("changes") / "project"
     return shutil.copytree(results, folder, symlinks=True)
+
+
+def test_an_experiment_reruns_only_what_its_parameter_touches(project: Path) -> None:
+    runs = count_runs(project)
+    output = dvc(project, "exp", "run", "-S", "methods.lora.lora.r=1")
+    assert ran(output) == ["tune@lora", "finetune@lora", "evaluate@lora", "compare"]
+    assert count_runs(project) == runs + 3
+    diff = json.loads(dvc(project, "metrics", "diff", "--json").splitlines()[-1])
+    assert {*diff} == {"metrics/summary.json", "metrics/comparison.json"}
+    parameters = diff["metrics/summary.json"]["parameters.lora"]
+    assert parameters["new"] * 4 == parameters["old"]
+    assert "parameters.full" not in diff["metrics/summary.json"]
+    # Every figure of a file is there for the asking.
+    every = json.loads(
+        dvc(project, "metrics", "diff", "--json", "--targets", "metrics/lora.json").splitlines()[-1]
+    )
+    assert every["metrics/lora.json"]["trainable_parameters"] == parameters
+    params = json.loads(dvc(project, "params", "diff", "--json").splitlines()[-1])
+    assert params == {"params.yaml": {"methods.lora.lora.r": {"old": 4, "new": 1, "diff": -3}}}
+    shown = json.loads(dvc(project, "exp", "show", "--json").splitlines()[-1])
+    assert len(shown) >= 2
+    subprocess.run(["git", "checkout", "-q", "."], cwd=project, check=True)
+    dvc(project, "checkout", "-f")
 
 
 def test_an_edited_comment_in_training_trains_again_and_evaluates_only_other_bytes(

@@ -156,6 +156,7 @@ def test_check_reads_the_file_and_shows_columns_classes_counts_and_time(tmp_path
     assert data == {
         "rows": 180,
         "distinct": 180,
+        "labels": False,
         "columns": ["kind", "message"],
         "classes": {"ham": 120, "spam": 60},
         "splits": {"train": 84, "validation": 12, "test": 24},

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from dvc_runs import PATH, dvc, ran
+from dvc_runs import PATH, count_runs, dvc, ran
 from reproducible import read_lock
 from small_project import commit, copy_project, environment
 
@@ -77,38 +77,11 @@ def test_every_run_is_in_mlflow_once(project: Path) -> None:
 def test_training_is_the_same_without_tracking(project: Path) -> None:
     folder = project / "models" / "lora" / "seed-123"
     before = {p: p.read_bytes() for p in folder.iterdir()}
-    runs = _count_runs(project)
+    runs = count_runs(project)
     output = dvc(project, "repro", "-f", "-s", "finetune@lora", LORA_COMPARE_TRACKING="off")
     assert ran(output) == ["finetune@lora"]
     assert {p: p.read_bytes() for p in folder.iterdir()} == before
-    assert _count_runs(project) == runs
-    subprocess.run(["git", "checkout", "-q", "."], cwd=project, check=True)
-    dvc(project, "checkout", "-f")
-
-
-def _count_runs(project: Path) -> int:
-    with sqlite3.connect(project / "mlflow.db") as store:
-        return store.execute("select count(*) from runs").fetchone()[0]
-
-
-def test_an_experiment_reruns_only_what_its_parameter_touches(project: Path) -> None:
-    output = dvc(project, "exp", "run", "-S", "methods.lora.lora.r=1")
-    assert ran(output) == ["tune@lora", "finetune@lora", "evaluate@lora", "compare"]
-    assert _count_runs(project) == 8 + 3
-    diff = json.loads(dvc(project, "metrics", "diff", "--json").splitlines()[-1])
-    assert {*diff} == {"metrics/summary.json", "metrics/comparison.json"}
-    parameters = diff["metrics/summary.json"]["parameters.lora"]
-    assert parameters["new"] * 4 == parameters["old"]
-    assert "parameters.full" not in diff["metrics/summary.json"]
-    # Every figure of a file is there for the asking.
-    every = json.loads(
-        dvc(project, "metrics", "diff", "--json", "--targets", "metrics/lora.json").splitlines()[-1]
-    )
-    assert every["metrics/lora.json"]["trainable_parameters"] == parameters
-    params = json.loads(dvc(project, "params", "diff", "--json").splitlines()[-1])
-    assert params == {"params.yaml": {"methods.lora.lora.r": {"old": 4, "new": 1, "diff": -3}}}
-    shown = json.loads(dvc(project, "exp", "show", "--json").splitlines()[-1])
-    assert len(shown) >= 2
+    assert count_runs(project) == runs
     subprocess.run(["git", "checkout", "-q", "."], cwd=project, check=True)
     dvc(project, "checkout", "-f")
 

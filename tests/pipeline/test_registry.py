@@ -186,8 +186,8 @@ def test_a_model_is_code_and_safetensors_and_names_no_place_of_this_machine(
 
 
 IMPORTED_AS = {"ruamel": "ruamel.yaml"}
-NOT_WHEN_SERVING = {"huggingface_hub", "bitsandbytes", "pydantic_core"}
-"""For fetching checkpoints; only for methods in 4 bit; part of pydantic."""
+NOT_WHEN_SERVING = {"huggingface_hub", "bitsandbytes", "pydantic_core", "scipy"}
+"""To fetch checkpoints; only for methods in 4 bit; part of pydantic; to choose temperatures."""
 
 
 def test_exactly_what_a_served_model_imports_is_required() -> None:

@@ -3,7 +3,9 @@
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -54,7 +56,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     done: list[int] = []
     original = trainings.train_one
 
-    def counting(job: trainings.Job, tell: trainings.Tell) -> None:
+    def counting(job: trainings.Job, tell: Callable[[Any], object]) -> None:
         done.append(job.training.seed)
         original(job, tell)
 
