@@ -239,6 +239,7 @@ def long_messages(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     return folder, said
 
 
+@pytest.mark.slow
 def test_row_19_the_special_token_in_a_message_is_text(long_messages: tuple[Path, str]) -> None:
     folder, _ = long_messages
     encoding = load_encoding(folder / "models/base/tokenizer.json")

@@ -263,6 +263,7 @@ def test_row_10_repair_without_a_record_says_what_to_do(
     assert "dvc init" in result.output
 
 
+@pytest.mark.slow
 def test_row_10_repair_waits_for_no_stage_that_writes(project: Path) -> None:
     lock = Paths.here().writer("download")
     with only_writer(lock, "download"):

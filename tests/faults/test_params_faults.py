@@ -253,6 +253,7 @@ def test_row_26_a_file_that_is_no_mapping_of_settings_is_refused(
         assert len(message) < 5000
 
 
+@pytest.mark.slow
 def test_row_26_dvc_repro_writes_nothing(tmp_path: Path) -> None:
     project = copy_project(tmp_path / "project")
     (project / "params.yaml").write_text(edited(adapter(r=129)))

@@ -69,6 +69,7 @@ LABELS = {
 }
 
 
+@pytest.mark.slow
 def test_row_17_labels_of_any_script_come_out_as_they_went_in(tmp_path: Path) -> None:
     rows = [(label, f"{name} {i}") for i in range(30) for name, label in LABELS.items()]
     write_project(tmp_path, "m.csv", table(rows))

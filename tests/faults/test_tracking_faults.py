@@ -98,10 +98,8 @@ def test_row_13_a_server_that_takes_nothing_costs_seconds_and_one_warning_and_lo
     check_complete(project)
 
 
-@pytest.mark.parametrize(
-    "fault",
-    [pytest.param(kind, marks=() if kind == "dying" else pytest.mark.slow) for kind in TAKING_SOME],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", TAKING_SOME)
 def test_row_13_what_a_server_took_before_it_failed_is_on_disk_too(
     project: TrackedProject, monkeypatch: pytest.MonkeyPatch, fault: str
 ) -> None:

@@ -207,6 +207,7 @@ def kill_while_writing(
 POINTS = ["half written", "before fsync", "before the rename", "after the rename"]
 
 
+@pytest.mark.slow
 def test_row_02_killed_while_a_checkpoint_is_written(trained: Path, project: Path) -> None:
     kill_while_writing(trained, project, "lora", "half written", 4)
 
@@ -223,6 +224,7 @@ def test_row_02_killed_at_every_point_of_writing(
     record_property("trials", len(trials))
 
 
+@pytest.mark.slow
 def test_row_04_a_signal_ends_it_with_a_checkpoint(trained: Path, project: Path) -> None:
     write_settings(project, checkpoint_every="null", lora_dropout=0.1)
     kept = 0
@@ -305,9 +307,17 @@ def other_data(project: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (other_settings, ["training.batch_size was 8, is 16", "method.lora.lora_alpha was 4"]),
+        pytest.param(
+            other_settings,
+            ["training.batch_size was 8, is 16", "method.lora.lora_alpha was 4"],
+            marks=pytest.mark.slow,
+        ),
         (other_data, ["train was "]),
-        (lambda _: torch.__setattr__("__version__", "2.99.0"), ["torch was 2.", "is 2.99.0"]),
+        pytest.param(
+            lambda _: torch.__setattr__("__version__", "2.99.0"),
+            ["torch was 2.", "is 2.99.0"],
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=["settings", "data", "torch"],
 )
@@ -357,6 +367,7 @@ def test_row_03_a_stage_ends_with_the_dvc_that_started_it(tmp_path: Path) -> Non
     assert recorded(folder) == recorded(undisturbed)
 
 
+@pytest.mark.slow
 def test_row_12_the_same_stage_runs_once_at_a_time(project: Path) -> None:
     deed = "print('reached', flush=True); sys.stdin.readline()"
     with subprocess.Popen(

@@ -43,6 +43,24 @@ def test_an_experiment_reruns_only_what_its_parameter_touches(project: Path) -> 
     dvc(project, "checkout", "-f")
 
 
+@pytest.mark.parametrize(
+    ("wings", "stages"),
+    [
+        (("tracking", "cli", "serving", "exchange"), []),
+        (("report",), ["compare"]),
+    ],
+)
+def test_an_edited_comment_reruns_what_its_wing_can_change(
+    project: Path, wings: tuple[str, ...], stages: list[str]
+) -> None:
+    for wing in wings:
+        module = project / "src" / "lora_compare" / wing / "__init__.py"
+        module.write_text(module.read_text() + "# a comment\n")
+    assert ran(dvc(project, "repro")) == stages
+    subprocess.run(["git", "checkout", "-q", "."], cwd=project, check=True)
+    dvc(project, "checkout", "-f")
+
+
 def test_an_edited_comment_in_training_trains_again_and_evaluates_only_other_bytes(
     project: Path,
 ) -> None:

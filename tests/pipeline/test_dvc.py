@@ -86,24 +86,6 @@ def test_training_is_the_same_without_tracking(project: Path) -> None:
     dvc(project, "checkout", "-f")
 
 
-@pytest.mark.parametrize(
-    ("wings", "stages"),
-    [
-        (("tracking", "cli", "serving", "exchange"), []),
-        (("report",), ["compare"]),
-    ],
-)
-def test_an_edited_comment_reruns_what_its_wing_can_change(
-    project: Path, wings: tuple[str, ...], stages: list[str]
-) -> None:
-    for wing in wings:
-        module = project / "src" / "lora_compare" / wing / "__init__.py"
-        module.write_text(module.read_text() + "# a comment\n")
-    assert ran(dvc(project, "repro")) == stages
-    subprocess.run(["git", "checkout", "-q", "."], cwd=project, check=True)
-    dvc(project, "checkout", "-f")
-
-
 def test_a_mistake_in_params_costs_no_training(project: Path) -> None:
     params, outputs = project / "params.yaml", ("reports/tuning/full",)
     good = params.read_text()

@@ -41,6 +41,7 @@ def repro(project: Path) -> list[str]:
     return ran(dvc(project, "repro", "download", LORA_COMPARE_TRACKING="off"))
 
 
+@pytest.mark.slow
 def test_a_file_outside_inputs_is_refused_by_check_and_by_the_stage(project: Path) -> None:
     write_messages(project / "mine" / "x.csv")
     set_source(project, "mine/x.csv")

@@ -85,6 +85,7 @@ def test_every_seed_leaves_its_model_its_history_and_its_answers(seeds: Path) ->
     assert sum(map(sum, metrics["test"]["confusion_matrix"])) == 2 * metrics["test"]["n"]
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_bytes_of_one(
     seeds: Path, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -132,6 +132,7 @@ def test_running_again_and_sync_add_no_run_and_no_point(
         assert len(again.curve(f"lora seed {seed}", "train/loss")) == len(STEPS)
 
 
+@pytest.mark.slow
 def test_sync_shows_the_same_as_the_stages_did(
     logged: TrackedProject, project: TrackedProject
 ) -> None:

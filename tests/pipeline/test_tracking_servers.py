@@ -145,6 +145,7 @@ def test_a_password_that_is_missing_or_wrong_costs_a_warning_and_is_told_the_rem
     assert downloaded.waiting() == []
 
 
+@pytest.mark.slow
 def test_a_login_in_the_address_works_and_is_not_shown(
     locked: Gate, project: TrackedProject, monkeypatch: pytest.MonkeyPatch
 ) -> None:

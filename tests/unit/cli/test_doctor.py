@@ -257,6 +257,7 @@ def known(project: Project) -> Project:
     return project
 
 
+@pytest.mark.slow
 def test_the_state_of_the_pipeline_and_of_git(known: Project) -> None:
     root = known.paths.root
     assert_found(storage.dvc_cache(known), "ok", "holds 0")

@@ -68,6 +68,7 @@ def test_a_changed_file_is_refused(project: Path):
     assert "train.csv is not what the stage split wrote" in done.stderr
 
 
+@pytest.mark.slow
 def test_neither_torch_nor_mlflow_is_loaded(project: Path):
     script = (
         "import sys; from lora_compare.cli import main\n"

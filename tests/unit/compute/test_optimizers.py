@@ -96,5 +96,6 @@ sys.exit("torch._dynamo" in sys.modules)
 """
 
 
+@pytest.mark.slow
 def test_torchs_compiler_is_not_imported() -> None:
     assert subprocess.run([sys.executable, "-c", SCRIPT]).returncode == 0

@@ -80,6 +80,7 @@ def project(here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     return folder
 
 
+@pytest.mark.slow
 def test_it_leaves_the_same_files_and_brings_its_checkpoints_home(
     here: Path, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
