@@ -7,8 +7,9 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from lora_compare.comparison.evidence import Evidence, Outcome
+from lora_compare.comparison.evidence import Evidence
 from lora_compare.comparison.formats import percent, points
+from lora_compare.comparison.outcomes import Outcome
 from lora_compare.comparison.sentences import UNEVEN_CLASSES, listing
 from lora_compare.data.splits.coverage import describe_missing
 from lora_compare.evaluation.statistics import difference_interval

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lora_compare.comparison import sentences
-from lora_compare.comparison.evidence import Outcome
+from lora_compare.comparison.outcomes import Outcome
 from lora_compare.evaluation.labels.scores import LabelTask
 from lora_compare.evaluation.planning import Plan, groups_needed, seeds_needed
 from lora_compare.evaluation.scores import Task

@@ -8,7 +8,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from lora_compare.comparison.evidence import Evidence, Outcome
+from lora_compare.comparison.evidence import Evidence
+from lora_compare.comparison.outcomes import Outcome
 from lora_compare.comparison.verdict import TESTED_BASELINE
 
 MOST_MESSAGES = 200

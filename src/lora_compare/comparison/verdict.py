@@ -11,7 +11,8 @@ import numpy.typing as npt
 from lora_compare.comparison import formats, prices, sentences
 from lora_compare.comparison.cautions import cautions
 from lora_compare.comparison.claims import Judge
-from lora_compare.comparison.evidence import Evidence, Outcome
+from lora_compare.comparison.evidence import Evidence
+from lora_compare.comparison.outcomes import Outcome
 from lora_compare.comparison.recommendation import recommend
 from lora_compare.errors import DataError
 from lora_compare.evaluation.labels.scores import LabelTask

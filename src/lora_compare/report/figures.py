@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from lora_compare.comparison.evidence import Evidence, Outcome
+from lora_compare.comparison.evidence import Evidence
+from lora_compare.comparison.outcomes import Outcome
 from lora_compare.comparison.verdict import TESTED_BASELINE
 from lora_compare.evaluation.calibration import as_decisions, calibration_bins
 from lora_compare.evaluation.metrics import precision_recall_curve

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from lora_compare.comparison import formats
-from lora_compare.comparison.evidence import Evidence, Outcome
+from lora_compare.comparison.evidence import Evidence
+from lora_compare.comparison.outcomes import Outcome
 
 Row = dict[str, str]
 """A value by the name of the method."""

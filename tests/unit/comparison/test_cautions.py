@@ -9,7 +9,8 @@ import pytest
 
 from comparison_inputs import make_params, write_inputs
 from lora_compare.comparison.cautions import CHECKS, cautions
-from lora_compare.comparison.evidence import Evidence, Outcome, Tuning, load_evidence
+from lora_compare.comparison.evidence import Evidence, load_evidence
+from lora_compare.comparison.outcomes import Outcome, Tuning
 from lora_compare.params import Params
 
 ACCURACY = {"metric": "accuracy", "near_duplicate_groups": 290}

@@ -16,7 +16,8 @@ from rich.console import Console
 
 from comparison_inputs import answers_of, make_texts, seal_metrics, write_inputs
 from lora_compare.comparison import formats
-from lora_compare.comparison.evidence import Tuning, load_evidence
+from lora_compare.comparison.evidence import load_evidence
+from lora_compare.comparison.outcomes import Tuning
 from lora_compare.comparison.sentences import claimed, headline
 from lora_compare.comparison.verdict import compare
 from lora_compare.data.twins import near_duplicate_groups

@@ -80,12 +80,17 @@ def written(value: Any) -> str:
     return f"{value:g}" if isinstance(value, int | float | np.number) else formats.setting(value)
 
 
+def _tick(value: Any) -> str:
+    """Return a value in as few digits as tell trials apart; a panel has room for no more."""
+    return f"{value:.3g}" if isinstance(value, float) else written(value)
+
+
 def _across(panel: Axes, values: "pd.Series[Any]", by_logarithm: bool) -> npt.NDArray[np.float64]:
     """Return where each trial lies across a panel, whose ticks are the values."""
     known = sorted(set(values), key=lambda v: (isinstance(v, str), v))
     numeric = pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values)
     places = {value: float(value if numeric else at) for at, value in enumerate(known)}
-    names = {place: written(value) for value, place in places.items()}
+    names = {place: _tick(value) for value, place in places.items()}
     if by_logarithm:
         panel.set_xscale("log")
     if not numeric or len(known) <= MOST_VALUES:
