@@ -19,7 +19,7 @@ INSTALL = $(BIN)/uv pip install --system-certs --python $(BIN)/python $(OF_PIP) 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev in-git repro summary report results ui experiments test test-slow test-browser \
+.PHONY: help setup setup-dev in-git repro summary report results ui experiments test test-slow test-long test-browser \
   parity gpu benchmark benchmark-pipeline benchmark-scaling faults fuzz lint types params-page check reproducible audit lock clean
 
 help: ## list these targets
@@ -77,8 +77,11 @@ experiments: setup ## show the experiments: the methods side by side, and what e
 test: setup-dev ## set up, run the test suite (all but test-slow)
 	python -m pytest $(PYTEST_ARGS)
 
-test-slow: setup-dev ## the real file, precisions, and every fault many times (half an hour)
-	python -m pytest -m slow $(PYTEST_ARGS)
+test-slow: setup-dev ## the real file, clusters, whole pipelines, every fault many times (an hour)
+	python -m pytest -m "slow and not long" $(PYTEST_ARGS)
+
+test-long: setup-dev ## a million messages, five seeds in both precisions, the real file in full
+	python -m pytest -m long $(PYTEST_ARGS)
 
 test-browser: setup-dev ## MLflow's pages and the report in Chromium (needs Debian's chromium)
 	python -m pytest -m browser tests/browser $(PYTEST_ARGS)

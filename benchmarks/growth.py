@@ -100,7 +100,7 @@ def run_pipeline(point: Point) -> dict[str, Any]:
         folder = Path(temporary)
         settings = write_project(folder, point)
         methods = list(settings["methods"])
-        stages = {name: _run_stage(folder, point, name) for name in stage_names(methods)}
+        stages = {name: run_stage(folder, point, name) for name in stage_names(methods)}
         costs = [read_json(folder / "metrics" / f"{name}_cost.json") for name in methods]
         written = [path for path in folder.rglob("*") if path.is_file()]
         source = folder / "inputs"
@@ -144,7 +144,7 @@ def write_project(folder: Path, point: Point) -> dict[str, Any]:
     return settings
 
 
-def _run_stage(folder: Path, point: Point, name: str) -> dict[str, float]:
+def run_stage(folder: Path, point: Point, name: str) -> dict[str, float]:
     """Return seconds by the clock and of the CPU, and the most memory of one of its processes."""
     stage, _, method = name.partition("@")
     kept = {k: v for k, v in os.environ.items() if not k.startswith("LORA_COMPARE_")}

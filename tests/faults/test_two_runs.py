@@ -46,7 +46,8 @@ def test_row_12_two_runs_at_once_leave_what_one_leaves(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.long
+@pytest.mark.timeout(1800)
 def test_row_12_two_runs_of_the_whole_pipeline_at_any_distance(
     tmp_path: Path, record_property: Callable[[str, int], None]
 ) -> None:

@@ -33,6 +33,7 @@ Nano = tuple[Path, dict[str, Examples]]
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.long,
     pytest.mark.real_data,
     pytest.mark.timeout(1800),
     pytest.mark.skipif(not has_fast_bfloat16(CPU), reason="this CPU emulates bfloat16"),

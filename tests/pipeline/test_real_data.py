@@ -56,7 +56,8 @@ def test_the_whole_pipeline_learns_the_real_task(tmp_path: Path, assets: Path) -
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1200)
+@pytest.mark.long
+@pytest.mark.timeout(1800)
 def test_the_default_settings_reach_97_per_cent_with_both_methods(
     tmp_path: Path, assets: Path
 ) -> None:

@@ -117,9 +117,10 @@ def search_sketches(
     is_one = first_right == 0
     meeting = np.zeros(len(texts), dtype=bool)
     for part in parts:
-        left, right = part[:n_left], part[first_right:]
-        shared = _repeated(part) if is_one else np.intersect1d(left, right)
-        meeting |= np.isin(part, shared)
+        if is_one:
+            meeting[_repeated(part)] = True
+        else:
+            meeting |= np.isin(part, np.intersect1d(part[:n_left], part[first_right:]))
     where = np.flatnonzero(meeting)
     vectors = vocabulary.vectors([texts[row] for row in where.tolist()])
     place = np.cumsum(meeting) - 1
@@ -133,9 +134,12 @@ def search_sketches(
             yield rows[near], columns[near], found[near]
 
 
-def _repeated(values: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
-    different, counts = np.unique(values, return_counts=True)
-    return different[counts > 1]
+def _repeated(values: npt.NDArray[np.uint32]) -> Indices:
+    """Return the places of the values that stand more than once."""
+    order = np.argsort(values)
+    ordered = values[order]
+    same = np.flatnonzero(ordered[1:] == ordered[:-1])
+    return np.concatenate([order[same], order[same + 1]])
 
 
 def meetings(
@@ -153,11 +157,12 @@ def meetings(
     others = left if right is None else right
     order = np.argsort(others, kind="stable")
     ordered = others[order]
-    first = np.searchsorted(ordered, left, side="left")
-    sizes = np.searchsorted(ordered, left, side="right") - first
     own = order if right is None else np.argsort(left, kind="stable")
-    turn = np.empty(len(left), dtype=np.intp)
-    turn[own] = np.arange(len(left)) - np.searchsorted(left[own], left[own])
+    sought = left[own]  # in order: at random places, most of a search is waiting for memory
+    first, sizes, turn = (np.empty(len(left), dtype=np.intp) for _ in range(3))
+    first[own] = np.searchsorted(ordered, sought)
+    sizes[own] = np.searchsorted(ordered, sought, side="right") - first[own]
+    turn[own] = np.arange(len(left)) - np.searchsorted(sought, sought)
     for step in range(int(right is None), WINDOW):
         is_met = sizes > step
         if right is None:  # a few meet once, not again from the other side
