@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from faults.test_several_trainings import are_gone
-from faults.test_training_faults import outputs, untrain
+from faults.test_training_faults import outputs, untrain, untrained
 from small_project import ROOT, environment, run_stages, write_settings
 
 pytestmark = pytest.mark.slow
@@ -47,9 +47,7 @@ def undisturbed(trained_project: Path, tmp_path_factory: pytest.TempPathFactory)
 @pytest.fixture
 def project(undisturbed: Path, tmp_path: Path) -> Path:
     """The project as it was before it was trained."""
-    folder = shutil.copytree(undisturbed, tmp_path / "project")
-    untrain(folder)
-    return folder
+    return untrained(undisturbed, tmp_path / "project")
 
 
 @contextmanager
