@@ -111,7 +111,7 @@ def _draw_workers(
 
 def _mark(panel: Axes, sizes: Sequence[float]) -> None:
     panel.set_xscale("log")
-    panel.set_xticks(list(sizes), [_short(value) for value in sizes])
+    panel.set_xticks(list(sizes), [_short(value) for value in sizes], fontsize=8)
     panel.xaxis.set_minor_locator(NullLocator())
 
 

@@ -15,6 +15,7 @@ from benchmarks import __main__ as commands
 from benchmarks import growth, nano, page, processes, scale, scaling, serving, steps
 from benchmarks.field_texts import KINDS
 from benchmarks.floor import attention_flops, prediction_flops, step_flops
+from benchmarks.growth_page import growth_table
 from benchmarks.jobs import IMPLEMENTATIONS, Job
 from benchmarks.records import matmul_record, training_record, with_ratios
 from benchmarks.worker import measure
@@ -264,8 +265,9 @@ def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_page_shows_the_results_that_are_stored(path: Path) -> None:
     results = json.loads(path.read_text())
     written = (ROOT / "docs" / "performance.md").read_text()
-    steps_kind = path.stem.startswith("steps")
-    shown = page.steps_section(results) if steps_kind else page.scale_table(results)
+    kind = path.stem.partition("-")[0]
+    section = {"steps": page.steps_section, "pipeline": growth_table}.get(kind, page.scale_table)
+    shown = section(results)
     tables = [line for line in shown.splitlines() if line.startswith("|")]
     assert [line for line in tables if line not in written] == []
 

@@ -28,7 +28,6 @@ from lora_compare.comparison.sentences import (
     what_settles,
     with_spread,
 )
-from lora_compare.comparison.tables import answers, curves, figures
 from lora_compare.comparison.verdict import compare
 from lora_compare.data.splits.describing import describe_split
 from lora_compare.data.splits.groups import join_groups, number_groups
@@ -52,6 +51,7 @@ from lora_compare.report.figures import (
 )
 from lora_compare.report.markdown import render_markdown
 from lora_compare.report.scaling import larger_models
+from lora_compare.report.tables import answers, curves, figures
 
 LONGEST_MESSAGE = 600
 """Characters of a message that the page shows."""

@@ -8,11 +8,11 @@ import pytest
 
 from comparison_inputs import write_inputs
 from lora_compare.comparison.evidence import foreign_files, load_evidence, remove_leftovers
-from lora_compare.comparison.tables import MEAN, answers, curves
 from lora_compare.errors import DataError, IntegrityError, MissingArtifactError
 from lora_compare.params import read_yaml
 from lora_compare.project.checksums import seal
 from lora_compare.project.files import read_json
+from lora_compare.report.tables import MEAN, answers, curves
 
 LOCK = """schema: '2.0'
 stages:

@@ -8,11 +8,11 @@ import pytest
 
 from comparison_inputs import answers_of, make_params, write_inputs
 from lora_compare.comparison.evidence import load_evidence
-from lora_compare.comparison.tables import answers, figures
 from lora_compare.comparison.verdict import compare, differing_settings, reference_method
 from lora_compare.errors import DataError, MissingArtifactError, ParamsError
 from lora_compare.project.checksums import seal
 from lora_compare.project.files import canonical_json, read_json, write_json
+from lora_compare.report.tables import answers, figures
 
 THREE = ("full", "lora", "last_block")
 
