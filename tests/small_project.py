@@ -139,3 +139,16 @@ def environment(**changes: str) -> dict[str, str]:
     """Return the environment for child processes: this interpreter first, no tracking server."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "LORA_COMPARE_"))}
     return {**kept, "COLUMNS": "200", "NO_COLOR": "1", **changes}
+
+
+def started(project: Path, *command: str, **changes: str) -> "subprocess.Popen[str]":
+    """Start a command in a project and a group of its own; what it says is kept to read."""
+    return subprocess.Popen(
+        command,
+        cwd=project,
+        env=environment(**changes),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )

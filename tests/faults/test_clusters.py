@@ -18,7 +18,7 @@ from faults.test_several_trainings import IN_A_WORKER
 from faults.test_training_faults import checkpoints, go_on, outputs, trained_anew, untrained
 from lora_compare.compute.parallel import choose_cluster
 from lora_compare.errors import ClusterError, UserError
-from small_project import ROOT, environment, write_settings
+from small_project import ROOT, started, write_settings
 
 SEEDS = {"seeds": "[1, 2]", "checkpoint_every": 0, "lora_dropout": 0.1, "epochs": 4}
 
@@ -61,15 +61,8 @@ def finetuning(
     project: Path, variables: dict[str, str], begun: int = 1
 ) -> "Iterator[subprocess.Popen[str]]":
     """Train on a cluster, in the block from the time when so many trainings have a checkpoint."""
-    with subprocess.Popen(
-        [sys.executable, str(ROOT / "stages" / "finetune.py"), "lora"],
-        cwd=project,
-        env=environment(**variables),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    ) as stage:
+    command = sys.executable, str(ROOT / "stages" / "finetune.py"), "lora"
+    with started(project, *command, **variables) as stage:
         try:
             wait_until(lambda: len(checkpoints(project, "lora")) >= begun or stage.poll())
             yield stage

@@ -16,7 +16,7 @@ import pytest
 
 from faults.test_several_trainings import are_gone
 from faults.test_training_faults import outputs, untrain, untrained
-from small_project import ROOT, environment, run_stages, write_settings
+from small_project import ROOT, run_stages, started, write_settings
 
 pytestmark = pytest.mark.slow
 
@@ -52,15 +52,8 @@ def project(undisturbed: Path, tmp_path: Path) -> Path:
 
 @contextmanager
 def finetuning(project: Path, *launcher: str) -> "Iterator[subprocess.Popen[str]]":
-    with subprocess.Popen(
-        [*(launcher or [sys.executable]), STAGE, "lora"],
-        cwd=project,
-        env=environment(LORA_COMPARE_TRACKING="off"),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    ) as stage:
+    command = *(launcher or [sys.executable]), STAGE, "lora"
+    with started(project, *command, LORA_COMPARE_TRACKING="off") as stage:
         yield stage
 
 

@@ -21,7 +21,7 @@ from faults.test_training_faults import (
     untrained,
     wait_for,
 )
-from small_project import environment
+from small_project import started
 
 SEEDS = {"seeds": "[1, 2, 3]", "checkpoint_every": 0, "lora_dropout": 0.1}
 
@@ -71,15 +71,7 @@ def finetuning(
 ) -> "Iterator[subprocess.Popen[str]]":
     """Train with two processes, which do a deed before a step of these seeds."""
     prelude = IN_A_WORKER.format(module="trainings", steps=steps, seeds=seeds, deed=deed)
-    with subprocess.Popen(
-        [sys.executable, "-c", code("lora", prelude)],
-        cwd=project,
-        env=environment(**TWO),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    ) as stage:
+    with started(project, sys.executable, "-c", code("lora", prelude), **TWO) as stage:
         yield stage
 
 

@@ -19,7 +19,7 @@ from lora_compare.cli.terminal import EXIT_INTERRUPTED, failed_usage
 COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     "Run the comparison": {
         "check": ("running", "Check every setting in params.yaml, and one's own text."),
-        "import": ("running", "Add an adapter that PEFT trained on GPT-2, as a method."),
+        "import": ("running", "Add an adapter that PEFT trained on the base, as a method."),
     },
     "Look at results": {
         "summary": ("results", "Print the comparison: accuracy, price and verdict."),
