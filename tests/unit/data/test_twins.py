@@ -9,7 +9,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 
 from benchmarks.messages import generate
 from lora_compare.data import bundled, twins
-from lora_compare.data.twins import ngrams, pairs
+from lora_compare.data.twins import ngrams, pairs, sketches
 
 FIRST = ["WINNER", "Call", "txt", "now", "free", "claim", "prize", "mobile", "urgent", "reply"]
 
@@ -69,7 +69,7 @@ def test_near_twins_are_those_of_brute_force(
     cells: int, step: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pairs, "_CELLS", cells)
-    monkeypatch.setattr(pairs, "_PAIRS", step)
+    monkeypatch.setattr(pairs, "PAIRS", step)
     texts, others = make_texts(1, 120), make_texts(2, 200) + make_texts(1, 30)
     cosines = brute_force_cosines(texts + others)[:120, 120:]
     expected = cosines.max(axis=1) > pairs.NEAR
@@ -117,6 +117,26 @@ def test_sketches_find_what_a_search_of_all_pairs_finds(
     assert [(twin.row, twin.kind) for twin in met] == [(twin.row, twin.kind) for twin in closest]
     # In a group of many, not every text meets all others, of which one may be a little nearer.
     assert np.mean([twin.cosine for twin in met]) > np.mean([t.cosine for t in closest]) - 1e-3
+
+
+def test_one_search_groups_by_several_cosines() -> None:
+    texts = make_texts(3, 250)
+    cosines = brute_force_cosines(texts)
+    for least, groups in zip((0.9, 0.84), twins.group_twins(texts, 0.9, 0.84), strict=True):
+        _, expected = connected_components(cosines > least, directed=False)
+        np.testing.assert_array_equal(groups, twins.by_appearance(expected))
+
+
+def test_of_many_with_one_part_those_meet_that_share_the_next() -> None:
+    crowd = np.arange(100, dtype=np.uint64) + np.uint64(7 << 32)
+    crowd[[3, 60]] = 7 << 32 | 500
+    met = set[tuple[int, int]]()
+    for rows, columns in sketches.meetings(crowd, None):
+        met.update(zip(rows.tolist(), columns.tolist(), strict=True))
+    assert {(3, 60), (60, 3)} & met
+    assert len(met) == len(crowd) * (sketches.WINDOW - 1)
+    rows, columns = next(iter(sketches.meetings(crowd[[3]], crowd[50:])))
+    assert (rows.tolist(), columns.tolist()) == ([0], [10])
 
 
 def test_groups_are_numbered_by_first_appearance() -> None:

@@ -23,7 +23,8 @@ from lora_compare.data.splits.groups import (
     split_groups,
 )
 from lora_compare.data.splits.labels import describe_labels
-from lora_compare.data.twins import closest_twins, find_twins, near_duplicate_groups
+from lora_compare.data.twins import closest_twins, find_twins, group_twins
+from lora_compare.data.twins.pairs import NEAR, NEARLY_NEAR
 from lora_compare.params import SplitParams
 from lora_compare.project.corpus import (
     CARRIED,
@@ -224,8 +225,9 @@ def _deal_whole(
     """Return the rows of each fold's splits, and the group of each message; None: twins are apart.
 
     Which messages are twins depends a little on what they are compared among, since n-grams are
-    weighted by how rare they are there. Twins that are still found between two splits, looked at
-    by themselves as in the report, join their groups, and all is dealt again, until there are none.
+    weighted by how rare they are there. Where twins are still found between two splits, looked at
+    by themselves as in the report, what is nearly as close joins too, which mostly is enough: all
+    is dealt again, until there are none.
     """
     groups = own_groups(pool)
     # Between splits that are given, twins stay where they are.
@@ -233,7 +235,8 @@ def _deal_whole(
     if params.twins == "apart" or not pairs:
         return _deal(pool, groups, classes, params), None
     texts = pool["text"].to_numpy(dtype=object)
-    groups = join_groups(groups, near_duplicate_groups(texts.tolist()))
+    near, nearly_near = group_twins(texts.tolist(), NEAR, NEARLY_NEAR)
+    groups = join_groups(groups, near)
     while True:
         folds = _deal(pool, groups, classes, params)
         found = [
@@ -244,6 +247,7 @@ def _deal_whole(
         ]
         if not found:
             return folds, groups
+        groups = join_groups(groups, nearly_near)
         for row, other in found:
             groups[groups == groups[row]] = groups[other]
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lora_compare.data.twins.ngrams import Indices, Vocabulary
-from lora_compare.data.twins.pairs import Pairs, search_all
+from lora_compare.data.twins.pairs import NEAR, Pairs, search_all
 from lora_compare.data.twins.sketches import search_sketches
 
 ALL_PAIRS = 2**29
@@ -121,23 +121,37 @@ def _nearest(
 
 
 def near_duplicate_groups(texts: Sequence[str]) -> npt.NDArray[np.int64]:
-    """Return the group of each text, shape (len(texts),), numbered by first appearance.
+    """Return the group of each text by chains of near twins, as `group_twins` above NEAR."""
+    return group_twins(texts, NEAR)[0]
 
-    Texts are in one group where a chain of near twins (a cosine above NEAR) leads from one
-    to the other; most groups have one member.
+
+def group_twins(texts: Sequence[str], *above: float) -> list[npt.NDArray[np.int64]]:
+    """Return the group of each text, shape (len(texts),), for each cosine; one search serves all.
+
+    Texts are in one group where a chain of pairs above the cosine leads from one to the other;
+    most groups have one member. They are numbered by first appearance.
+
+    Args:
+        texts: Any texts.
+        above: Cosines, falling.
     """
     if not texts:
-        return np.zeros(0, dtype=np.int64)
+        return [np.zeros(0, dtype=np.int64)] * len(above)
     normalized = [normalize(text) for text in texts]
     copies = Counter(normalized)
     different = list(copies)
     vocabulary = Vocabulary(different, np.array(list(copies.values())))
-    groups = np.arange(len(different))
-    for rows, columns, _ in _near_pairs(vocabulary, different, len(different), 0, groups):
-        if len(rows):
-            groups[:] = _joined(groups, rows, columns)
+    groups = [np.arange(len(different)) for _ in above]
+    for rows, columns, cosines in _near_pairs(
+        vocabulary, different, len(different), 0, groups[0], above[-1]
+    ):
+        for known, least in zip(groups, above, strict=True):
+            close = cosines > least
+            if close.any():
+                known[:] = _joined(known, rows[close], columns[close])
     places = _first_places(different)
-    return by_appearance(groups[[places[text] for text in normalized]])
+    rows = np.array([places[text] for text in normalized])
+    return [by_appearance(known[rows]) for known in groups]
 
 
 def _joined(groups: Indices, rows: Indices, columns: Indices) -> Indices:
@@ -158,11 +172,12 @@ def _near_pairs(
     n_left: int,
     first_right: int,
     groups: Indices | None = None,
+    above: float = NEAR,
 ) -> Iterator[Pairs]:
     """Yield pairs of near twins: all of them where there are few texts, else nearly all."""
     if n_left * (len(texts) - first_right) <= ALL_PAIRS:
-        return search_all(vocabulary.vectors(texts), n_left, first_right)
-    return search_sketches(vocabulary, texts, n_left, first_right, groups)
+        return search_all(vocabulary.vectors(texts), n_left, first_right, above)
+    return search_sketches(vocabulary, texts, n_left, first_right, groups, above)
 
 
 def by_appearance(groups: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.int64]:

@@ -14,7 +14,7 @@ before and behind. They are weighted as scikit-learn's TfidfVectorizer does (ana
 the inverse document frequencies are those of all texts that are compared. On the split of the
 book this gives 63 near twins of 300, 59 of them spam (tests/unit/data/test_golden_split.py)."""
 
-CHUNK = 2**21
+CHUNK = 2**19
 """Characters that are looked at at once: some 200 bytes of memory each."""
 
 Keys = npt.NDArray[np.uint64]

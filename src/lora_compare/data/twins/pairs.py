@@ -11,6 +11,10 @@ from lora_compare.data.twins.ngrams import Indices, Vectors
 NEAR = 0.9
 """Two messages are nearly the same above this cosine of their n-gram vectors."""
 
+NEARLY_NEAR = 0.87
+"""Above this cosine two messages may be near where n-grams are weighted among fewer of them: those
+near between two splits of 100,000 or 200,000 had 0.885 at least among all."""
+
 COMMON = 0.8
 """Norm of the part of a vector, its commonest n-grams, that the first look leaves out."""
 
@@ -20,8 +24,8 @@ _MARGIN = 1e-6
 _CELLS = 2**24
 """Most entries of one intermediate product, about 200 MB."""
 
-_PAIRS = 2**14
-"""Pairs whose exact cosine is computed at once."""
+PAIRS = 2**12
+"""Pairs that are looked at at once, few enough for a processor's own memory."""
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -29,8 +33,10 @@ Pairs = tuple[Indices, Indices, FloatArray]
 """Rows of one side, rows of the other, and their cosines, each of shape (n_pairs,)."""
 
 
-def search_all(vectors: Vectors, n_left: int, first_right: int) -> Iterator[Pairs]:
-    """Yield the pairs of a left and a right text whose cosine is above NEAR, in bounded memory.
+def search_all(
+    vectors: Vectors, n_left: int, first_right: int, above: float = NEAR
+) -> Iterator[Pairs]:
+    """Yield the pairs of a left and a right text whose cosine is above one, in bounded memory.
 
     The rare n-grams of x decide which pairs are worth a whole product: the others have the
     norm COMMON at most, so x . y <= x_rare . y + COMMON. Rare n-grams stand in few messages,
@@ -40,6 +46,7 @@ def search_all(vectors: Vectors, n_left: int, first_right: int) -> Iterator[Pair
         vectors: Of all texts.
         n_left: So many texts from the first on are the left ones.
         first_right: Those from this one on are the right ones, numbered from 0.
+        above: The cosine, above COMMON.
 
     Source: Bayardo et al. 2007, doi 10.1145/1242572.1242591 (bounds on partial products).
     """
@@ -48,18 +55,18 @@ def search_all(vectors: Vectors, n_left: int, first_right: int) -> Iterator[Pair
     step = max(1, _CELLS // max(1, transposed.shape[1]))
     for start in range(0, n_left, step):
         partial = (rare[start : start + step] @ transposed).tocoo()
-        possible = partial.data > NEAR - COMMON - _MARGIN
+        possible = partial.data > above - COMMON - _MARGIN
         rows, columns = partial.row[possible] + start, partial.col[possible]
         found = cosines(vectors, rows, columns + first_right)
-        near = found > NEAR
+        near = found > above
         yield rows[near], columns[near], found[near]
 
 
 def cosines(vectors: Vectors, rows: Indices, others: Indices) -> FloatArray:
     """Return the cosine of each of some pairs of texts, shape (n_pairs,)."""
     found = np.zeros(len(rows))
-    for start in range(0, len(rows), _PAIRS):
-        part = slice(start, start + _PAIRS)
+    for start in range(0, len(rows), PAIRS):
+        part = slice(start, start + PAIRS)
         products = vectors[rows[part]].multiply(vectors[others[part]])
         found[part] = np.asarray(products.sum(axis=1)).ravel()
     return found

@@ -17,6 +17,10 @@ ROWS = 5
 WINDOW = 8
 """Texts with the same part that one is compared with."""
 
+REMEMBERED = 22
+"""Bits of a pair's place among those that have been looked at, four million of 8 bytes: texts that
+are alike, and no twins, have several parts in common."""
+
 Hashes = npt.NDArray[np.uint64]
 
 
@@ -102,6 +106,7 @@ def search_sketches(
     n_left: int,
     first_right: int,
     groups: Indices | None = None,
+    above: float = NEAR,
 ) -> Iterator[Pairs]:
     """Yield pairs as `search_all` does: nearly all, in time that grows as n log n.
 
@@ -112,6 +117,7 @@ def search_sketches(
         first_right: As for `search_all`; 0 and all texts: they meet each other.
         groups: Number of each text's group, shape (n,), which the caller may change on the
             way: texts of one do not meet.
+        above: As for `search_all`; the lower, the more pairs are missed.
     """
     parts = sketch(vocabulary, texts)
     is_one = first_right == 0
@@ -124,14 +130,33 @@ def search_sketches(
     where = np.flatnonzero(meeting)
     vectors = vocabulary.vectors([texts[row] for row in where.tolist()])
     place = np.cumsum(meeting) - 1
-    for part in parts:
-        for rows, columns in meetings(part[:n_left], None if is_one else part[first_right:]):
+    met = np.zeros(2**REMEMBERED, dtype=np.uint64)
+    for band, part in enumerate(parts):
+        both = part.astype(np.uint64) << np.uint64(32)
+        if is_one:  # between two sides, the same few would meet at one part after the other
+            both |= parts[(band + 1) % BANDS]
+        for rows, columns in meetings(both[:n_left], None if is_one else both[first_right:]):
+            others = columns + first_right
+            kept = _are_new(rows, others, met)
             if groups is not None:
-                apart = groups[rows] != groups[columns]
-                rows, columns = rows[apart], columns[apart]
-            found = cosines(vectors, place[rows], place[columns + first_right])
-            near = found > NEAR
+                kept &= groups[rows] != groups[others]
+            rows, columns = rows[kept], columns[kept]
+            found = cosines(vectors, place[rows], place[others[kept]])
+            near = found > above
             yield rows[near], columns[near], found[near]
+
+
+def _are_new(rows: Indices, others: Indices, met: Hashes) -> npt.NDArray[np.bool_]:
+    """Return which pairs `met` does not hold, shape (n_pairs,), and put all of them there.
+
+    A pair takes the place of another that has the same: at worst one is looked at twice.
+    """
+    first, second = np.minimum(rows, others), np.maximum(rows, others)
+    pairs = _mixed(first.astype(np.uint64) << np.uint64(32) | second.astype(np.uint64))
+    places = pairs >> np.uint64(64 - REMEMBERED)
+    new: npt.NDArray[np.bool_] = met[places] != pairs
+    met[places] = pairs
+    return new
 
 
 def _repeated(values: npt.NDArray[np.uint32]) -> Indices:
@@ -142,27 +167,34 @@ def _repeated(values: npt.NDArray[np.uint32]) -> Indices:
     return np.concatenate([order[same], order[same + 1]])
 
 
-def meetings(
-    left: npt.NDArray[np.uint32], right: npt.NDArray[np.uint32] | None
-) -> Iterator[tuple[Indices, Indices]]:
+def meetings(left: Hashes, right: Hashes | None) -> Iterator[tuple[Indices, Indices]]:
     """Yield rows of `left` and `right` with the same part, each row at most once at a time.
 
-    Where more than WINDOW have it, each text meets the next ones in a circle: in another
-    part it meets others, and who is alike in a large group is alike to many.
+    Where more than WINDOW have it, each text meets the next ones in a circle, from those on that
+    share the lower half too: in another part it meets others, and who is alike in a large group is
+    alike to many.
 
     Args:
-        left: One part of the sketch of each text, shape (n,).
+        left: One part of the sketch of each text, in the upper half of the number, shape (n,); the
+            lower half brings those together that share it.
         right: The same of the others; None: the texts meet each other.
+
+    Source: Bawa et al. 2005, doi 10.1145/1060745.1060840 (as long a prefix as there is).
     """
     others = left if right is None else right
     order = np.argsort(others, kind="stable")
     ordered = others[order]
     own = order if right is None else np.argsort(left, kind="stable")
     sought = left[own]  # in order: at random places, most of a search is waiting for memory
+    lowest = sought & np.uint64(2**64 - 2**32)
+    start = np.searchsorted(ordered, lowest)
+    # Texts with the same number start at one after another.
+    place = np.searchsorted(ordered, sought) + np.arange(len(left))
+    place -= np.searchsorted(sought, sought)
     first, sizes, turn = (np.empty(len(left), dtype=np.intp) for _ in range(3))
-    first[own] = np.searchsorted(ordered, sought)
-    sizes[own] = np.searchsorted(ordered, sought, side="right") - first[own]
-    turn[own] = np.arange(len(left)) - np.searchsorted(sought, sought)
+    first[own] = start
+    sizes[own] = np.searchsorted(ordered, lowest | np.uint64(2**32 - 1), side="right") - start
+    turn[own] = place - start
     for step in range(int(right is None), WINDOW):
         is_met = sizes > step
         if right is None:  # a few meet once, not again from the other side
