@@ -58,11 +58,17 @@ def test_what_is_told_and_what_comes_out_do_not_depend_on_the_processes(processe
     assert str(error) == str(ParamsError("No threes.", where="here", next="another number"))
 
 
+def slow_square(task: int, tell: Any) -> int:
+    if task != 3:
+        time.sleep(0.2)  # so that they are not all done before the first one's end is heard of
+    return square(task, tell)
+
+
 @pytest.mark.parametrize("processes", [1, 2])
 def test_no_task_is_begun_where_one_says_that_all_is_over(processes: int) -> None:
     heard = Heard(goes_on=False)
     with deferred():
-        run_tasks(square, [3, *range(10, 40)], processes, heard.hear, heard.ended)
+        run_tasks(slow_square, [3, *range(10, 40)], processes, heard.hear, heard.ended)
     assert isinstance(heard.outcomes[0], ParamsError)
     assert len(heard.outcomes) < 31
 
