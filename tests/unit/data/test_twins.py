@@ -69,7 +69,7 @@ def test_near_twins_are_those_of_brute_force(
     cells: int, step: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pairs, "_CELLS", cells)
-    monkeypatch.setattr(pairs, "PAIRS", step)
+    monkeypatch.setattr(pairs, "_PAIRS", step)
     texts, others = make_texts(1, 120), make_texts(2, 200) + make_texts(1, 30)
     cosines = brute_force_cosines(texts + others)[:120, 120:]
     expected = cosines.max(axis=1) > pairs.NEAR
