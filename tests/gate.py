@@ -8,7 +8,7 @@ import ipaddress
 import ssl
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -65,13 +65,13 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def _pass_on(self, length: int) -> None:
         kept = {k: v for k, v in self.headers.items() if k.lower() not in ("host", "authorization")}
-        target = http.client.HTTPConnection(urlsplit(self.behind).netloc, timeout=60)
-        target.request(self.command, self.path, self.rfile.read(length), kept)
-        answer = target.getresponse()
-        body = answer.read()
+        address = urlsplit(self.behind).netloc
+        with closing(http.client.HTTPConnection(address, timeout=60)) as target:
+            target.request(self.command, self.path, self.rfile.read(length), kept)
+            answer = target.getresponse()
+            body = answer.read()
         kind = answer.headers.get("Content-Type")
         self._answer(answer.status, body, {"Content-Type": kind} if kind else {})
-        target.close()
 
     def _answer(self, status: int, body: bytes, headers: dict[str, str]) -> None:
         self.send_response(status)

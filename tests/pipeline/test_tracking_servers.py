@@ -16,6 +16,7 @@ from lora_compare.errors import UserError
 from lora_compare.project.lineage import Pipeline
 from lora_compare.tracking.records import current_records
 from lora_compare.tracking.runs import UPLOAD_LIMIT
+from lora_compare.tracking.server import UNHURRIED
 from mlflow_servers import REFUSING, Page, real_server, serving
 from postgres import database
 from small_project import ROOT
@@ -279,8 +280,10 @@ def test_an_experiment_that_another_machine_has_just_made_is_used(
 
 @pytest.mark.slow
 def test_the_largest_model_that_is_uploaded_comes_back_with_equal_bytes(
-    locked: Gate, project: TrackedProject
+    locked: Gate, project: TrackedProject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    for name, value in UNHURRIED.items():  # as `sync` has them where a user has set none
+        monkeypatch.setenv(name, value)
     weights = project.paths.trained("lora", SEED) / "model.safetensors"
     weights.write_bytes(weights.read_bytes() + os.urandom(UPLOAD_LIMIT - weights.stat().st_size))
     larger = project.paths.trained("full", SEED) / "model.safetensors"
