@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from lora_compare.data import bundled, splits
 from lora_compare.data.classes import stratified_sizes
-from lora_compare.data.splits import deduplicate, split
-from lora_compare.data.twins import find_twins
+from lora_compare.data.splits import deal_out, deduplicate, split
+from lora_compare.data.twins import find_twins, near_duplicate_groups
+from lora_compare.data.twins.pairs import NEAR, NEARLY_NEAR
 from lora_compare.errors import DataError
 from lora_compare.project.corpus import count_classes, make_corpus
 from split_settings import split_settings
@@ -167,12 +168,22 @@ def test_twins_that_only_a_part_of_the_messages_shows_are_joined(
 ) -> None:
     corpus = make_twins(300, 120)
     # As if no message were near another among all of them.
-    monkeypatch.setattr(
-        splits, "group_twins", lambda texts, *above: [np.arange(len(texts))] * len(above)
-    )
+    monkeypatch.setattr(splits, "near_duplicate_groups", lambda texts, _: np.arange(len(texts)))
     frames, metrics = split(corpus, split_settings(twins="together", balance="none"))
     require_no_twins(frames)
     assert metrics["near_duplicates"]["groups"] > 0
+
+
+def test_of_very_many_messages_the_nearly_near_stay_together_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    corpus = make_twins(300, 120).drop_duplicates("text", ignore_index=True)
+    near, nearly_near = (near_duplicate_groups([*corpus["text"]], a) for a in (NEAR, NEARLY_NEAR))
+    assert nearly_near.max() < near.max()
+    for groups, at_most in ((near, splits.ALL_PAIRS), (nearly_near, len(corpus) ** 2 - 1)):
+        monkeypatch.setattr(splits, "ALL_PAIRS", at_most)
+        (dealt,) = deal_out(corpus, split_settings(twins="together", balance="none"))
+        np.testing.assert_array_equal(dealt.kin, groups)
 
 
 def test_messages_that_are_all_twins_are_refused() -> None:

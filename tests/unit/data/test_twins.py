@@ -69,7 +69,7 @@ def test_near_twins_are_those_of_brute_force(
     cells: int, step: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pairs, "_CELLS", cells)
-    monkeypatch.setattr(pairs, "_PAIRS", step)
+    monkeypatch.setattr(pairs, "PAIRS", step)
     texts, others = make_texts(1, 120), make_texts(2, 200) + make_texts(1, 30)
     cosines = brute_force_cosines(texts + others)[:120, 120:]
     expected = cosines.max(axis=1) > pairs.NEAR
@@ -119,12 +119,12 @@ def test_sketches_find_what_a_search_of_all_pairs_finds(
     assert np.mean([twin.cosine for twin in met]) > np.mean([t.cosine for t in closest]) - 1e-3
 
 
-def test_one_search_groups_by_several_cosines() -> None:
+@pytest.mark.parametrize("above", [pairs.NEAR, pairs.NEARLY_NEAR, 0.84])
+def test_groups_of_any_cosine_are_numbered_by_first_appearance(above: float) -> None:
     texts = make_texts(3, 250)
-    cosines = brute_force_cosines(texts)
-    for least, groups in zip((0.9, 0.84), twins.group_twins(texts, 0.9, 0.84), strict=True):
-        _, expected = connected_components(cosines > least, directed=False)
-        np.testing.assert_array_equal(groups, twins.by_appearance(expected))
+    _, expected = connected_components(brute_force_cosines(texts) > above, directed=False)
+    groups = twins.near_duplicate_groups(texts, above)
+    np.testing.assert_array_equal(groups, twins.by_appearance(expected))
 
 
 def test_of_many_with_one_part_those_meet_that_share_the_next() -> None:

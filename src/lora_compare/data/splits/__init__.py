@@ -1,6 +1,5 @@
 """From the corpus to train, validation, test and unused messages."""
 
-from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,7 +22,13 @@ from lora_compare.data.splits.groups import (
     split_groups,
 )
 from lora_compare.data.splits.labels import describe_labels
-from lora_compare.data.twins import closest_twins, find_twins, group_twins
+from lora_compare.data.twins import (
+    ALL_PAIRS,
+    KINDS,
+    closest_twins,
+    find_twins,
+    near_duplicate_groups,
+)
 from lora_compare.data.twins.pairs import NEAR, NEARLY_NEAR
 from lora_compare.params import SplitParams
 from lora_compare.project.corpus import (
@@ -54,12 +59,14 @@ class Dealt:
             were dealt one by one.
         removed: Repeated messages that were dropped before.
         facts: What metrics/split.json says of groups, dates and given splits.
+        is_free_of_twins: Whether a search has found no message of test with a twin in train.
     """
 
     parts: Frames
     kin: "pd.Series[int] | None"
     removed: int
     facts: dict[str, Any] = field(default_factory=dict)
+    is_free_of_twins: bool = False
 
 
 def split(corpus: pd.DataFrame, params: SplitParams) -> tuple[Frames, dict[str, Any]]:
@@ -86,10 +93,10 @@ def split(corpus: pd.DataFrame, params: SplitParams) -> tuple[Frames, dict[str, 
     unused = [dealt.parts["unused"] for dealt in folds]
     for dealt, left_out in zip(folds, unused, strict=True):
         dealt.parts["unused"] = left_out[~_is_kin(left_out, dealt)]
-    twins = Counter[str]()
-    for parts in (dealt.parts for dealt in folds):
+    twins = dict.fromkeys(KINDS, 0)
+    for parts in (dealt.parts for dealt in folds if not dealt.is_free_of_twins):
         found = find_twins(list(parts["test"]["text"]), list(parts["train"]["text"]))
-        twins.update({kind: int(mask.sum()) for kind, mask in found.items()})
+        twins = {kind: twins[kind] + int(mask.sum()) for kind, mask in found.items()}
     first = folds[0]
     metrics = {
         "rows": len(corpus),
@@ -100,7 +107,7 @@ def split(corpus: pd.DataFrame, params: SplitParams) -> tuple[Frames, dict[str, 
         "conflicting_texts": count_conflicting(corpus),
         "splits": _sizes(folds, classes),
         "unused_rows_dropped_as_twins": len(unused[0]) - len(first.parts["unused"]),
-        "test_rows_with_twin_in_train": dict(twins),
+        "test_rows_with_twin_in_train": twins,
     }
     return {name: _encode(folds, name, classes) for name in first.parts}, metrics
 
@@ -150,8 +157,15 @@ def deal_out(corpus: pd.DataFrame, params: SplitParams) -> list[Dealt]:
     if "split" in pool:
         taken = params.validation is not None
         facts["given"] = {"validation_from_train": taken, **count_shared(corpus)}
+    are_free = kin is not None and "split" not in pool
     return [
-        Dealt({part: pool.iloc[rows[part]] for part in (*SPLITS, "unused")}, kin, removed, facts)
+        Dealt(
+            {part: pool.iloc[rows[part]] for part in (*SPLITS, "unused")},
+            kin,
+            removed,
+            facts,
+            are_free,
+        )
         for rows in folds
     ]
 
@@ -225,9 +239,9 @@ def _deal_whole(
     """Return the rows of each fold's splits, and the group of each message; None: twins are apart.
 
     Which messages are twins depends a little on what they are compared among, since n-grams are
-    weighted by how rare they are there. Where twins are still found between two splits, looked at
-    by themselves as in the report, what is nearly as close joins too, which mostly is enough: all
-    is dealt again, until there are none.
+    weighted by how rare they are there. Of so many that hundreds would be twins between two splits
+    alone, looked at as in the report, what is nearly as close stays together from the first on.
+    Twins that are found there all the same join too, and all is dealt again, until there are none.
     """
     groups = own_groups(pool)
     # Between splits that are given, twins stay where they are.
@@ -235,8 +249,8 @@ def _deal_whole(
     if params.twins == "apart" or not pairs:
         return _deal(pool, groups, classes, params), None
     texts = pool["text"].to_numpy(dtype=object)
-    near, nearly_near = group_twins(texts.tolist(), NEAR, NEARLY_NEAR)
-    groups = join_groups(groups, near)
+    above = NEAR if len(texts) ** 2 <= ALL_PAIRS else NEARLY_NEAR
+    groups = join_groups(groups, near_duplicate_groups(texts.tolist(), above))
     while True:
         folds = _deal(pool, groups, classes, params)
         found = [
@@ -247,7 +261,6 @@ def _deal_whole(
         ]
         if not found:
             return folds, groups
-        groups = join_groups(groups, nearly_near)
         for row, other in found:
             groups[groups == groups[row]] = groups[other]
 

@@ -17,6 +17,9 @@ ALL_PAIRS = 2**29
 """Most pairs of texts that are all searched, those of 23,170 texts; of more, sketches tell which
 are worth a look, and one of a hundred thousand near twins may be missed."""
 
+KINDS = ("exact", "normalized", "near")
+"""What twins are, by ever wider meanings."""
+
 _NUMBER = re.compile(r"\d+")
 _BETWEEN_WORDS = re.compile(r"\W+")
 
@@ -43,7 +46,7 @@ def find_twins(texts: Sequence[str], others: Sequence[str]) -> dict[str, Mask]:
     """
     masks, kinds = {}, set()
     twins = closest_twins(texts, others)
-    for kind in ("exact", "normalized", "near"):
+    for kind in KINDS:
         kinds.add(kind)
         masks[kind] = np.zeros(len(texts), dtype=bool)
         masks[kind][[twin.row for twin in twins if twin.kind in kinds]] = True
@@ -120,38 +123,24 @@ def _nearest(
     return nearest
 
 
-def near_duplicate_groups(texts: Sequence[str]) -> npt.NDArray[np.int64]:
-    """Return the group of each text by chains of near twins, as `group_twins` above NEAR."""
-    return group_twins(texts, NEAR)[0]
-
-
-def group_twins(texts: Sequence[str], *above: float) -> list[npt.NDArray[np.int64]]:
-    """Return the group of each text, shape (len(texts),), for each cosine; one search serves all.
+def near_duplicate_groups(texts: Sequence[str], above: float = NEAR) -> npt.NDArray[np.int64]:
+    """Return the group of each text, shape (len(texts),), numbered by first appearance.
 
     Texts are in one group where a chain of pairs above the cosine leads from one to the other;
-    most groups have one member. They are numbered by first appearance.
-
-    Args:
-        texts: Any texts.
-        above: Cosines, falling.
+    most groups have one member.
     """
     if not texts:
-        return [np.zeros(0, dtype=np.int64)] * len(above)
+        return np.zeros(0, dtype=np.int64)
     normalized = [normalize(text) for text in texts]
     copies = Counter(normalized)
     different = list(copies)
     vocabulary = Vocabulary(different, np.array(list(copies.values())))
-    groups = [np.arange(len(different)) for _ in above]
-    for rows, columns, cosines in _near_pairs(
-        vocabulary, different, len(different), 0, groups[0], above[-1]
-    ):
-        for known, least in zip(groups, above, strict=True):
-            close = cosines > least
-            if close.any():
-                known[:] = _joined(known, rows[close], columns[close])
+    groups = np.arange(len(different))
+    for rows, columns, _ in _near_pairs(vocabulary, different, len(different), 0, groups, above):
+        if len(rows):
+            groups[:] = _joined(groups, rows, columns)
     places = _first_places(different)
-    rows = np.array([places[text] for text in normalized])
-    return [by_appearance(known[rows]) for known in groups]
+    return by_appearance(groups[[places[text] for text in normalized]])
 
 
 def _joined(groups: Indices, rows: Indices, columns: Indices) -> Indices:

@@ -24,8 +24,8 @@ _MARGIN = 1e-6
 _CELLS = 2**24
 """Most entries of one intermediate product, about 200 MB."""
 
-_PAIRS = 2**12
-"""Pairs whose exact cosine is computed at once: their vectors fit a processor's cache."""
+PAIRS = 2**12
+"""Pairs that are looked at at once: their vectors fit a processor's cache."""
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -64,12 +64,13 @@ def search_all(
 
 def cosines(vectors: Vectors, rows: Indices, others: Indices) -> FloatArray:
     """Return the cosine of each of some pairs of texts, shape (n_pairs,)."""
-    found = np.zeros(len(rows))
-    for start in range(0, len(rows), _PAIRS):
-        part = slice(start, start + _PAIRS)
-        products = vectors[rows[part]].multiply(vectors[others[part]])
-        found[part] = np.asarray(products.sum(axis=1)).ravel()
-    return found
+    squares = vectors.idf**2
+    found = np.empty(len(rows))
+    for start in range(0, len(rows), PAIRS):
+        part = slice(start, start + PAIRS)
+        counts = vectors.counts[rows[part]].astype(np.float64)
+        found[part] = counts.multiply(vectors.counts[others[part]]) @ squares
+    return found / (vectors.lengths[rows] * vectors.lengths[others])
 
 
 def _rare_part(vectors: csr_array) -> csr_array:
