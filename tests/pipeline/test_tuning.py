@@ -115,6 +115,7 @@ def test_a_search_repeats_its_bytes_and_trains_nothing_twice(
     assert all(name.endswith("seed 103") for name in names)
 
 
+@pytest.mark.slow
 def test_a_search_goes_on_where_it_was_cut_off_to_the_bytes_of_two_processes(
     project: Path, done: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -78,6 +78,7 @@ def which_gpu(task: int, tell: Any) -> str | None:
     return os.environ.get("CUDA_VISIBLE_DEVICES")
 
 
+@pytest.mark.slow
 def test_every_process_sees_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,GPU-7")
@@ -114,6 +115,7 @@ def wait_for_the_end(task: int, tell: Any) -> None:
     raise Interrupted(pending() or 0)
 
 
+@pytest.mark.slow
 def test_a_signal_reaches_every_process_once_and_nothing_is_begun_after_it() -> None:
     heard = Heard()
 
