@@ -167,6 +167,7 @@ def download(project: Path, source: str, **variables: str) -> "subprocess.Comple
     )
 
 
+@pytest.mark.slow
 def test_a_password_is_used_and_never_written_down(private: str, tmp_path: Path) -> None:
     project = tmp_path / "project"
     # Nothing listens on port 9: what MLflow would be sent waits in a file, to be looked at.

@@ -14,6 +14,8 @@ from lora_compare.training import trainings
 from reproducible import read_lock
 from small_project import commit, copy_project, make_project, run, run_stages
 
+pytestmark = pytest.mark.slow
+
 RATE = "learning_rate: 2.0e-3"
 BUDGET = "tuning: {trials: 4, seeds: [101, 102]"
 
@@ -115,7 +117,6 @@ def test_a_search_repeats_its_bytes_and_trains_nothing_twice(
     assert all(name.endswith("seed 103") for name in names)
 
 
-@pytest.mark.slow
 def test_a_search_goes_on_where_it_was_cut_off_to_the_bytes_of_two_processes(
     project: Path, done: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -215,7 +216,6 @@ def test_finetune_refuses_a_choice_that_is_not_of_this_search(
     assert not (folder / "models" / "lora").exists()
 
 
-@pytest.mark.slow
 def test_tpe_tries_rank_and_rate(project: Path) -> None:
     search = "{learning_rate: {low: 1.0e-3, high: 1.0e-2, log: true}, lora.r: {low: 1, high: 4}}"
     set_search(project, search, "trials: 15, seeds: [101]")
@@ -231,7 +231,6 @@ def test_tpe_tries_rank_and_rate(project: Path) -> None:
     assert settings == {"learning_rate": best["learning_rate"], "lora.r": best["lora.r"]}
 
 
-@pytest.mark.slow
 def test_another_rank_tunes_and_trains_lora_alone(tmp_path: Path) -> None:
     folder = copy_project(tmp_path / "project")
     set_search(folder, RATES)
