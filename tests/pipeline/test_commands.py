@@ -145,13 +145,15 @@ def test_check_reads_the_file_and_shows_columns_classes_counts_and_time(tmp_path
     lines = check(tmp_path).splitlines()
     assert lines[0] == "params.yaml is in order; methods: full, lora"
     assert re.fullmatch(r"180 messages, read in \d+\.\d s; columns: kind, message", lines[1])
-    assert lines[2:5] == [
+    assert lines[2:7] == [
         "2 classes: 120 ham, 60 spam",
         "to be split into about 84 train, 12 validation, 24 test",
         "trainings: full 1, lora 1; 2 in all",
+        "steps of each training: full 11, lora 11",
+        "steps of all trainings: 22",
     ]
     data = json.loads(check(tmp_path, "--json"))["data"]
-    assert lines[5].startswith("with 24 test messages and ")
+    assert lines[7].startswith("with 24 test messages and ")
     assert data.pop("seconds") > 0
     assert data == {
         "rows": 180,
@@ -224,6 +226,22 @@ def test_check_says_how_many_steps_each_training_will_take(inside: Path) -> None
     assert trained["step"].iloc[-1] == steps
     shown = CliRunner().invoke(cli.main, ["check"]).output
     assert f"full {steps:,}, lora {steps:,}" in shown
+
+
+def test_check_counts_steps_of_the_data_that_is_named(
+    trained_project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_settings(tmp_path)
+    text = (trained_project / "params.yaml").read_text()
+    (tmp_path / "params.yaml").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    record = json.loads(CliRunner().invoke(cli.main, ["check", "--json"]).stdout)
+    assert record["steps"]["lora"] == -(-record["data"]["splits"]["train"] // 8)
+    (tmp_path / "metrics").mkdir()
+    other = {"splits": {"train": {"n": 8_000}, "test": {"n": 2_000}}}
+    (tmp_path / "metrics" / "split.json").write_text(json.dumps(other))
+    again = json.loads(CliRunner().invoke(cli.main, ["check", "--json"]).stdout)
+    assert (again["steps"], again["power"]) == (record["steps"], record["power"])
 
 
 def test_check_says_how_many_trainings_there_will_be(

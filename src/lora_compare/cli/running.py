@@ -37,12 +37,11 @@ def check(output: Output) -> None:
     _require_here(paths, params)
     data = read_data(output, paths, params) if is_here(params.data) else None
     _require_fit(output, paths, params, several=bool(data and data["labels"]))
-    sizes = _sizes(paths)
+    sizes = data["splits"] if data else _sizes(paths)
     trainings, steps = _trainings(params), _steps(sizes, params)
     total = _all_steps(params, trainings, steps)
-    test_messages = data["splits"]["test"] if data else sizes.get("test")
     groups = data["test_groups"] if data else None
-    power = power_of(params, test_messages, groups) if test_messages else ""
+    power = power_of(params, sizes["test"], groups) if sizes.get("test") else ""
     output.record(
         {
             "valid": True,
@@ -92,7 +91,7 @@ def _say_work(
         output.say(f"trainings: {', '.join(counts)}; {in_all} in all")
     if steps:
         shown = ", ".join(f"{name} {count:,}" for name, count in steps.items())
-        output.say(f"steps of each training, with the splits that are there: {shown}")
+        output.say(f"steps of each training: {shown}")
         output.say(f"steps of all trainings: {total:,}")
 
 
@@ -111,7 +110,7 @@ def power_of(params: "Params", messages: int, groups: int | None = None) -> str:
 
 
 def _sizes(paths: "Paths") -> dict[str, int]:
-    """Return the messages of each split that is there."""
+    """Return the messages of each split that was made last, of data that is not here to count."""
     from lora_compare.project.files import read_json
 
     metrics = paths.metrics("split")
@@ -120,7 +119,7 @@ def _sizes(paths: "Paths") -> dict[str, int]:
 
 
 def _steps(sizes: Mapping[str, int], params: "Params") -> dict[str, int]:
-    """Return the most optimizer steps of every method that is trained; none before the split."""
+    """Return the most optimizer steps of every method that is trained; none of unknown data."""
     if "train" not in sizes:
         return {}
     steps = params.training.epochs * params.training.steps_per_epoch(sizes["train"])
