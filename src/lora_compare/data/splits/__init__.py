@@ -10,7 +10,7 @@ from lora_compare.data.classes import dealt_sizes, require_in_every_split, strat
 from lora_compare.data.splits.book import as_the_book_reads, split_as_the_book
 from lora_compare.data.splits.coverage import require_classes
 from lora_compare.data.splits.dates import describe_times, split_by_time
-from lora_compare.data.splits.describing import describe_groups, describe_own_groups
+from lora_compare.data.splits.describing import describe_groups, describe_own_groups, describe_sizes
 from lora_compare.data.splits.folds import split_in_folds
 from lora_compare.data.splits.given import PRECEDENCE, count_shared, split_as_given
 from lora_compare.data.splits.groups import (
@@ -59,14 +59,17 @@ class Dealt:
             were dealt one by one.
         removed: Repeated messages that were dropped before.
         facts: What metrics/split.json says of groups, dates and given splits.
-        is_free_of_twins: Whether a search has found no message of test with a twin in train.
     """
 
     parts: Frames
     kin: "pd.Series[int] | None"
     removed: int
     facts: dict[str, Any] = field(default_factory=dict)
-    is_free_of_twins: bool = False
+
+    @property
+    def is_free_of_twins(self) -> bool:
+        """Whether they were dealt until no message of test had a twin in train."""
+        return self.kin is not None and "given" not in self.facts
 
 
 def split(corpus: pd.DataFrame, params: SplitParams) -> tuple[Frames, dict[str, Any]]:
@@ -105,7 +108,7 @@ def split(corpus: pd.DataFrame, params: SplitParams) -> tuple[Frames, dict[str, 
         **_facts(folds),
         **describe_labels(corpus),
         "conflicting_texts": count_conflicting(corpus),
-        "splits": _sizes(folds, classes),
+        "splits": describe_sizes([dealt.parts for dealt in folds], classes),
         "unused_rows_dropped_as_twins": len(unused[0]) - len(first.parts["unused"]),
         "test_rows_with_twin_in_train": twins,
     }
@@ -126,7 +129,7 @@ def plan(messages: Messages, params: SplitParams) -> dict[str, Any]:
     corpus = make_corpus(messages["label"], messages["text"], **carried)
     folds = deal_out(corpus, params.model_copy(update={"twins": "apart"}))
     facts = {**_facts(folds), **describe_labels(corpus)}
-    sizes = _sizes(folds, list(count_classes(corpus)))
+    sizes = describe_sizes([dealt.parts for dealt in folds], list(count_classes(corpus)))
     return {"duplicates_removed": folds[0].removed, **facts, "splits": sizes}
 
 
@@ -157,15 +160,8 @@ def deal_out(corpus: pd.DataFrame, params: SplitParams) -> list[Dealt]:
     if "split" in pool:
         taken = params.validation is not None
         facts["given"] = {"validation_from_train": taken, **count_shared(corpus)}
-    are_free = kin is not None and "split" not in pool
     return [
-        Dealt(
-            {part: pool.iloc[rows[part]] for part in (*SPLITS, "unused")},
-            kin,
-            removed,
-            facts,
-            are_free,
-        )
+        Dealt({part: pool.iloc[rows[part]] for part in (*SPLITS, "unused")}, kin, removed, facts)
         for rows in folds
     ]
 
@@ -304,15 +300,3 @@ def _facts(folds: list[Dealt]) -> dict[str, Any]:
         for number, dealt in enumerate(folds, start=1)
     }
     return folds[0].facts | ({"folds": sizes} if len(folds) > 1 else {})
-
-
-def _sizes(folds: list[Dealt], classes: list[str]) -> dict[str, dict[str, Any]]:
-    """Return messages by split: of test those of all folds, of the others the first one's."""
-    test = pd.concat([dealt.parts["test"] for dealt in folds])
-    parts = folds[0].parts | {"test": test}
-    return {name: _describe(part, classes) for name, part in parts.items()}
-
-
-def _describe(part: pd.DataFrame, classes: list[str]) -> dict[str, Any]:
-    counts = count_classes(part)
-    return {"n": len(part), "classes": {name: counts.get(name, 0) for name in classes}}

@@ -1,6 +1,6 @@
 """How the splits came about, in numbers and in words."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,6 +8,7 @@ import pandas as pd
 
 from lora_compare.data.splits.groups import number_groups
 from lora_compare.params import SplitParams
+from lora_compare.project.corpus import count_classes
 
 
 def describe_split(metrics: Mapping[str, Any], params: SplitParams) -> str:
@@ -125,4 +126,21 @@ def describe_groups(groups: "pd.Series[int]") -> dict[str, int]:
         "groups": len(repeated),
         "messages": int(repeated.sum()),
         "largest": int(sizes.max()),
+    }
+
+
+def describe_sizes(
+    folds: Sequence[Mapping[str, pd.DataFrame]], classes: Sequence[str]
+) -> dict[str, dict[str, Any]]:
+    """Return the messages of each split and class: of test those of all folds, else the first's.
+
+    Args:
+        folds: The messages of each split, by fold.
+        classes: Their names in order.
+    """
+    parts = {**folds[0], "test": pd.concat([parts["test"] for parts in folds])}
+    counts = {name: count_classes(part) for name, part in parts.items()}
+    return {
+        name: {"n": len(part), "classes": {c: counts[name].get(c, 0) for c in classes}}
+        for name, part in parts.items()
     }
